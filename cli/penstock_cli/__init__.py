@@ -1,0 +1,1 @@
+"""The program `penstock`; every role is imported only when it is asked for."""

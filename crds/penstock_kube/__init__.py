@@ -1,0 +1,1 @@
+"""The Kubernetes API server for operator and agent alike; knows nothing of Penstock's kinds."""

@@ -1,0 +1,266 @@
+"""Messages between an agent and a data plane over its control socket.
+
+One request and one reply per line, JSON in UTF-8, at most `MAX_MESSAGE_BYTES` each. A request carries
+the complete desired state, never a change to it: applying the same request twice changes nothing.
+Computation only: no sockets here, so that the agent may import this module alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+
+Address = Annotated[IPv4Address | IPv6Address, Field(description="IPv4 or IPv6 address")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128-bit key in hexadecimal")]
+
+
+class Message(BaseModel):
+    """Base of all messages: unknown fields are errors, instances never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Protocol(StrEnum):
+    """Transport protocol of a VIP."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+
+
+class SchedulerType(StrEnum):
+    """Rule that picks a backend for a new flow."""
+
+    MAGLEV = "maglev"
+    SED = "sed"
+    LSQ = "lsq"
+
+
+class BackendState(StrEnum):
+    """What the data plane may do with a backend."""
+
+    ACTIVE = "active"  # takes new flows
+    DRAINING = "draining"  # keeps its flows until they end or the drain timeout passes
+    FAILED = "failed"  # its flows are cut by rule
+
+
+class FeatureLevel(StrEnum):
+    """How much is measured of each flow."""
+
+    OFF = "off"
+    BASIC = "basic"
+
+
+class Backend(Message):
+    """One server behind a VIP; `id` stays the same for as long as it is the same server."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    address: Address
+    port: Port
+    weight: Weight = 1.0
+    state: BackendState = BackendState.ACTIVE
+
+
+class Scheduler(Message):
+    """Scheduler of one VIP; `table_size` is Maglev's M and must be prime."""
+
+    type: SchedulerType = SchedulerType.LSQ
+    table_size: Annotated[int, Field(ge=251, le=1_048_583)] = 65_537
+
+
+class Timeouts(Message):
+    """Seconds of silence after which a flow's state is dropped."""
+
+    tcp_handshake: Annotated[float, Field(gt=0, le=300)] = 10.0
+    tcp_established: Annotated[float, Field(gt=0, le=604_800)] = 900.0
+    tcp_closing: Annotated[float, Field(gt=0, le=300)] = 10.0
+    udp_unreplied: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    udp_exchange: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    udp_stream: Annotated[float, Field(gt=0, le=86_400)] = 180.0
+    udp_dns_answered: Annotated[float, Field(gt=0, le=3600)] = 1.0
+
+
+class Vip(Message):
+    """One core VIP: one port over all addresses of one family.
+
+    `id` names its shared-memory objects (`/penstock.<id>.frames` and `.actions`); `key` is for people.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    key: Annotated[str, Field(min_length=1, max_length=600)]
+    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8)]
+    protocol: Protocol = Protocol.TCP
+    port: Port
+    forwarding: Literal["NAT"] = "NAT"
+    client_affinity: bool = False  # all flows of one client address to the same backend (maglev)
+    scheduler: Scheduler = Scheduler()
+    features: FeatureLevel = FeatureLevel.BASIC
+    timeouts: Timeouts = Timeouts()
+    drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    backends: Annotated[tuple[Backend, ...], Field(max_length=1024)] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Vip:
+        if len({a.version for a in self.addresses}) != 1:
+            raise ValueError("addresses: a core VIP has addresses of one family; make one VIP per family")
+        ids = [b.id for b in self.backends]
+        if len(set(ids)) != len(ids):
+            raise ValueError("backends: each id may appear once")
+        return self
+
+
+class NatSource(Message):
+    """An address and port range that the data plane may use as the source of NAT flows.
+
+    `port_first` and the number of ports are multiples of 64: the low 6 bits of a NAT port name the
+    partition that owns the flow.
+    """
+
+    address: Address
+    port_first: Annotated[int, Field(ge=1024, le=65472, multiple_of=64)]
+    port_last: Annotated[int, Field(ge=1087, le=65535)]
+
+    @model_validator(mode="after")
+    def _check(self) -> NatSource:
+        if self.port_last <= self.port_first or (self.port_last + 1) % 64:
+            raise ValueError("port_last: must be above port_first and one less than a multiple of 64")
+        return self
+
+
+class Announcement(Message):
+    """Addresses that this node answers ARP and neighbour discovery for (`L2`)."""
+
+    interfaces: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # empty: that of the default route
+    addresses: Annotated[tuple[Address, ...], Field(max_length=4096)] = ()
+
+
+class DesiredState(Message):
+    """All that a data plane should be; what is not in it goes (VIPs by drain, then removal)."""
+
+    generation: Annotated[int, Field(ge=0)]  # counts up at the agent; echoed in replies
+    scheduler_key: Key  # shared by all nodes of a DataPlane
+    nodes: Annotated[int, Field(ge=1, le=4096)] = 1  # load-balancing nodes that share the load (L)
+    nat_sources: Annotated[tuple[NatSource, ...], Field(max_length=8)] = ()
+    announcement: Announcement = Announcement()
+    vips: Annotated[tuple[Vip, ...], Field(max_length=4096)] = ()
+
+
+class Method(StrEnum):
+    """What a request asks for."""
+
+    HELLO = "hello"  # -> Hello
+    APPLY = "apply"  # params: DesiredState -> ApplyResult
+    DUMP = "dump"  # -> Dump
+    STATS = "stats"  # -> Stats
+    WITHDRAW = "withdraw"  # remove everything from the node and forget the state -> {}
+
+
+class Request(Message):
+    """One line from the agent."""
+
+    version: Literal[1] = 1
+    id: Annotated[int, Field(ge=0, lt=2**53)]
+    method: Method
+    params: dict[str, Any] = {}
+
+
+class Error(Message):
+    """Why a request, or one VIP of it, was refused: which field, what is wrong, what to do."""
+
+    code: str  # malformed, too-large, forbidden, invalid, unsupported, conflict, exhausted, internal
+    field: str = ""
+    message: str
+    fix: str = ""
+
+
+class Reply(Message):
+    """One line from the data plane; `error` is set exactly when nothing was changed."""
+
+    id: int
+    result: dict[str, Any] | None = None
+    error: Error | None = None
+
+
+class Hello(Message):
+    """Who the data plane is."""
+
+    protocol_version: int
+    version: str
+    type: Literal["embedded", "vpp"]
+    instance_id: str  # new at each start of the process
+    boot_id: str
+    reattached_flows: int  # flows found in the arena at start
+    generation: int | None  # of the state in force, None before the first apply
+
+
+class VipResult(Message):
+    """Outcome of one VIP of an apply."""
+
+    id: str
+    error: Error | None = None
+    warnings: tuple[str, ...] = ()  # for example weights that a Maglev table cannot represent
+
+
+class ApplyResult(Message):
+    """Outcome of an apply: each VIP is applied whole or not at all."""
+
+    generation: int
+    changed: bool
+    vips: tuple[VipResult, ...]
+    errors: tuple[Error, ...] = ()  # of the node: devices, routes, announcement
+
+
+class BackendStatus(Message):
+    """A backend as the data plane has it."""
+
+    id: str
+    slot: int
+    address: Address
+    port: Port
+    state: BackendState
+    weight: float  # in force
+    open_flows: int
+    flows: int  # since the backend was added
+    packets: int
+    bytes: int
+
+
+class VipStatus(Message):
+    """A VIP as the data plane has it."""
+
+    id: str
+    key: str
+    frames: str  # name of the shared-memory object in force
+    actions: str
+    slots: int
+    backends: tuple[BackendStatus, ...]
+
+
+class Dump(Message):
+    """The state in force."""
+
+    instance_id: str
+    generation: int | None
+    vips: tuple[VipStatus, ...]
+
+
+class Stats(Message):
+    """Counters of the data plane since its start."""
+
+    instance_id: str
+    uptime_seconds: float
+    packets: int
+    forwarded: int
+    dropped: dict[str, int]  # by reason
+    flows: int
+    flow_capacity: int
+    half_open: int
+    # Announced addresses that another node was heard to announce: given up until the next apply.
+    lost_announcements: tuple[Address, ...] = ()

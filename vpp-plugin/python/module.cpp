@@ -1,0 +1,12 @@
+// The module object; each part of the core has a file of its own that registers its classes.
+#include <nanobind/nanobind.h>
+
+#include "lbrl/version.h"
+
+namespace nb = nanobind;
+
+NB_MODULE(penstock_core, m)
+{
+    m.doc() = "Bindings of Penstock's C core: packet processing, schedulers, shared memory.";
+    m.attr("__version__") = lbrl_version();
+}
