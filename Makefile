@@ -1,0 +1,80 @@
+# Thin on purpose: each target is one readable script or module. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODES ?= 4
+PROVIDER ?= local
+ARGS ?=
+
+# Python sources are used in place (editable install); C sources are compiled into the environment.
+C_SOURCES := $(shell find vpp-plugin -name '*.[ch]' -o -name '*.cpp' -o -name CMakeLists.txt)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build/.packages: tools/setup/debian.sh tools/setup/debian-packages.txt
+	@tools/setup/debian.sh
+	@mkdir -p build && touch $@
+
+build/.environment: build/.packages tools/setup/python.sh pyproject.toml $(C_SOURCES)
+	@tools/setup/python.sh $(PYTHON) $(VENV)
+	@mkdir -p build && touch $@
+
+.PHONY: build
+build: build/.environment ## make the Python environment and compile the C core into it
+
+.PHONY: demo
+demo: build ## the main job on a real cluster: apply a VIP, serve requests, learn; ends with DEMO PASSED
+	@$(BIN)/python -m e2e.demo $(ARGS)
+
+.PHONY: demo-standalone
+demo-standalone: build ## the same data plane and agent without Kubernetes, in network namespaces
+	@$(BIN)/python -m e2e.demo_standalone $(ARGS)
+
+.PHONY: test
+test: build ## C tests under sanitizers, then Python tests; prints counts and coverage
+	@tools/test.sh $(ARGS)
+
+.PHONY: e2e
+e2e: build ## faults under load on a real cluster
+	@tools/e2e.sh $(ARGS)
+
+.PHONY: bench
+bench: build ## speed and memory against their bars; writes build/bench/*.json
+	@$(BIN)/python -m tools.bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: build ## libFuzzer on the packet path and the shared-memory reader (SECONDS=60 each)
+	@tools/fuzz.sh $(or $(SECONDS_EACH),60)
+
+.PHONY: lint
+lint: build ## ruff, mypy, import-linter, clang-format, clang-tidy, warnings as errors, drift of generated files
+	@tools/lint.sh
+
+.PHONY: generate
+generate: build ## write CRDs, RBAC, admission policy and reference pages from the models
+	@$(BIN)/python -m tools.generate
+
+.PHONY: docs
+docs: generate ## check the documentation: generated pages are current, links resolve
+	@$(BIN)/python -m tools.check_docs
+
+.PHONY: images
+images: build ## build the container images (docker, podman or buildah)
+	@$(BIN)/python -m e2e.images build $(ARGS)
+
+.PHONY: cluster-up
+cluster-up: build ## start a cluster (NODES=4 PROVIDER=local) and print its KUBECONFIG
+	@$(BIN)/python -m e2e.cluster up --nodes $(NODES) --provider $(PROVIDER)
+
+.PHONY: cluster-down
+cluster-down: build ## stop the cluster and leave nothing behind
+	@$(BIN)/python -m e2e.cluster down --provider $(PROVIDER)
+
+.PHONY: clean
+clean: ## remove what was built here (caches under ~/.cache stay)
+	@rm -rf build dist demo-report .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# go_modules.sh COMMAND...: runs the command in each of our own Go modules that hold programs (not those that
+# only name versions of Kubernetes and containerd to build).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for module in e2e/tools; do
+    (cd "$module" && "$@")
+done

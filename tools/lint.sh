@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Everything that is wrong without running anything. Each check runs even if one before it failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+failed=()
+
+check() {
+    local name=$1
+    shift
+    printf '%-28s' "lint: $name"
+    if output=$("$@" 2>&1); then
+        echo ok
+    else
+        echo FAILED
+        echo "$output"
+        failed+=("$name")
+    fi
+}
+
+c_files() { git ls-files --cached --others --exclude-standard '*.c' '*.h' '*.cpp'; }
+check_format() { c_files | xargs "$bin/clang-format" --dry-run -Werror; }
+
+# Both compilers must accept every C file without a warning, tests and fuzz targets included.
+warnings_as_errors() {
+    local compiler=$1
+    shift
+    cmake -S vpp-plugin -B "build/lint-$compiler" -G Ninja -DCMAKE_C_COMPILER="$compiler" \
+        -DCMAKE_BUILD_TYPE=Debug -DPENSTOCK_WERROR=ON -DPENSTOCK_TESTS=ON -DPENSTOCK_BENCH=ON "$@" &&
+        cmake --build "build/lint-$compiler"
+}
+
+check_tidy() {
+    local include
+    include=$(clang -print-resource-dir)/include
+    git ls-files --cached --others --exclude-standard 'vpp-plugin/core/*.c' 'vpp-plugin/embedded/*.c' |
+        xargs -P "$(nproc)" -n 4 "$bin/clang-tidy" --quiet -p build/lint-clang --extra-arg="-isystem$include"
+}
+
+check ruff "$bin/ruff" check .
+check "ruff format" "$bin/ruff" format --check .
+check mypy "$bin/mypy"
+check import-linter "$bin/lint-imports"
+check clang-format check_format
+check "gcc -Werror" warnings_as_errors gcc
+check "clang -Werror" warnings_as_errors clang -DPENSTOCK_FUZZ=ON
+check clang-tidy check_tidy
+check "go vet" tools/go_modules.sh go vet ./...
+check "generated files" "$bin/python" -m tools.generate --check
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "lint failed: ${failed[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# C unit tests under ASan and UBSan and once more for coverage, Go tests, then the Python tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+reports=build/reports
+mkdir -p "$reports"
+
+c_tests() {
+    local name=$1
+    shift
+    cmake -S vpp-plugin -B "build/$name" -G Ninja -DPENSTOCK_TESTS=ON "$@" >/dev/null
+    cmake --build "build/$name" >/dev/null
+    ctest --test-dir "build/$name" --output-on-failure --no-tests=error -j "$(nproc)" \
+        --output-junit "$PWD/$reports/ctest-$name.xml" | tail -n 25
+}
+
+echo "== C tests: ASan, UBSan"
+c_tests sanitized -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=address,undefined
+echo "== C tests: coverage of the core"
+find build -path '*/coverage/*' -name '*.gcda' -delete 2>/dev/null || true
+c_tests coverage -DCMAKE_C_COMPILER=gcc -DPENSTOCK_COVERAGE=ON
+gcovr --root . --filter 'vpp-plugin/core/' --print-summary --fail-under-line 90 \
+    --txt "$reports/core-coverage.txt" build/coverage
+
+echo "== Go tests"
+tools/go_modules.sh go test ./...
+
+echo "== Python tests"
+rm -f .coverage*
+"$bin/python" -m pytest --cov --cov-report= --junitxml="$reports/pytest.xml" "$@"
+"$bin/python" -m coverage report --skip-covered --fail-under=85 | tail -n 40
+"$bin/python" -m tools.summary "$reports"/ctest-*.xml "$reports/pytest.xml"
