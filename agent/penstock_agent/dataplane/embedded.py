@@ -1,0 +1,121 @@
+"""Adapter of the embedded data plane: its control socket, one JSON message per line."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, TypeVar
+
+from penstock_embedded.messages import (
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION,
+    ApplyResult,
+    DesiredState,
+    Dump,
+    Hello,
+    Method,
+    Reply,
+    Request,
+    Stats,
+)
+from pydantic import BaseModel, ValidationError
+
+from penstock_agent.errors import DataPlaneError, DataPlaneRefusedError, DataPlaneUnreachableError
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+
+class EmbeddedDataPlane:
+    """Client of a control socket. Requests go one at a time; a failed one drops the connection."""
+
+    def __init__(self, path: Path, *, timeout_seconds: float = 10.0) -> None:
+        self._path = path
+        self._timeout = timeout_seconds
+        self._turn = asyncio.Lock()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._next_id = 0
+
+    async def hello(self) -> Hello:
+        """Ask who is there; DataPlaneRefusedError when it speaks another version of the protocol."""
+        hello = _parse(Hello, await self._ask(Method.HELLO))
+        if hello.protocol_version != PROTOCOL_VERSION:
+            raise DataPlaneRefusedError(
+                "unsupported",
+                "protocol_version",
+                f"the data plane speaks {hello.protocol_version}, this agent {PROTOCOL_VERSION}",
+                "upgrade the older of the two",
+            )
+        return hello
+
+    async def apply(self, desired: DesiredState) -> ApplyResult:
+        """Send the complete desired state."""
+        return _parse(ApplyResult, await self._ask(Method.APPLY, desired.model_dump(mode="json")))
+
+    async def dump(self) -> Dump:
+        """Read the state in force."""
+        return _parse(Dump, await self._ask(Method.DUMP))
+
+    async def stats(self) -> Stats:
+        """Read the counters."""
+        return _parse(Stats, await self._ask(Method.STATS))
+
+    async def withdraw(self) -> None:
+        """Take everything off the node."""
+        await self._ask(Method.WITHDRAW)
+
+    async def close(self) -> None:
+        """Drop the connection; the next request makes a new one."""
+        if self._streams is not None:
+            writer = self._streams[1]
+            self._streams = None
+            writer.close()
+
+    async def _ask(self, method: Method, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        async with self._turn:
+            self._next_id += 1
+            request = Request(id=self._next_id, method=method, params=params or {})
+            try:
+                async with asyncio.timeout(self._timeout):
+                    reply = await self._exchange(request)
+            except (OSError, EOFError, ValueError) as error:
+                await self.close()
+                raise DataPlaneUnreachableError(
+                    f"data plane at {self._path}: {method} failed: {error or type(error).__name__}; "
+                    "is `penstock dataplane` running with this run directory?"
+                ) from error
+            except asyncio.CancelledError:
+                # Half a reply may be on the wire: nobody else may read it as theirs.
+                await self.close()
+                raise
+        if reply.error is not None:
+            refusal = reply.error
+            raise DataPlaneRefusedError(refusal.code, refusal.field, refusal.message, refusal.fix)
+        return reply.result or {}
+
+    async def _exchange(self, request: Request) -> Reply:
+        if self._streams is None:
+            # A reader's limit is where it stops buffering: one line must fit.
+            self._streams = await asyncio.open_unix_connection(self._path, limit=MAX_MESSAGE_BYTES + 1)
+        reader, writer = self._streams
+        line = request.model_dump_json().encode() + b"\n"
+        if len(line) > MAX_MESSAGE_BYTES:
+            raise DataPlaneRefusedError(
+                "too-large",
+                "vips",
+                f"the request has {len(line)} bytes, at most {MAX_MESSAGE_BYTES} are taken",
+                "serve fewer VIPs or backends from this DataPlane",
+            )
+        writer.write(line)
+        await writer.drain()
+        answer = await reader.readuntil(b"\n")
+        reply = Reply.model_validate_json(answer)
+        if reply.id != request.id:
+            raise ValueError(f"answer to request {reply.id}, expected {request.id}")
+        return reply
+
+
+def _parse(model: type[ResultT], result: dict[str, Any]) -> ResultT:
+    try:
+        return model.model_validate(result)
+    except ValidationError as error:
+        raise DataPlaneError(f"the data plane's {model.__name__} cannot be read: {error}") from error

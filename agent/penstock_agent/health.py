@@ -1,0 +1,232 @@
+"""Active health checks: TCP connect and HTTP GET, jittered, bounded, with thresholds.
+
+What is checked is a `Target`: the same server behind several ports or families of a VIP, or behind several VIPs
+with the same check, is asked once. A backend counts as healthy until its check says otherwise, or as what the
+data plane had it before a restart of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+
+import structlog
+from pydantic import BaseModel, ConfigDict
+
+log = structlog.get_logger(__name__)
+
+# A status line is `HTTP/1.1 200 OK`; whoever sends more than this before the end of a line is no HTTP server.
+LONGEST_STATUS_LINE = 1024
+JITTER = 0.1  # of the interval, both ways, so that many checks do not meet
+ERROR_CHARACTERS = 200
+
+
+class CheckType(StrEnum):
+    """What a check does."""
+
+    TCP = "TCP"
+    HTTP = "HTTP"
+
+
+class Check(BaseModel):
+    """How the backends of a VIP are checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: CheckType = CheckType.TCP
+    path: str = "/"
+    interval: float = 2.0
+    timeout: float = 1.0
+    healthy_threshold: int = 2
+    unhealthy_threshold: int = 3
+    statuses: tuple[tuple[int, int], ...] = ((200, 399),)  # inclusive ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server and how it is checked."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    check: Check
+
+
+@dataclass(slots=True)
+class Health:
+    """What is known of one target."""
+
+    healthy: bool = True
+    checked: bool = False  # at least one answer, or its lack, was seen
+    streak: int = 0  # consecutive results against `healthy`
+    error: str = ""  # of the last failed check
+    changed_at: float = field(default_factory=time.monotonic)
+
+
+def record(health: Health, check: Check, error: str) -> bool:
+    """Count one result ("" is success) towards the thresholds; True when `healthy` turned over."""
+    health.checked = True
+    health.error = error[:ERROR_CHARACTERS]
+    if health.healthy == (not error):
+        health.streak = 0
+        return False
+    health.streak += 1
+    threshold = check.healthy_threshold if not health.healthy else check.unhealthy_threshold
+    if health.streak < threshold:
+        return False
+    health.healthy = not health.healthy
+    health.streak = 0
+    health.changed_at = time.monotonic()
+    return True
+
+
+class HealthChecker:
+    """Checks a changing set of targets, at most `concurrency` at once."""
+
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        *,
+        concurrency: int = 64,
+        random_source: random.Random | None = None,
+    ) -> None:
+        self._on_change = on_change
+        self._random = random_source or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._slots = asyncio.Semaphore(concurrency)
+        self._health: dict[Target, Health] = {}
+        self._due: list[tuple[float, int, Target]] = []
+        self._sequence = 0  # orders targets that are due at the same time
+        self._running: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self.checks = 0
+        self.lag = 0.0  # seconds by which the last check started late
+
+    def set_targets(self, targets: Collection[Target], *, failed: Collection[Target] = ()) -> None:
+        """Check exactly these; newcomers among `failed` start as failed and have to prove themselves."""
+        wanted = set(targets)
+        known = {(t.address, t.port): h for t, h in self._health.items()}
+        for gone in self._health.keys() - wanted:
+            del self._health[gone]
+        for target in wanted - self._health.keys():
+            # An edited check keeps what the old one found out about the same server.
+            earlier = known.get((target.address, target.port))
+            healthy = earlier.healthy if earlier else target not in failed
+            self._health[target] = Health(healthy=healthy)
+            self._schedule(target, self._random.uniform(0, min(target.check.interval, 1.0)))
+        self._wake.set()
+
+    def healthy(self, target: Target) -> bool:
+        """Tell whether a target may get flows; one that is not checked may."""
+        health = self._health.get(target)
+        return health is None or health.healthy
+
+    @property
+    def states(self) -> Mapping[Target, Health]:
+        """All that is known, for reports and metrics."""
+        return self._health
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        try:
+            while True:
+                await self._wait_for_due()
+                _, _, target = heapq.heappop(self._due)
+                if target not in self._health:
+                    continue
+                await self._slots.acquire()
+                task = asyncio.create_task(self._check(target))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _wait_for_due(self) -> None:
+        while True:
+            self._wake.clear()
+            delay = self._due[0][0] - time.monotonic() if self._due else None
+            if delay is not None and delay <= 0:
+                self.lag = -delay
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay)
+
+    async def _check(self, target: Target) -> None:
+        try:
+            error = await probe(target)
+        finally:
+            self._slots.release()
+        self.checks += 1
+        health = self._health.get(target)
+        if health is None:
+            return
+        if record(health, target.check, error):
+            log.info(
+                "backend health changed",
+                address=str(target.address),
+                port=target.port,
+                healthy=health.healthy,
+                error=health.error,
+            )
+            self._on_change()
+        interval = target.check.interval
+        self._schedule(target, interval * self._random.uniform(1 - JITTER, 1 + JITTER))
+
+    def _schedule(self, target: Target, delay: float) -> None:
+        self._sequence += 1
+        heapq.heappush(self._due, (time.monotonic() + delay, self._sequence, target))
+        self._wake.set()
+
+
+async def probe(target: Target) -> str:
+    """Check once; "" when the server is well, else what it lacks."""
+    family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            async with asyncio.timeout(target.check.timeout):
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(connection, (str(target.address), target.port))
+                return "" if target.check.type is CheckType.TCP else await _get(connection, target)
+    except TimeoutError:
+        return f"no answer within {target.check.timeout:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+async def _get(connection: socket.socket, target: Target) -> str:
+    loop = asyncio.get_running_loop()
+    host = f"[{target.address}]" if target.address.version == 6 else str(target.address)
+    request = (
+        f"GET {target.check.path} HTTP/1.1\r\nHost: {host}:{target.port}\r\n"
+        "User-Agent: penstock-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    )
+    await loop.sock_sendall(connection, request.encode())
+    head = b""
+    while b"\n" not in head and len(head) < LONGEST_STATUS_LINE:
+        received = await loop.sock_recv(connection, LONGEST_STATUS_LINE)
+        if not received:
+            break
+        head += received
+    status = parse_status(head.split(b"\n", 1)[0])
+    if status is None:
+        return "the answer is not HTTP/1"
+    if any(low <= status <= high for low, high in target.check.statuses):
+        return ""
+    return f"HTTP status {status} is not expected"
+
+
+def parse_status(line: bytes) -> int | None:
+    """Read the status out of an HTTP/1 status line; None when it is none."""
+    parts = line.strip().split(b" ", 2)
+    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or len(parts[1]) != 3 or not parts[1].isdigit():
+        return None
+    return int(parts[1])

@@ -1,0 +1,134 @@
+"""What a policy sees: counters and channel reductions of one VIP, as arrays over its slots.
+
+Computation only. Every array has the slots on its last axis before the reductions', so several VIPs of the
+same size may be stacked in front and policies stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+Generations = NDArray[np.uint8]
+
+# Order of a channel's reductions on the last axis of Observation.channels.
+REDUCTIONS = ("avg", "std", "p90", "avg_decay", "p90_decay")
+AVG, STD, P90, AVG_DECAY, P90_DECAY = range(len(REDUCTIONS))
+
+# A sample's weight falls to DECAY_PER_SECOND ** age: a mean over roughly the last ten seconds.
+DECAY_PER_SECOND = 0.9
+
+
+class Frame(Protocol):
+    """One consistent snapshot of a VIP's counters, as `penstock_core` reads it."""
+
+    @property
+    def sequence(self) -> int:
+        """Count up with each frame."""
+        ...
+
+    @property
+    def time_us(self) -> int:
+        """CLOCK_BOOTTIME at which it was published."""
+        ...
+
+    @property
+    def active(self) -> BoolArray:
+        """Slots that hold a backend."""
+        ...
+
+    @property
+    def generation(self) -> Generations:
+        """Count by slot, up with each new backend."""
+        ...
+
+    @property
+    def counters(self) -> Mapping[str, NDArray[np.int64]]:
+        """Sums over workers, by name."""
+        ...
+
+
+class Reader(Protocol):
+    """One VIP's frames object, as `penstock_core.FrameReader` offers it."""
+
+    @property
+    def slots(self) -> int:
+        """Size of the tables."""
+        ...
+
+    @property
+    def retired(self) -> bool:
+        """Tell whether the data plane replaced the object."""
+        ...
+
+    def read(self) -> Frame:
+        """Copy the newest consistent frame."""
+        ...
+
+    def reduce(self, channel: str, now_us: int) -> FloatArray:
+        """Reduce a channel's reservoirs to [slots, 5]; NaN where there is no sample."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Which backend sits in which slot of a VIP, and what was configured for it."""
+
+    backends: tuple[str, ...]  # id by slot, "" where the slot is free
+    configured: FloatArray  # weights that users gave; 0 where the slot is free
+    eligible: BoolArray  # may take new flows: neither draining nor failed, and a weight above 0
+
+    @classmethod
+    def of(cls, slots: int, backends: Iterable[tuple[int, str, float, bool]]) -> Slots:
+        """Place (slot, id, configured weight, takes new flows) into arrays of a VIP with that many slots."""
+        ids = [""] * slots
+        configured = np.zeros(slots)
+        eligible = np.zeros(slots, dtype=np.bool_)
+        for slot, backend, weight, takes_flows in backends:
+            ids[slot] = backend
+            configured[slot] = weight
+            eligible[slot] = takes_flows and weight > 0
+        return cls(tuple(ids), configured, eligible)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Input of a policy; see the module's text for the shapes."""
+
+    time: float  # of the frame, CLOCK_BOOTTIME seconds
+    eligible: BoolArray
+    configured: FloatArray
+    generation: Generations  # changes when a slot gets another backend: what was learned of it is void
+    counters: Mapping[str, NDArray[np.int64]]  # since the backend took its slot
+    channels: Mapping[str, FloatArray]  # [..., slots, reductions]; only those that were asked for
+
+
+def observe(reader: Reader, frame: Frame, slots: Slots, channels: Iterable[str], now_us: int) -> Observation:
+    """Join a frame, the reductions of the channels a policy needs, and the configuration."""
+    return Observation(
+        time=frame.time_us / 1e6,
+        eligible=slots.eligible,
+        configured=slots.configured,
+        generation=frame.generation,
+        counters=frame.counters,
+        channels={name: reader.reduce(name, now_us) for name in channels},
+    )
+
+
+def unmeasured(slots: Slots) -> Observation:
+    """Stand in for a frame that cannot be read: configuration without any measurement."""
+    size = len(slots.backends)
+    return Observation(
+        time=0.0,
+        eligible=slots.eligible,
+        configured=slots.configured,
+        generation=np.zeros(size, dtype=np.uint8),
+        counters={},
+        channels={},
+    )

@@ -1,0 +1,27 @@
+"""Policies: observation to weights, one file per heuristic with the paper it comes from.
+
+Computation only: no clock, no I/O, no randomness. A policy returns any non-negative weights over slots; scale,
+bounds and pace are the guardrails' business.
+"""
+
+from __future__ import annotations
+
+from penstock_agent.policies import equal, inverse_duration, little, lsq, sed, static
+from penstock_agent.policies.base import Policy, UnknownPolicyError
+
+__all__ = ["POLICIES", "Policy", "UnknownPolicyError", "by_name"]
+
+POLICIES = {
+    policy.name: policy
+    for policy in (equal.POLICY, static.POLICY, lsq.POLICY, sed.POLICY, inverse_duration.POLICY, little.POLICY)
+}
+
+
+def by_name(name: str) -> Policy:
+    """Look a policy up; UnknownPolicyError lists those there are."""
+    try:
+        return POLICIES[name]
+    except KeyError:
+        raise UnknownPolicyError(
+            f"heuristic: {name!r} is not known; use one of {', '.join(sorted(POLICIES))}"
+        ) from None

@@ -1,0 +1,40 @@
+"""What every policy is, and what several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from penstock_embedded.messages import SchedulerType
+
+from penstock_agent.observation import FloatArray, Observation
+
+State = Any  # whatever a policy returned last; None at first
+
+
+class UnknownPolicyError(ValueError):
+    """A policy name that is not in the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named function `decide(observation, state) -> (weights, state)` and what it relies on."""
+
+    name: str
+    scheduler: SchedulerType  # below the weights, unless the user chooses another
+    channels: tuple[str, ...]  # reservoirs it reads; empty: it works without any measurement
+    decide: Callable[[Observation, State], tuple[FloatArray, State]]
+
+
+def neutral_where_unknown(weights: FloatArray, eligible: np.ndarray[Any, np.dtype[np.bool_]]) -> FloatArray:
+    """Give eligible backends without an estimate (NaN) the mean of those that have one, or 1; others get 0.
+
+    A newcomer is neither flooded, as a guess from no evidence might, nor starved of the flows that would measure it.
+    """
+    known = eligible & np.isfinite(weights)
+    count = known.sum(axis=-1, keepdims=True)
+    total = np.where(known, weights, 0.0).sum(axis=-1, keepdims=True)
+    mean = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+    return np.where(known, weights, np.where(eligible, mean, 0.0))
