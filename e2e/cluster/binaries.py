@@ -1,0 +1,170 @@
+"""Where the programs of a cluster come from.
+
+In this order: the folder that KUBEBUILDER_ASSETS names, an earlier build in the user's cache, `setup-envtest` where it
+is installed and can download, `go build` of the pinned modules beside this file (minutes, once per version).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from e2e.cluster.errors import MissingProgramError
+from e2e.cluster.steps import step
+
+_HERE = Path(__file__).parent
+_ENVTEST_SECONDS = 120
+ENVTEST_PROGRAMS = frozenset({"kube-apiserver", "etcd", "kubectl"})
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Programs that are built from one Go module; its `pin` names the version of them all."""
+
+    name: str
+    pin: str
+    packages: Mapping[str, str]
+    tags: str = ""
+    variables: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> Path:
+        """The folder with go.mod and go.sum."""
+        return _HERE / self.name
+
+    def version(self) -> str:
+        """Return the version of the pinned module, as its go.mod says."""
+        for line in (self.module / "go.mod").read_text().splitlines():
+            words = line.removeprefix("require").split()
+            if words[:1] == [self.pin]:
+                return words[1]
+        raise MissingProgramError(f"{self.module / 'go.mod'} requires no {self.pin}")
+
+
+KUBERNETES = Suite(
+    name="kubernetes",
+    pin="k8s.io/kubernetes",
+    packages=MappingProxyType(
+        {
+            "etcd": "go.etcd.io/etcd/server/v3",
+            "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+            "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+            "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+            "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+            "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+        }
+    ),
+    variables=("k8s.io/component-base/version.gitVersion",),
+)
+SUITES = (KUBERNETES,)
+
+
+def cache_root() -> Path:
+    """Return the folder for everything that is built or downloaded once."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "penstock"
+
+
+def program(name: str) -> Path:
+    """Return the path of a program, building it first if it is nowhere."""
+    return _installed(name) or _cached(name) or _from_envtest(name) or _build(name)
+
+
+def programs(*names: str) -> dict[str, Path]:
+    """Return the paths of several programs."""
+    return {name: program(name) for name in names}
+
+
+def _suite(name: str) -> Suite:
+    for suite in SUITES:
+        if name in suite.packages:
+            return suite
+    raise MissingProgramError(f"no suite of {_HERE} builds {name!r}")
+
+
+def _installed(name: str) -> Path | None:
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    return _executable(Path(assets) / name) if assets and name in ENVTEST_PROGRAMS else None
+
+
+def _cached(name: str) -> Path | None:
+    return _executable(_target(name))
+
+
+def _executable(path: Path) -> Path | None:
+    return path if os.access(path, os.X_OK) else None
+
+
+def _target(name: str) -> Path:
+    suite = _suite(name)
+    return cache_root() / f"{suite.name}-{suite.version()}" / "bin" / name
+
+
+def _from_envtest(name: str) -> Path | None:
+    tool = shutil.which("setup-envtest")
+    if tool is None or name not in ENVTEST_PROGRAMS:
+        return None
+    minor = KUBERNETES.version().removeprefix("v").rpartition(".")[0]
+    try:
+        found = subprocess.run(
+            [tool, "use", f"{minor}.x", "--print", "path"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_ENVTEST_SECONDS,
+        )
+    except (subprocess.SubprocessError, OSError):
+        return None  # no download from here: the build below needs only the Go module proxy
+    return _executable(Path(found.stdout.strip()) / name)
+
+
+def _build(name: str) -> Path:
+    target = _target(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _one_builder():
+        return _executable(target) or go_build(_suite(name), name, target)
+
+
+def go_build(suite: Suite, name: str, target: Path) -> Path:
+    """Build one program of a suite with Go, politely, and move it to its place when it is complete."""
+    go = shutil.which("go")
+    if go is None:
+        raise MissingProgramError(f"{name} is not cached and there is no Go to build it: install Go 1.26 or newer")
+    flags = " ".join(["-s", "-w", *(f"-X {variable}={suite.version()}" for variable in suite.variables)])
+    unfinished = target.with_name(f".{name}.{os.getpid()}")
+    command = ["nice", go, "build", "-mod=readonly", "-trimpath", "-tags", suite.tags, "-ldflags", flags]
+    with step(f"build {name} {suite.version()} (once)"):
+        built = subprocess.run(
+            [*command, "-o", str(unfinished), suite.packages[name]],
+            cwd=suite.module,
+            env={**os.environ, "CGO_ENABLED": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    if built.returncode != 0:
+        raise MissingProgramError(f"building {name} in {suite.module} failed:\n{built.stderr[-4000:]}")
+    return unfinished.replace(target)
+
+
+@contextmanager
+def _one_builder() -> Iterator[None]:
+    """Let one process build at a time; the others find its result."""
+    with (cache_root() / ".build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def describe() -> str:
+    """Return where each program would come from, as JSON, for `status` and bug reports."""
+    known = {name: str(_installed(name) or _cached(name) or "") for suite in SUITES for name in suite.packages}
+    return json.dumps(known, indent=1)
