@@ -1,1 +1,70 @@
-"""The Kubernetes API server for operator and agent alike; knows nothing of Penstock's kinds."""
+"""The Kubernetes API server for operator and agent alike; knows nothing of Penstock's kinds.
+
+Objects are raw dictionaries, pruned as they arrive; validation belongs to `penstock_api`, decisions to callers.
+"""
+
+from penstock_kube.client import KubeClient, Object, Page, WatchEvent
+from penstock_kube.config import Connection
+from penstock_kube.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    KubeConfigError,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
+from penstock_kube.reflector import Key, Reflector, drop_managed_fields, key_of
+from penstock_kube.resources import (
+    CRDS,
+    DAEMON_SETS,
+    ENDPOINT_SLICES,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
+    SERVICES,
+    Resource,
+)
+
+__all__ = [
+    "CRDS",
+    "DAEMON_SETS",
+    "ENDPOINT_SLICES",
+    "EVENTS",
+    "LEASES",
+    "NAMESPACES",
+    "NODES",
+    "PODS",
+    "SERVICES",
+    "SERVICE_ACCOUNTS",
+    "SERVICE_CIDRS",
+    "AlreadyExists",
+    "ApiError",
+    "Conflict",
+    "Connection",
+    "Forbidden",
+    "Gone",
+    "Invalid",
+    "Key",
+    "KubeClient",
+    "KubeConfigError",
+    "NotFound",
+    "Object",
+    "Page",
+    "Reflector",
+    "Resource",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unavailable",
+    "WatchEvent",
+    "drop_managed_fields",
+    "key_of",
+]
