@@ -1,1 +1,38 @@
-"""What touches the node's kernel: devices, routes, rules, nft, ARP and NDP. Knows nothing of load balancing."""
+"""What touches the node's kernel: devices, routes, rules, nft, ARP and NDP. Knows nothing of load balancing.
+
+`reconcile(DesiredNode(...))` makes the node right, `open_tun` gives the packet threads their descriptors,
+`Announcer` answers for addresses, `preflight` says what the node lacks, `withdraw` removes everything.
+Everything is done by rtnetlink, ioctl on /dev/net/tun, raw sockets and `nft`: uid 0 with NET_ADMIN (NET_RAW
+to announce) is enough, and /proc/sys may be read-only.
+"""
+
+from penstock_node.announcer import Announcer
+from penstock_node.changes import Change, CreateTun
+from penstock_node.desired import Address, DesiredNode, NatSource, Tun
+from penstock_node.errors import AnnounceError, ApplyError, NodeError, ObserveError, TunError
+from penstock_node.preflight import Finding, Severity, Surroundings, preflight
+from penstock_node.reconcile import reconcile, withdraw
+from penstock_node.tun import VNET_HEADER_BYTES, open_tun
+
+__all__ = [
+    "VNET_HEADER_BYTES",
+    "Address",
+    "AnnounceError",
+    "Announcer",
+    "ApplyError",
+    "Change",
+    "CreateTun",
+    "DesiredNode",
+    "Finding",
+    "NatSource",
+    "NodeError",
+    "ObserveError",
+    "Severity",
+    "Surroundings",
+    "Tun",
+    "TunError",
+    "open_tun",
+    "preflight",
+    "reconcile",
+    "withdraw",
+]

@@ -1,0 +1,107 @@
+"""What the kernel has: the part of it that concerns us, as values that compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from penstock_node.constants import PROTOCOL
+from penstock_node.desired import Address, NatSource
+
+Network = IPv4Network | IPv6Network
+
+
+class Family(IntEnum):
+    """Address family, with the kernel's numbers."""
+
+    IPV4 = 2
+    IPV6 = 10
+
+    @classmethod
+    def of(cls, value: Address | Network) -> Family:
+        """Family of an address or prefix."""
+        return cls.IPV4 if value.version == 4 else cls.IPV6
+
+
+class IpProtocol(IntEnum):
+    """Transport protocol, with the kernel's numbers."""
+
+    TCP = 6
+    UDP = 17
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network device and its per-device IP settings."""
+
+    name: str
+    index: int
+    kind: str = ""
+    up: bool = True
+    mtu: int = 1500
+    tx_queue_length: int = 1000
+    forwarding: bool = True
+    rp_filter: int = 0
+    accept_local: bool = False
+    tun: TunFlags | None = None
+
+
+@dataclass(frozen=True)
+class TunFlags:
+    """What a TUN device was created with."""
+
+    vnet_hdr: bool
+    multi_queue: bool
+    persistent: bool
+    packet_information: bool
+    owner: int | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A routing rule. Without selectors it holds for every packet."""
+
+    family: Family
+    preference: int
+    table: int
+    to: Address | None = None
+    ip_protocol: IpProtocol | None = None
+    ports: tuple[int, int] | None = None  # destination ports, first and last
+    mark: int | None = None
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route of one of our tables; without a device it is a blackhole."""
+
+    family: Family
+    table: int
+    destination: Network
+    metric: int
+    device: str | None = None
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class NftTable:
+    """Our nft table: fingerprints of its chains and rules in order, and what its sets hold."""
+
+    skeleton: tuple[str, ...] = ()
+    vips: frozenset[Address] = frozenset()
+    nat_sources: frozenset[NatSource] = frozenset()
+    switched_on: frozenset[str] = frozenset()  # interfaces on which we switched forwarding on
+
+
+@dataclass(frozen=True)
+class ActualNode:
+    """Everything that `plan` needs to know of a node."""
+
+    links: Mapping[str, Link] = field(default_factory=dict)
+    default_interfaces: tuple[str, ...] = ()
+    rules: frozenset[Rule] = frozenset()  # ours, and every unconditional rule for the local table
+    routes: frozenset[Route] = frozenset()  # all of our tables
+    nft: NftTable | None = None
+    ipv6_forwarding: bool = True

@@ -1,0 +1,159 @@
+"""Single changes to a node: what `plan` returns and `apply` makes. Their text is the command that does the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_node.actual import Family, NftTable, Route, Rule
+from penstock_node.desired import Tun
+
+
+@dataclass(frozen=True)
+class CreateTun:
+    """Make the persistent TUN device; it is then configured by a `ConfigureTun`."""
+
+    tun: Tun
+
+    def __str__(self) -> str:
+        multi_queue = " multi_queue" if self.tun.multi_queue else ""
+        return f"ip tuntap add dev {self.tun.name} mode tun user 0 vnet_hdr{multi_queue}"
+
+
+@dataclass(frozen=True)
+class DeleteLink:
+    """Delete a device; its routes go with it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"ip link delete {self.name}"
+
+
+@dataclass(frozen=True)
+class ConfigureTun:
+    """Set size, queue and IP settings of the TUN and bring it up."""
+
+    tun: Tun
+
+    def __str__(self) -> str:
+        return f"ip link set {self.tun.name} up mtu {self.tun.mtu} txqueuelen {self.tun.tx_queue_length}"
+
+
+@dataclass(frozen=True)
+class SetForwarding:
+    """Switch IPv4 forwarding of packets that arrive on one interface."""
+
+    interface: str
+    on: bool
+
+    def __str__(self) -> str:
+        return f"sysctl -w net.ipv4.conf.{self.interface}.forwarding={int(self.on)}"
+
+
+@dataclass(frozen=True)
+class AddRule:
+    """Add a routing rule."""
+
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"{_ip(self.rule.family)} rule add {_rule(self.rule)}"
+
+
+@dataclass(frozen=True)
+class DeleteRule:
+    """Delete a routing rule."""
+
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"{_ip(self.rule.family)} rule delete {_rule(self.rule)}"
+
+
+@dataclass(frozen=True)
+class AddRoute:
+    """Add a route."""
+
+    route: Route
+
+    def __str__(self) -> str:
+        return f"{_ip(self.route.family)} route add {_route(self.route)}"
+
+
+@dataclass(frozen=True)
+class DeleteRoute:
+    """Delete a route."""
+
+    route: Route
+
+    def __str__(self) -> str:
+        return f"{_ip(self.route.family)} route delete {_route(self.route)}"
+
+
+@dataclass(frozen=True)
+class ReplaceNftTable:
+    """Put our nft table in place as a whole, in one transaction."""
+
+    table: NftTable
+    device: str
+
+    def __str__(self) -> str:
+        return "nft replace table inet penstock"
+
+
+@dataclass(frozen=True)
+class UpdateNftSets:
+    """Add and remove set elements of our nft table, in one transaction."""
+
+    add: NftTable
+    remove: NftTable
+
+    def __str__(self) -> str:
+        added = len(self.add.vips) + len(self.add.nat_sources) + len(self.add.switched_on)
+        removed = len(self.remove.vips) + len(self.remove.nat_sources) + len(self.remove.switched_on)
+        return f"nft update sets of table inet penstock (add {added} elements, delete {removed})"
+
+
+@dataclass(frozen=True)
+class DeleteNftTable:
+    """Delete our nft table."""
+
+    def __str__(self) -> str:
+        return "nft delete table inet penstock"
+
+
+Change = (
+    CreateTun
+    | DeleteLink
+    | ConfigureTun
+    | SetForwarding
+    | AddRule
+    | DeleteRule
+    | AddRoute
+    | DeleteRoute
+    | ReplaceNftTable
+    | UpdateNftSets
+    | DeleteNftTable
+)
+
+
+def _ip(family: Family) -> str:
+    return "ip" if family is Family.IPV4 else "ip -6"
+
+
+def _rule(rule: Rule) -> str:
+    parts = [f"pref {rule.preference}"]
+    if rule.to is not None:
+        parts.append(f"to {rule.to}")
+    if rule.ip_protocol is not None:
+        parts.append(f"ipproto {rule.ip_protocol.name.lower()}")
+    if rule.ports is not None:
+        parts.append(f"dport {rule.ports[0]}-{rule.ports[1]}")
+    if rule.mark is not None:
+        parts.append(f"fwmark {rule.mark:#x}")
+    return " ".join([*parts, f"lookup {rule.table}", f"protocol {rule.protocol}"])
+
+
+def _route(route: Route) -> str:
+    what = f"blackhole {route.destination}" if route.device is None else f"{route.destination} dev {route.device}"
+    return f"{what} table {route.table} metric {route.metric} proto {route.protocol}"

@@ -1,0 +1,24 @@
+"""The outer loop: read the node, decide, change. Safe to call at any time, by a fresh process too."""
+
+from __future__ import annotations
+
+from penstock_node.changes import Change
+from penstock_node.desired import DesiredNode
+
+
+def reconcile(desired: DesiredNode) -> tuple[Change, ...]:
+    """Make the node what is desired and return what had to be changed; nothing when all is right already.
+
+    Blocking (netlink and one or two `nft` processes, some 30 ms): call it off the event loop. Raises
+    `ObserveError` when the node cannot be read and `ApplyError` when some changes failed. If the result
+    holds a `CreateTun`, file descriptors of an earlier device are dead: call `open_tun` again.
+    """
+    raise NotImplementedError
+
+
+def withdraw() -> tuple[Change, ...]:
+    """Remove everything of ours from the node and return what was removed; the only function that does.
+
+    Whoever reads the TUN should have closed it. Raises as `reconcile` does.
+    """
+    raise NotImplementedError
