@@ -1,0 +1,354 @@
+/* What is measured of flows, and how the packet path records it.
+ *
+ * The two tables below are the one definition of every counter and channel. The shared-memory field
+ * table, penstock_core.COUNTERS and CHANNELS, and docs/features.md are made from them. Names of the
+ * feature set follow "Aquarius: Enable Fast, Scalable, Data-Driven Service Management in the Cloud"
+ * (IEEE TNSM 2022).
+ *
+ * The packet path decides when something happened (it has the TCP state); a sink knows how it is
+ * recorded. */
+#ifndef LBRL_FEATURES_H
+#define LBRL_FEATURES_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* How much is measured of each flow of a VIP. A counter or channel has two of them: from which
+ * level on it is recorded, and from which level on it is a feature that policies observe: 0, 11 (1
+ * counter, 2 channels) and 73 (8 counters, 13 channels) features. */
+typedef enum lbrl_level {
+    LBRL_LEVEL_OFF = 0,
+    LBRL_LEVEL_BASIC = 1,
+    LBRL_LEVEL_FULL = 2,
+    LBRL_LEVEL_COUNT = 3,
+    LBRL_LEVEL_NEVER = 255, /* observed never: of our own, outside the 73 */
+} lbrl_level_t;
+
+/* Counters, one 64-bit integer per slot and worker; hot ones first, so that a data packet touches
+ * one cache line.
+ *
+ * X(symbol, name, recorded from, observed from, kind, unit, event, condition, one-way, two-way,
+ * offload, UDP) kind      "total" counts since the slot was taken, "gauge" rises and falls one-way
+ * how it is had where only client to server is seen (GRE, L3DSR); two-way: both directions (NAT)
+ *   offload   what a super-packet (GRO, TSO, USO) counts for */
+#define LBRL_COUNTERS(X)                                                                           \
+    X(N_PACKET, "n_packet", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "packets",                   \
+      "packet from a client", "its flow is tracked", "as defined",                                 \
+      "as defined; packets from servers are not counted", "each segment counts", "as defined")     \
+    X(PACKETS, "packets", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "packets",                    \
+      "packet in either direction", "its flow is tracked", "client to server only", "as defined",  \
+      "each segment counts", "as defined")                                                         \
+    X(BYTES, "bytes", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "bytes",                          \
+      "packet in either direction adds its IP length", "its flow is tracked",                      \
+      "client to server only", "as defined",                                                       \
+      "length of the super-packet, its one header counted once", "as defined")                     \
+    X(N_FLOW_ON, "n_flow_on", LBRL_LEVEL_OFF, LBRL_LEVEL_BASIC, "gauge", "flows",                  \
+      "flow opened: +1; flow closed, reset, expired or silent: -1",                                \
+      "a closing flow that sends in-window data counts again",                                     \
+      "also leaves after T seconds of silence, counts again with its next packet", "as defined",   \
+      "none", "closes by timeout, port 53 with its answer")                                        \
+    X(N_FLOW, "n_flow", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                         \
+      "new flow assigned to the backend", "an entry in the flow table was made", "as defined",     \
+      "as defined", "none", "first datagram of a 5-tuple")                                         \
+    X(N_FCT, "n_fct", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
+      "flow completed (the event of channel fct)", "its start was seen", "FIN of the client",      \
+      "FIN of both sides", "none", "port 53: the answer; others never")                            \
+    X(L_ASSIGN, "l_assign", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "flows",                    \
+      "new flow adds the local count of open flows just before it", "with n_flow", "as defined",   \
+      "as defined", "none", "as defined")                                                          \
+    X(N_ACTIVE, "n_active", LBRL_LEVEL_BASIC, LBRL_LEVEL_NEVER, "gauge", "flows",                  \
+      "client payload: +1; client acknowledges the end of a server burst: -1",                     \
+      "once per flow; the burst ends with PSH or a segment below the MSS; at most 30 s",           \
+      "ends 30 s after the last client payload", "as defined", "the last segment decides",         \
+      "never")                                                                                     \
+    X(N_CLS, "n_cls", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
+      "new flow for which the backend was picked stays untracked",                                 \
+      "flow table full, no NAT port free, or under pressure", "forwarded by the Maglev table",     \
+      "dropped, for it cannot be translated", "a super-packet counts once", "as defined")          \
+    X(N_OOO, "n_ooo", LBRL_LEVEL_BASIC, LBRL_LEVEL_FULL, "total", "packets",                       \
+      "data segment of the client beyond the next expected sequence number", "TCP, established",   \
+      "as defined", "as defined; segments of servers are not counted",                             \
+      "a super-packet counts once: it was in order within", "never")                               \
+    X(N_RTR, "n_rtr", LBRL_LEVEL_BASIC, LBRL_LEVEL_FULL, "total", "packets",                       \
+      "data segment or SYN of the client wholly before the next expected sequence number", "TCP",  \
+      "as defined", "as defined; segments of servers are not counted",                             \
+      "a super-packet counts once", "never")                                                       \
+    X(N_DPK, "n_dpk", LBRL_LEVEL_BASIC, LBRL_LEVEL_FULL, "total", "packets",                       \
+      "ACK of the client that repeats the last one",                                               \
+      "TCP, established; no payload, same acknowledgement number and window", "as defined",        \
+      "as defined; ACKs of servers are not counted", "none: pure ACKs are never merged", "never")
+
+/* Channels, one reservoir of samples per slot and worker. Those of level basic come first, so that
+ * the channels of a level are the first lbrl_level_channels(level) of the table.
+ *
+ * X(symbol, name, level, unit, event, value, condition, one-way, two-way, offload, UDP) */
+#define LBRL_CHANNELS(X)                                                                           \
+    X(FLOW_DURATION, "flow_duration", LBRL_LEVEL_BASIC, "seconds", "packet with payload",          \
+      "time since the flow's first packet",                                                        \
+      "start of the flow was seen; long flows are sampled more often, as in the paper",            \
+      "packets of the client", "packets of either side", "one sample per super-packet",            \
+      "each datagram")                                                                             \
+    X(FCT, "fct", LBRL_LEVEL_BASIC, "seconds", "flow completed", "time since its first packet",    \
+      "start of the flow was seen; never after a reset or a timeout", "FIN of the client",         \
+      "FIN of the second side", "none", "port 53: the answer; others never")                       \
+    X(BYTE_P, "byte_p", LBRL_LEVEL_FULL, "bytes", "packet of the client", "its IP length",         \
+      "its flow is tracked", "as defined", "as defined", "length of one segment", "as defined")    \
+    X(BYTE_F_ON, "byte_f_on", LBRL_LEVEL_FULL, "bytes", "packet with payload",                     \
+      "bytes of the flow so far", "start of the flow was seen", "bytes of the client",             \
+      "bytes of the client", "one sample per super-packet", "as defined")                          \
+    X(BYTE_F, "byte_f", LBRL_LEVEL_FULL, "bytes", "flow completed", "bytes of the flow",           \
+      "with fct", "bytes of the client", "bytes of the client", "none", "with fct")                \
+    X(IAT_P, "iat_p", LBRL_LEVEL_FULL, "seconds", "packet of a client",                            \
+      "time since the previous packet to the same backend on the same worker",                     \
+      "its flow is tracked", "as defined", "as defined",                                           \
+      "one sample per super-packet, divided by its segments", "as defined")                        \
+    X(IAT_F, "iat_f", LBRL_LEVEL_FULL, "seconds", "new flow",                                      \
+      "time since the previous new flow to the same backend on the same worker", "with n_flow",    \
+      "as defined", "as defined", "none", "as defined")                                            \
+    X(IAT_PPF, "iat_ppf", LBRL_LEVEL_FULL, "seconds", "packet of the client",                      \
+      "time since the previous packet of the same flow", "not the first of its flow",              \
+      "as defined", "as defined", "one sample per super-packet, divided by its segments",          \
+      "as defined")                                                                                \
+    X(LAT_SYNACK, "lat_synack", LBRL_LEVEL_FULL, "seconds", "first ACK of the client",             \
+      "time since the SYN", "the SYN was not retransmitted", "SYN to ACK",                         \
+      "SYN to SYN-ACK, the server's part", "none", "never")                                        \
+    X(WIN, "win", LBRL_LEVEL_FULL, "bytes", "packet of the client", "its receive window",          \
+      "TCP; scaled when the SYN was seen", "as defined", "as defined",                             \
+      "one sample per super-packet", "never")                                                      \
+    X(D_WIN, "d_win", LBRL_LEVEL_FULL, "bytes", "packet of the client",                            \
+      "receive window less that of the previous packet", "with win, not the first of its flow",    \
+      "as defined", "as defined", "one sample per super-packet", "never")                          \
+    X(PT_1ST, "pt_1st", LBRL_LEVEL_FULL, "seconds", "first answer of the flow",                    \
+      "time since the first payload of the client", "the payload was not retransmitted",           \
+      "first packet that echoes a later server timestamp", "first payload of the server",          \
+      "first segment", "first datagram of the server, two-way only")                               \
+    X(PT_GEN, "pt_gen", LBRL_LEVEL_FULL, "seconds", "each answer of the flow",                     \
+      "time since the payload of the client that it answers", "the payload was not retransmitted", \
+      "next packet that echoes a later server timestamp", "next payload of the server",            \
+      "first segment", "each exchange, two-way only")
+
+typedef enum lbrl_counter {
+#define LBRL_ENUM(symbol, ...) LBRL_COUNTER_##symbol,
+    LBRL_COUNTERS(LBRL_ENUM)
+#undef LBRL_ENUM
+        LBRL_COUNTER_COUNT
+} lbrl_counter_t;
+
+typedef enum lbrl_channel {
+#define LBRL_ENUM(symbol, ...) LBRL_CHANNEL_##symbol,
+    LBRL_CHANNELS(LBRL_ENUM)
+#undef LBRL_ENUM
+        LBRL_CHANNEL_COUNT
+} lbrl_channel_t;
+
+typedef struct lbrl_counter_row {
+    const char *name;
+    lbrl_level_t recorded, observed;
+    const char *kind, *unit, *event, *condition, *one_way, *two_way, *offload, *udp;
+} lbrl_counter_row_t;
+
+typedef struct lbrl_channel_row {
+    const char *name;
+    lbrl_level_t level;
+    const char *unit, *event, *value, *condition, *one_way, *two_way, *offload, *udp;
+} lbrl_channel_row_t;
+
+/* Rows of the tables; NULL for an index outside. */
+const lbrl_counter_row_t *lbrl_counter_info(lbrl_counter_t counter);
+const lbrl_channel_row_t *lbrl_channel_info(lbrl_channel_t channel);
+const char *lbrl_level_name(lbrl_level_t level); /* "off", "basic", "full"; NULL for others */
+
+/* Number of channels that are sampled at a level: 0, 2, 13. */
+uint32_t lbrl_level_channels(lbrl_level_t level);
+
+/* ---- Samples ---- */
+
+/* A reservoir is 128 words. A sample overwrites a random one, without rejection, so that the
+ * reservoir forgets old samples exponentially: after 128 x k samples a word is still there with
+ * probability e^-k. */
+#define LBRL_RESERVOIR_WORDS      128u
+#define LBRL_RESERVOIR_INDEX_BITS 7
+
+/* Age beyond which a sample is cleared by the writer and dropped by readers. Far below the 18 hours
+ * after which the 24-bit time of a word repeats. */
+#define LBRL_SAMPLE_MAX_AGE_SECONDS  3600u
+#define LBRL_SAMPLE_TICKS_PER_SECOND 256u
+
+/* One sample: bits 0-31 the value as IEEE 754 binary32, bits 32-55 CLOCK_BOOTTIME in 1/256 s, bits
+ * 56-63 the generation of the slot. Generations run from 1 to 255, so that 0 is never a sample and
+ * means empty. */
+static inline uint64_t lbrl_sample_word(float value, uint32_t ticks, uint8_t generation)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return (uint64_t)bits | (uint64_t)(ticks & 0xffffffu) << 32 | (uint64_t)generation << 56;
+}
+
+static inline float lbrl_sample_value(uint64_t word)
+{
+    uint32_t bits = (uint32_t)word;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static inline uint8_t lbrl_sample_generation(uint64_t word)
+{
+    return (uint8_t)(word >> 56);
+}
+
+/* Microseconds of CLOCK_BOOTTIME in 1/256 s, modulo 2^24. */
+static inline uint32_t lbrl_sample_ticks(uint64_t now_us)
+{
+    return (uint32_t)(now_us * LBRL_SAMPLE_TICKS_PER_SECOND / 1000000u) & 0xffffffu;
+}
+
+/* Age of a sample in 1/256 s; one from the future (another thread's clock reading) has age 0. */
+static inline uint32_t lbrl_sample_age_ticks(uint64_t word, uint32_t now_ticks)
+{
+    uint32_t age = (now_ticks - (uint32_t)(word >> 32)) & 0xffffffu;
+    return age < 0x800000u ? age : 0;
+}
+
+/* ---- Sinks ---- */
+
+/* A slot's counters of one worker: two cache lines, the second for rare events. */
+typedef struct lbrl_slot_counters {
+    int64_t value[16];
+} lbrl_slot_counters_t;
+
+static_assert((int)LBRL_COUNTER_COUNT <= 16, "a slot's counters fill two cache lines");
+static_assert(sizeof(lbrl_slot_counters_t) == 128, "a slot's counters fill two cache lines");
+
+/* Where one worker records what it sees of one VIP. Made by the control thread (lbrl_sink_init),
+ * then written by exactly one worker; the control thread only reads counters. To bind other frames
+ * or another level while the worker runs, init a second sink over the same counters, publish its
+ * pointer, and free the first after the worker has passed an epoch. The struct is plain data: it
+ * may be copied before a worker has it. */
+typedef struct lbrl_sink {
+    lbrl_slot_counters_t *counters; /* a row per slot; the caller's memory, 64-byte aligned */
+    uint64_t *words; /* reservoirs [channel][slot][128] of this worker in the frames object */
+    uint64_t *seen;  /* samples ever taken [channel][slot], there too */
+    const uint8_t *generation; /* per slot, there too */
+    uint64_t random;           /* state of the generator of reservoir indexes */
+    uint32_t slots;
+    uint32_t channels; /* sampled channels: the first ones of the table; 0 without frames */
+    uint32_t recorded; /* bit per counter: recorded at this level */
+    uint8_t level;     /* lbrl_level_t in force */
+} lbrl_sink_t;
+
+struct lbrl_frames;
+
+/* Control thread. `counters` has `slots` rows and outlives the sink; its values are kept (zeroed
+ * memory for a new VIP). `frames` is where samples go, NULL for none; its slots must equal `slots`.
+ * The level in force is the lower of `level` and that of the frames. Returns 0, or -1 when slots
+ * differ or `worker` is not in the frames. */
+int lbrl_sink_init(lbrl_sink_t *sink, lbrl_slot_counters_t *counters, uint32_t slots,
+                   lbrl_level_t level, const struct lbrl_frames *frames, uint32_t worker,
+                   uint64_t seed);
+
+/* Control thread, when no worker can record for the slot any more (an epoch after its last flow):
+ * all counters of the slot become 0, ready for the next backend. */
+void lbrl_sink_slot_reset(lbrl_sink_t *sink, uint32_t slot);
+
+/* ---- Recorders: the worker that owns the sink; `slot` is below sink->slots ---- */
+
+/* Pulls in what the recorders of a packet write; between lookup and action of a batch. */
+static inline void lbrl_sink_prefetch(const lbrl_sink_t *sink, uint32_t slot)
+{
+    __builtin_prefetch(&sink->counters[slot], 1, 3);
+}
+
+static inline lbrl_level_t lbrl_sink_level(const lbrl_sink_t *sink)
+{
+    return (lbrl_level_t)sink->level;
+}
+
+/* Adds to a counter, if it is recorded at the sink's level. For n_ooo, n_rtr, n_dpk and n_active
+ * (+1, -1). */
+static inline void lbrl_sink_count(lbrl_sink_t *sink, uint32_t slot, lbrl_counter_t counter,
+                                   int64_t amount)
+{
+    if (sink->recorded >> counter & 1) {
+        int64_t *cell = &sink->counters[slot].value[counter];
+        /* one writer; atomic only so that the control thread never reads half a value */
+        __atomic_store_n(cell, *cell + amount, __ATOMIC_RELAXED);
+    }
+}
+
+/* Puts a sample into the channel's reservoir, if the channel is sampled at the sink's level. Values
+ * are in the channel's unit (times in seconds); `now_us` is CLOCK_BOOTTIME in microseconds. */
+static inline void lbrl_sink_sample(lbrl_sink_t *sink, uint32_t slot, lbrl_channel_t channel,
+                                    float value, uint64_t now_us)
+{
+    if ((uint32_t)channel >= sink->channels) {
+        return;
+    }
+    /* linear congruential generator: only its high bits are random enough */
+    sink->random = sink->random * 6364136223846793005u + 1442695040888963407u;
+    size_t cell = (size_t)channel * sink->slots + slot;
+    size_t index = (size_t)(sink->random >> (64 - LBRL_RESERVOIR_INDEX_BITS));
+    uint64_t word = lbrl_sample_word(value, lbrl_sample_ticks(now_us), sink->generation[slot]);
+    __atomic_store_n(&sink->words[cell * LBRL_RESERVOIR_WORDS + index], word, __ATOMIC_RELAXED);
+    __atomic_store_n(&sink->seen[cell], sink->seen[cell] + 1, __ATOMIC_RELAXED);
+}
+
+/* A new flow is tracked. `local_count` is the count of open flows that the scheduler saw for the
+ * slot when it picked it, this flow not included. */
+static inline void lbrl_sink_flow_open(lbrl_sink_t *sink, uint32_t slot, int64_t local_count)
+{
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW, 1);
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW_ON, 1);
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_L_ASSIGN, local_count);
+}
+
+/* A flow leaves the counts without having completed: reset, timeout, failure, silence in one-way
+ * modes. */
+static inline void lbrl_sink_flow_close(lbrl_sink_t *sink, uint32_t slot)
+{
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW_ON, -1);
+}
+
+/* A flow that had left the counts is back in them (in-window data after FIN or RST, a packet after
+ * silence). */
+static inline void lbrl_sink_flow_reopen(lbrl_sink_t *sink, uint32_t slot)
+{
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW_ON, 1);
+}
+
+/* A flow completed: n_fct and a sample of fct. It says nothing about the counts: where completion
+ * is also the moment at which the flow leaves them, call lbrl_sink_flow_close as well. */
+static inline void lbrl_sink_flow_completed(lbrl_sink_t *sink, uint32_t slot, float fct_seconds,
+                                            uint64_t now_us)
+{
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FCT, 1);
+    lbrl_sink_sample(sink, slot, LBRL_CHANNEL_FCT, fct_seconds, now_us);
+}
+
+/* A packet of a tracked flow was forwarded: `segments` as the wire would carry them (1 without
+ * offload), `bytes` the IP length of the whole. */
+static inline void lbrl_sink_packet(lbrl_sink_t *sink, uint32_t slot, uint32_t segments,
+                                    uint32_t bytes, bool from_client)
+{
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_PACKETS, segments);
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_BYTES, bytes);
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_PACKET, from_client ? segments : 0);
+}
+
+/* A new flow for which the slot was picked stays untracked: no entry or no NAT port was free. */
+static inline void lbrl_sink_untracked(lbrl_sink_t *sink, uint32_t slot)
+{
+    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_CLS, 1);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
