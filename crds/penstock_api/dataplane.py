@@ -1,0 +1,305 @@
+"""DataPlane: load-balancing nodes of one make."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from penstock_api.fields import ATOMIC, SET, Cidr, IPAddress, unique
+from penstock_api.model import Model
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.objects import Count, KubeObject, ShortText, Status
+from penstock_api.rules import Rule
+
+NAME_LIMIT = 32
+"""Characters of a DataPlane's name: with prefix and suffix it names DaemonSets and labels."""
+
+NODE_PORTS = (30_000, 32_767)
+"""Ports that Kubernetes gives to Services of type NodePort."""
+
+PARTITIONS = 64
+"""The low 6 bits of a NAT port name the partition that owns the flow, so ranges are multiples of 64."""
+
+
+class DataPlaneType(StrEnum):
+    """Program that forwards packets."""
+
+    EMBEDDED = "embedded"
+    """Penstock's own, on a TUN device; needs nothing on the node."""
+
+
+class FeatureLevelName(StrEnum):
+    """How much is measured of each flow."""
+
+    OFF = "off"
+    """Nothing but counts."""
+    BASIC = "basic"
+    """Flow durations and completion times: what the heuristics need."""
+
+
+class NatSourceType(StrEnum):
+    """Which source address backends see."""
+
+    NODE_ADDRESS = "NodeAddress"
+    """The node's own, with a range of ports reserved for Penstock."""
+
+
+class AnnouncementType(StrEnum):
+    """How the network learns where a VIP is."""
+
+    NONE = "None"
+    """Not from Penstock: routes to the nodes are set up elsewhere."""
+    L2 = "L2"
+    """One node at a time answers ARP and neighbour discovery for an address."""
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration matches a taint."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """Effect of a taint."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(Model):
+    """A taint that the pods may ignore, as in a pod's spec."""
+
+    key: Annotated[str, Field(max_length=316)] | None = None
+    """Key of the taint; absent with operator `Exists`: every taint."""
+    operator: TolerationOperator = TolerationOperator.EQUAL
+    """Whether key and value must match, or the key alone."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """Value of the taint."""
+    effect: TaintEffect | None = None
+    """Effect of the taint. Default: every effect."""
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a NoExecute taint is tolerated. Default: for ever."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.key) || self.operator == 'Exists'",
+            message="a toleration without key tolerates every taint, which operator Equal can't say",
+            fix="set key, or operator: Exists",
+            holds=lambda self: self.key is not None or self.operator is TolerationOperator.EXISTS,
+        ),
+    )
+
+
+def _port_rules() -> tuple[Rule, ...]:
+    first_node_port, last_node_port = NODE_PORTS
+    return (
+        Rule(
+            cel=f"self.portLast > self.portFirst && (self.portLast + 1) % {PARTITIONS} == 0",
+            message="portLast must be above portFirst and one less than a multiple of 64",
+            fix="use for example 16384 to 28671",
+            holds=lambda self: self.port_last > self.port_first and (self.port_last + 1) % PARTITIONS == 0,
+            field="portLast",
+        ),
+        Rule(
+            cel=f"self.portLast < {first_node_port} || self.portFirst > {last_node_port}",
+            message="the range meets the NodePorts of Kubernetes, 30000 to 32767",
+            fix="use for example 16384 to 28671",
+            holds=lambda self: self.port_last < first_node_port or self.port_first > last_node_port,
+            field="portFirst",
+        ),
+    )
+
+
+class NatPorts(Model):
+    """A range of ports."""
+
+    port_first: Annotated[int, Field(ge=1024, le=65_472, multiple_of=PARTITIONS)] = 16_384
+    """First port, a multiple of 64."""
+    port_last: Annotated[int, Field(ge=1087, le=65_535)] = 28_671
+    """Last port, one less than a multiple of 64."""
+
+    rules: ClassVar[tuple[Rule, ...]] = _port_rules()
+
+
+class NatSource(NatPorts):
+    """Source address and ports that backends see."""
+
+    type: NatSourceType = NatSourceType.NODE_ADDRESS
+    """Which source address backends see."""
+
+
+InterfaceName = Annotated[
+    str,
+    Field(max_length=15),
+    Rule(
+        cel="self.matches('^[!-.0-~]+$')",
+        message="must be the name of a network interface, without / and spaces",
+        fix="write for example eth0",
+        holds=lambda name: bool(name) and all("!" <= character <= "~" and character != "/" for character in name),
+    ),
+]
+
+
+class AnnouncementSpec(Model):
+    """How the network learns where a VIP is."""
+
+    type: AnnouncementType = AnnouncementType.NONE
+    """How the network learns where a VIP is."""
+    interfaces: Annotated[
+        tuple[InterfaceName, ...], Field(max_length=16, json_schema_extra=SET), unique("interface")
+    ] = ()
+    """Interfaces to announce on. Default: that of the default route."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.type == 'L2' || !has(self.interfaces) || self.interfaces.size() == 0",
+            message="interfaces are for announcement L2",
+            fix="set announcement.type to L2 or remove interfaces",
+            holds=lambda self: self.type is AnnouncementType.L2 or not self.interfaces,
+            field="interfaces",
+        ),
+    )
+
+
+_QUANTITY = r"^([0-9]+([.][0-9]*)?|[.][0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+
+
+Quantity = Annotated[
+    str,
+    Field(max_length=32, pattern=_QUANTITY),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": _QUANTITY}),
+]
+
+
+class ResourceAmounts(Model):
+    """Amounts of CPU and memory."""
+
+    cpu: Quantity | None = None
+    """CPU, for example `500m`."""
+    memory: Quantity | None = None
+    """Memory, for example `256Mi`."""
+
+
+class PodResources(Model):
+    """Resources of one container."""
+
+    requests: ResourceAmounts | None = None
+    """What is set aside."""
+    limits: ResourceAmounts | None = None
+    """What may not be exceeded."""
+
+
+class DataPlaneResources(Model):
+    """Resources of the pods on each node."""
+
+    data_plane: PodResources | None = None
+    """Of the pod that forwards packets; its memory limit must hold flow table and statistics."""
+    agent: PodResources | None = None
+    """Of the pod that steers it."""
+
+
+LabelMap = Annotated[
+    dict[
+        Annotated[str, Field(max_length=316)],
+        Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")],
+    ],
+    Field(max_length=16),
+]
+
+
+class DataPlaneSpec(Model):
+    """What the nodes should be."""
+
+    type: DataPlaneType = DataPlaneType.EMBEDDED
+    """Program that forwards packets."""
+    node_selector: LabelMap = Field(default_factory=dict)
+    """Labels of the nodes that load-balance. Default: every node."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
+    """Taints that the pods may ignore."""
+    flow_table_size: Annotated[int, Field(ge=1024, le=16_777_216)] = 65_536
+    """Flows that one node can hold at a time; memory for them is reserved at start."""
+    features: FeatureLevelName = FeatureLevelName.BASIC
+    """How much is measured of each flow."""
+    nat_source: NatSource = NatSource()
+    """Source address and ports that backends see."""
+    announcement: AnnouncementSpec = AnnouncementSpec()
+    """How the network learns where a VIP is."""
+    static_endpoint_cidrs: Annotated[
+        tuple[Cidr, ...],
+        Field(alias="staticEndpointCIDRs", max_length=32, json_schema_extra=SET),
+        unique("network"),
+    ] = ()
+    """Networks that static endpoints of VIPs may lie in. Default: none, so VIPs can only use Services."""
+    resources: DataPlaneResources = DataPlaneResources()
+    """Resources of the pods on each node."""
+
+    def allows_endpoint(self, address: IPAddress) -> bool:
+        """Tell whether a static endpoint may have an address."""
+        return any(address in network for network in self.static_endpoint_cidrs)
+
+
+class DataPlaneCounts(Model):
+    """How many nodes there are."""
+
+    selected: Count = 0
+    """Nodes that match the selector and belong to this DataPlane."""
+    ready: Count = 0
+    """Of these, the ones that work."""
+    updated: Count = 0
+    """Of these, the ones that run the current version."""
+
+
+class DataPlaneSummary(Model):
+    """The columns of `kubectl get dp`."""
+
+    nodes: ShortText = ""
+    """Number of nodes."""
+    ready: ShortText = ""
+    """Ready nodes of all, for example `2/2`."""
+
+
+class DataPlaneStatus(Status):
+    """What the nodes are."""
+
+    nodes: DataPlaneCounts | None = None
+    """How many nodes there are."""
+    summary: DataPlaneSummary = DataPlaneSummary()
+    """The columns of `kubectl get dp`."""
+
+
+class DataPlane(KubeObject):
+    """Load-balancing nodes: which they are, what forwards packets there, and how the network finds them."""
+
+    info: ClassVar[KindInfo] = KindInfo(
+        kind="DataPlane",
+        plural="dataplanes",
+        singular="dataplane",
+        short_names=("dp",),
+        namespaced=False,
+        columns=(
+            Column("Type", ".spec.type"),
+            Column("Announcement", ".spec.announcement.type"),
+            Column("Nodes", ".status.summary.ready", description="ready/all"),
+            ready_column(),
+            AGE_COLUMN,
+        ),
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"!self.metadata.name.contains('.') && size(self.metadata.name) <= {NAME_LIMIT}",
+            message=f"metadata.name must be a DNS label of at most {NAME_LIMIT} characters",
+            fix="choose a shorter name without dots, for example edge",
+            holds=lambda self: len(self.metadata.name) <= NAME_LIMIT and "." not in self.metadata.name,
+        ),
+    )
+
+    kind: Literal["DataPlane"] = "DataPlane"
+    spec: DataPlaneSpec = DataPlaneSpec()
+    """What the nodes should be."""
+    status: DataPlaneStatus = DataPlaneStatus()
+    """What the nodes are."""

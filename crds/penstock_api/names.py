@@ -1,0 +1,84 @@
+"""Names that other programs and people rely on: group, kinds, annotations, labels, finalizers, managers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+GROUP = "penstock.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+INSTALL_NAMESPACE = "penstock-system"
+
+DEFAULT_ANNOTATION = f"{GROUP}/default"
+"""`"true"` on a DataPlane: it serves VIPs that name none."""
+
+PAUSED_ANNOTATION = f"{GROUP}/paused"
+"""`"true"` on a VIP: what is programmed stays, nothing changes until it is removed."""
+
+DATAPLANE_LABEL = f"{GROUP}/dataplane"
+NODE_LABEL = f"{GROUP}/node"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+PART_OF_LABEL = "app.kubernetes.io/part-of"
+
+NODE_FINALIZER = f"{GROUP}/node"
+"""On a DataPlaneNode, dropped by its agent once everything is withdrawn from the node."""
+
+DATAPLANE_FINALIZER = f"{GROUP}/dataplane"
+"""On a DataPlane, dropped by the operator once its nodes and DaemonSets are gone."""
+
+OPERATOR_MANAGER = "penstock-operator"
+AGENT_MANAGER = "penstock-agent"
+
+OPERATOR_ACCOUNT = "penstock-operator"
+AGENT_ACCOUNT = "penstock-agent"
+DATAPLANE_ACCOUNT = "penstock-dataplane"
+
+
+class ResourceName(NamedTuple):
+    """What an API client needs to address a kind; unpacks into `penstock_kube.Resource(*resource)`."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+
+
+class Column(NamedTuple):
+    """One column of `kubectl get`; `priority` 1 shows it only with `-o wide`."""
+
+    name: str
+    json_path: str
+    type: str = "string"
+    priority: int = 0
+    description: str = ""
+
+
+class KindInfo(NamedTuple):
+    """How a kind is called, addressed and printed."""
+
+    kind: str
+    plural: str
+    singular: str
+    short_names: tuple[str, ...]
+    namespaced: bool
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def resource(self) -> ResourceName:
+        """The kind as an API client addresses it."""
+        return ResourceName(GROUP, VERSION, self.plural, self.kind, self.namespaced)
+
+    @property
+    def crd_name(self) -> str:
+        """Name of the CustomResourceDefinition."""
+        return f"{self.plural}.{GROUP}"
+
+
+AGE_COLUMN = Column("Age", ".metadata.creationTimestamp", "date")
+
+
+def ready_column() -> Column:
+    """Return the column that shows the condition `Ready`."""
+    return Column("Ready", '.status.conditions[?(@.type=="Ready")].status')
