@@ -1,0 +1,331 @@
+/*
+ * lbrl: the load balancer itself. Packets, time, memory and randomness are handed in; it makes no
+ * system call.
+ *
+ * Threading. One control thread calls everything that takes an lbrl_t, except where noted. Each
+ * worker thread calls everything that takes its own lbrl_worker_t. Neither ever waits for the
+ * other: the control side builds tables privately, publishes a pointer, and frees what it replaced
+ * once every worker has left the vectors that might see it (lbrl_control_tick()). Workers share
+ * nothing writable but handover rings, fragment hints and backend totals.
+ *
+ * Units. now_us is CLOCK_BOOTTIME in microseconds and never runs backwards; durations are
+ * milliseconds. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in host
+ * order in this header.
+ *
+ * Errors. Functions that can fail return 0 or a negative lbrl_error_t and then have changed
+ * nothing.
+ */
+#ifndef LBRL_LBRL_H
+#define LBRL_LBRL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lbrl/packet.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LBRL_PARTITIONS    64 /* fixed: the low 6 bits of a NAT port name the owner */
+#define LBRL_WORKERS_MAX   64
+#define LBRL_ADDRESSES_MAX 8    /* of one VIP */
+#define LBRL_SOURCES_MAX   8    /* NAT sources in force at one time */
+#define LBRL_BACKENDS_MAX  1024 /* of one VIP, draining ones included */
+
+typedef struct lbrl lbrl_t;
+typedef struct lbrl_worker lbrl_worker_t;
+
+typedef enum lbrl_error {
+    LBRL_OK = 0,
+    LBRL_ERR_INVALID = -1,   /* an argument is out of its range */
+    LBRL_ERR_MEMORY = -2,    /* the allocator gave nothing */
+    LBRL_ERR_EXHAUSTED = -3, /* the directory has no VIP or slots left */
+    LBRL_ERR_CONFLICT =
+        -4, /* address and port are held by another VIP, or lie in a NAT source's range */
+    LBRL_ERR_NOT_FOUND = -5, /* no such VIP */
+    LBRL_ERR_GEOMETRY = -6,  /* sound arena of another size or version: make a new one and import */
+    LBRL_ERR_TOO_SMALL = -7, /* memory handed over is smaller than lbrl_arena_size() */
+    LBRL_ERR_IMMUTABLE = -8, /* protocol and family of a VIP cannot change */
+    LBRL_ERR_FRAMES = -9,    /* frames memory does not fit the VIP */
+} lbrl_error_t;
+
+const char *lbrl_error_text(int error);
+
+typedef struct lbrl_address {
+    uint8_t bytes[16];
+} lbrl_address_t;
+
+/* ------------------------------------------------------------------------------------------ life
+ */
+
+typedef struct lbrl_config {
+    uint32_t flows; /* entries of the flow table, half-open ones included; 64 .. 2^24, rounded up to
+                       64 */
+    uint32_t vips;  /* core VIPs that the directory holds, 1 .. 65535 */
+    uint32_t
+        slots; /* slots that all VIPs share, 8 .. 2^24; a VIP takes at least twice its backends */
+    uint32_t workers;    /* 1 .. LBRL_WORKERS_MAX */
+    uint64_t now_us;     /* time of the start */
+    uint8_t boot_id[16]; /* of the kernel: flows of another boot are discarded */
+    uint8_t seed[32];    /* randomness: hash seed of a new arena, generators of the workers */
+} lbrl_config_t;
+
+/* What was found in the arena. */
+typedef enum lbrl_arena_status {
+    LBRL_ARENA_FORMATTED, /* was empty (zeroes), is new */
+    LBRL_ARENA_ATTACHED,  /* was ours */
+    LBRL_ARENA_REPLACED,  /* held something foreign or damaged, was formatted anew */
+    LBRL_ARENA_IMPORTED,  /* result of lbrl_import() */
+} lbrl_arena_status_t;
+
+typedef struct lbrl_attach_report {
+    lbrl_arena_status_t status;
+    uint32_t vips;          /* VIPs found and forwarding */
+    uint32_t flows;         /* flows found and kept */
+    uint32_t flows_dropped; /* entries that were torn, foreign, expired or of another boot */
+} lbrl_attach_report_t;
+
+/* Bytes of arena that a configuration needs; 0 if the configuration is out of range. */
+size_t lbrl_arena_size(const lbrl_config_t *config);
+
+/*
+ * Makes a load balancer on the caller's arena memory, which must be aligned to 64 bytes, stay
+ * mapped until lbrl_close(), and be written by nobody else (hold a lock on the object). Zeroed
+ * memory is formatted; an arena left by an earlier process is re-attached: its flows, VIPs,
+ * backends and NAT sources are in force at once. A sound arena of another geometry or version is
+ * refused with LBRL_ERR_GEOMETRY and left as it is: open on new memory and import.
+ */
+int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t arena_size,
+              lbrl_attach_report_t *report);
+
+/*
+ * Copies directory and flows from another arena (other size, previous version) into this one, which
+ * must be new and without VIPs; call it before the workers start. Every entry is checked like at
+ * attach. `old` is only read.
+ */
+int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
+                lbrl_attach_report_t *report);
+
+/* Frees everything but the arena, whose content stays valid for the next lbrl_open(). No worker may
+ * be running. */
+void lbrl_close(lbrl_t *lb);
+
+/* ------------------------------------------------------------------------------------------
+ * control */
+
+typedef struct lbrl_nat_source {
+    lbrl_address_t address;
+    uint16_t port_first; /* multiple of 64, >= 1024 */
+    uint16_t port_last;  /* inclusive, one less than a multiple of 64 */
+} lbrl_nat_source_t;
+
+/*
+ * Sets the NAT sources (the complete set, at most LBRL_SOURCES_MAX). One that stays keeps its
+ * flows; flows of one that goes are dropped by ageing. A new one that overlaps a going one starts
+ * when the last flow of that is gone.
+ */
+int lbrl_sources_set(lbrl_t *lb, const lbrl_nat_source_t *sources, uint32_t count);
+
+/* Key of the Maglev tables, shared by all nodes of a DataPlane, and their number L (for sed's base
+ * load). */
+int lbrl_node_set(lbrl_t *lb, const uint8_t scheduler_key[16], uint32_t nodes);
+
+/* Milliseconds of silence after which a flow is dropped; the order and names of the control
+ * protocol. */
+typedef struct lbrl_timeouts {
+    uint32_t tcp_handshake;
+    uint32_t tcp_established;
+    uint32_t tcp_closing;
+    uint32_t udp_unreplied;
+    uint32_t udp_exchange;
+    uint32_t udp_stream;
+    uint32_t udp_dns_answered;
+} lbrl_timeouts_t;
+
+/* The control protocol's defaults: 10 s, 900 s, 10 s, 10 s, 30 s, 180 s, 1 s. */
+lbrl_timeouts_t lbrl_timeouts_default(void);
+
+typedef enum lbrl_backend_state {
+    LBRL_BACKEND_ACTIVE = 1,   /* takes new flows if its weight is above 0 */
+    LBRL_BACKEND_DRAINING = 2, /* keeps its flows */
+    LBRL_BACKEND_FAILED = 3,   /* UDP flows re-pick, TCP clients get RST with their next packet */
+} lbrl_backend_state_t;
+
+typedef enum lbrl_scheduler_type {
+    LBRL_SCHEDULER_MAGLEV = 0,
+    LBRL_SCHEDULER_SED = 1,
+    LBRL_SCHEDULER_LSQ = 2,
+} lbrl_scheduler_type_t;
+
+typedef struct lbrl_backend_config {
+    uint64_t id; /* stable; not 0. The same id with another address or port is another backend */
+    lbrl_address_t address;
+    uint16_t port;
+    uint8_t state; /* lbrl_backend_state_t */
+    float weight;  /* configured; in force until lbrl_weights_set() */
+} lbrl_backend_config_t;
+
+typedef struct lbrl_vip_config {
+    uint64_t id; /* not 0 */
+    lbrl_address_t addresses[LBRL_ADDRESSES_MAX];
+    uint32_t address_count; /* >= 1, of one family */
+    uint16_t port;
+    uint8_t protocol;        /* 6 or 17 */
+    uint8_t client_affinity; /* all flows of a client address to one backend, by Maglev */
+    uint8_t scheduler;       /* lbrl_scheduler_type_t */
+    uint8_t feature_level;   /* lbrl/features.h; takes effect while frames are bound */
+    uint32_t table_size;     /* Maglev's M, a prime; 0: 65537 */
+    lbrl_timeouts_t timeouts;
+    uint32_t drain_timeout;                /* ms */
+    const lbrl_backend_config_t *backends; /* the complete set, at most LBRL_BACKENDS_MAX */
+    uint32_t backend_count;
+} lbrl_vip_config_t;
+
+/*
+ * Makes a VIP be as configured: added if its id is new, else changed by difference; the same
+ * configuration twice changes nothing. The VIP changes whole or not at all. New backends get a free
+ * slot (with a new generation); missing ones drain, fail when drain_timeout has passed, and their
+ * slot is reused when their flows are gone. Where slots run short the VIP moves to twice as many:
+ * slot numbers stay, frames must be bound anew (lbrl_vip_status().slots).
+ */
+int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us);
+
+/* Refuses new flows, drains and then removes a VIP. Setting it again before that revives it. */
+int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us);
+
+/*
+ * Weights in force, one per slot; a slot whose generation differs from generations[slot] keeps its
+ * weight, as do slots beyond count. Refuses NaN, infinite and negative weights. lbrl_vip_set()
+ * keeps these weights; lbrl_weights_reset() returns to the configured ones.
+ */
+int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
+                     uint32_t count);
+int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id);
+
+/*
+ * Binds a frames object (lbrl/shm.h, initialised by its writer for at least the VIP's slots and our
+ * workers) to a VIP: features are recorded into it and lbrl_publish() writes its frames. The memory
+ * must stay mapped until another binding or NULL has replaced it AND lbrl_frames_released() says
+ * so.
+ */
+int lbrl_frames_bind(lbrl_t *lb, uint64_t vip_id, void *memory, size_t size);
+
+/* Whether no worker can still write into memory that was bound earlier. */
+int lbrl_frames_released(const lbrl_t *lb, const void *memory);
+
+/* Sums the workers and writes one frame of every bound VIP; call it every interval (200 ms). */
+void lbrl_publish(lbrl_t *lb, uint64_t now_us);
+
+/* Frees what workers have left behind, moves drains on, reuses slots; call it a few times a second.
+ */
+void lbrl_control_tick(lbrl_t *lb, uint64_t now_us);
+
+/* ------------------------------------------------------------------------------------------ status
+ */
+
+typedef struct lbrl_backend_status {
+    uint64_t id;
+    lbrl_address_t address;
+    uint16_t port;
+    uint16_t slot;
+    uint8_t state;      /* lbrl_backend_state_t */
+    uint8_t generation; /* of the slot */
+    uint8_t removed;    /* no longer configured: draining until it goes */
+    float weight;       /* in force */
+    int64_t open_flows;
+    int64_t entries; /* flows that hold an entry, closed ones included */
+    uint64_t flows, packets,
+        bytes; /* since the backend was added or the process started; both directions */
+} lbrl_backend_status_t;
+
+typedef struct lbrl_vip_status {
+    uint64_t id;
+    uint32_t slots;         /* width of tables and frames */
+    uint32_t backend_count; /* slots in use */
+    uint8_t removing;
+    uint8_t feature_level;
+    const void *frames; /* memory bound, or NULL */
+} lbrl_vip_status_t;
+
+/* Fills `status` and up to `max` backends in slot order; LBRL_ERR_NOT_FOUND if there is no such
+ * VIP. */
+int lbrl_vip_status(const lbrl_t *lb, uint64_t vip_id, lbrl_vip_status_t *status,
+                    lbrl_backend_status_t *backends, uint32_t max);
+
+/* Writes up to `max` ids of VIPs (those being removed included); returns how many there are. */
+uint32_t lbrl_vip_ids(const lbrl_t *lb, uint64_t *ids, uint32_t max);
+
+typedef struct lbrl_stats {
+    uint64_t packets, bytes; /* taken in */
+    uint64_t forwarded, replied, passed, handed_over;
+    uint64_t dropped[LBRL_DROP_COUNT];
+    uint64_t flows_created, flows_recycled; /* recycled: half-open ones that made room */
+    uint32_t flows, flow_capacity, half_open;
+} lbrl_stats_t;
+
+/* Sums over workers since lbrl_open(); any thread. */
+void lbrl_stats(const lbrl_t *lb, lbrl_stats_t *stats);
+
+/* One flow, for tests and diagnosis. */
+typedef struct lbrl_flow_info {
+    lbrl_address_t client, vip, backend, source;
+    uint16_t client_port, vip_port, backend_port, nat_port;
+    uint64_t vip_id;
+    uint16_t slot;
+    uint8_t partition, protocol;
+    uint8_t state; /* lbrl_flow_state_t */
+    uint8_t open;  /* counted in open_flows */
+    uint32_t idle_ms;
+} lbrl_flow_info_t;
+
+typedef enum lbrl_flow_state {
+    LBRL_FLOW_FREE = 0,
+    LBRL_FLOW_SYN = 1,     /* half open: the client's SYN was forwarded */
+    LBRL_FLOW_SYN_ACK = 2, /* half open: the server has answered */
+    LBRL_FLOW_ESTABLISHED = 3,
+    LBRL_FLOW_CLOSING = 4,      /* FIN or RST seen; out of the counts */
+    LBRL_FLOW_UDP_NEW = 5,      /* half open: no reply yet */
+    LBRL_FLOW_UDP_EXCHANGE = 6, /* one question, one answer */
+    LBRL_FLOW_UDP_STREAM = 7,
+    LBRL_FLOW_UDP_ANSWERED = 8, /* port 53 after its answer; out of the counts */
+    LBRL_FLOW_STATES
+} lbrl_flow_state_t;
+
+/* Steps through the flow table; *cursor starts at 0; returns 0 at the end. Exact only while workers
+ * stand still. */
+int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flow_info_t *flow);
+
+/* ------------------------------------------------------------------------------------------
+ * workers */
+
+/* Worker `index`; valid until lbrl_close(). */
+lbrl_worker_t *lbrl_worker(lbrl_t *lb, uint32_t index);
+
+/*
+ * Processes up to LBRL_VECTOR_MAX packets and sets each one's verdict. Enters and leaves the
+ * worker's epoch itself, so a thread that waits for packets holds nothing back.
+ */
+void lbrl_process(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t count, uint64_t now_us);
+
+/*
+ * Ages a share of the worker's flows in proportion to the time since the last call, so that the
+ * whole table is seen about once a second, and shares its counts. Call it at least every 100 ms,
+ * idle or not; at most every millisecond is useful.
+ */
+void lbrl_worker_tick(lbrl_worker_t *worker, uint64_t now_us);
+
+/*
+ * Handover: gives a packet (its buffer included) to the worker named in packet->worker. Returns 0,
+ * or -1 if the ring is full; then the packet is still the caller's and has been counted as
+ * `handover_full`. Wake the other thread yourself.
+ */
+int lbrl_handover(lbrl_worker_t *from, const lbrl_packet_t *packet);
+
+/* Takes up to `max` packets that others have handed to this worker; process them like its own. */
+uint32_t lbrl_handover_take(lbrl_worker_t *to, lbrl_packet_t *packets, uint32_t max);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
