@@ -1,0 +1,374 @@
+"""From kinds to the desired state of one data plane. Computation only.
+
+`plan` knows what users want, `desired_state` adds what this node found out: health, and which addresses it
+announces. One port of one VIP is one core VIP per address family.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from penstock_api.dataplane import AnnouncementType, FeatureLevelName
+from penstock_api.dataplanenode import DataPlaneNodeSpec
+from penstock_api.rlpolicy import Heuristic, PolicyMode, PolicySpec, default_scheduler
+from penstock_api.vip import Affinity, FlowTimeouts, HealthCheck, HealthCheckType, LoadBalancerVIP, VipPort
+from penstock_embedded import messages
+from penstock_embedded.messages import Announcement, Backend, BackendState, DesiredState, NatSource, Vip
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from penstock_agent import policies
+from penstock_agent.endpoints import Resolved, Slice, from_slices, from_static
+from penstock_agent.health import Check, CheckType, Target
+
+Address = IPv4Address | IPv6Address
+Name = tuple[str, str]  # namespace, name
+
+MAX_BACKENDS = 1024  # of messages.Vip
+MAX_VIPS = 4096  # of messages.DesiredState
+DEFAULT_POLICY = PolicySpec(heuristic=Heuristic.LSQ)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A VIP and the addresses that it holds: from its status, or in files from its spec."""
+
+    vip: LoadBalancerVIP
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a source knows, at one moment."""
+
+    node: DataPlaneNodeSpec
+    vips: tuple[Served, ...] = ()
+    policies: Mapping[Name, PolicySpec] = field(default_factory=dict)
+    slices: Mapping[Name, tuple[Slice, ...]] = field(default_factory=dict)  # by Service
+    vip_addresses: frozenset[Address] = frozenset()  # of all VIPs of the cluster: no backend may have one
+    unreadable: Mapping[Name, str] = field(default_factory=dict)  # VIPs that are there but not understood
+
+
+class Frozen(BaseModel):
+    """Base of what a plan consists of: it is also the last good state on disk."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Owner(Frozen):
+    """The VIP object that core VIPs come from."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+
+
+class PolicyChoice(Frozen):
+    """How the weights of a core VIP come about."""
+
+    heuristic: str
+    mode: PolicyMode
+    fallback: str
+    interval: float  # seconds
+    max_weight_ratio: float
+    max_change_per_step: float
+    max_frame_age: float
+
+
+class CoreVip(Frozen):
+    """One core VIP before health is known."""
+
+    owner: Owner
+    vip: Vip
+    policy: PolicyChoice
+    check: Check | None  # None: the endpoint's readiness is all that counts
+    check_port: int | None = None  # None: each backend's own
+
+    def target(self, backend: Backend) -> Target | None:
+        """What to check to know whether a backend is well."""
+        if self.check is None:
+            return None
+        return Target(backend.address, self.check_port or backend.port, self.check)
+
+
+class Findings(Frozen):
+    """What there is to say about one VIP object."""
+
+    owner: Owner
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Plan(Frozen):
+    """What users want of this node."""
+
+    scheduler_key: str
+    nodes: int
+    nat_sources: tuple[NatSource, ...]
+    l2: bool
+    interfaces: tuple[str, ...]
+    vips: tuple[CoreVip, ...]
+    findings: tuple[Findings, ...]
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """Addresses of all VIPs."""
+        return frozenset(address for core in self.vips for address in core.vip.addresses)
+
+
+def core_vip_id(uid: str, protocol: str, port: int, version: int) -> str:
+    """Name a core VIP for ever: it names shared-memory objects, too."""
+    return hashlib.sha256(f"{uid}/{protocol}/{port}/IPv{version}".encode()).hexdigest()[:16]
+
+
+def plan(snapshot: Snapshot, previous: Plan | None) -> Plan:
+    """Compute what this node should do; `previous` is what paused and unreadable VIPs are frozen at."""
+    node = snapshot.node
+    cores: list[CoreVip] = []
+    findings: list[Findings] = []
+    taken: dict[tuple[Address, str, int], str] = {}
+    for served in sorted(snapshot.vips, key=lambda s: (s.vip.metadata.namespace, s.vip.metadata.name)):
+        planned, found = _plan_vip(served, snapshot, previous)
+        errors = [error for core in planned for error in _claim(core, taken)]
+        if len(cores) + len(planned) > MAX_VIPS:
+            errors.append(f"more than {MAX_VIPS} ports of VIPs on one DataPlane; move VIPs to another one")
+        if errors:
+            found = found.model_copy(update={"errors": (*found.errors, *errors)})
+        else:
+            cores += planned
+        findings.append(found)
+    for name, error in sorted(snapshot.unreadable.items()):
+        kept = [core for core in _of(previous) if (core.owner.namespace, core.owner.name) == name]
+        cores += kept
+        owner = kept[0].owner if kept else Owner(namespace=name[0], name=name[1], uid="", generation=0)
+        findings.append(Findings(owner=owner, errors=(error,)))
+    return Plan(
+        scheduler_key=node.scheduler_key,
+        nodes=node.nodes,
+        nat_sources=tuple(
+            NatSource(address=a, port_first=node.nat_source.port_first, port_last=node.nat_source.port_last)
+            for a in node.nat_source.addresses
+        ),
+        l2=node.announcement.type is AnnouncementType.L2,
+        interfaces=tuple(node.announcement.interfaces),
+        vips=tuple(cores),
+        findings=tuple(findings),
+    )
+
+
+def _of(previous: Plan | None) -> tuple[CoreVip, ...]:
+    return previous.vips if previous else ()
+
+
+def _claim(core: CoreVip, taken: dict[tuple[Address, str, int], str]) -> Iterator[str]:
+    """Take addresses and port, or say who has them: the operator prevents this, files do not."""
+    for address in core.vip.addresses:
+        holder = taken.setdefault((address, core.vip.protocol, core.vip.port), core.owner.uid)
+        if holder != core.owner.uid:
+            where = f"{address}:{core.vip.port}/{core.vip.protocol}"
+            yield f"{where} is held by another VIP; choose another address or port"
+
+
+def _plan_vip(served: Served, snapshot: Snapshot, previous: Plan | None) -> tuple[list[CoreVip], Findings]:
+    metadata = served.vip.metadata
+    owner = Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid, generation=metadata.generation)
+    if served.vip.paused:
+        return _frozen(owner, previous)
+    builder = _Builder(served, owner, snapshot)
+    cores = [
+        core
+        for port in served.vip.spec.ports
+        for version in (4, 6)
+        if (core := builder.core_vip(port, version)) is not None
+    ]
+    return cores, Findings(owner=owner, errors=tuple(builder.errors), warnings=tuple(builder.warnings))
+
+
+def _frozen(owner: Owner, previous: Plan | None) -> tuple[list[CoreVip], Findings]:
+    kept = [core for core in _of(previous) if core.owner.uid == owner.uid]
+    before = [found for found in (previous.findings if previous else ()) if found.owner.uid == owner.uid]
+    if not kept:
+        error = "paused before this node had it; remove the annotation penstock.dev/paused to have it programmed"
+        return [], Findings(owner=owner, errors=(error,))
+    return kept, before[0] if before else Findings(owner=kept[0].owner)
+
+
+class _Builder:
+    """Builds the core VIPs of one VIP, collecting what is wrong on the way."""
+
+    def __init__(self, served: Served, owner: Owner, snapshot: Snapshot) -> None:
+        self._served = served
+        self._spec = served.vip.spec
+        self._owner = owner
+        self._snapshot = snapshot
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self._policy = self._choose_policy()
+
+    def core_vip(self, port: VipPort, version: int) -> CoreVip | None:
+        """Build the core VIP of one port and family; None where the VIP has no such address, or it cannot be."""
+        addresses = tuple(address for address in self._served.addresses if address.version == version)
+        if not addresses:
+            return None
+        resolved = self._backends(port, version)
+        self._note(self.errors, resolved.problems)
+        if len(resolved.backends) > MAX_BACKENDS:
+            self._note(self.errors, [f"more than {MAX_BACKENDS} endpoints; the rest get no traffic: split the Service"])
+        check = self._spec.health_check
+        try:
+            vip = self._vip(port, addresses, resolved.backends[:MAX_BACKENDS])
+        except ValidationError as error:
+            problem = error.errors()[0]
+            self._note(self.errors, [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"])
+            return None
+        return CoreVip(
+            owner=self._owner, vip=vip, policy=_choice(self._policy), check=_check(check), check_port=check.port
+        )
+
+    def _vip(self, port: VipPort, addresses: tuple[Address, ...], backends: tuple[Backend, ...]) -> Vip:
+        spec, version = self._spec, addresses[0].version
+        return Vip(
+            id=core_vip_id(self._owner.uid, port.protocol, port.port, version),
+            key=f"{self._owner.namespace}/{self._owner.name}:{port.port}/{port.protocol}/IPv{version}",
+            addresses=addresses,
+            protocol=messages.Protocol(port.protocol),
+            port=port.port,
+            client_affinity=spec.affinity is Affinity.CLIENT_IP,
+            scheduler=self._scheduler(),
+            features=messages.FeatureLevel(self._snapshot.node.features),
+            timeouts=_timeouts(spec.timeouts),
+            drain_timeout=float(spec.drain_seconds),
+            backends=backends,
+        )
+
+    def _backends(self, port: VipPort, version: int) -> Resolved:
+        backends, forbidden = self._spec.backends, self._snapshot.vip_addresses | set(self._served.addresses)
+        if backends.service is not None:
+            slices = self._snapshot.slices.get((self._owner.namespace, backends.service.name), ())
+            return from_slices(slices, port.target, port.protocol, version, forbidden)
+        allowed = self._snapshot.node.static_endpoint_cidrs
+        endpoints = [e for e in backends.endpoints or () if any(e.address in network for network in allowed)]
+        for endpoint in backends.endpoints or ():
+            if endpoint not in endpoints:
+                self._note(
+                    self.errors,
+                    [
+                        f"endpoint {endpoint.address}: lies in no network of the DataPlane's staticEndpointCIDRs; "
+                        "ask its admin to add one"
+                    ],
+                )
+        return from_static(endpoints, int(port.target), version, forbidden)
+
+    def _choose_policy(self) -> PolicySpec:
+        name = self._spec.policy_name
+        chosen = self._snapshot.policies.get((self._owner.namespace, name)) if name else DEFAULT_POLICY
+        if chosen is None:
+            self.errors.append(
+                f"policyName: there is no RLPolicy {self._owner.namespace}/{name}; create it (until then: lsq)"
+            )
+            return DEFAULT_POLICY
+        channels = policies.by_name(chosen.heuristic).channels
+        if channels and self._snapshot.node.features is FeatureLevelName.OFF:
+            self.warnings.append(
+                f"policy {name}: {chosen.heuristic} needs measurements, but the DataPlane has features: off; "
+                f"the fallback {chosen.fallback} is used"
+            )
+            return chosen.model_copy(update={"mode": PolicyMode.OFF})
+        return chosen
+
+    def _scheduler(self) -> messages.Scheduler:
+        policy = self._policy
+        if self._spec.affinity is Affinity.CLIENT_IP:
+            return messages.Scheduler(type=messages.SchedulerType.MAGLEV, table_size=policy.table_size)
+        in_force = (
+            policy.effective_scheduler
+            if policy.mode is PolicyMode.ACTIVE
+            else default_scheduler(Heuristic(policy.fallback))
+        )
+        return messages.Scheduler(type=messages.SchedulerType(in_force), table_size=policy.table_size)
+
+    @staticmethod
+    def _note(where: list[str], what: Iterable[str]) -> None:
+        where.extend(text for text in what if text not in where)
+
+
+def _choice(policy: PolicySpec) -> PolicyChoice:
+    return PolicyChoice(
+        heuristic=policy.heuristic,
+        mode=policy.mode,
+        fallback=policy.fallback,
+        interval=policy.interval_milliseconds / 1000,
+        max_weight_ratio=policy.guardrails.max_weight_ratio,
+        max_change_per_step=policy.guardrails.max_change_per_step,
+        max_frame_age=policy.guardrails.max_frame_age_milliseconds / 1000,
+    )
+
+
+def _check(check: HealthCheck) -> Check | None:
+    if check.type is HealthCheckType.NONE:
+        return None
+    return Check(
+        type=CheckType(check.type),
+        path=check.path or "/",
+        interval=check.interval_seconds,
+        timeout=check.timeout_seconds,
+        healthy_threshold=check.healthy_threshold,
+        unhealthy_threshold=check.unhealthy_threshold,
+        statuses=tuple(_range(text) for text in check.expected_statuses or ("200-399",)),
+    )
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last or first)
+
+
+def _timeouts(timeouts: FlowTimeouts) -> messages.Timeouts:
+    return messages.Timeouts(
+        **{name.removesuffix("_seconds"): float(seconds) for name, seconds in timeouts.model_dump().items()}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WithHealth:
+    """The state to send, and what health did to it."""
+
+    state: DesiredState
+    fail_open: frozenset[str]  # ids of core VIPs whose backends all fail: the last healthy ones are kept
+    healthy: Mapping[str, frozenset[str]]  # last healthy backends by core VIP: `last_healthy` of the next call
+
+
+def desired_state(
+    wanted: Plan,
+    healthy: Callable[[Target], bool],
+    last_healthy: Mapping[str, frozenset[str]],
+    announced: tuple[Address, ...],
+) -> WithHealth:
+    """Cut failed backends; where all fail, keep those that were the last to be healthy."""
+    vips: list[Vip] = []
+    fail_open: set[str] = set()
+    now_healthy: dict[str, frozenset[str]] = {}
+    for core in wanted.vips:
+        well = frozenset(b.id for b in core.vip.backends if (t := core.target(b)) is None or healthy(t))
+        active = frozenset(b.id for b in core.vip.backends if b.state is BackendState.ACTIVE)
+        if active and not well & active:
+            fail_open.add(core.vip.id)
+            kept = last_healthy.get(core.vip.id, frozenset()) & active
+            well |= kept or active
+        now_healthy[core.vip.id] = well & active
+        backends = tuple(
+            b if b.id in well else b.model_copy(update={"state": BackendState.FAILED}) for b in core.vip.backends
+        )
+        vips.append(core.vip.model_copy(update={"backends": backends}))
+    state = DesiredState(
+        generation=0,
+        scheduler_key=wanted.scheduler_key,
+        nodes=wanted.nodes,
+        nat_sources=wanted.nat_sources,
+        announcement=Announcement(interfaces=wanted.interfaces if wanted.l2 else (), addresses=announced),
+        vips=tuple(vips),
+    )
+    return WithHealth(state, frozenset(fail_open), now_healthy)

@@ -1,0 +1,213 @@
+"""A data plane for tests: speaks the control protocol on a real Unix socket, keeps state, records what it was asked.
+
+It behaves as the embedded one does where the agent can see it: slots are given in order and kept by backend id,
+backends that leave drain until `finish_drain`, a new process has a new instance id and no generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from penstock_embedded.messages import (
+    MAX_MESSAGE_BYTES,
+    ApplyResult,
+    Backend,
+    BackendState,
+    BackendStatus,
+    DesiredState,
+    Dump,
+    Error,
+    Hello,
+    Method,
+    Reply,
+    Request,
+    Stats,
+    Vip,
+    VipResult,
+    VipStatus,
+)
+from pydantic import ValidationError
+
+
+class RecordingDataPlane:
+    """Async context manager that serves at `path`."""
+
+    def __init__(self, path: Path, *, slots: int = 16) -> None:
+        self.path = path
+        self.slots = slots
+        self.requests: list[Request] = []
+        self.refuse: dict[str, Error] = {}  # by VIP id
+        self.refuse_all: Error | None = None
+        self.garbage: bytes | None = None  # sent instead of the next reply
+        self.lost_announcements: tuple[str, ...] = ()
+        self.boot_id = "boot-1"
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.instance_id = uuid.uuid4().hex
+        self.generation: int | None = None
+        self.state: DesiredState | None = None
+        self._vips: dict[str, tuple[Vip, dict[str, tuple[int, Backend]]]] = {}
+
+    async def __aenter__(self) -> RecordingDataPlane:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_MESSAGE_BYTES + 1)
+
+    async def stop(self) -> None:
+        """Go away as a killed process does: connections break, the socket's file stays."""
+        if self._server is None:
+            return
+        self._server.close()
+        for writer in list(self._connections):
+            writer.close()
+        await self._server.wait_closed()
+        self._server = None
+
+    async def restart(self) -> None:
+        """Be killed and started again: another instance that knows nothing."""
+        await self.stop()
+        self.path.unlink(missing_ok=True)
+        self._forget()
+        await self.start()
+
+    def asked(self, method: Method) -> list[Request]:
+        return [request for request in self.requests if request.method is method]
+
+    @property
+    def applied(self) -> list[DesiredState]:
+        return [DesiredState.model_validate(request.params) for request in self.asked(Method.APPLY)]
+
+    def finish_drain(self) -> None:
+        """Let backends go that are no longer desired, which frees their slots."""
+        for vip, slots in self._vips.values():
+            wanted = {backend.id for backend in vip.backends}
+            for gone in slots.keys() - wanted:
+                del slots[gone]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    line = await reader.readuntil(b"\n")
+                    answer, self.garbage = self.garbage or self._answer(line), None
+                    writer.write(answer)
+                    await writer.drain()
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    def _answer(self, line: bytes) -> bytes:
+        try:
+            request = Request.model_validate_json(line)
+        except ValidationError as error:
+            reply = Reply(id=0, error=Error(code="malformed", message=str(error)))
+            return reply.model_dump_json().encode() + b"\n"
+        self.requests.append(request)
+        handlers = {
+            Method.HELLO: self._hello,
+            Method.APPLY: lambda: self._apply(DesiredState.model_validate(request.params)),
+            Method.DUMP: self._dump,
+            Method.STATS: self._stats,
+            Method.WITHDRAW: self._withdraw,
+        }
+        if request.method is Method.APPLY and self.refuse_all is not None:
+            reply = Reply(id=request.id, error=self.refuse_all)
+        else:
+            result = handlers[request.method]()
+            reply = Reply(id=request.id, result=result.model_dump(mode="json") if result else {})
+        return reply.model_dump_json().encode() + b"\n"
+
+    def _hello(self) -> Hello:
+        return Hello(
+            protocol_version=1,
+            version="test",
+            type="embedded",
+            instance_id=self.instance_id,
+            boot_id=self.boot_id,
+            reattached_flows=0,
+            generation=self.generation,
+        )
+
+    def _apply(self, desired: DesiredState) -> ApplyResult:
+        self.state, self.generation = desired, desired.generation
+        self.lost_announcements = ()
+        taken = [vip for vip in desired.vips if vip.id not in self.refuse]
+        self._vips = {vip.id: (vip, self._place(vip)) for vip in taken}
+        return ApplyResult(
+            generation=desired.generation,
+            changed=True,
+            vips=tuple(VipResult(id=vip.id, error=self.refuse.get(vip.id)) for vip in desired.vips),
+        )
+
+    def _place(self, vip: Vip) -> dict[str, tuple[int, Backend]]:
+        placed = dict(self._vips[vip.id][1]) if vip.id in self._vips else {}
+        wanted = {backend.id for backend in vip.backends}
+        for gone in placed.keys() - wanted:
+            slot, backend = placed[gone]
+            placed[gone] = slot, backend.model_copy(update={"state": BackendState.DRAINING})
+        taken = {slot for slot, _ in placed.values()}
+        free = (slot for slot in itertools.count() if slot not in taken)
+        for backend in vip.backends:
+            slot = placed[backend.id][0] if backend.id in placed else next(free)
+            placed[backend.id] = slot, backend
+        return placed
+
+    def _dump(self) -> Dump:
+        return Dump(
+            instance_id=self.instance_id,
+            generation=self.generation,
+            vips=tuple(self._status(vip, placed) for vip, placed in self._vips.values()),
+        )
+
+    def _status(self, vip: Vip, placed: dict[str, tuple[int, Backend]]) -> VipStatus:
+        return VipStatus(
+            id=vip.id,
+            key=vip.key,
+            frames=f"/penstock.{vip.id}.frames",
+            actions=f"/penstock.{vip.id}.actions",
+            slots=self.slots,
+            backends=tuple(
+                BackendStatus(
+                    id=backend.id,
+                    slot=slot,
+                    address=backend.address,
+                    port=backend.port,
+                    state=backend.state,
+                    weight=backend.weight,
+                    open_flows=0,
+                    flows=0,
+                    packets=0,
+                    bytes=0,
+                )
+                for slot, backend in sorted(placed.values(), key=lambda item: item[0])
+            ),
+        )
+
+    def _stats(self) -> Stats:
+        return Stats(
+            instance_id=self.instance_id,
+            uptime_seconds=1.0,
+            packets=0,
+            forwarded=0,
+            dropped={},
+            flows=0,
+            flow_capacity=65536,
+            half_open=0,
+            lost_announcements=self.lost_announcements,
+        )
+
+    def _withdraw(self) -> None:
+        self.state, self._vips = None, {}
