@@ -18,6 +18,8 @@ from penstock_kube.errors import (
     Unauthorized,
     Unavailable,
 )
+from penstock_kube.events import EventRecorder
+from penstock_kube.lease import LeaderLease, LeaseLostError, NodeLease
 from penstock_kube.reflector import Key, Reflector, drop_managed_fields, key_of
 from penstock_kube.resources import (
     CRDS,
@@ -33,6 +35,7 @@ from penstock_kube.resources import (
     SERVICES,
     Resource,
 )
+from penstock_kube.workqueue import WorkQueue
 
 __all__ = [
     "CRDS",
@@ -50,12 +53,16 @@ __all__ = [
     "ApiError",
     "Conflict",
     "Connection",
+    "EventRecorder",
     "Forbidden",
     "Gone",
     "Invalid",
     "Key",
     "KubeClient",
     "KubeConfigError",
+    "LeaderLease",
+    "LeaseLostError",
+    "NodeLease",
     "NotFound",
     "Object",
     "Page",
@@ -65,6 +72,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "WatchEvent",
+    "WorkQueue",
     "drop_managed_fields",
     "key_of",
 ]
