@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "lbrl/packet.h"
+#include "lbrl/shm.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,16 +39,17 @@ typedef struct lbrl_worker lbrl_worker_t;
 
 typedef enum lbrl_error {
     LBRL_OK = 0,
-    LBRL_ERR_INVALID = -1,   /* an argument is out of its range */
-    LBRL_ERR_MEMORY = -2,    /* the allocator gave nothing */
-    LBRL_ERR_EXHAUSTED = -3, /* the directory has no VIP or slots left */
+    LBRL_ERR_INVALID = -101,   /* an argument is out of its range */
+    LBRL_ERR_MEMORY = -102,    /* the allocator gave nothing */
+    LBRL_ERR_EXHAUSTED = -103, /* the directory has no VIP or slots left */
     LBRL_ERR_CONFLICT =
         -4, /* address and port are held by another VIP, or lie in a NAT source's range */
-    LBRL_ERR_NOT_FOUND = -5, /* no such VIP */
-    LBRL_ERR_GEOMETRY = -6,  /* sound arena of another size or version: make a new one and import */
-    LBRL_ERR_TOO_SMALL = -7, /* memory handed over is smaller than lbrl_arena_size() */
-    LBRL_ERR_IMMUTABLE = -8, /* protocol and family of a VIP cannot change */
-    LBRL_ERR_FRAMES = -9,    /* frames memory does not fit the VIP */
+    LBRL_ERR_NOT_FOUND = -105, /* no such VIP */
+    LBRL_ERR_GEOMETRY =
+        -106, /* sound arena of another size or version: make a new one and import */
+    LBRL_ERR_TOO_SMALL = -107, /* memory handed over is smaller than lbrl_arena_size() */
+    LBRL_ERR_IMMUTABLE = -108, /* protocol and family of a VIP cannot change */
+    LBRL_ERR_FRAMES = -109,    /* frames memory does not fit the VIP */
 } lbrl_error_t;
 
 const char *lbrl_error_text(int error);
@@ -196,23 +198,37 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us);
 
 /*
  * Weights in force, one per slot; a slot whose generation differs from generations[slot] keeps its
- * weight, as do slots beyond count. Refuses NaN, infinite and negative weights. lbrl_vip_set()
- * keeps these weights; lbrl_weights_reset() returns to the configured ones.
+ * weight, as do slots beyond count. Refuses weights that are not finite, negative or above
+ * LBRL_WEIGHT_MAX. lbrl_vip_set() keeps these weights; lbrl_weights_reset() returns to the
+ * configured ones.
  */
 int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
                      uint32_t count);
 int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id);
 
 /*
- * Binds a frames object (lbrl/shm.h, initialised by its writer for at least the VIP's slots and our
- * workers) to a VIP: features are recorded into it and lbrl_publish() writes its frames. The memory
- * must stay mapped until another binding or NULL has replaced it AND lbrl_frames_released() says
- * so.
+ * Takes weights from an agent's actions object (a view that lbrl_shm_open() has checked): 1 when new
+ * ones came into force, 0 when there were none, a negative lbrl_shm_error_t or LBRL_ERR_NOT_FOUND
+ * (below every lbrl_shm_error_t). Call it every interval. From the first weights on the VIP follows its agent:
+ * LBRL_ORPHAN_GRACE_MS after the newest frame the weights decay within LBRL_ORPHAN_DECAY_MS to equal ones
+ * and the scheduler to `lsq`, until weights come again.
  */
-int lbrl_frames_bind(lbrl_t *lb, uint64_t vip_id, void *memory, size_t size);
+int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us);
 
-/* Whether no worker can still write into memory that was bound earlier. */
-int lbrl_frames_released(const lbrl_t *lb, const void *memory);
+#define LBRL_ORPHAN_GRACE_MS 30000u
+#define LBRL_ORPHAN_DECAY_MS 30000u
+
+/*
+ * Binds a frames object to a VIP: features are recorded into it and lbrl_publish() writes its
+ * frames. The handle comes from lbrl_frames_format() with at least our workers and exactly the VIP's
+ * slots (lbrl_vip_status()); where another was bound, call lbrl_frames_carry() first. Slots are opened
+ * and closed in it by the core. NULL unbinds. Handle and mapping must stay until another binding
+ * has replaced them AND lbrl_frames_released() says so.
+ */
+int lbrl_frames_bind(lbrl_t *lb, uint64_t vip_id, lbrl_frames_t *frames);
+
+/* Whether no worker can still write into what was bound earlier; see lbrl_control_tick(). */
+int lbrl_frames_released(const lbrl_t *lb, const lbrl_frames_t *frames);
 
 /* Sums the workers and writes one frame of every bound VIP; call it every interval (200 ms). */
 void lbrl_publish(lbrl_t *lb, uint64_t now_us);
@@ -245,7 +261,8 @@ typedef struct lbrl_vip_status {
     uint32_t backend_count; /* slots in use */
     uint8_t removing;
     uint8_t feature_level;
-    const void *frames; /* memory bound, or NULL */
+    uint64_t actions_sequence;   /* of the weights in force, 0 for none */
+    const lbrl_frames_t *frames; /* bound, or NULL */
 } lbrl_vip_status_t;
 
 /* Fills `status` and up to `max` backends in slot order; LBRL_ERR_NOT_FOUND if there is no such
