@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer
 
+from penstock_api.choices import Choice
 from penstock_api.model import Model
 
 MESSAGE_LIMIT = 1024
@@ -71,7 +72,7 @@ class Reason(StrEnum):
     ERROR = "Error"
 
 
-class ConditionStatus(StrEnum):
+class ConditionStatus(Choice):
     """Whether a condition holds."""
 
     TRUE = "True"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
+from penstock_api.choices import Choice
 from penstock_api.fields import ATOMIC, SET, Cidr, IPAddress, unique
 from penstock_api.model import Model
 from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
@@ -23,14 +23,14 @@ PARTITIONS = 64
 """The low 6 bits of a NAT port name the partition that owns the flow, so ranges are multiples of 64."""
 
 
-class DataPlaneType(StrEnum):
+class DataPlaneType(Choice):
     """Program that forwards packets."""
 
     EMBEDDED = "embedded"
     """Penstock's own, on a TUN device; needs nothing on the node."""
 
 
-class FeatureLevelName(StrEnum):
+class FeatureLevelName(Choice):
     """How much is measured of each flow."""
 
     OFF = "off"
@@ -39,14 +39,14 @@ class FeatureLevelName(StrEnum):
     """Flow durations and completion times: what the heuristics need."""
 
 
-class NatSourceType(StrEnum):
+class NatSourceType(Choice):
     """Which source address backends see."""
 
     NODE_ADDRESS = "NodeAddress"
     """The node's own, with a range of ports reserved for Penstock."""
 
 
-class AnnouncementType(StrEnum):
+class AnnouncementType(Choice):
     """How the network learns where a VIP is."""
 
     NONE = "None"
@@ -55,14 +55,14 @@ class AnnouncementType(StrEnum):
     """One node at a time answers ARP and neighbour discovery for an address."""
 
 
-class TolerationOperator(StrEnum):
+class TolerationOperator(Choice):
     """How a toleration matches a taint."""
 
     EXISTS = "Exists"
     EQUAL = "Equal"
 
 
-class TaintEffect(StrEnum):
+class TaintEffect(Choice):
     """Effect of a taint."""
 
     NO_SCHEDULE = "NoSchedule"
@@ -265,6 +265,8 @@ class DataPlaneSummary(Model):
 class DataPlaneStatus(Status):
     """What the nodes are."""
 
+    scheduler_key: Annotated[str, Field(max_length=32, pattern=r"^[0-9a-f]{32}$")] | None = None
+    """Key of the schedulers' hash: drawn once, the same on all nodes for as long as the DataPlane lives."""
     nodes: DataPlaneCounts | None = None
     """How many nodes there are."""
     summary: DataPlaneSummary = DataPlaneSummary()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from penstock_api.choices import Choice
 from penstock_api.rules import Rule
 
 IPAddress = IPv4Address | IPv6Address
@@ -26,14 +26,14 @@ def map_list(*keys: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
-class AddressFamily(StrEnum):
+class AddressFamily(Choice):
     """Address family."""
 
     IPV4 = "IPv4"
     IPV6 = "IPv6"
 
 
-class Protocol(StrEnum):
+class Protocol(Choice):
     """Transport protocol."""
 
     TCP = "TCP"

@@ -35,6 +35,21 @@ AGENT_ACCOUNT = "penstock-agent"
 DATAPLANE_ACCOUNT = "penstock-dataplane"
 
 
+def node_object_name(dataplane: str, node: str) -> str:
+    """Name of a node's DataPlaneNode. A DataPlane's name has no dot, so no two pairs share a name."""
+    return f"{dataplane}.{node}"
+
+
+def report_name(node_object: str, shard: int) -> str:
+    """Name of a node's DataPlaneNodeReport."""
+    return f"{node_object}-{shard}"
+
+
+def node_lease_name(node_object: str) -> str:
+    """Name of the Lease by which a node shows that it lives."""
+    return f"penstock-{node_object}"
+
+
 class ResourceName(NamedTuple):
     """What an API client needs to address a kind; unpacks into `penstock_kube.Resource(*resource)`."""
 

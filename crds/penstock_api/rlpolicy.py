@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from penstock_api.choices import Choice
 from penstock_api.model import Model
 from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
 from penstock_api.objects import KubeObject, ShortText, Status
@@ -15,11 +15,11 @@ from penstock_api.rules import Rule
 FRAME_MILLISECONDS = 200
 """The data plane publishes a frame this often; a policy can't decide more often."""
 
-TABLE_SIZES = (251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_537, 131_071, 262_139, 524_287, 1_048_583)
+TableSize = Literal[251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65537, 131071, 262139, 524287, 1048573]
 """Sizes of a Maglev table: primes near powers of two."""
 
 
-class Heuristic(StrEnum):
+class Heuristic(Choice):
     """Rule that sets the weights."""
 
     EQUAL = "equal"
@@ -36,7 +36,7 @@ class Heuristic(StrEnum):
     """Mean flows in progress over mean duration, by Little's law: the rate at which a backend gets work done."""
 
 
-class SchedulerName(StrEnum):
+class SchedulerName(Choice):
     """Rule by which the data plane picks a backend for a new flow."""
 
     MAGLEV = "maglev"
@@ -47,7 +47,7 @@ class SchedulerName(StrEnum):
     """Least flows, weights don't matter."""
 
 
-class PolicyMode(StrEnum):
+class PolicyMode(Choice):
     """What becomes of the weights."""
 
     ACTIVE = "Active"
@@ -58,7 +58,7 @@ class PolicyMode(StrEnum):
     """They aren't computed; the fallback is used."""
 
 
-class Fallback(StrEnum):
+class Fallback(Choice):
     """Heuristic used when the policy is off, in shadow, or can't decide."""
 
     LSQ = "lsq"
@@ -103,9 +103,7 @@ class PolicySpec(Model):
     """Time between two decisions, a multiple of 200."""
     mode: PolicyMode = PolicyMode.ACTIVE
     """What becomes of the weights."""
-    table_size: Annotated[
-        Literal[251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65537, 131071, 262139, 524287, 1048583], Field()
-    ] = 65_537
+    table_size: TableSize = 65_537
     """Entries of the Maglev table, a prime; more entries represent weights more finely."""
     guardrails: Guardrails = Guardrails()
     """Bounds that every decision passes."""

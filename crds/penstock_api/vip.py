@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from penstock_api.choices import Choice
 from penstock_api.fields import (
     ATOMIC,
     SET,
@@ -29,14 +29,14 @@ from penstock_api.objects import Count, KubeObject, ShortText, Status
 from penstock_api.rules import Rule, immutable
 
 
-class Forwarding(StrEnum):
+class Forwarding(Choice):
     """How packets reach a backend."""
 
     NAT = "NAT"
     """Both addresses are translated: backends see the node's address, never the client's."""
 
 
-class Affinity(StrEnum):
+class Affinity(Choice):
     """What stays with a backend."""
 
     FLOW = "Flow"
@@ -45,7 +45,7 @@ class Affinity(StrEnum):
     """All connections of one client address go to the same backend."""
 
 
-class HealthCheckType(StrEnum):
+class HealthCheckType(Choice):
     """How a backend is asked whether it works."""
 
     NONE = "None"
