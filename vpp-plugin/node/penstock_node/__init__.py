@@ -8,9 +8,9 @@ to announce) is enough, and /proc/sys may be read-only.
 
 from penstock_node.announcer import Announcer
 from penstock_node.changes import Change, CreateTun
+from penstock_node.checks import Finding, Severity, Surroundings, preflight
 from penstock_node.desired import Address, DesiredNode, NatSource, Tun
 from penstock_node.errors import AnnounceError, ApplyError, NodeError, ObserveError, TunError
-from penstock_node.checks import Finding, Severity, Surroundings, preflight
 from penstock_node.reconciliation import reconcile, withdraw
 from penstock_node.tun import VNET_HEADER_BYTES, open_tun
 

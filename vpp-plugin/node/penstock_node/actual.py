@@ -42,9 +42,11 @@ class Link:
     up: bool = True
     mtu: int = 1500
     tx_queue_length: int = 1000
-    forwarding: bool = True
+    forwarding: bool = True  # IPv4
     rp_filter: int = 0
     accept_local: bool = False
+    ipv6_forced: bool = False  # force_forwarding, per device from Linux 6.17 on
+    alias: str = ""
     tun: TunFlags | None = None
 
 
@@ -52,6 +54,7 @@ class Link:
 class TunFlags:
     """What a TUN device was created with."""
 
+    layer3: bool  # TUN, not TAP
     vnet_hdr: bool
     multi_queue: bool
     persistent: bool
@@ -92,7 +95,7 @@ class NftTable:
     skeleton: tuple[str, ...] = ()
     vips: frozenset[Address] = frozenset()
     nat_sources: frozenset[NatSource] = frozenset()
-    switched_on: frozenset[str] = frozenset()  # interfaces on which we switched forwarding on
+    switched_on: frozenset[tuple[Family, str]] = frozenset()  # interfaces on which we switched forwarding on
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class ActualNode:
 
     links: Mapping[str, Link] = field(default_factory=dict)
     default_interfaces: tuple[str, ...] = ()
-    rules: frozenset[Rule] = frozenset()  # ours, and every unconditional rule for the local table
+    rules: frozenset[Rule] = frozenset()  # ours, and every unconditional rule of the local table
     routes: frozenset[Route] = frozenset()  # all of our tables
     nft: NftTable | None = None
+    ipv4_forwarding: bool = True  # of all interfaces, present and future
     ipv6_forwarding: bool = True

@@ -41,13 +41,16 @@ class ConfigureTun:
 
 @dataclass(frozen=True)
 class SetForwarding:
-    """Switch IPv4 forwarding of packets that arrive on one interface."""
+    """Switch forwarding of packets that arrive on one interface, though the node as a whole is a host."""
 
+    family: Family
     interface: str
     on: bool
 
     def __str__(self) -> str:
-        return f"sysctl -w net.ipv4.conf.{self.interface}.forwarding={int(self.on)}"
+        setting = "forwarding" if self.family is Family.IPV4 else "force_forwarding"
+        version = 4 if self.family is Family.IPV4 else 6
+        return f"sysctl -w net.ipv{version}.conf.{self.interface}.{setting}={int(self.on)}"
 
 
 @dataclass(frozen=True)

@@ -34,3 +34,15 @@ MARK = 0x70656E73
 
 NFT_TABLE = "penstock"
 """Name of our nft table (family inet)."""
+
+DEVICE_ALIAS = "penstock data plane"
+"""Alias of our device: it is recognised by it even when the configured name has changed."""
+
+LOCAL_TABLE = 255
+"""The kernel's table of the node's own addresses."""
+
+MAIN_TABLE = 254
+"""The kernel's table of ordinary routes."""
+
+KERNEL_PROTOCOL = 2
+"""Protocol id of rules that the kernel made itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock_node import netlink, plans
 from penstock_node.changes import Change
 from penstock_node.desired import DesiredNode
 
@@ -13,7 +14,9 @@ def reconcile(desired: DesiredNode) -> tuple[Change, ...]:
     `ObserveError` when the node cannot be read and `ApplyError` when some changes failed. If the result
     holds a `CreateTun`, file descriptors of an earlier device are dead: call `open_tun` again.
     """
-    raise NotImplementedError
+    changes = plans.plan(desired, netlink.observe())
+    netlink.apply(changes)
+    return changes
 
 
 def withdraw() -> tuple[Change, ...]:
@@ -21,4 +24,6 @@ def withdraw() -> tuple[Change, ...]:
 
     Whoever reads the TUN should have closed it. Raises as `reconcile` does.
     """
-    raise NotImplementedError
+    changes = plans.plan_withdrawal(netlink.observe())
+    netlink.apply(changes)
+    return changes

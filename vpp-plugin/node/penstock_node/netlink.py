@@ -1,0 +1,314 @@
+"""Reads the node's state from the kernel and makes single changes to it. No decisions: those are in `plans`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from penstock_node import devconf, nftables, tun
+from penstock_node.actual import ActualNode, Family, IpProtocol, Link, Route, Rule, TunFlags
+from penstock_node.changes import (
+    AddRoute,
+    AddRule,
+    Change,
+    ConfigureTun,
+    CreateTun,
+    DeleteLink,
+    DeleteNftTable,
+    DeleteRoute,
+    DeleteRule,
+    ReplaceNftTable,
+    SetForwarding,
+    UpdateNftSets,
+)
+from penstock_node.constants import DEVICE_ALIAS, LOCAL_TABLE, MAIN_TABLE, NFT_TABLE, PROTOCOL, SOURCE_TABLE, VIP_TABLE
+from penstock_node.desired import Tun
+from penstock_node.devconf import Ipv4Setting
+from penstock_node.errors import ApplyError, NodeError, ObserveError
+
+_IFF_UP = 1
+_TUN_LAYER3 = 1  # IFLA_TUN_TYPE of a TUN; a TAP has 2
+_ACTION_LOOKUP = 1
+_UNICAST, _BLACKHOLE = 1, 6
+_SYSCTLS = Path("/proc/sys/net")
+
+IPV6_FORWARDING_REMEDY = "sysctl -w net.ipv6.conf.all.forwarding=1"
+
+# A change that finds its work done has succeeded: another process or the kernel was faster.
+_ALREADY_THERE = {errno.EEXIST}
+_ALREADY_GONE = {errno.ENOENT, errno.ESRCH, errno.ENODEV}
+
+_RULE_SELECTORS = (
+    *("FRA_SRC", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_SPORT_RANGE", "FRA_UID_RANGE", "FRA_TUN_ID", "FRA_L3MDEV"),
+    *("FRA_GOTO", "FRA_FLOW"),
+)
+
+
+def observe() -> ActualNode:
+    """Read everything that concerns us. Raises `ObserveError`."""
+    try:
+        with IPRoute(strict_check=True) as channel:
+            links = {link.name: link for link in _links(channel)}
+            names = {link.index: link.name for link in links.values()}
+            return ActualNode(
+                links=links,
+                default_interfaces=_default_interfaces(channel, names),
+                rules=frozenset(_rules(channel)),
+                routes=frozenset(_routes(channel, names)),
+                nft=nftables.observe_table(),
+                ipv4_forwarding=read_sysctl("ipv4/ip_forward") == "1",
+                ipv6_forwarding=read_sysctl("ipv6/conf/all/forwarding") != "0",
+            )
+    except (NetlinkError, OSError, nftables.NftError) as error:
+        raise ObserveError(f"cannot read the state of the node: {_reason(error)}") from error
+
+
+def apply(changes: tuple[Change, ...]) -> None:
+    """Make the changes in order. One that fails does not stop the others; raises `ApplyError` at the end."""
+    failures = []
+    with IPRoute() as channel:
+        for change in changes:
+            try:
+                _make(channel, change)
+            except (NetlinkError, OSError, NodeError) as error:
+                failures.append((change, _reason(error)))
+    if failures:
+        raise ApplyError(failures)
+
+
+def read_sysctl(path: str) -> str:
+    """Value of net/`path`, empty where the kernel has no such setting."""
+    try:
+        return (_SYSCTLS / path).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line per kind of change
+    match change:
+        case CreateTun(tun=wanted):
+            tun.create_tun(wanted)
+        case ConfigureTun(tun=wanted):
+            _configure(channel, wanted)
+        case DeleteLink(name=name):
+            channel.link("del", index=_index(name))
+        case SetForwarding(family=Family.IPV4, interface=name, on=on):
+            devconf.set_ipv4(_index(name), {Ipv4Setting.FORWARDING: int(on)})
+        case SetForwarding(interface=name, on=on):
+            _force_ipv6_forwarding(name, on=on)
+        case AddRule(rule=rule):
+            _tolerating(_ALREADY_THERE, channel.rule, "add", **_rule_arguments(rule))
+        case DeleteRule(rule=rule):
+            _tolerating(_ALREADY_GONE, channel.rule, "del", **_rule_arguments(rule))
+        case AddRoute(route=route):
+            _tolerating(_ALREADY_THERE, channel.route, "add", **_route_arguments(route))
+        case DeleteRoute(route=route):
+            _delete_route(channel, route)
+        case ReplaceNftTable(table=table, device=device):
+            nftables.run(["-f", "-"], nftables.render_table(device, table))
+        case UpdateNftSets(add=add, remove=remove):
+            nftables.run(["-f", "-"], nftables.render_update(add, remove))
+        case DeleteNftTable():
+            nftables.run(["delete", "table", "inet", NFT_TABLE])
+
+
+def _configure(channel: IPRoute, wanted: Tun) -> None:
+    index = _index(wanted.name)
+    # rp_filter off and accept_local on: what comes out of the device has a VIP or the node's own address as source.
+    devconf.set_ipv4(index, {Ipv4Setting.FORWARDING: 1, Ipv4Setting.RP_FILTER: 0, Ipv4Setting.ACCEPT_LOCAL: 1})
+    devconf.disable_ipv6_addresses(index)
+    channel.link("set", index=index, mtu=wanted.mtu, txqlen=wanted.tx_queue_length, ifalias=DEVICE_ALIAS, state="up")
+
+
+def _force_ipv6_forwarding(name: str, *, on: bool) -> None:
+    advice = f"run on the node: {IPV6_FORWARDING_REMEDY}"
+    try:
+        (_SYSCTLS / "ipv6/conf" / name / "force_forwarding").write_text(str(int(on)))
+    except FileNotFoundError as error:
+        raise NodeError(f"this kernel forwards IPv6 only for the whole node, which is off; {advice}") from error
+    except OSError as error:
+        raise NodeError(f"{error.strerror}; {advice}") from error
+
+
+def _links(channel: IPRoute) -> Iterator[Link]:
+    for message in channel.get_links():
+        inet = _nested(message, "IFLA_AF_SPEC", "AF_INET") or {}
+        name = message.get_attr("IFLA_IFNAME")
+        yield Link(
+            name=name,
+            index=message["index"],
+            up=bool(message["flags"] & _IFF_UP),
+            mtu=message.get_attr("IFLA_MTU") or 0,
+            tx_queue_length=message.get_attr("IFLA_TXQLEN") or 0,
+            forwarding=bool(inet.get("forwarding", 0)),
+            rp_filter=inet.get("rp_filter", 0),
+            accept_local=bool(inet.get("accept_local", 0)),
+            ipv6_forced=read_sysctl(f"ipv6/conf/{name}/force_forwarding") == "1",
+            alias=message.get_attr("IFLA_IFALIAS") or "",
+            tun=_tun_flags(message),
+        )
+
+
+def _tun_flags(message: Any) -> TunFlags | None:
+    data = _nested(message, "IFLA_LINKINFO", "IFLA_INFO_DATA")
+    if data is None or _nested(message, "IFLA_LINKINFO", "IFLA_INFO_KIND") != "tun":
+        return None
+    return TunFlags(
+        layer3=data.get_attr("IFLA_TUN_TYPE") == _TUN_LAYER3,
+        vnet_hdr=bool(data.get_attr("IFLA_TUN_VNET_HDR")),
+        multi_queue=bool(data.get_attr("IFLA_TUN_MULTI_QUEUE")),
+        persistent=bool(data.get_attr("IFLA_TUN_PERSIST")),
+        packet_information=bool(data.get_attr("IFLA_TUN_PI")),
+        owner=data.get_attr("IFLA_TUN_OWNER"),
+    )
+
+
+def _default_interfaces(channel: IPRoute, names: dict[int, str]) -> tuple[str, ...]:
+    """Interfaces of the default routes, the preferred one first."""
+    found: dict[str, None] = {}
+    for family in Family:
+        routes = [message for message in channel.get_routes(family=family, table=MAIN_TABLE) if message["dst_len"] == 0]
+        for message in sorted(routes, key=lambda route: route.get_attr("RTA_PRIORITY") or 0):
+            hops = message.get_attr("RTA_MULTIPATH") or []
+            for index in [message.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)]:
+                if message["type"] == _UNICAST and index in names:
+                    found[names[index]] = None
+    return tuple(found)
+
+
+def _rules(channel: IPRoute) -> Iterator[Rule]:
+    for family in Family:
+        for message in channel.get_rules(family=family):
+            rule = _rule(family, message)
+            if rule is not None and (rule.protocol == PROTOCOL or rule.table == LOCAL_TABLE):
+                yield rule
+
+
+def _rule(family: Family, message: Any) -> Rule | None:
+    """A rule as we know rules, or None for one with selectors or actions that we never use."""
+    protocol = message.get_attr("FRA_PROTOCOL") or 0
+    strange = message["action"] != _ACTION_LOOKUP or any(message.get_attr(name) for name in _RULE_SELECTORS)
+    if strange or message["flags"]:
+        return None
+    destination, ports = message.get_attr("FRA_DST"), message.get_attr("FRA_DPORT_RANGE")
+    number = message.get_attr("FRA_IP_PROTO") or None
+    if number is not None and number not in list(IpProtocol):
+        return None
+    first, _, last = ports.partition(":") if ports else ("", "", "")
+    return Rule(
+        family=family,
+        preference=message.get_attr("FRA_PRIORITY") or 0,
+        table=message.get_attr("FRA_TABLE"),
+        to=ip_address(destination) if destination else None,
+        ip_protocol=IpProtocol(number) if number else None,
+        ports=(int(first), int(last)) if ports else None,
+        mark=message.get_attr("FRA_FWMARK"),
+        protocol=protocol,
+    )
+
+
+def _rule_arguments(rule: Rule) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": int(rule.family),
+        "priority": rule.preference,
+        "table": rule.table,
+        "protocol": rule.protocol,
+    }
+    if rule.to is not None:
+        arguments |= {"dst": str(rule.to), "dst_len": rule.to.max_prefixlen}
+    if rule.ip_protocol is not None:
+        arguments["ip_proto"] = int(rule.ip_protocol)
+    if rule.ports is not None:
+        arguments["dport_range"] = f"{rule.ports[0]}:{rule.ports[1]}"
+    if rule.mark is not None:
+        arguments |= {"fwmark": rule.mark, "fwmask": 0xFFFFFFFF}
+    return arguments
+
+
+def _routes(channel: IPRoute, names: dict[int, str]) -> Iterator[Route]:
+    for family in Family:
+        for table in (SOURCE_TABLE, VIP_TABLE):
+            for message in channel.get_routes(family=family, table=table):
+                if message.get_attr("RTA_TABLE") == table:
+                    yield _route(family, table, message, names)
+
+
+def _route(family: Family, table: int, message: Any, names: dict[int, str]) -> Route:
+    everywhere = "0.0.0.0" if family is Family.IPV4 else "::"
+    destination = message.get_attr("RTA_DST") or everywhere
+    index = message.get_attr("RTA_OIF")
+    return Route(
+        family=family,
+        table=table,
+        destination=ip_network(f"{destination}/{message['dst_len']}"),
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        # IPv6 blackholes name the loopback device.
+        device=None if message["type"] == _BLACKHOLE else names.get(index, f"#{index}"),
+        protocol=message["proto"],
+    )
+
+
+def _route_arguments(route: Route) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": int(route.family),
+        "table": route.table,
+        "dst": str(route.destination),
+        "priority": route.metric,
+        "proto": route.protocol,
+    }
+    if route.device is None:
+        return arguments | {"type": "blackhole"}
+    return arguments | {"oif": _index(route.device), "scope": 253}
+
+
+def _delete_route(channel: IPRoute, route: Route) -> None:
+    try:
+        arguments = _route_arguments(route)
+    except NoInterfaceError:
+        return  # its routes went with it
+    _tolerating(_ALREADY_GONE, channel.route, "del", **arguments)
+
+
+class NoInterfaceError(NodeError):
+    """The node has no interface of this name."""
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise NoInterfaceError(f"the node has no interface {name}; see: ip link") from error
+
+
+def _tolerating(numbers: set[int], function: Any, *arguments: Any, **keywords: Any) -> None:
+    try:
+        function(*arguments, **keywords)
+    except NetlinkError as error:
+        if error.code not in numbers:
+            raise
+
+
+def _nested(message: Any, *names: str) -> Any:
+    for name in names:
+        if message is None:
+            return None
+        message = message.get_attr(name)
+    return message
+
+
+def _reason(error: Exception) -> str:
+    """The cause in words, with what to do where we know."""
+    code = error.code if isinstance(error, NetlinkError) else getattr(error, "errno", None)
+    if code == errno.EPERM:
+        return "not permitted; run as uid 0 with CAP_NET_ADMIN"
+    if isinstance(error, NetlinkError):
+        return os.strerror(error.code)
+    return str(error)
