@@ -65,7 +65,33 @@ KUBERNETES = Suite(
     ),
     variables=("k8s.io/component-base/version.gitVersion",),
 )
-SUITES = (KUBERNETES,)
+CONTAINERS = Suite(
+    name="containers",
+    pin="github.com/containerd/containerd/v2",
+    packages=MappingProxyType(
+        {
+            "containerd": "github.com/containerd/containerd/v2/cmd/containerd",
+            "containerd-shim-runc-v2": "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+            "ctr": "github.com/containerd/containerd/v2/cmd/ctr",
+            "host-local": "github.com/containernetworking/plugins/plugins/ipam/host-local",
+            "bridge": "github.com/containernetworking/plugins/plugins/main/bridge",
+            "loopback": "github.com/containernetworking/plugins/plugins/main/loopback",
+            "ptp": "github.com/containernetworking/plugins/plugins/main/ptp",
+            "portmap": "github.com/containernetworking/plugins/plugins/meta/portmap",
+        }
+    ),
+    tags="no_btrfs,no_zfs,no_devmapper",
+    variables=("github.com/containerd/containerd/v2/version.Version",),
+)
+CHARTS = Suite(
+    name="charts",
+    pin="helm.sh/helm/v4",
+    packages=MappingProxyType(
+        {"helm": "helm.sh/helm/v4/cmd/helm", "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}
+    ),
+    variables=("helm.sh/helm/v4/internal/version.version",),
+)
+SUITES = (KUBERNETES, CONTAINERS, CHARTS)
 
 
 def cache_root() -> Path:
