@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, PlainSerializer
@@ -19,7 +18,7 @@ Timestamp = Annotated[
 ]
 
 
-class ConditionType(StrEnum):
+class ConditionType(Choice):
     """Types of conditions."""
 
     ACCEPTED = "Accepted"
@@ -34,50 +33,82 @@ class ConditionType(StrEnum):
     """Nothing more happens until somebody changes something; present only when True."""
 
 
-class Reason(StrEnum):
-    """Reasons of conditions; the message tells the fix."""
+class Reason(Choice):
+    """Reasons of conditions; the message names what is concerned and tells the fix."""
 
     PENDING = "Pending"
+    """Nobody has looked yet; check that the operator runs."""
     ACCEPTED = "Accepted"
+    """Valid, and in conflict with nothing."""
     PROGRAMMED = "Programmed"
+    """In force on all selected, Ready nodes."""
     READY = "Ready"
+    """Works."""
     PAUSED = "Paused"
+    """Frozen by the annotation `penstock.dev/paused`; remove it to go on."""
     PROGRESSING = "Progressing"
+    """On its way; wait."""
     DELETING = "Deleting"
+    """On its way out; wait."""
     INVALID_SPEC = "InvalidSpec"
-    # LoadBalancerVIP
+    """The spec breaks a rule that the API server can't check."""
     ADDRESS_CONFLICT = "AddressConflict"
+    """The address and port are held by another VIP, or the address is a node's, a pod's or a Service's."""
     ADDRESS_NOT_ALLOWED = "AddressNotAllowed"
+    """The address lies in no AddressPool that the namespace may use."""
     NO_ADDRESS_AVAILABLE = "NoAddressAvailable"
+    """No pool that the namespace may use has a free address of the family."""
     POOL_NOT_FOUND = "PoolNotFound"
+    """There is no AddressPool of this name."""
     DATAPLANE_NOT_FOUND = "DataPlaneNotFound"
+    """There is no DataPlane of this name, or none annotated as default."""
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
+    """A static endpoint lies outside `staticEndpointCIDRs` of the DataPlane."""
     SERVICE_NOT_FOUND = "ServiceNotFound"
+    """There is no Service of this name in the VIP's namespace."""
     POLICY_NOT_FOUND = "PolicyNotFound"
+    """There is no RLPolicy of this name in the VIP's namespace; the default policy is used."""
     POLICY_CONFLICT = "PolicyConflict"
+    """The policy can't be used with the VIP, for example affinity ClientIP without the scheduler maglev."""
     NO_BACKENDS = "NoBackends"
+    """The VIP has no backends."""
     FAIL_OPEN = "FailOpen"
+    """All backends fail their health checks, so the last ones go on being used."""
     NODES_FAILING = "NodesFailing"
+    """Some nodes don't forward as the spec says."""
     NO_READY_NODES = "NoReadyNodes"
-    # AddressPool, DataPlane, DataPlaneNode
+    """No node of the DataPlane works."""
     POOL_OVERLAP = "PoolOverlap"
+    """Addresses belong to two pools, or to nodes, pods or Services."""
     NODE_CONFLICT = "NodeConflict"
+    """A node is selected by two DataPlanes; it belongs to the older one."""
     NO_NODES_SELECTED = "NoNodesSelected"
+    """No node matches the selector."""
     NODES_NOT_READY = "NodesNotReady"
+    """Some nodes of the DataPlane don't work."""
     NODE_NOT_READY = "NodeNotReady"
+    """Kubernetes says that the node is not Ready."""
     NODE_LOST = "NodeLost"
+    """The node is gone, or has not been Ready for 5 minutes."""
     PREFLIGHT_FAILED = "PreflightFailed"
+    """The node lacks something; the message has the command that mends it."""
     DATAPLANE_UNREACHABLE = "DataPlaneUnreachable"
+    """The agent can't reach the data plane's control socket."""
     FRAMES_STALE = "FramesStale"
+    """The data plane publishes no fresh measurements."""
     ERROR = "Error"
+    """Something else; the message says what."""
 
 
 class ConditionStatus(Choice):
     """Whether a condition holds."""
 
     TRUE = "True"
+    """It holds."""
     FALSE = "False"
+    """It doesn't."""
     UNKNOWN = "Unknown"
+    """Nobody knows yet."""
 
 
 TRANSIENT = frozenset({ConditionType.RECONCILING, ConditionType.STALLED})
@@ -90,7 +121,7 @@ class Condition(Model):
     type: Annotated[str, Field(min_length=1, max_length=64)]
     """Aspect, for example `Ready`."""
     status: ConditionStatus
-    """`True`, `False` or `Unknown`."""
+    """Whether it holds."""
     observed_generation: Annotated[int, Field(ge=-1)] = -1
     """Generation of the spec that this was found for."""
     last_transition_time: Timestamp

@@ -105,7 +105,7 @@ def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
         result["additionalProperties"] = _structural(result["additionalProperties"], definitions)
     if isinstance(result.get("default"), dict):
         result["default"] = _object_default(result)
-    if result.get("default", ...) in ([], None):
+    if result.get("default", ...) in ([], "", None):
         del result["default"]  # absent and empty mean the same; only one of them is written into users' objects
     return _ordered(result)
 
@@ -120,7 +120,7 @@ def _object_default(node: Schema) -> dict[str, Any] | None:
         return None
     if VALIDATIONS not in node:
         return {}
-    return {name: value for name, value in node["default"].items() if value not in (None, [])}
+    return {name: value for name, value in node["default"].items() if value not in (None, [], "")}
 
 
 def _resolved(node: Schema, definitions: dict[str, Schema]) -> Schema:

@@ -1,0 +1,81 @@
+"""Writes everything that is generated, or with `--check` tells what is out of date.
+
+Each generator returns the files it is responsible for; the list below is all there is to extend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.generators import admission, cli_reference, crds, examples, kinds_reference, rbac
+from tools.generators.output import Files
+
+ROOT = Path(__file__).resolve().parents[1]
+
+GENERATORS: tuple[Callable[[], Files], ...] = (
+    crds.render,
+    rbac.render,
+    admission.render,
+    kinds_reference.render,
+    cli_reference.render,
+)
+
+CHECKS: tuple[Callable[[Path], list[str]], ...] = (examples.check,)
+
+OWNED = ("crds/manifests/*.yaml", "charts/penstock/templates/crds/*.yaml")
+"""Folders in which every file is generated: what no generator returns is a leftover."""
+
+_SHOWN_LINES = 20
+
+
+def main() -> int:
+    """Run all generators and checks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
+    options = parser.parse_args()
+    files = {path: text for generate in GENERATORS for path, text in generate().items()}
+    problems = compare(files, ROOT) if options.check else write(files, ROOT)
+    problems += [problem for check in CHECKS for problem in check(ROOT)]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def compare(files: Files, root: Path) -> list[str]:
+    """Return what differs from what the generators say."""
+    problems = [f"{path}: no generator writes it; remove it" for path in _leftovers(files, root)]
+    for path, text in files.items():
+        current = (root / path).read_text() if (root / path).exists() else ""
+        if current != text:
+            difference = difflib.unified_diff(current.splitlines(), text.splitlines(), str(path), "generated", n=1)
+            shown = "\n".join(list(difference)[:_SHOWN_LINES])
+            problems.append(f"{path}: out of date; run `make generate`\n{shown}")
+    return problems
+
+
+def write(files: Files, root: Path) -> list[str]:
+    """Write what differs, remove leftovers, and say so."""
+    for path in _leftovers(files, root):
+        (root / path).unlink()
+        print(f"removed {path}")
+    for path, text in files.items():
+        target = root / path
+        if target.exists() and target.read_text() == text:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        print(f"wrote {path}")
+    return []
+
+
+def _leftovers(files: Files, root: Path) -> list[Path]:
+    found = [path.relative_to(root) for pattern in OWNED for path in root.glob(pattern)]
+    return sorted(path for path in found if path not in files)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
