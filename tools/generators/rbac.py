@@ -67,8 +67,26 @@ def render() -> Files:
     """Return the accounts for kubectl and for the chart, which knows its namespace only when installed."""
     return {
         MANIFESTS / "rbac.yaml": dump(objects(INSTALL_NAMESPACE), source=_SOURCE),
-        CHART / "templates" / "rbac.yaml": dump(objects("{{ .Release.Namespace }}"), source=_SOURCE),
+        CHART / "templates" / "rbac.yaml": _with_pull_secrets(
+            dump(objects("{{ .Release.Namespace }}"), source=_SOURCE)
+        ),
     }
+
+
+_PULL_SECRETS = """\
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+"""
+
+
+def _with_pull_secrets(text: str) -> str:
+    """Let every pod pull with the chart's Secrets, by way of its account."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line + _PULL_SECRETS if line.startswith("automountServiceAccountToken") else line for line in lines)
 
 
 def objects(namespace: str) -> list[dict[str, Any]]:
