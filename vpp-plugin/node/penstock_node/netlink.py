@@ -71,6 +71,17 @@ def observe() -> ActualNode:
         raise ObserveError(f"cannot read the state of the node: {_reason(error)}") from error
 
 
+def default_interfaces() -> tuple[str, ...]:
+    """Interfaces of the default routes, the preferred one first. Raises `ObserveError`."""
+    try:
+        with IPRoute(strict_check=True) as channel:
+            return _default_interfaces(
+                channel, {link["index"]: link.get_attr("IFLA_IFNAME") for link in channel.get_links()}
+            )
+    except (NetlinkError, OSError) as error:
+        raise ObserveError(f"cannot read the default routes: {_reason(error)}") from error
+
+
 def apply(changes: tuple[Change, ...]) -> None:
     """Make the changes in order. One that fails does not stop the others; raises `ApplyError` at the end."""
     failures = []
@@ -172,7 +183,6 @@ def _tun_flags(message: Any) -> TunFlags | None:
 
 
 def _default_interfaces(channel: IPRoute, names: dict[int, str]) -> tuple[str, ...]:
-    """Interfaces of the default routes, the preferred one first."""
     found: dict[str, None] = {}
     for family in Family:
         routes = [message for message in channel.get_routes(family=family, table=MAIN_TABLE) if message["dst_len"] == 0]
