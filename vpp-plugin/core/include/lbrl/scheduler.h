@@ -20,7 +20,7 @@ extern "C" {
 
 typedef struct lbrl_maglev_backend {
     uint64_t id;   /* stable 64-bit hash of the backend's identity; different in each entry */
-    double weight; /* finite, >= 0; 0 gets no position */
+    double weight; /* 0 .. 1e30; 0 gets no position */
     uint32_t slot; /* written into the table */
 } lbrl_maglev_backend_t;
 
@@ -28,7 +28,7 @@ typedef struct lbrl_maglev_backend {
 
 typedef enum lbrl_maglev_error {
     LBRL_MAGLEV_INVALID_SIZE = -1,   /* not a prime of 3 .. 2^24 */
-    LBRL_MAGLEV_INVALID_WEIGHT = -2, /* negative, infinite or not a number */
+    LBRL_MAGLEV_INVALID_WEIGHT = -2, /* negative, above 1e30 or not a number */
     LBRL_MAGLEV_DUPLICATE_ID = -3,
     LBRL_MAGLEV_NO_MEMORY = -4,
 } lbrl_maglev_error_t;
@@ -43,10 +43,10 @@ typedef enum lbrl_maglev_error {
 int lbrl_maglev_build(uint32_t *table, uint32_t size, const lbrl_maglev_backend_t *backends,
                       uint32_t n, const uint8_t key[16]);
 
-/* The number of positions of each backend, in the order of `backends`; same result as above. A
- * quota of 0 with a positive weight is a weight that a table of this size cannot represent. */
+/* The number of positions of each backend, in the order of `backends`; result as above. A quota of 0
+ * with a positive weight is a weight that a table of this size cannot represent. */
 int lbrl_maglev_quotas(uint32_t *quotas, uint32_t size, const lbrl_maglev_backend_t *backends,
-                       uint32_t n, const uint8_t key[16]);
+                       uint32_t n);
 
 /* Packet path: the slot for a flow's keyed 64-bit hash (all of its high 32 bits are used). */
 static inline uint32_t lbrl_maglev_pick(const uint32_t *table, uint32_t size, uint64_t hash)

@@ -1,0 +1,271 @@
+/* The frames object: its writer, the data plane's control thread. */
+#include "lbrl/shm.h"
+#include "shm_layout.h"
+
+/* An hour of old samples is looked for once per 256 frames (51 s at 200 ms): far more often than words could be
+ * mistaken for young ones, which takes 18 hours. */
+#define EXPIRE_PUBLICATIONS 256u
+
+typedef struct layout {
+    uint32_t active, generation;                             /* in the object */
+    uint32_t frame_active, frame_generation, frame_counters; /* in a frame */
+    lbrl_shm_header_t header;
+} layout_t;
+
+static bool config_valid(const lbrl_frames_config_t *config)
+{
+    return config->slots >= 1 && config->slots <= LBRL_SHM_MAX_SLOTS && config->workers >= 1 &&
+           config->workers <= LBRL_SHM_MAX_WORKERS && (uint32_t)config->level < LBRL_LEVEL_COUNT &&
+           strlen(config->instance_id) < sizeof(((lbrl_shm_header_t *)0)->instance_id);
+}
+
+static layout_t plan_layout(const lbrl_frames_config_t *config)
+{
+    const uint32_t slots = config->slots;
+    const uint64_t bits = lbrl_bit_words(slots) * sizeof(uint64_t);
+    const uint64_t cells = (uint64_t)lbrl_level_channels(config->level) * slots;
+    /* header: 3 places before the frames; frame: 3 of lbrl_frame_t, active, generation, counters */
+    const uint64_t fields = 2 + 5 + LBRL_COUNTER_COUNT + 2 * lbrl_level_channels(config->level);
+
+    layout_t plan = {0};
+    uint64_t at =
+        lbrl_align(sizeof(lbrl_shm_header_t) + fields * sizeof(lbrl_shm_field_t), LBRL_SHM_LINE);
+    plan.active = (uint32_t)at;
+    plan.generation = (uint32_t)(at += bits);
+    at = lbrl_align(at + slots, LBRL_SHM_LINE);
+    plan.header.frames_offset = (uint32_t)at;
+
+    uint64_t in_frame = sizeof(lbrl_frame_t);
+    plan.frame_active = (uint32_t)in_frame;
+    plan.frame_counters = (uint32_t)(in_frame += bits);
+    plan.frame_generation = (uint32_t)(in_frame += LBRL_COUNTER_COUNT * slots * sizeof(int64_t));
+    plan.header.frame_stride = (uint32_t)lbrl_align(in_frame + slots, LBRL_SHM_LINE);
+
+    at = lbrl_align(at + (uint64_t)LBRL_SHM_FRAMES * plan.header.frame_stride, LBRL_SHM_PAGE);
+    plan.header.workers_offset = (uint32_t)at;
+    plan.header.worker_stride =
+        lbrl_align(cells * (1 + LBRL_RESERVOIR_WORDS) * sizeof(uint64_t), LBRL_SHM_PAGE);
+    plan.header.size = at + config->workers * plan.header.worker_stride;
+    plan.header.fields_offset = sizeof(lbrl_shm_header_t);
+    plan.header.byte_order = LBRL_SHM_BYTE_ORDER;
+    plan.header.abi = LBRL_SHM_ABI;
+    plan.header.slots = slots;
+    plan.header.workers = config->workers;
+    plan.header.level = (uint32_t)config->level;
+    memcpy(plan.header.instance_id, config->instance_id, strlen(config->instance_id));
+    return plan;
+}
+
+static void describe_channels(lbrl_shm_header_t *header, lbrl_shm_field_t *fields)
+{
+    const uint32_t slots = header->slots;
+    const uint32_t channels = lbrl_level_channels((lbrl_level_t)header->level);
+    const uint64_t words = (uint64_t)channels * slots * sizeof(uint64_t);
+    for (uint32_t i = 0; i < channels; i++) {
+        const char *name = lbrl_channel_info((lbrl_channel_t)i)->name;
+        uint64_t cells = (uint64_t)i * slots * sizeof(uint64_t);
+        char seen[sizeof(fields->name)] = {0};
+        memcpy(seen, name, strlen(name));
+        memcpy(seen + strlen(name), ".seen", sizeof(".seen"));
+        lbrl_shm_add_field(header, fields, seen, LBRL_SHM_IN_WORKER, LBRL_SHM_U64, slots, cells);
+        lbrl_shm_add_field(header, fields, name, LBRL_SHM_IN_WORKER, LBRL_SHM_SAMPLE,
+                           slots * LBRL_RESERVOIR_WORDS, words + cells * LBRL_RESERVOIR_WORDS);
+    }
+}
+
+static void describe_fields(const layout_t *plan, lbrl_shm_header_t *header,
+                            lbrl_shm_field_t *fields)
+{
+    const uint32_t slots = header->slots;
+    const uint32_t bits = lbrl_bit_words(slots);
+    lbrl_shm_add_field(header, fields, "active", LBRL_SHM_IN_HEADER, LBRL_SHM_BITS, bits,
+                       plan->active);
+    lbrl_shm_add_field(header, fields, "generation", LBRL_SHM_IN_HEADER, LBRL_SHM_U8, slots,
+                       plan->generation);
+    lbrl_shm_add_field(header, fields, "sequence", LBRL_SHM_IN_FRAME, LBRL_SHM_U64, 1,
+                       offsetof(lbrl_frame_t, sequence));
+    lbrl_shm_add_field(header, fields, "time_us", LBRL_SHM_IN_FRAME, LBRL_SHM_U64, 1,
+                       offsetof(lbrl_frame_t, time_us));
+    lbrl_shm_add_field(header, fields, "actions_sequence", LBRL_SHM_IN_FRAME, LBRL_SHM_U64, 1,
+                       offsetof(lbrl_frame_t, actions_sequence));
+    lbrl_shm_add_field(header, fields, "active", LBRL_SHM_IN_FRAME, LBRL_SHM_BITS, bits,
+                       plan->frame_active);
+    lbrl_shm_add_field(header, fields, "generation", LBRL_SHM_IN_FRAME, LBRL_SHM_U8, slots,
+                       plan->frame_generation);
+    for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
+        lbrl_shm_add_field(header, fields, lbrl_counter_info((lbrl_counter_t)i)->name,
+                           LBRL_SHM_IN_FRAME, LBRL_SHM_I64, slots,
+                           plan->frame_counters + (uint64_t)i * slots * sizeof(int64_t));
+    }
+    describe_channels(header, fields);
+}
+
+size_t lbrl_frames_size(const lbrl_frames_config_t *config)
+{
+    return config_valid(config) ? (size_t)plan_layout(config).header.size : 0;
+}
+
+int lbrl_frames_format(lbrl_frames_t *frames, void *memory, size_t size,
+                       const lbrl_frames_config_t *config, uint64_t now_us)
+{
+    if (!config_valid(config)) {
+        return LBRL_SHM_ARGUMENT;
+    }
+    const layout_t plan = plan_layout(config);
+    if (size < plan.header.size) {
+        return LBRL_SHM_ARGUMENT;
+    }
+    uint8_t *base = memory;
+    lbrl_shm_header_t *header = memory;
+    *header = plan.header;
+    header->heartbeat_us = now_us;
+    describe_fields(&plan, header, (lbrl_shm_field_t *)(void *)(base + header->fields_offset));
+    *frames = (lbrl_frames_t){
+        .base = base,
+        .header = header,
+        .active = (uint64_t *)(void *)(base + plan.active),
+        .generation = base + plan.generation,
+        .slots = config->slots,
+        .workers = config->workers,
+        .channels = lbrl_level_channels(config->level),
+        .frame_active = plan.frame_active,
+        .frame_generation = plan.frame_generation,
+        .frame_counters = plan.frame_counters,
+    };
+    __atomic_store_n(&header->magic, LBRL_SHM_FRAMES_MAGIC, __ATOMIC_RELEASE);
+    return LBRL_SHM_OK;
+}
+
+static void clear_slot(lbrl_frames_t *frames, uint32_t slot)
+{
+    for (uint32_t worker = 0; worker < frames->workers; worker++) {
+        uint64_t *seen = lbrl_frames_seen(frames, worker);
+        uint64_t *words = lbrl_frames_words(frames, worker);
+        for (uint32_t channel = 0; channel < frames->channels; channel++) {
+            size_t cell = (size_t)channel * frames->slots + slot;
+            __atomic_store_n(&seen[cell], 0, __ATOMIC_RELAXED);
+            for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
+                __atomic_store_n(&words[cell * LBRL_RESERVOIR_WORDS + i], 0, __ATOMIC_RELAXED);
+            }
+        }
+    }
+}
+
+void lbrl_frames_slot_open(lbrl_frames_t *frames, uint32_t slot, uint8_t generation)
+{
+    clear_slot(frames, slot);
+    __atomic_store_n(&frames->generation[slot], generation, __ATOMIC_RELEASE);
+    __atomic_or_fetch(&frames->active[slot / 64], UINT64_C(1) << slot % 64, __ATOMIC_RELEASE);
+}
+
+void lbrl_frames_slot_close(lbrl_frames_t *frames, uint32_t slot)
+{
+    __atomic_and_fetch(&frames->active[slot / 64], ~(UINT64_C(1) << slot % 64), __ATOMIC_RELEASE);
+}
+
+static int64_t sum_counter(const lbrl_sink_t *const *sinks, uint32_t n_sinks, uint32_t slot,
+                           uint32_t counter)
+{
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < n_sinks; i++) {
+        sum += __atomic_load_n(&sinks[i]->counters[slot].value[counter], __ATOMIC_RELAXED);
+    }
+    return sum;
+}
+
+static void fill_frame(const lbrl_frames_t *frames, uint8_t *frame, const lbrl_sink_t *const *sinks,
+                       uint32_t n_sinks)
+{
+    uint64_t *active = (uint64_t *)(void *)(frame + frames->frame_active);
+    int64_t *counters = (int64_t *)(void *)(frame + frames->frame_counters);
+    for (uint32_t i = 0; i < lbrl_bit_words(frames->slots); i++) {
+        __atomic_store_n(&active[i], frames->active[i], __ATOMIC_RELAXED);
+    }
+    for (uint32_t slot = 0; slot < frames->slots; slot++) {
+        __atomic_store_n(&frame[frames->frame_generation + slot], frames->generation[slot],
+                         __ATOMIC_RELAXED);
+        for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
+            __atomic_store_n(&counters[(size_t)i * frames->slots + slot],
+                             sum_counter(sinks, n_sinks, slot, i), __ATOMIC_RELAXED);
+        }
+    }
+}
+
+/* Clears one reservoir's old words. A worker may overwrite one meanwhile: then its sample stays. */
+static void expire_words(uint64_t *words, uint32_t now_ticks)
+{
+    for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
+        uint64_t word = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+        if (word != 0 && lbrl_sample_age_ticks(word, now_ticks) >
+                             LBRL_SAMPLE_MAX_AGE_SECONDS * LBRL_SAMPLE_TICKS_PER_SECOND) {
+            __atomic_compare_exchange_n(&words[i], &word, 0, false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED);
+        }
+    }
+}
+
+static void expire(lbrl_frames_t *frames, uint64_t now_us)
+{
+    const uint32_t per_worker = frames->channels * frames->slots;
+    const uint32_t cells = per_worker * frames->workers;
+    const uint32_t share = (cells + EXPIRE_PUBLICATIONS - 1) / EXPIRE_PUBLICATIONS;
+    for (uint32_t i = 0; i < share; i++) {
+        uint32_t cell = frames->expire_cursor;
+        frames->expire_cursor = (cell + 1) % cells;
+        expire_words(lbrl_frames_words(frames, cell / per_worker) +
+                         (size_t)(cell % per_worker) * LBRL_RESERVOIR_WORDS,
+                     lbrl_sample_ticks(now_us));
+    }
+}
+
+void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks, uint32_t n_sinks,
+                         uint64_t actions_sequence, uint64_t now_us)
+{
+    const uint64_t sequence = ++frames->sequence;
+    lbrl_frame_t *frame = lbrl_shm_frame(frames->base, frames->header, sequence % LBRL_SHM_FRAMES);
+    lbrl_frame_begin(frame);
+    __atomic_store_n(&frame->time_us, now_us, __ATOMIC_RELAXED);
+    __atomic_store_n(&frame->actions_sequence, actions_sequence, __ATOMIC_RELAXED);
+    fill_frame(frames, (uint8_t *)frame, sinks, n_sinks);
+    lbrl_frame_end(frame, sequence);
+    __atomic_store_n(&frames->header->heartbeat_us, now_us, __ATOMIC_RELAXED);
+    expire(frames, now_us);
+}
+
+static void carry_worker(const lbrl_frames_t *to, const lbrl_frames_t *from, uint32_t worker,
+                         uint32_t channel)
+{
+    const uint64_t *seen = lbrl_frames_seen(from, worker) + (size_t)channel * from->slots;
+    const uint64_t *words =
+        lbrl_frames_words(from, worker) + (size_t)channel * from->slots * LBRL_RESERVOIR_WORDS;
+    uint64_t *to_seen = lbrl_frames_seen(to, worker) + (size_t)channel * to->slots;
+    uint64_t *to_words =
+        lbrl_frames_words(to, worker) + (size_t)channel * to->slots * LBRL_RESERVOIR_WORDS;
+    for (uint32_t slot = 0; slot < from->slots; slot++) {
+        to_seen[slot] = __atomic_load_n(&seen[slot], __ATOMIC_RELAXED);
+    }
+    for (size_t i = 0; i < (size_t)from->slots * LBRL_RESERVOIR_WORDS; i++) {
+        to_words[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+    }
+}
+
+int lbrl_frames_carry(lbrl_frames_t *to, const lbrl_frames_t *from)
+{
+    if (to->slots < from->slots || to->workers < from->workers) {
+        return LBRL_SHM_ARGUMENT;
+    }
+    const uint32_t channels = to->channels < from->channels ? to->channels : from->channels;
+    for (uint32_t worker = 0; worker < from->workers; worker++) {
+        for (uint32_t channel = 0; channel < channels; channel++) {
+            carry_worker(to, from, worker, channel);
+        }
+    }
+    memcpy(to->generation, from->generation, from->slots);
+    memcpy(to->active, from->active, lbrl_bit_words(from->slots) * sizeof(uint64_t));
+    return LBRL_SHM_OK;
+}
+
+void lbrl_frames_retire(lbrl_frames_t *frames)
+{
+    __atomic_store_n(&frames->header->retired, 1, __ATOMIC_RELEASE);
+}

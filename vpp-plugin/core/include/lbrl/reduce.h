@@ -1,0 +1,59 @@
+/* Reductions: what a policy sees of a channel, five numbers per backend.
+ *
+ * Samples of several workers are merged: the samples of a worker share a weight proportional to the
+ * number that it has seen. With w that weight of a sample and d = w 0.9^(age in seconds):
+ *
+ *     avg, std    mean and (population) standard deviation under w
+ *     p90         smallest sample at which the cumulative w reaches 0.9 of the total
+ *     avg_decay   mean under d
+ *     p90_decay   p90 under d */
+#ifndef LBRL_REDUCE_H
+#define LBRL_REDUCE_H
+
+#include "lbrl/shm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lbrl_reduction {
+    double avg, std, p90, avg_decay, p90_decay; /* all not-a-number without samples */
+} lbrl_reduction_t;
+
+typedef struct lbrl_sample {
+    float value;
+    float weight;       /* > 0 */
+    uint32_t age_ticks; /* 1/256 s, at most LBRL_SAMPLE_MAX_AGE_SECONDS */
+} lbrl_sample_t;
+
+/* A sample on its way through the selection of a quantile. */
+typedef struct lbrl_weighted {
+    float value, weight;
+} lbrl_weighted_t;
+
+#define LBRL_REDUCE_SCRATCH 3u /* lbrl_weighted_t of scratch memory per sample */
+
+/* Powers of 0.9 for every age in ticks below 2^20, as products of three entries. */
+typedef struct lbrl_decay {
+    double low[256], middle[64], high[64];
+} lbrl_decay_t;
+
+void lbrl_decay_init(lbrl_decay_t *decay);
+
+/* Reduces `n` samples; `scratch` has room for LBRL_REDUCE_SCRATCH x n. */
+void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_sample_t *samples, uint32_t n,
+                         lbrl_weighted_t *scratch, lbrl_reduction_t *out);
+
+/* Bytes of scratch memory (8-byte aligned) that lbrl_reduce needs for a view. */
+size_t lbrl_reduce_scratch(const lbrl_shm_view_t *view);
+
+/* Reduces a channel of a frames object for each of its slots into `out` (header.slots entries).
+ * Samples of other generations than the slot's, older than an hour, or not finite are left out.
+ * LBRL_SHM_OK, or LBRL_SHM_ARGUMENT when the object has no such channel. */
+int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
+                lbrl_reduction_t *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
