@@ -7,6 +7,7 @@ is installed and can download, `go build` of the pinned modules beside this file
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -27,21 +28,19 @@ ENVTEST_PROGRAMS = frozenset({"kube-apiserver", "etcd", "kubectl"})
 
 @dataclass(frozen=True)
 class Suite:
-    """Programs that are built from one Go module; its `pin` names the version of them all."""
+    """Programs that are built from one Go module; its `pin` names the version of them all, if they are not our own."""
 
     name: str
-    pin: str
+    module: Path
     packages: Mapping[str, str]
+    pin: str = ""
     tags: str = ""
     variables: tuple[str, ...] = ()
 
-    @property
-    def module(self) -> Path:
-        """The folder with go.mod and go.sum."""
-        return _HERE / self.name
-
     def version(self) -> str:
-        """Return the version of the pinned module, as its go.mod says."""
+        """Return the version of the pinned module, as its go.mod says; a digest of our own sources."""
+        if not self.pin:
+            return sources_digest(self.module)
         for line in (self.module / "go.mod").read_text().splitlines():
             words = line.removeprefix("require").split()
             if words[:1] == [self.pin]:
@@ -51,6 +50,7 @@ class Suite:
 
 KUBERNETES = Suite(
     name="kubernetes",
+    module=_HERE / "kubernetes",
     pin="k8s.io/kubernetes",
     packages=MappingProxyType(
         {
@@ -67,6 +67,7 @@ KUBERNETES = Suite(
 )
 CONTAINERS = Suite(
     name="containers",
+    module=_HERE / "containers",
     pin="github.com/containerd/containerd/v2",
     packages=MappingProxyType(
         {
@@ -85,13 +86,19 @@ CONTAINERS = Suite(
 )
 CHARTS = Suite(
     name="charts",
+    module=_HERE / "charts",
     pin="helm.sh/helm/v4",
     packages=MappingProxyType(
         {"helm": "helm.sh/helm/v4/cmd/helm", "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}
     ),
     variables=("helm.sh/helm/v4/internal/version.version",),
 )
-SUITES = (KUBERNETES, CONTAINERS, CHARTS)
+TOOLS = Suite(
+    name="tools",
+    module=_HERE.parent / "tools",
+    packages=MappingProxyType({name: f"./cmd/{name}" for name in ("pause", "httpserver", "loadgen")}),
+)
+SUITES = (KUBERNETES, CONTAINERS, CHARTS, TOOLS)
 
 
 def cache_root() -> Path:
@@ -108,6 +115,14 @@ def program(name: str) -> Path:
 def programs(*names: str) -> dict[str, Path]:
     """Return the paths of several programs."""
     return {name: program(name) for name in names}
+
+
+def sources_digest(module: Path) -> str:
+    """Return a short digest of a Go module's sources."""
+    digest = hashlib.sha256()
+    for path in sorted([*module.glob("go.*"), *module.rglob("*.go")]):
+        digest.update(f"{path.relative_to(module)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _suite(name: str) -> Suite:

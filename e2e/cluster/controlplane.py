@@ -64,6 +64,7 @@ class Settings:
     service_address: str = "10.96.0.1"
     launcher: tuple[str, ...] = ()  # put in front of each command, e.g. to enter a network namespace
     controllers: bool = False  # controller-manager and scheduler too
+    public_port: int = 0  # where a forwarder on this machine's loopback leads to the API server; 0: there is none
 
     @property
     def loopback(self) -> bool:
@@ -84,7 +85,9 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        """The API server's address."""
+        """The API server's address as this machine reaches it."""
+        if self.settings.public_port:
+            return f"https://127.0.0.1:{self.settings.public_port}"
         return f"https://{self.settings.address}:{self.settings.ports.apiserver}"
 
     @property
@@ -94,10 +97,10 @@ class ControlPlane:
             self._authority = Authority.load(self._pki)
         return self._authority
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """What a kubeconfig says about the server."""
-        return Endpoint(self.url, self.authority.pem)
+    def endpoint(self, *, inside: bool = False) -> Endpoint:
+        """Return what a kubeconfig says about the server, to this machine or inside the cluster's own network."""
+        url = f"https://{self.settings.address}:{self.settings.ports.apiserver}" if inside else self.url
+        return Endpoint(url, self.authority.pem)
 
     def start(self) -> None:
         """Make certificates and start everything; return when the API server is ready."""
@@ -147,10 +150,11 @@ class ControlPlane:
             raise CommandError(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
 
-    def issue(self, user: str, groups: Sequence[str] = ()) -> Path:
+    def issue(self, user: str, groups: Sequence[str] = (), *, inside: bool = False) -> Path:
         """Return a kubeconfig for a user with these groups; what it may do is up to RBAC."""
         path = self.directory / f"{_file_name(user)}.kubeconfig"
-        return write_kubeconfig(path, self.endpoint, user, self.authority.issue(user, groups=groups))
+        credential = self.authority.issue(user, groups=groups)
+        return write_kubeconfig(path, self.endpoint(inside=inside), user, credential)
 
     def token(self, namespace: str, service_account: str, *, node: str = "", pod: str = "", seconds: int = 3600) -> str:
         """Return a token of an existing service account, bound to an existing Node or Pod if one is named."""
@@ -164,7 +168,7 @@ class ControlPlane:
         """Return a kubeconfig that uses such a token."""
         token = self.token(namespace, service_account, node=node, pod=pod)
         path = self.directory / f"{_file_name(f'{namespace}-{service_account}-{node or pod}')}.kubeconfig"
-        return write_kubeconfig(path, self.endpoint, service_account, token, namespace=namespace)
+        return write_kubeconfig(path, self.endpoint(), service_account, token, namespace=namespace)
 
     def _write_secrets(self) -> None:
         self._pki.mkdir(parents=True, exist_ok=True)
@@ -177,7 +181,7 @@ class ControlPlane:
         admin.write(self._pki, "admin")
         authority.issue("kube-apiserver-kubelet-client", groups=["system:masters"]).write(self._pki, "kubelet-client")
         write_private(self._pki / "tokens.key", signing_key())
-        write_kubeconfig(self.kubeconfig, self.endpoint, "penstock-admin", admin)
+        write_kubeconfig(self.kubeconfig, self.endpoint(), "penstock-admin", admin)
 
     def _etcd_flags(self) -> list[str]:
         clients = f"http://127.0.0.1:{self.settings.ports.etcd_clients}"
@@ -226,7 +230,7 @@ class ControlPlane:
             (CONTROLLER_MANAGER, self.settings.ports.controller_manager, self._controller_manager_flags()),
             (SCHEDULER, self.settings.ports.scheduler, []),
         ):
-            kubeconfig = self.issue(f"system:{name}")
+            kubeconfig = self.issue(f"system:{name}", inside=True)
             flags = [
                 f"--kubeconfig={kubeconfig}",
                 f"--authentication-kubeconfig={kubeconfig}",
@@ -245,7 +249,7 @@ class ControlPlane:
             f"--root-ca-file={self._pki / 'ca.crt'}",
             "--allocate-node-cidrs=false",  # the nodes' pod networks are laid out before they join
             "--node-monitor-period=2s",
-            "--node-monitor-grace-period=16s",  # a lost node shows soon; kubelets report every 4 s
+            "--node-monitor-grace-period=30s",  # a lost node shows sooner; kubelets report every 5 s
         ]
 
 
