@@ -100,6 +100,7 @@ class Findings(Frozen):
     owner: Owner
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    paused: bool = False
 
 
 class Plan(Frozen):
@@ -192,8 +193,9 @@ def _frozen(owner: Owner, previous: Plan | None) -> tuple[list[CoreVip], Finding
     before = [found for found in (previous.findings if previous else ()) if found.owner.uid == owner.uid]
     if not kept:
         error = "paused before this node had it; remove the annotation penstock.dev/paused to have it programmed"
-        return [], Findings(owner=owner, errors=(error,))
-    return kept, before[0] if before else Findings(owner=kept[0].owner)
+        return [], Findings(owner=owner, errors=(error,), paused=True)
+    found = before[0] if before else Findings(owner=kept[0].owner)
+    return kept, found.model_copy(update={"paused": True})
 
 
 class _Builder:
@@ -338,7 +340,8 @@ class WithHealth:
 
     state: DesiredState
     fail_open: frozenset[str]  # ids of core VIPs whose backends all fail: the last healthy ones are kept
-    healthy: Mapping[str, frozenset[str]]  # last healthy backends by core VIP: `last_healthy` of the next call
+    well: Mapping[str, frozenset[str]]  # backends that pass their checks, by core VIP
+    last_healthy: Mapping[str, frozenset[str]]  # the same argument of the next call
 
 
 def desired_state(
@@ -350,9 +353,11 @@ def desired_state(
     """Cut failed backends; where all fail, keep those that were the last to be healthy."""
     vips: list[Vip] = []
     fail_open: set[str] = set()
+    all_well: dict[str, frozenset[str]] = {}
     now_healthy: dict[str, frozenset[str]] = {}
     for core in wanted.vips:
         well = frozenset(b.id for b in core.vip.backends if (t := core.target(b)) is None or healthy(t))
+        all_well[core.vip.id] = well
         active = frozenset(b.id for b in core.vip.backends if b.state is BackendState.ACTIVE)
         if active and not well & active:
             fail_open.add(core.vip.id)
@@ -371,4 +376,4 @@ def desired_state(
         announcement=Announcement(interfaces=wanted.interfaces if wanted.l2 else (), addresses=announced),
         vips=tuple(vips),
     )
-    return WithHealth(state, frozenset(fail_open), now_healthy)
+    return WithHealth(state, frozenset(fail_open), all_well, now_healthy)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Generations = NDArray[np.uint8]
+Samples = tuple[NDArray[np.float32], NDArray[np.float32], BoolArray, NDArray[np.uint64]]
 
 # Order of a channel's reductions on the last axis of Observation.channels.
 REDUCTIONS = ("avg", "std", "p90", "avg_decay", "p90_decay")
@@ -71,6 +72,10 @@ class Reader(Protocol):
         """Copy the newest consistent frame."""
         ...
 
+    def samples(self, channel: str) -> Samples:
+        """Copy a channel's reservoirs: values, ages in seconds and validity [slots, samples], seen [slots, workers]."""
+        ...
+
     def reduce(self, channel: str, now_us: int) -> FloatArray:
         """Reduce a channel's reservoirs to [slots, 5]; NaN where there is no sample."""
         ...
@@ -82,6 +87,7 @@ class Slots:
 
     backends: tuple[str, ...]  # id by slot, "" where the slot is free
     configured: FloatArray  # weights that users gave; 0 where the slot is free
+    occupied: BoolArray
     eligible: BoolArray  # may take new flows: neither draining nor failed, and a weight above 0
 
     @classmethod
@@ -94,7 +100,8 @@ class Slots:
             ids[slot] = backend
             configured[slot] = weight
             eligible[slot] = takes_flows and weight > 0
-        return cls(tuple(ids), configured, eligible)
+        occupied = np.array([bool(backend) for backend in ids], dtype=np.bool_)
+        return cls(tuple(ids), configured, occupied, eligible)
 
 
 @dataclass(frozen=True, slots=True)

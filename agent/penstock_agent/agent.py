@@ -1,0 +1,193 @@
+"""The agent: brings source, health, announcement, data plane and loop together.
+
+Level-based: whatever changed, `reconcile` computes the whole desired state afresh and hands each part its share.
+A second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+from penstock_embedded.messages import Backend, BackendState, Dump, VipStatus
+from pydantic import ValidationError
+
+from penstock_agent import desired
+from penstock_agent.announcer import Address, sort_addresses
+from penstock_agent.dataplane.link import Link
+from penstock_agent.desired import CoreVip, Plan, WithHealth
+from penstock_agent.files import read_or_none, write_atomically
+from penstock_agent.health import HealthChecker, Target
+from penstock_agent.loop import LoopVip, WeightLoop
+from penstock_agent.observation import Slots
+from penstock_agent.sources import Source
+
+log = structlog.get_logger(__name__)
+
+SETTLE_SECONDS = 0.02  # changes often come together: one state for all of them
+STEER_SECONDS = 1.0  # after which the state is computed again without any news
+
+
+class Announcer(Protocol):
+    """Decides which addresses this node announces."""
+
+    def announce(self, addresses: frozenset[Address], lost: frozenset[Address]) -> frozenset[Address]:
+        """Choose among the addresses of all VIPs; `lost` ones were heard from another node."""
+        ...
+
+
+class AloneAnnouncer:
+    """Announcer where there is no other node."""
+
+    def announce(self, addresses: frozenset[Address], lost: frozenset[Address]) -> frozenset[Address]:
+        """Announce everything."""
+        return addresses
+
+
+class Agent:
+    """One node's desired state, its parts, and what they found."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        link: Link,
+        checker: HealthChecker,
+        loop: WeightLoop,
+        announcer: Announcer,
+        plan_file: Path,
+        shm_dir: Path,
+    ) -> None:
+        self.source = source
+        self.link = link
+        self.checker = checker
+        self.loop = loop
+        self._announcer = announcer
+        self._plan_file = plan_file
+        self._shm_dir = shm_dir
+        self._dirty = asyncio.Event()
+        self._snapshot: desired.Snapshot | None = None
+        self._lost: frozenset[Address] = frozenset()
+        self.started_at = time.monotonic()
+        self.plan: Plan | None = _load_plan(plan_file)
+        self.outcome: WithHealth | None = None
+        self.announced: frozenset[Address] = frozenset()
+        self.listeners: list[Callable[[], None]] = []
+
+    def changed(self) -> None:
+        """Have the state computed again soon; the parts call this."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Reconcile whenever something changed, and now and then."""
+        while True:
+            try:
+                async with asyncio.timeout(STEER_SECONDS):
+                    await self._dirty.wait()
+                await asyncio.sleep(SETTLE_SECONDS)
+            except TimeoutError:
+                pass
+            self._dirty.clear()
+            self.reconcile()
+
+    def reconcile(self) -> None:
+        """Compute what should be, and hand it out."""
+        self._take_snapshot()
+        if self.plan is None or self.link.dump is None:
+            return  # without a dump we do not know what the data plane holds as failed
+        self._check_health(self.plan, self.link.dump)
+        self.announced = self._announce(self.plan)
+        self.outcome = desired.desired_state(
+            self.plan,
+            self.checker.healthy,
+            self.outcome.last_healthy if self.outcome else {},
+            sort_addresses(self.announced),
+        )
+        self.link.want(self.outcome.state)
+        self.loop.configure(self._loop_vips(self.plan, self.outcome, self.link.dump))
+        for listener in self.listeners:
+            listener()
+
+    async def withdraw(self) -> None:
+        """Take everything off the node: it is leaving."""
+        self.plan, self.outcome, self._snapshot = None, None, None
+        self._plan_file.unlink(missing_ok=True)
+        self.checker.set_targets(())
+        self.loop.configure(())
+        await self.link.withdraw()
+        log.info("withdrawn from the node")
+
+    def _take_snapshot(self) -> None:
+        snapshot = self.source.snapshot
+        if snapshot is None or snapshot is self._snapshot:
+            return
+        self._snapshot = snapshot
+        planned = desired.plan(snapshot, self.plan)
+        if planned != self.plan:
+            self.plan = planned
+            write_atomically(self._plan_file, planned.model_dump_json())
+
+    def _check_health(self, plan: Plan, dump: Dump) -> None:
+        held = {vip.id: {b.id for b in vip.backends if b.state is BackendState.FAILED} for vip in dump.vips}
+        targets: set[Target] = set()
+        failed: set[Target] = set()
+        for core in plan.vips:
+            for backend in core.vip.backends:
+                target = core.target(backend)
+                if target is not None:
+                    targets.add(target)
+                    if backend.id in held.get(core.vip.id, ()):
+                        failed.add(target)
+        self.checker.set_targets(targets, failed=failed)
+
+    def _announce(self, plan: Plan) -> frozenset[Address]:
+        if not plan.l2:
+            return frozenset()
+        stats = self.link.stats
+        lost = frozenset(stats.lost_announcements) if stats else frozenset()
+        announced = self._announcer.announce(plan.addresses, lost)
+        if lost - self._lost and announced & lost:
+            # The data plane gave up an address that is ours by the Leases: have it announced again.
+            log.warning("announced by another node, announcing again", addresses=[str(a) for a in announced & lost])
+            self.link.reapply()
+        self._lost = lost
+        return announced
+
+    def _loop_vips(self, plan: Plan, outcome: WithHealth, dump: Dump) -> Iterator[LoopVip]:
+        held = {vip.id: vip for vip in dump.vips}
+        for core, vip in zip(plan.vips, outcome.state.vips, strict=True):
+            status = held.get(vip.id)
+            if status is not None:
+                yield self._loop_vip(core, {b.id: b for b in vip.backends}, status)
+
+    def _loop_vip(self, core: CoreVip, wanted: dict[str, Backend], status: VipStatus) -> LoopVip:
+        in_force = np.zeros(status.slots)
+        placed = []
+        for backend in status.backends:
+            ours = wanted.get(backend.id)
+            takes_flows = ours is not None and ours.state is BackendState.ACTIVE
+            placed.append((backend.slot, backend.id, ours.weight if ours else 0.0, takes_flows))
+            in_force[backend.slot] = backend.weight
+        return LoopVip(
+            id=status.id,
+            key=status.key,
+            frames=self._shm_dir / status.frames.lstrip("/"),
+            actions=self._shm_dir / status.actions.lstrip("/"),
+            slots=Slots.of(status.slots, placed),
+            in_force=in_force,
+            choice=core.policy,
+        )
+
+
+def _load_plan(path: Path) -> Plan | None:
+    content = read_or_none(path)
+    try:
+        return Plan.model_validate_json(content) if content else None
+    except ValidationError as error:
+        log.warning("the last good state is of another version and is not used", path=str(path), error=str(error))
+        return None

@@ -1,0 +1,142 @@
+"""Entry: `run(settings)` until SIGTERM or SIGINT. Leaving changes nothing on the node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import penstock_core
+import structlog
+
+from penstock_agent import metrics, views
+from penstock_agent.agent import Agent, AloneAnnouncer, Announcer
+from penstock_agent.dataplane.embedded import EmbeddedDataPlane
+from penstock_agent.dataplane.link import Link
+from penstock_agent.health import HealthChecker
+from penstock_agent.http import HttpServer, Response
+from penstock_agent.loop import WeightLoop
+from penstock_agent.settings import Settings, SourceType
+from penstock_agent.sources import Source
+from penstock_agent.sources.files import FilesSource
+
+log = structlog.get_logger(__name__)
+
+# A loop without a turn for this long is stuck: the probe says so and the kubelet restarts the process.
+STUCK_SECONDS = 10.0
+
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(slots=True)
+class Parts:
+    """What differs between sources: jobs that run beside the agent's own."""
+
+    source: Source
+    announcer: Announcer
+    jobs: list[Job] = field(default_factory=list)
+
+
+def run(settings: Settings) -> None:
+    """Run an agent in the foreground."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings))
+
+
+async def serve(settings: Settings, *, ready: Callable[[Agent, int], None] = lambda agent, port: None) -> None:
+    """Run an agent until it is cancelled or told to stop; `ready` gets it and the port of its HTTP server."""
+    stop = asyncio.Event()
+    running = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: somebody else stops us
+            running.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        agent, jobs = await assemble(settings, stack)
+        server = HttpServer(settings.host, settings.port, pages(agent, settings))
+        await stack.enter_async_context(server)
+        await stack.enter_async_context(_running(jobs))
+        ready(agent, server.port)
+        await stop.wait()
+        log.info("stopping; the node stays as it is")
+
+
+async def assemble(settings: Settings, stack: AsyncExitStack) -> tuple[Agent, list[Job]]:
+    """Build an agent's parts and name the jobs that keep them going."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    agent: Agent | None = None
+
+    def changed() -> None:
+        if agent is not None:
+            agent.changed()
+
+    dataplane = EmbeddedDataPlane(settings.socket)
+    stack.push_async_callback(dataplane.close)
+    link = Link(dataplane, settings.state_dir / "applied.json", on_change=changed)
+    checker = HealthChecker(changed)
+    loop = WeightLoop(
+        open_reader=lambda path: penstock_core.FrameReader(str(path)),
+        open_writer=lambda path, slots: penstock_core.ActionsWriter(str(path), slots),
+        now_us=penstock_core.boottime_us,
+        on_unknown_slots=link.refresh,
+    )
+    parts = _files(settings, changed)
+    agent = Agent(
+        source=parts.source,
+        link=link,
+        checker=checker,
+        loop=loop,
+        announcer=parts.announcer,
+        plan_file=settings.state_dir / "plan.json",
+        shm_dir=settings.shm_dir,
+    )
+    return agent, [parts.source.run, link.run, checker.run, loop.run, agent.run, *parts.jobs]
+
+
+def _files(settings: Settings, changed: Callable[[], None]) -> Parts:
+    assert settings.files is not None and settings.source is SourceType.FILES  # noqa: S101 - Settings made sure
+    source = FilesSource(
+        settings.files,
+        changed,
+        state_dir=settings.state_dir,
+        node_name=settings.node_name,
+        node_addresses=settings.node_addresses,
+    )
+    return Parts(source, AloneAnnouncer())
+
+
+def pages(agent: Agent, settings: Settings) -> dict[str, Callable[[], Coroutine[Any, Any, Response]]]:
+    """Pages of the HTTP server."""
+    node = settings.node_name or "localhost"
+
+    async def show_metrics() -> Response:
+        state = await views.build(agent, node=node, dataplane=settings.dataplane)
+        # Text of a hundred thousand lines takes a while: not on the loop's time.
+        body = await asyncio.to_thread(metrics.render, state)
+        return Response(body, metrics.CONTENT_TYPE)
+
+    async def show_state() -> Response:
+        state = await views.build(agent, node=node, dataplane=settings.dataplane)
+        return Response(state.model_dump_json().encode(), "application/json")
+
+    async def show_health() -> Response:
+        since = time.monotonic() - agent.loop.progress_at
+        if since > STUCK_SECONDS:
+            return Response(f"the loop took no turn for {since:.0f} s\n".encode(), status=500)
+        return Response(b"ok\n")
+
+    return {"/metrics": show_metrics, "/state": show_state, "/healthz": show_health}
+
+
+@asynccontextmanager
+async def _running(jobs: list[Job]) -> AsyncIterator[None]:
+    """Run jobs until the block ends; one that fails ends the block and all the others."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job()) for job in jobs]
+        yield
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,164 @@
+"""Prometheus metrics: a collector that turns one `AgentState` into metric families, so that both always say the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from penstock_agent.state import AgentState, BackendView, Durations, VipView
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+VIP_LABELS = ("namespace", "vip", "port", "protocol", "family")
+BACKEND_LABELS = (*VIP_LABELS, "backend")
+
+
+def render(state: AgentState) -> bytes:
+    """Write the state in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(StateCollector(state))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class StateCollector(Collector):
+    """All metrics of one state."""
+
+    def __init__(self, state: AgentState) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families, those of backends last."""
+        yield from self._agent()
+        yield from self._data_plane()
+        yield from self._vips()
+        yield from self._backends()
+
+    def _agent(self) -> Iterator[Metric]:
+        state = self._state
+        info = GaugeMetricFamily("penstock_agent_info", "Version and place.", labels=("version", "node", "dataplane"))
+        info.add_metric((state.version, state.node, state.dataplane), 1)
+        yield info
+        yield CounterMetricFamily("penstock_agent_loop_turns", "Turns of the loop over all VIPs.", value=state.turns)
+        yield _gauge("agent_loop_seconds", "Time of the last turn of the loop over all VIPs.", state.turn_seconds)
+        yield _gauge("agent_loop_late_seconds", "Time by which the last turn began late.", state.late_seconds)
+        yield _gauge("agent_health_lag_seconds", "Time by which the last health check began late.", state.health_lag)
+        yield CounterMetricFamily("penstock_agent_health_checks", "Health checks done.", value=state.health_checks)
+        yield _gauge("agent_settled", "1 while the data plane has the desired state.", state.settled)
+        yield CounterMetricFamily("penstock_agent_applies", "States sent to the data plane.", value=state.applies)
+        yield CounterMetricFamily(
+            "penstock_agent_apply_failures", "States that were refused in whole or part.", value=state.apply_failures
+        )
+        yield _gauge("agent_source_error", "1 while the source cannot be read.", bool(state.source_error))
+        ages = GaugeMetricFamily(
+            "penstock_agent_watch_age_seconds", "Time since a watch was last known to be current.", labels=("watch",)
+        )
+        for watch, age in state.source_ages.items():
+            ages.add_metric((watch,), age)
+        yield ages
+        yield _gauge("agent_announced_addresses", "Addresses that this node announces.", len(state.announced))
+
+    def _data_plane(self) -> Iterator[Metric]:
+        link = self._state.link
+        yield _gauge("dataplane_connected", "1 while the control socket answers.", link.connected)
+        yield _gauge("dataplane_flows", "Flows held.", link.flows)
+        yield _gauge("dataplane_flow_capacity", "Flows that can be held.", link.flow_capacity)
+        yield _gauge("dataplane_half_open_flows", "Flows whose handshake is not done.", link.half_open)
+        yield CounterMetricFamily("penstock_dataplane_packets", "Packets seen.", value=link.packets)
+        yield CounterMetricFamily("penstock_dataplane_forwarded_packets", "Packets forwarded.", value=link.forwarded)
+        dropped = CounterMetricFamily("penstock_dataplane_dropped_packets", "Packets dropped.", labels=("reason",))
+        for reason, count in link.dropped.items():
+            dropped.add_metric((reason,), count)
+        yield dropped
+
+    def _vips(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily("penstock_vip_frame_age_seconds", "Age of the newest frame.", labels=VIP_LABELS)
+        fallback = GaugeMetricFamily(
+            "penstock_vip_fallback", "1 while the fallback sets the weights.", labels=(*VIP_LABELS, "policy", "reason")
+        )
+        fail_open = GaugeMetricFamily(
+            "penstock_vip_fail_open", "1 while all backends fail their checks and are used.", labels=VIP_LABELS
+        )
+        steps = CounterMetricFamily(
+            "penstock_vip_decisions", "Decisions by outcome: active, or why not.", labels=(*VIP_LABELS, "outcome")
+        )
+        held = CounterMetricFamily(
+            "penstock_vip_guarded_weights", "Weights that a guardrail held back.", labels=(*VIP_LABELS, "guardrail")
+        )
+        errors = CounterMetricFamily(
+            "penstock_vip_write_errors", "Weights that could not be written.", labels=VIP_LABELS
+        )
+        for vip in self._state.vips:
+            labels = _labels(vip)
+            if vip.frame_age is not None:
+                age.add_metric(labels, vip.frame_age)
+            fallback.add_metric((*labels, vip.policy, vip.fallback_reason), bool(vip.fallback_reason))
+            fail_open.add_metric(labels, vip.fail_open)
+            errors.add_metric(labels, vip.write_errors)
+            for outcome, count in vip.steps.items():
+                steps.add_metric((*labels, outcome), count)
+            for guardrail, count in vip.held.items():
+                held.add_metric((*labels, guardrail), count)
+        yield from (age, fallback, fail_open, steps, held, errors)
+
+    def _backends(self) -> Iterator[Metric]:
+        gauges: tuple[tuple[str, str, Callable[[BackendView], float | None]], ...] = (
+            ("open_flows", "Flows that are open.", lambda backend: backend.open_flows),
+            ("weight", "Weight written to the data plane.", lambda backend: backend.weight),
+            ("policy_weight", "Weight that the policy wants, within guardrails.", lambda backend: backend.wanted),
+            ("healthy", "1 while the backend passes its checks.", lambda backend: backend.healthy),
+        )
+        counters: tuple[tuple[str, str, Callable[[BackendView], float | None]], ...] = (
+            ("flows", "Flows assigned.", lambda backend: backend.flows),
+            ("packets", "Packets in both directions.", lambda backend: backend.packets),
+            ("bytes", "Bytes in both directions.", lambda backend: backend.bytes),
+        )
+        for name, text, read in gauges:
+            yield self._fill(GaugeMetricFamily(f"penstock_backend_{name}", text, labels=BACKEND_LABELS), read)
+        for name, text, read in counters:
+            yield self._fill(CounterMetricFamily(f"penstock_backend_{name}", text, labels=BACKEND_LABELS), read)
+        yield self._durations("fct_seconds", "Completion times of flows, from the reservoir.", lambda b: b.fct)
+        yield self._durations(
+            "flow_duration_seconds", "Ages of flows at each packet, from the reservoir.", lambda b: b.flow_duration
+        )
+
+    def _fill(
+        self, family: GaugeMetricFamily | CounterMetricFamily, read: Callable[[BackendView], float | None]
+    ) -> Metric:
+        for vip in self._state.vips:
+            labels = _labels(vip)
+            for backend in vip.backends:
+                value = read(backend)
+                if value is not None:
+                    family.add_metric((*labels, _name(backend)), value)
+        return family
+
+    def _durations(self, name: str, text: str, read: Callable[[BackendView], Durations | None]) -> Metric:
+        # Quantiles as a summary shows them; its sum and count would be of the reservoir only, so they are left out.
+        family = SummaryMetricFamily(f"penstock_backend_{name}", text, labels=BACKEND_LABELS)
+        for vip in self._state.vips:
+            for backend in vip.backends:
+                durations = read(backend)
+                if durations is not None:
+                    labels = dict(zip(BACKEND_LABELS, (*_labels(vip), _name(backend)), strict=True))
+                    for quantile, value in (("0.5", durations.p50), ("0.9", durations.p90)):
+                        family.add_sample(family.name, {**labels, "quantile": quantile}, value)
+        return family
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"penstock_{name}", text, value=float(value))
+
+
+def _labels(vip: VipView) -> tuple[str, ...]:
+    return vip.namespace, vip.name, str(vip.port), vip.protocol, f"IPv{vip.addresses[0].version}"
+
+
+def _name(backend: BackendView) -> str:
+    host = f"[{backend.address}]" if backend.address.version == 6 else str(backend.address)
+    return f"{host}:{backend.port}"

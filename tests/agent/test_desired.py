@@ -1,0 +1,216 @@
+"""Kinds to the desired state of one data plane."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from agent_objects import node, policy, snapshot, vip
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock_agent.desired import Plan, desired_state, plan
+from penstock_agent.endpoints import Slice, SliceEndpoint, SlicePort
+from penstock_embedded.messages import BackendState, SchedulerType
+
+ACTIVE, FAILED = BackendState.ACTIVE, BackendState.FAILED
+
+
+def planned(*vips, previous=None, **fields):
+    return plan(snapshot(*vips, **fields), previous)
+
+
+def errors(result):
+    return {found.owner.name: found.errors for found in result.findings}
+
+
+def sent(result, *, failed=(), last=None, announced=()):
+    return desired_state(result, lambda target: str(target.address) not in failed, last or {}, announced)
+
+
+def test_one_port_of_one_family_is_one_core_vip():
+    result = planned(
+        vip(
+            addresses=("203.0.113.10", "203.0.113.11", "2001:db8::10"),
+            addressFamilies=["IPv4", "IPv6"],
+            ports=[{"port": 80}, {"port": 443}],
+        )
+    )
+    assert [(core.vip.key, len(core.vip.addresses)) for core in result.vips] == [
+        ("shop/web:80/TCP/IPv4", 2),
+        ("shop/web:80/TCP/IPv6", 1),
+        ("shop/web:443/TCP/IPv4", 2),
+        ("shop/web:443/TCP/IPv6", 1),
+    ]
+    assert result.vips[0].vip.id == hashlib.sha256(b"uid-web/TCP/80/IPv4").hexdigest()[:16]
+
+
+def test_status_addresses_are_programmed_never_those_of_the_spec():
+    result = planned(vip(addresses=("203.0.113.99",)))
+    assert [str(a) for a in result.vips[0].vip.addresses] == ["203.0.113.99"]
+
+
+def test_fields_arrive_at_the_data_plane():
+    core = planned(
+        vip(
+            affinity="ClientIP",
+            drainSeconds=7,
+            timeouts={"tcpEstablishedSeconds": 77},
+            healthCheck={"type": "HTTP", "path": "/up", "port": 9000, "expectedStatuses": ["200", "300-301"]},
+        )
+    ).vips[0]
+    assert core.vip.client_affinity
+    assert core.vip.scheduler.type is SchedulerType.MAGLEV
+    assert core.vip.drain_timeout == 7
+    assert core.vip.timeouts.tcp_established == 77
+    assert core.check is not None
+    assert core.check.statuses == ((200, 200), (300, 301))
+    assert core.target(core.vip.backends[0]).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("spec", "scheduler"),
+    [
+        ({"heuristic": "little"}, "sed"),
+        ({"heuristic": "equal"}, "maglev"),
+        ({"heuristic": "little", "scheduler": "maglev"}, "maglev"),
+        ({"heuristic": "little", "mode": "Shadow", "fallback": "lsq"}, "lsq"),
+        ({"heuristic": "little", "mode": "Off", "fallback": "static"}, "maglev"),
+    ],
+)
+def test_the_scheduler_follows_what_is_in_force(spec, scheduler):
+    result = planned(vip(policyName="p"), policies={("shop", "p"): policy(**spec)})
+    assert result.vips[0].vip.scheduler.type == scheduler
+
+
+def test_without_policy_least_loaded():
+    core = planned(vip()).vips[0]
+    assert (core.policy.heuristic, core.vip.scheduler.type) == ("lsq", "lsq")
+
+
+def test_a_missing_policy_is_said_and_least_loaded_used():
+    result = planned(vip(policyName="gone"))
+    assert result.vips[0].policy.heuristic == "lsq"
+    assert "no RLPolicy shop/gone" in errors(result)["web"][0]
+
+
+def test_measuring_policies_need_features():
+    result = planned(vip(policyName="p"), policies={("shop", "p"): policy()}, node=node(features="off"))
+    assert result.vips[0].policy.mode == "Off"
+    assert "features: off" in result.findings[0].warnings[0]
+
+
+def test_static_endpoints_outside_the_allowed_networks_are_refused():
+    result = planned(vip(backends={"endpoints": [{"address": "10.0.0.1"}, {"address": "172.16.0.1"}]}))
+    assert [b.id for b in result.vips[0].vip.backends] == ["10.0.0.1:8080"]
+    assert "staticEndpointCIDRs" in errors(result)["web"][0]
+
+
+def test_endpoints_of_the_service_are_found_by_name():
+    slices = {
+        ("shop", "web"): (
+            Slice("web", (SlicePort("http", "TCP", 8080),), (SliceEndpoint("10.1.0.1", "pod", True, True, False),)),
+        )
+    }
+    result = planned(
+        vip(backends={"service": {"name": "web"}}, ports=[{"port": 80, "targetPort": "http"}]), slices=slices
+    )
+    assert [b.id for b in result.vips[0].vip.backends] == ["pod"]
+
+
+def test_a_second_claimant_of_an_address_and_port_is_refused():
+    result = planned(vip("a"), vip("b"))
+    assert [core.owner.name for core in result.vips] == ["a"]
+    assert "held by another VIP" in errors(result)["b"][0]
+
+
+def test_paused_vips_stay_as_they_were():
+    before = planned(vip(generation=1))
+    edited = vip(generation=2, ports=[{"port": 81}], annotations={"penstock.dev/paused": "true"})
+    after = planned(edited, previous=before)
+    assert after.vips == before.vips
+    assert after.findings[0].paused
+    assert after.findings[0].owner.generation == 1
+
+
+def test_a_vip_paused_from_the_start_has_nothing_to_keep():
+    result = planned(vip(annotations={"penstock.dev/paused": "true"}))
+    assert result.vips == ()
+    assert "remove the annotation" in errors(result)["web"][0]
+
+
+def test_unreadable_vips_stay_as_they_were():
+    before = planned(vip())
+    after = planned(previous=before, unreadable={("shop", "web"): "spec.ports: is required; add it"})
+    assert after.vips == before.vips
+    assert errors(after)["web"] == ("spec.ports: is required; add it",)
+
+
+def test_plans_survive_the_disk():
+    result = planned(vip(policyName="p", healthCheck={"type": "None"}), policies={("shop", "p"): policy()})
+    assert Plan.model_validate_json(result.model_dump_json()) == result
+
+
+def test_node_settings_arrive():
+    state = sent(planned(vip(), node=node(nodes=3))).state
+    assert (state.nodes, state.scheduler_key) == (3, node().scheduler_key)
+    assert [(str(s.address), s.port_first, s.port_last) for s in state.nat_sources] == [("192.0.2.1", 16384, 28671)]
+
+
+def test_failed_backends_are_cut():
+    backends = sent(planned(vip()), failed=("10.0.0.1",)).state.vips[0].backends
+    assert [b.state for b in backends] == [FAILED, ACTIVE]
+
+
+def test_all_failing_keeps_the_last_healthy_ones():
+    result = planned(vip())
+    first = sent(result, failed=("10.0.0.1",))
+    second = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=first.last_healthy)
+    assert [b.state for b in second.state.vips[0].backends] == [FAILED, ACTIVE]
+    assert second.fail_open == {result.vips[0].vip.id}
+    assert second.well[result.vips[0].vip.id] == frozenset()
+    again = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=second.last_healthy)
+    assert again.state == second.state
+
+
+def test_all_failing_from_the_start_uses_all():
+    backends = sent(planned(vip()), failed=("10.0.0.1", "10.0.0.2")).state.vips[0].backends
+    assert [b.state for b in backends] == [ACTIVE, ACTIVE]
+
+
+def test_unchecked_backends_are_well():
+    result = planned(vip(healthCheck={"type": "None"}))
+    assert result.vips[0].target(result.vips[0].vip.backends[0]) is None
+    assert sent(result, failed=("10.0.0.1",)).fail_open == frozenset()
+
+
+hosts = st.sampled_from([f"10.0.0.{i}" for i in range(1, 6)])
+
+
+@given(
+    endpoints=st.lists(hosts, min_size=1, max_size=5, unique=True),
+    failed=st.sets(hosts),
+    earlier=st.sets(hosts),
+    ports=st.lists(st.integers(1, 65535), min_size=1, max_size=3, unique=True),
+)
+def test_some_backend_always_takes_flows(endpoints, failed, earlier, ports):
+    result = planned(
+        vip(
+            ports=[{"port": port} for port in ports],
+            backends={"endpoints": [{"address": address} for address in endpoints]},
+        )
+    )
+    before = sent(result, failed=earlier)
+    after = sent(result, failed=failed, last=before.last_healthy)
+    for core in after.state.vips:
+        states = {str(b.address): b.state for b in core.backends}
+        assert ACTIVE in states.values()
+        assert set(states) == set(endpoints)
+        if not failed >= set(endpoints):
+            assert {address for address, state in states.items() if state is FAILED} == failed & set(endpoints)
+    assert len({core.id for core in after.state.vips}) == len(ports)
+
+
+@given(order=st.permutations(["a", "b", "c"]))
+def test_the_plan_does_not_depend_on_the_order_of_arrival(order):
+    vips = {name: vip(name, addresses=(f"203.0.113.{index}",)) for index, name in enumerate("abc", 1)}
+    assert planned(*(vips[name] for name in order)) == planned(*vips.values())

@@ -1,0 +1,55 @@
+"""Small objects for tests of the agent, as short as they can be written."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from penstock_agent.desired import Served, Snapshot
+from penstock_api.dataplanenode import DataPlaneNodeSpec
+from penstock_api.reading import parse
+from penstock_api.rlpolicy import PolicySpec
+from penstock_api.vip import LoadBalancerVIP
+
+KEY = "00112233445566778899aabbccddeeff"
+
+
+def node(**spec):
+    return DataPlaneNodeSpec.model_validate(
+        {
+            "dataPlaneName": "edge",
+            "nodeName": "node-1",
+            "schedulerKey": KEY,
+            "natSource": {"addresses": ["192.0.2.1"], "portFirst": 16384, "portLast": 28671},
+            "staticEndpointCIDRs": ["10.0.0.0/8"],
+            **spec,
+        }
+    )
+
+
+def vip(name="web", *, namespace="shop", uid=None, generation=1, annotations=None, addresses=("203.0.113.10",), **spec):
+    raw = {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "LoadBalancerVIP",
+        "metadata": {
+            "namespace": namespace,
+            "name": name,
+            "uid": uid or f"uid-{name}",
+            "generation": generation,
+            "annotations": annotations or {},
+        },
+        "spec": {
+            "ports": [{"port": 80, "targetPort": 8080}],
+            "backends": {"endpoints": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]},
+            **spec,
+        },
+    }
+    return Served(parse(LoadBalancerVIP, raw), tuple(ip_address(address) for address in addresses))
+
+
+def policy(**spec):
+    return PolicySpec.model_validate({"heuristic": "little", **spec})
+
+
+def snapshot(*vips, **fields):
+    addresses = frozenset(address for served in vips for address in served.addresses)
+    return Snapshot(**{"node": node(), "vip_addresses": addresses, **fields, "vips": tuple(vips)})
