@@ -1,0 +1,89 @@
+/* The control thread: frames, weights, drains, at a steady interval. */
+#include "internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+
+#define NANOSECONDS 1000000000L
+
+uint64_t lbio_now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument, const char *name)
+{
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, entry, argument);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        (void)pthread_setname_np(*thread, name);
+    }
+    return error;
+}
+
+static void step(lbio_t *io)
+{
+    uint64_t now_us = lbio_now_us();
+    for (uint32_t i = 0; i < io->vip_count; i++) {
+        lbio_actions_follow(io, io->vips[i], now_us);
+    }
+    lbrl_control_tick(io->core, now_us);
+    lbio_vips_sweep(io);
+    lbrl_publish(io->core, now_us);
+    io->heartbeat_us = now_us;
+}
+
+static void advance(struct timespec *due, uint32_t ms)
+{
+    struct timespec now;
+    due->tv_nsec += (long)(ms % 1000u) * 1000000L;
+    due->tv_sec += (time_t)(ms / 1000u) + due->tv_nsec / NANOSECONDS;
+    due->tv_nsec %= NANOSECONDS;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    if (due->tv_sec < now.tv_sec) { /* a suspended machine: no frames to catch up with */
+        *due = now;
+    }
+}
+
+static void *control_main(void *argument)
+{
+    lbio_t *io = argument;
+    struct timespec due;
+    (void)clock_gettime(CLOCK_MONOTONIC, &due);
+    (void)pthread_mutex_lock(&io->lock);
+    while (!io->stop) {
+        step(io);
+        advance(&due, io->interval_ms);
+        while (!io->stop && pthread_cond_timedwait(&io->stopped, &io->lock, &due) == 0) {
+        }
+    }
+    (void)pthread_mutex_unlock(&io->lock);
+    return NULL;
+}
+
+int lbio_control_start(lbio_t *io, lbio_problem_t *problem)
+{
+    io->stop = false;
+    errno = lbio_thread_start(&io->control, control_main, io, "control");
+    if (errno != 0) {
+        return lbio_object_problem(problem, &io->directory, "", "no control thread",
+                                   "raise the limits of memory and threads");
+    }
+    return 0;
+}
+
+void lbio_control_stop(lbio_t *io)
+{
+    (void)pthread_mutex_lock(&io->lock);
+    io->stop = true;
+    (void)pthread_cond_signal(&io->stopped);
+    (void)pthread_mutex_unlock(&io->lock);
+    (void)pthread_join(io->control, NULL);
+}

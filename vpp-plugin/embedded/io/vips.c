@@ -1,0 +1,319 @@
+/* VIPs with their frames objects, kept in step with the core. */
+#include "internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PREFIX "penstock."
+
+void lbio_vip_name(char out[LBIO_NAME_MAX], uint64_t id, const char *kind)
+{
+    (void)snprintf(out, LBIO_NAME_MAX, PREFIX "%016" PRIx64 ".%s", id, kind);
+}
+
+static int place_of(const lbio_t *io, uint64_t id)
+{
+    for (uint32_t i = 0; i < io->vip_count; i++) {
+        if (io->vips[i]->id == id) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+lbio_vip_t *lbio_vip_find(const lbio_t *io, uint64_t id)
+{
+    int place = place_of(io, id);
+    return place < 0 ? NULL : io->vips[place];
+}
+
+static int no_memory(lbio_problem_t *problem)
+{
+    return lbio_core_problem(problem, LBRL_ERR_MEMORY, "VIP");
+}
+
+/* ---- Frames ---- */
+
+static void free_frames(lbio_frames_t *frames)
+{
+    if (frames != NULL) {
+        lbio_object_release(&frames->object);
+        free(frames);
+    }
+}
+
+/* Keeps frames mapped until the workers have left them. */
+static void retire(lbio_t *io, lbio_frames_t *frames)
+{
+    if (frames != NULL) {
+        lbrl_frames_retire(&frames->writer);
+        frames->next = io->retired;
+        io->retired = frames;
+    }
+}
+
+/* Makes an earlier process's object of that name tell its readers that it is dead. */
+static void retire_file(const lbio_t *io, const char *name)
+{
+    struct stat status;
+    int fd = openat(io->directory.fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return;
+    }
+    if (fstat(fd, &status) == 0 && status.st_uid == geteuid() && status.st_size > 0) {
+        size_t size = (size_t)status.st_size;
+        void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory != MAP_FAILED) {
+            (void)lbrl_shm_retire(memory, size, LBRL_SHM_FRAMES_MAGIC);
+            (void)munmap(memory, size);
+        }
+    }
+    (void)close(fd);
+}
+
+/* Makes frames under their temporary name. NULL with `problem` when that fails. */
+static lbio_frames_t *make_frames(lbio_t *io, const char *name, const lbrl_vip_status_t *status,
+                                  lbio_problem_t *problem)
+{
+    lbrl_frames_config_t config = {.slots = status->slots,
+                                   .workers = io->workers,
+                                   .level = (lbrl_level_t)status->feature_level,
+                                   .instance_id = io->instance_id};
+    size_t size = lbrl_frames_size(&config);
+    lbio_frames_t *frames = calloc(1, sizeof(*frames));
+    if (frames == NULL) {
+        (void)no_memory(problem);
+        return NULL;
+    }
+    frames->object = LBIO_OBJECT_NONE;
+    frames->level = config.level;
+    if (size == 0) {
+        (void)lbio_core_problem(problem, LBRL_ERR_EXHAUSTED, "slots of the VIP's frames");
+    } else if (lbio_object_create(&frames->object, &io->directory, name, size, true, false,
+                                  problem) == 0) {
+        if (lbrl_frames_format(&frames->writer, frames->object.memory, size, &config,
+                               lbio_now_us()) == LBRL_SHM_OK) {
+            return frames;
+        }
+        (void)lbio_core_problem(problem, LBRL_ERR_FRAMES, "frames");
+    }
+    free_frames(frames);
+    return NULL;
+}
+
+/* Gives a VIP frames of the size and level that the core has for it, unless it has them already. */
+static int fit_frames(lbio_t *io, lbio_vip_t *vip, lbio_problem_t *problem)
+{
+    char name[LBIO_NAME_MAX];
+    lbrl_vip_status_t status;
+    int error = lbrl_vip_status(io->core, vip->id, &status, NULL, 0);
+    if (error != LBRL_OK) {
+        return lbio_core_problem(problem, error, "VIP");
+    }
+    lbio_frames_t *old = vip->frames;
+    if (old != NULL && old->writer.slots == status.slots &&
+        old->level == (lbrl_level_t)status.feature_level) {
+        return 0;
+    }
+    lbio_vip_name(name, vip->id, "frames");
+    lbio_frames_t *frames = make_frames(io, name, &status, problem);
+    if (frames == NULL) {
+        return -1;
+    }
+    if (old == NULL) {
+        retire_file(io, name);
+    } else {
+        (void)lbrl_frames_carry(&frames->writer, &old->writer);
+    }
+    error = lbrl_frames_bind(io->core, vip->id, &frames->writer);
+    if (error != LBRL_OK) {
+        free_frames(frames);
+        return lbio_core_problem(problem, error, "frames");
+    }
+    vip->frames = frames;
+    retire(io, old);
+    return lbio_object_publish(&io->directory, name, problem);
+}
+
+/* ---- Entries ---- */
+
+static lbio_vip_t *add(lbio_t *io, uint64_t id)
+{
+    if (io->vip_count == io->vip_capacity) {
+        uint32_t capacity = io->vip_capacity == 0 ? 16 : 2 * io->vip_capacity;
+        lbio_vip_t **vips = realloc(io->vips, capacity * sizeof(*vips));
+        if (vips == NULL) {
+            return NULL;
+        }
+        io->vips = vips;
+        io->vip_capacity = capacity;
+    }
+    lbio_vip_t *vip = calloc(1, sizeof(*vip));
+    if (vip != NULL) {
+        vip->id = id;
+        vip->actions = -1;
+        io->vips[io->vip_count++] = vip;
+    }
+    return vip;
+}
+
+/* Ends an entry and its objects. The core has unbound the frames, or never had them. */
+static void forget(lbio_t *io, uint32_t place)
+{
+    char name[LBIO_NAME_MAX];
+    lbio_vip_t *vip = io->vips[place];
+    io->vips[place] = io->vips[--io->vip_count];
+    lbio_vip_name(name, vip->id, "frames");
+    lbio_object_unlink(&io->directory, name);
+    lbio_vip_name(name, vip->id, "actions");
+    lbio_object_unlink(&io->directory, name);
+    lbio_actions_close(vip);
+    retire(io, vip->frames);
+    free(vip);
+}
+
+static int set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem)
+{
+    lbio_vip_t *vip = lbio_vip_find(io, config->id);
+    bool is_new = vip == NULL;
+    if (is_new && (vip = add(io, config->id)) == NULL) {
+        return no_memory(problem);
+    }
+    int error = lbrl_vip_set(io->core, config, lbio_now_us());
+    if (error != LBRL_OK) {
+        if (is_new) {
+            forget(io, (uint32_t)place_of(io, config->id));
+        }
+        return lbio_core_problem(problem, error, "VIP");
+    }
+    vip->removing = false;
+    int done = fit_frames(io, vip, problem);
+    if (done != 0 && is_new) { /* whole or not at all */
+        (void)lbrl_vip_remove(io->core, config->id, lbio_now_us());
+        vip->removing = true;
+    }
+    return done;
+}
+
+int lbio_vip_set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem)
+{
+    (void)pthread_mutex_lock(&io->lock);
+    int done = set(io, config, problem);
+    (void)pthread_mutex_unlock(&io->lock);
+    return done;
+}
+
+int lbio_vip_remove(lbio_t *io, uint64_t id, lbio_problem_t *problem)
+{
+    (void)pthread_mutex_lock(&io->lock);
+    int error = lbrl_vip_remove(io->core, id, lbio_now_us());
+    lbio_vip_t *vip = lbio_vip_find(io, id);
+    if (vip != NULL) {
+        vip->removing = true;
+    }
+    (void)pthread_mutex_unlock(&io->lock);
+    return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "VIP");
+}
+
+/* ---- All of them ---- */
+
+/* Removes frames that belong to no VIP of the core: their VIP went while no process looked. */
+static void remove_strays(const lbio_t *io)
+{
+    int fd = openat(io->directory.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    if (directory == NULL) {
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return;
+    }
+    const struct dirent *entry;
+    while ((entry = readdir(directory)) != NULL) {
+        char expected[LBIO_NAME_MAX];
+        uint64_t id = 0;
+        if (sscanf(entry->d_name, PREFIX "%16" SCNx64 ".frames", &id) != 1 ||
+            lbio_vip_find(io, id) != NULL) {
+            continue;
+        }
+        lbio_vip_name(expected, id, "frames");
+        if (strcmp(expected, entry->d_name) == 0) {
+            retire_file(io, expected);
+            lbio_object_unlink(&io->directory, expected);
+        }
+    }
+    (void)closedir(directory);
+}
+
+int lbio_vips_adopt(lbio_t *io, lbio_problem_t *problem)
+{
+    uint32_t count = lbrl_vip_ids(io->core, NULL, 0);
+    uint64_t *ids = calloc(count + 1, sizeof(*ids));
+    if (ids == NULL) {
+        return no_memory(problem);
+    }
+    count = lbrl_vip_ids(io->core, ids, count);
+    int done = 0;
+    for (uint32_t i = 0; i < count && done == 0; i++) {
+        lbio_vip_t *vip = add(io, ids[i]);
+        done = vip == NULL ? no_memory(problem) : fit_frames(io, vip, problem);
+    }
+    free(ids);
+    if (done == 0) {
+        remove_strays(io);
+    }
+    return done;
+}
+
+void lbio_vips_sweep(lbio_t *io)
+{
+    lbrl_vip_status_t status;
+    for (uint32_t i = io->vip_count; i-- > 0;) {
+        const lbio_vip_t *vip = io->vips[i];
+        if (vip->removing && lbrl_vip_status(io->core, vip->id, &status, NULL, 0) != LBRL_OK) {
+            forget(io, i);
+        }
+    }
+    for (lbio_frames_t **link = &io->retired; *link != NULL;) {
+        lbio_frames_t *frames = *link;
+        if (lbrl_frames_released(io->core, &frames->writer)) {
+            *link = frames->next;
+            free_frames(frames);
+        } else {
+            link = &frames->next;
+        }
+    }
+}
+
+void lbio_vips_unlink(lbio_t *io)
+{
+    while (io->vip_count > 0) {
+        forget(io, io->vip_count - 1);
+    }
+    remove_strays(io);
+}
+
+void lbio_vips_free(lbio_t *io)
+{
+    for (uint32_t i = 0; i < io->vip_count; i++) {
+        lbio_actions_close(io->vips[i]);
+        free_frames(io->vips[i]->frames);
+        free(io->vips[i]);
+    }
+    free(io->vips);
+    io->vips = NULL;
+    io->vip_count = io->vip_capacity = 0;
+    while (io->retired != NULL) {
+        lbio_frames_t *frames = io->retired;
+        io->retired = frames->next;
+        free_frames(frames);
+    }
+}
