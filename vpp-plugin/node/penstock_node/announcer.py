@@ -138,7 +138,6 @@ class Announcer:
         self._held.discard(claim.target)
         self._taking.pop(claim.target, None)
         self._lost.add(claim.target)
-        self._serve()
         if self._on_lost is not None:
             self._on_lost(claim.target)
 

@@ -75,12 +75,12 @@ class DeleteRule:
 
 @dataclass(frozen=True)
 class AddRoute:
-    """Add a route."""
+    """Add a route, in place of one with the same destination and metric."""
 
     route: Route
 
     def __str__(self) -> str:
-        return f"{_ip(self.route.family)} route add {_route(self.route)}"
+        return f"{_ip(self.route.family)} route replace {_route(self.route)}"
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def _icmpv6_checksum(source: bytes, destination: bytes, message: bytes) -> int:
     """Internet checksum over pseudo-header and message; 0 for a received message that is intact."""
     data = source + destination + struct.pack("!II", len(message), _NEXT_HEADER_ICMPV6) + message
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -120,7 +120,8 @@ def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line pe
         case DeleteRule(rule=rule):
             _tolerating(_ALREADY_GONE, channel.rule, "del", **_rule_arguments(rule))
         case AddRoute(route=route):
-            _tolerating(_ALREADY_THERE, channel.route, "add", **_route_arguments(route))
+            # Replaces a route to another device, which IPv4 would take for the same; without a gap.
+            channel.route("replace", **_route_arguments(route))
         case DeleteRoute(route=route):
             _delete_route(channel, route)
         case ReplaceNftTable(table=table, device=device):

@@ -1,0 +1,181 @@
+"""The node becomes what is desired, stays so, and is left as it was found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from penstock_node import ApplyError, NatSource, Tun, TunError, open_tun, reconcile, withdraw
+from penstock_node.actual import ActualNode
+from penstock_node.changes import CreateTun, ReplaceNftTable, UpdateNftSets
+from penstock_node.netlink import observe
+
+from tests.node.conftest import Lab, TunUser
+
+pytestmark = pytest.mark.netns
+
+
+def test_a_second_run_changes_nothing(lab: Lab) -> None:
+    assert lab.node.run(reconcile, lab.desired())
+    assert lab.node.run(reconcile, lab.desired()) == ()
+
+
+def test_withdraw_leaves_the_node_as_it_was(lab: Lab) -> None:
+    before = lab.snapshot()
+    lab.node.run(reconcile, lab.desired())
+    assert lab.snapshot() != before
+    lab.node.run(withdraw)
+    assert lab.snapshot() == before
+    assert lab.node.run(withdraw) == ()
+
+
+def test_without_vips_only_device_and_table_are_there(lab: Lab) -> None:
+    lab.node.run(reconcile, lab.desired(vips=frozenset(), nat_sources=frozenset()))
+    assert "proto 112" not in lab.node.shell("ip rule; ip -6 rule; ip route show table all; ip -6 route show table all")
+    assert lab.node.sh("ip rule").startswith("0:\tfrom all lookup local")
+
+
+DRIFTS = {
+    "rule of a NAT source gone": "ip rule del pref 0 ipproto tcp to {node4} dport 16384-28671",
+    "rule of the VIPs gone": "ip -6 rule del pref 2",
+    "local table first again": "ip rule add pref 0 lookup local",
+    "no rule for the local table": "ip rule del pref 1",
+    "routes of VIPs gone": "ip route flush table 11201",
+    "blackhole gone": "ip -6 route del blackhole default table 11200 metric 4000",
+    "stale route": "ip route add 192.0.2.7/32 dev client0 table 11201",
+    "device down": "ip link set penstock down",
+    "device gone": "ip link del penstock",
+    "device with other flags": "ip link del penstock; ip tuntap add dev penstock mode tun; ip link set penstock up",
+    "mtu changed": "ip link set penstock mtu 1500",
+    "queue shortened": "ip link set penstock txqueuelen 500",
+    "rp_filter on": "sysctl -w net.ipv4.conf.penstock.rp_filter=1",
+    "accept_local off": "sysctl -w net.ipv4.conf.penstock.accept_local=0",
+    "forwarding off": "sysctl -w net.ipv4.conf.server0.forwarding=0",
+    "IPv6 forwarding off": "sysctl -w net.ipv6.conf.server0.force_forwarding=0",
+    "nft chain flushed": "nft flush chain inet penstock untrack_in",
+    "nft rule added": "nft insert rule inet penstock untrack_in counter",
+    "nft policy changed": "nft add chain inet penstock untrack_out '{{ policy drop; }}'",
+    "nft element gone": "nft delete element inet penstock vips4 '{{ {vip4} }}'",
+    "nft element added": "nft add element inet penstock vips6 '{{ 2001:db8::bad }}'",
+}
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_drift_is_put_back(lab: Lab, drift: str) -> None:
+    lab.node.run(reconcile, lab.desired())
+    right = _comparable(lab)
+    lab.node.shell(DRIFTS[drift].format(node4=lab.node4, vip4=lab.vip4))
+    assert lab.node.run(reconcile, lab.desired())
+    assert lab.node.run(reconcile, lab.desired()) == ()
+    assert _comparable(lab) == right
+
+
+def test_a_lost_table_comes_back_without_its_memory(lab: Lab) -> None:
+    """Which interfaces did not forward before is known to the table alone; better on than wrongly off."""
+    lab.node.run(reconcile, lab.desired())
+    lab.node.sh("nft flush ruleset")
+    assert [type(change) for change in lab.node.run(reconcile, lab.desired())] == [ReplaceNftTable]
+    lab.node.run(withdraw)
+    assert lab.node.sh("sysctl -n net.ipv4.conf.server0.forwarding").strip() == "1"
+
+
+def test_a_local_rule_that_others_moved_is_theirs(lab: Lab) -> None:
+    """Network plugins move it too, to make room for rules of their own."""
+    lab.node.sh("ip rule add pref 100 lookup local\nip rule del pref 0")
+    before = lab.snapshot()
+    lab.node.run(reconcile, lab.desired())
+    assert "\n1:\t" not in lab.node.sh("ip rule")
+    lab.node.run(withdraw)
+    assert lab.snapshot() == before
+
+
+def test_a_changed_plan_changes_only_the_difference(lab: Lab) -> None:
+    lab.node.run(reconcile, lab.desired())
+    second = ip_address("203.0.113.11")
+    changes = lab.node.run(reconcile, lab.desired(vips=frozenset({lab.vip4, lab.vip6, second})))
+    assert [str(change) for change in changes] == [
+        "nft update sets of table inet penstock (add 1 elements, delete 0)",
+        "ip route replace blackhole 203.0.113.11/32 table 11201 metric 4000 proto 112",
+        "ip route replace 203.0.113.11/32 dev penstock table 11201 metric 100 proto 112",
+    ]
+    changes = lab.node.run(reconcile, lab.desired(vips=frozenset({lab.vip6, second})))
+    assert any(isinstance(change, UpdateNftSets) for change in changes)
+    assert str(lab.vip4) not in lab.node.shell("ip route show table all; nft list ruleset")
+    changes = lab.node.run(reconcile, lab.desired(nat_sources=frozenset({NatSource(lab.node4, 20480, 24575)})))
+    assert any(isinstance(change, ReplaceNftTable) for change in changes)
+    assert lab.node.run(reconcile, lab.desired(nat_sources=frozenset({NatSource(lab.node4, 20480, 24575)}))) == ()
+    assert "lookup local" in lab.node.sh("ip -6 rule").splitlines()[0]
+
+
+def test_a_renamed_device_replaces_the_old_one(lab: Lab) -> None:
+    lab.node.run(reconcile, lab.desired())
+    lab.node.run(reconcile, lab.desired(tun=Tun(name="edge", queues=2)))
+    links = lab.node.sh("ip -d link")
+    assert "edge:" in links
+    assert "penstock:" not in links
+    assert lab.node.run(reconcile, lab.desired(tun=Tun(name="edge", queues=2))) == ()
+    user = TunUser(lab.node, Tun(name="edge", queues=2))
+    assert len(user.queues) == 2
+    user.close()
+    lab.node.run(withdraw)
+    assert "edge:" not in lab.node.sh("ip link")
+
+
+def test_a_foreign_device_of_our_name_is_left_alone(lab: Lab) -> None:
+    lab.node.sh("ip link add penstock type veth peer name other")
+    with pytest.raises(ApplyError, match="a device of this name exists with other flags"):
+        lab.node.run(reconcile, lab.desired())
+    assert "penstock@other" in lab.node.sh("ip link")
+    lab.node.run(withdraw)
+    assert "penstock@other" in lab.node.sh("ip link")
+
+
+def test_what_can_be_done_is_done(lab: Lab) -> None:
+    with pytest.raises(ApplyError, match="the node has no interface eth7"):
+        lab.node.run(reconcile, lab.desired(interfaces=("eth7", "server0")))
+    assert lab.node.sh("sysctl -n net.ipv4.conf.server0.forwarding").strip() == "1"
+    assert "lookup 11200" in lab.node.sh("ip rule")
+
+
+def test_interfaces_of_the_default_routes_are_the_default(lab: Lab) -> None:
+    lab.node.sh("ip route add default via 10.1.0.2")
+    lab.node.run(reconcile, lab.desired(interfaces=()))
+    assert lab.node.sh("sysctl -n net.ipv4.conf.client0.forwarding net.ipv4.conf.server0.forwarding").split() == [
+        "1",
+        "0",
+    ]
+
+
+def test_forwarding_that_was_on_stays_on(lab: Lab) -> None:
+    lab.node.sh("sysctl -w net.ipv4.ip_forward=1\nsysctl -w net.ipv6.conf.all.forwarding=1")
+    before = lab.snapshot()
+    lab.node.run(reconcile, lab.desired())
+    lab.node.run(withdraw)
+    assert lab.snapshot() == before
+
+
+def test_another_processes_queue_is_not_stolen(lab: Lab, tun_user: TunUser) -> None:
+    with pytest.raises(TunError, match="another process holds the device"):
+        lab.node.run(open_tun, Tun())
+    assert lab.node.run(reconcile, lab.desired()) == ()
+
+
+def test_queues_of_another_shape_are_refused(lab: Lab) -> None:
+    lab.node.run(reconcile, lab.desired())
+    with pytest.raises(TunError, match="ip link delete penstock"):
+        lab.node.run(open_tun, Tun(queues=2))
+    assert any(isinstance(c, CreateTun) for c in lab.node.run(reconcile, lab.desired(tun=Tun(queues=2))))
+
+
+def test_a_thousand_vips_are_programmed_quickly(lab: Lab) -> None:
+    vips = frozenset(ip_address("203.0.112.0") + number for number in range(500))
+    changes = lab.node.run(reconcile, lab.desired(vips=vips))
+    assert len(changes) > 1000
+    assert lab.node.run(reconcile, lab.desired(vips=vips)) == ()
+
+
+def _comparable(lab: Lab) -> ActualNode:
+    """The node's state less the numbers that the kernel gives devices."""
+    actual = lab.node.run(observe)
+    return replace(actual, links={name: replace(link, index=0) for name, link in actual.links.items()})
