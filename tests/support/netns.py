@@ -87,17 +87,12 @@ class Namespace:
 
     def sh(self, commands: str) -> str:
         """Run one command per line, each of which must succeed, and return their output."""
-        outputs = []
-        for line in filter(None, map(str.strip, commands.splitlines())):
-            done = self.run(subprocess.run, shlex.split(line), capture_output=True, text=True, timeout=20)
-            if done.returncode != 0:
-                raise RuntimeError(f"{self.name}: {line}: {done.stderr.strip() or done.stdout.strip()}")
-            outputs.append(done.stdout)
-        return "".join(outputs)
+        lines = filter(None, map(str.strip, commands.splitlines()))
+        return "".join(self._check_output(shlex.split(line)) for line in lines)
 
     def shell(self, script: str) -> str:
-        """Run a shell script (quotes, pipes) that must succeed and return its output."""
-        return self.sh(f"sh -ec {shlex.quote(script)}")
+        """Run a shell script (quotes, pipes, here-documents) that must succeed and return its output."""
+        return self._check_output(["sh", "-ec", script])
 
     def popen(
         self,
@@ -112,6 +107,12 @@ class Namespace:
         program = self.run(subprocess.Popen, list(command), stdin=stdin, stdout=stdout, stderr=stderr, text=text)
         self._programs.append(program)
         return program
+
+    def _check_output(self, command: Sequence[str]) -> str:
+        done = self.run(subprocess.run, command, capture_output=True, text=True, timeout=20)
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.name}: {shlex.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
 
     def _join(self) -> None:
         with self.path.open() as file:
