@@ -16,13 +16,13 @@ from tools.generators.output import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 
-GENERATORS: tuple[Callable[[], Files], ...] = (
-    crds.render,
-    rbac.render,
-    admission.render,
-    kinds_reference.render,
-    cli_reference.render,
-)
+GENERATORS: dict[str, Callable[[], Files]] = {
+    "crds": crds.render,
+    "rbac": rbac.render,
+    "admission": admission.render,
+    "kinds-reference": kinds_reference.render,
+    "cli-reference": cli_reference.render,
+}
 
 CHECKS: tuple[Callable[[Path], list[str]], ...] = (examples.check,)
 
@@ -36,9 +36,13 @@ def main() -> int:
     """Run all generators and checks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
+    parser.add_argument("names", nargs="*", choices=[*GENERATORS, []], help="generators to run; default: all")
     options = parser.parse_args()
-    files = {path: text for generate in GENERATORS for path, text in generate().items()}
+    names = options.names or list(GENERATORS)
+    files = {path: text for name in names for path, text in GENERATORS[name]().items()}
     problems = compare(files, ROOT) if options.check else write(files, ROOT)
+    if not options.names:
+        problems += [f"{path}: no generator writes it; remove it" for path in leftovers(files, ROOT)]
     problems += [problem for check in CHECKS for problem in check(ROOT)]
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -47,7 +51,7 @@ def main() -> int:
 
 def compare(files: Files, root: Path) -> list[str]:
     """Return what differs from what the generators say."""
-    problems = [f"{path}: no generator writes it; remove it" for path in _leftovers(files, root)]
+    problems = []
     for path, text in files.items():
         current = (root / path).read_text() if (root / path).exists() else ""
         if current != text:
@@ -58,10 +62,7 @@ def compare(files: Files, root: Path) -> list[str]:
 
 
 def write(files: Files, root: Path) -> list[str]:
-    """Write what differs, remove leftovers, and say so."""
-    for path in _leftovers(files, root):
-        (root / path).unlink()
-        print(f"removed {path}")
+    """Write what differs, and say so."""
     for path, text in files.items():
         target = root / path
         if target.exists() and target.read_text() == text:
@@ -72,7 +73,8 @@ def write(files: Files, root: Path) -> list[str]:
     return []
 
 
-def _leftovers(files: Files, root: Path) -> list[Path]:
+def leftovers(files: Files, root: Path) -> list[Path]:
+    """Return files among the generated ones that no generator returned."""
     found = [path.relative_to(root) for pattern in OWNED for path in root.glob(pattern)]
     return sorted(path for path in found if path not in files)
 

@@ -16,7 +16,7 @@ from tools.generators.output import CHART, MANIFESTS, Files, dump
 _SOURCE = "tools/generators/admission.py"
 _NAME = "penstock-agent-own-node"
 _NODE_KEY = "authentication.kubernetes.io/node-name"
-_FIX = "an agent may write only what is its own node's; start it in a pod of that node"
+_FIX = "an agent may write only what belongs to its own node; start it in a pod of that node"
 
 
 def render() -> Files:
@@ -104,8 +104,8 @@ _VALIDATIONS = [
         "expression": "request.resource.resource != 'leases' || (variables.name.startsWith('penstock-') && "
         "variables.name.contains('.') && "
         "variables.name.substring(variables.name.indexOf('.') + 1) == variables.node)",
-        "messageExpression": "'Lease ' + variables.name + ' is not of the token\\'s node ' + variables.node + "
-        f"'; {_FIX}'",
+        "messageExpression": "'Lease ' + variables.name + ' does not belong to the node of the token, ' + "
+        f"variables.node + '; {_FIX}'",
         "reason": "Forbidden",
     },
 ]

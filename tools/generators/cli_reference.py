@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from penstock_cli.main import app
 
 from tools.generators.output import NOTICE, REFERENCE, Files
 
@@ -21,6 +20,8 @@ Parameter = Any
 
 def render() -> Files:
     """Return the page."""
+    from penstock_cli.main import app  # here, because it imports every role, and no other page needs them
+
     root = typer.main.get_command(app)
     sections = [_section(path, command) for path, command in _commands("penstock", root)]
     page = f"<!-- {NOTICE.format(source='cli/penstock_cli')} -->\n\n# Commands\n\n" + "\n".join(sections)
