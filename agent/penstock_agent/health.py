@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import os
 import random
 import socket
 import time
@@ -199,7 +200,8 @@ async def probe(target: Target) -> str:
     except TimeoutError:
         return f"no answer within {target.check.timeout:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        # asyncio's own text repeats the address and not what the kernel said.
+        return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _get(connection: socket.socket, target: Target) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 from penstock_embedded.messages import (
@@ -31,22 +30,23 @@ from penstock_embedded.messages import (
     VipStatus,
 )
 from pydantic import ValidationError
+from waiting import StreamServer
 
 
-class RecordingDataPlane:
+class RecordingDataPlane(StreamServer):
     """Async context manager that serves at `path`."""
 
     def __init__(self, path: Path, *, slots: int = 16) -> None:
+        super().__init__()
         self.path = path
         self.slots = slots
         self.requests: list[Request] = []
         self.refuse: dict[str, Error] = {}  # by VIP id
         self.refuse_all: Error | None = None
+        self.silent = False
         self.garbage: bytes | None = None  # sent instead of the next reply
         self.lost_announcements: tuple[str, ...] = ()
         self.boot_id = "boot-1"
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
         self._forget()
 
     def _forget(self) -> None:
@@ -55,25 +55,8 @@ class RecordingDataPlane:
         self.state: DesiredState | None = None
         self._vips: dict[str, tuple[Vip, dict[str, tuple[int, Backend]]]] = {}
 
-    async def __aenter__(self) -> RecordingDataPlane:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_MESSAGE_BYTES + 1)
-
-    async def stop(self) -> None:
-        """Go away as a killed process does: connections break, the socket's file stays."""
-        if self._server is None:
-            return
-        self._server.close()
-        for writer in list(self._connections):
-            writer.close()
-        await self._server.wait_closed()
-        self._server = None
+    async def listen(self) -> asyncio.Server:
+        return await asyncio.start_unix_server(self.accept, self.path, limit=MAX_MESSAGE_BYTES + 1)
 
     async def restart(self) -> None:
         """Be killed and started again: another instance that knows nothing."""
@@ -96,18 +79,14 @@ class RecordingDataPlane:
             for gone in slots.keys() - wanted:
                 del slots[gone]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while True:
-                    line = await reader.readuntil(b"\n")
-                    answer, self.garbage = self.garbage or self._answer(line), None
-                    writer.write(answer)
-                    await writer.drain()
-        finally:
-            self._connections.discard(writer)
-            writer.close()
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            line = await reader.readuntil(b"\n")
+            if self.silent:
+                continue
+            answer, self.garbage = self.garbage or self._answer(line), None
+            writer.write(answer)
+            await writer.drain()
 
     def _answer(self, line: bytes) -> bytes:
         try:

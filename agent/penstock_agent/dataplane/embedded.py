@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,7 +69,10 @@ class EmbeddedDataPlane:
         if self._streams is not None:
             writer = self._streams[1]
             self._streams = None
-            writer.close()
+            # Nothing is worth sending that nobody waits for.
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _ask(self, method: Method, params: dict[str, Any] | None = None) -> dict[str, Any]:
         async with self._turn:
@@ -80,7 +84,7 @@ class EmbeddedDataPlane:
             except (OSError, EOFError, ValueError) as error:
                 await self.close()
                 raise DataPlaneUnreachableError(
-                    f"data plane at {self._path}: {method} failed: {error or type(error).__name__}; "
+                    f"data plane at {self._path}: {method} failed: {str(error) or type(error).__name__}; "
                     "is `penstock dataplane` running with this run directory?"
                 ) from error
             except asyncio.CancelledError:

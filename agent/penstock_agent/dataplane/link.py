@@ -70,6 +70,7 @@ class Link:
     def reapply(self) -> None:
         """Send the state again although nothing changed: an address given up may be announced again."""
         self._in_force = None
+        self._offer_due = 0.0
         self._wake.set()
 
     def refresh(self) -> None:

@@ -1,0 +1,179 @@
+"""Health checks against real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from ipaddress import ip_address
+
+import pytest
+from penstock_agent.health import Check, CheckType, Health, HealthChecker, Target, parse_status, probe, record
+from waiting import StreamServer, eventually, running
+
+LOOPBACK = ip_address("127.0.0.1")
+
+
+class Server(StreamServer):
+    """A server whose answer can be changed; None says nothing. Counts connections."""
+
+    def __init__(self, answer=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"):
+        super().__init__()
+        self.answer = answer
+        self.requests = []
+        self.connections = 0
+        self.open = 0
+        self.most_open = 0
+        self.port = 0
+
+    async def listen(self):
+        server = await asyncio.start_server(self.accept, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def handle(self, reader, writer):
+        self.connections += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+            if self.answer is None:
+                await reader.read()
+            else:
+                writer.write(self.answer)
+                await writer.drain()
+        finally:
+            self.open -= 1
+
+
+def target(port, type_=CheckType.HTTP, **check):
+    return Target(LOOPBACK, port, Check(type=type_, **check))
+
+
+async def test_tcp_connect_suffices():
+    async with Server() as server:
+        assert await probe(target(server.port, CheckType.TCP)) == ""
+    assert await probe(target(server.port, CheckType.TCP)) == "Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
+        (b"HTTP/1.0 302 Found\r\n\r\n", ""),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP status 503 is not expected"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP/1"),
+        (b"", "the answer is not HTTP/1"),
+        (b"x" * 5000, "the answer is not HTTP/1"),
+    ],
+)
+async def test_http_status_decides(answer, problem):
+    async with Server(answer) as server:
+        assert await probe(target(server.port, path="/healthz?full=1")) == problem
+        assert server.requests[0].startswith(b"GET /healthz?full=1 HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+async def test_expected_statuses_are_the_users():
+    async with Server(b"HTTP/1.1 401 Unauthorized\r\n\r\n") as server:
+        assert await probe(target(server.port, statuses=((200, 200), (401, 401)))) == ""
+
+
+async def test_silence_is_bounded():
+    async with Server(answer=None) as server:
+        assert await probe(target(server.port, timeout=0.1)) == "no answer within 0.1 s"
+
+
+def test_thresholds_both_ways():
+    health, check = Health(), Check(unhealthy_threshold=3, healthy_threshold=2)
+    results = ["down", "down", "", "down", "down", "down", "", "down", "", ""]
+    assert [record(health, check, error) for error in results] == [
+        False, False, False, False, False, True, False, False, False, True,
+    ]  # fmt: skip
+    assert health.healthy
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r", 200),
+        (b"HTTP/1.1 200", 200),
+        (b"HTTP/2 200", None),
+        (b"HTTP/1.1 20x OK", None),
+        (b"HTTP/1.1", None),
+        (b"", None),
+        (b"\xff\xfe", None),
+    ],
+)
+def test_status_lines(line, status):
+    assert parse_status(line) == status
+
+
+async def test_failure_and_recovery_are_noticed():
+    changes = Counter()
+    checker = HealthChecker(lambda: changes.update(["change"]), random_source=random.Random(1))
+    async with Server() as server:
+        subject = target(server.port, CheckType.TCP, interval=0.02, unhealthy_threshold=2, healthy_threshold=2)
+        checker.set_targets([subject])
+        async with running(checker.run()):
+            await eventually(lambda: checker.states[subject].checked)
+            assert checker.healthy(subject)
+            await server.stop()
+            await eventually(lambda: not checker.healthy(subject))
+            assert checker.states[subject].error == "Connection refused"
+            await server.start()
+            await eventually(lambda: checker.healthy(subject))
+            assert changes["change"] == 2
+
+
+async def test_what_failed_before_a_restart_has_to_prove_itself():
+    checker = HealthChecker(lambda: None, random_source=random.Random(1))
+    async with Server() as server:
+        subject = target(server.port, CheckType.TCP, interval=0.02)
+        checker.set_targets([subject], failed=[subject])
+        assert not checker.healthy(subject)
+        async with running(checker.run()):
+            await eventually(lambda: checker.healthy(subject))
+
+
+async def test_an_edited_check_keeps_what_was_known():
+    checker = HealthChecker(lambda: None)
+    before, after = target(1, interval=2.0), target(1, interval=5.0)
+    checker.set_targets([before], failed=[before])
+    checker.set_targets([after])
+    assert not checker.healthy(after)
+    assert list(checker.states) == [after]
+
+
+async def test_one_server_with_one_check_is_asked_once():
+    checker = HealthChecker(lambda: None, random_source=random.Random(1))
+    async with Server() as server:
+        checker.set_targets([target(server.port, interval=30.0), target(server.port, interval=30.0)])
+        async with running(checker.run()):
+            await eventually(lambda: checker.checks == 1)
+        assert server.connections == 1
+
+
+async def test_concurrency_is_bounded():
+    checker = HealthChecker(lambda: None, concurrency=3, random_source=random.Random(1))
+    async with contextlib.AsyncExitStack() as stack:
+        silent = await stack.enter_async_context(Server(answer=None))
+        checker.set_targets([target(silent.port, path=f"/{number}", timeout=0.1, interval=0.2) for number in range(12)])
+        async with running(checker.run()):
+            await eventually(lambda: checker.checks >= 12)
+        assert silent.most_open <= 3
+        assert checker.lag > 0
+
+
+async def test_targets_that_leave_are_not_asked_again():
+    checker = HealthChecker(lambda: None, random_source=random.Random(1))
+    async with Server() as server:
+        subject = target(server.port, interval=0.02)
+        checker.set_targets([subject])
+        async with running(checker.run()):
+            await eventually(lambda: server.connections >= 2)
+            checker.set_targets([])
+            assert checker.healthy(subject)
+            asked = server.connections
+            await asyncio.sleep(0.1)
+            assert server.connections <= asked + 1
