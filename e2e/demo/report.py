@@ -1,0 +1,203 @@
+"""What a demonstration measured: a table for the terminal and a page with plots. Every number comes from the run."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from e2e.load import Report
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "penstock"  # the same run gives the same file
+
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
+
+
+@dataclass(frozen=True)
+class WeightSample:
+    """Weights in force at one moment, by backend."""
+
+    elapsed_s: float  # since the phase began
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One policy under the load."""
+
+    policy: str
+    load: Report
+    weights: tuple[WeightSample, ...]
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """All that the report shows; `speeds` says how much processor each backend may use, in cores."""
+
+    title: str
+    setting: str
+    speeds: dict[str, float]
+    phases: tuple[Phase, ...]
+
+    @property
+    def failed(self) -> int:
+        """Requests that failed in all phases."""
+        return sum(phase.load.summary.failed for phase in self.phases)
+
+    @property
+    def backends(self) -> list[str]:
+        """Backends from the slowest to the fastest."""
+        return sorted(self.speeds, key=lambda name: (self.speeds[name], name))
+
+    def share(self, phase: Phase, backend: str) -> float:
+        """Share of the phase's answers that came from the backend."""
+        counts = phase.load.summary.backends
+        return counts.get(backend, 0) / max(1, sum(counts.values()))
+
+    def verdict(self) -> str:
+        """Say in one sentence what the last phase did to the mean and the tail, whichever way it went."""
+        first, last = self.phases[0], self.phases[-1]
+        before, after = first.load.summary.latency_ms, last.load.summary.latency_ms
+        mean, tail = after.mean / before.mean - 1, after.p99 / before.p99 - 1
+        return (
+            f"{last.policy} against {first.policy} in this run: mean {mean:+.0%} "
+            f"({before.mean:.1f} to {after.mean:.1f} ms), p99 {tail:+.0%} ({before.p99:.0f} to {after.p99:.0f} ms)"
+        )
+
+
+def table(demonstration: Demonstration) -> Table:
+    """Compare the phases."""
+    result = Table(title=demonstration.title, title_justify="left", caption=demonstration.setting)
+    for name in ("policy", "requests", "failed", "retried", "mean ms", "p50", "p90", "p99"):
+        result.add_column(name, justify="left" if name == "policy" else "right")
+    for backend in demonstration.backends:
+        result.add_column(f"{backend}\n{demonstration.speeds[backend]:.1f} core", justify="right")
+    for phase in demonstration.phases:
+        summary = phase.load.summary
+        latency = summary.latency_ms
+        result.add_row(
+            phase.policy,
+            f"{summary.requests:,}",
+            f"{summary.failed:,}",
+            f"{summary.retried:,}",
+            *(f"{value:.1f}" for value in (latency.mean, latency.p50, latency.p90, latency.p99)),
+            *(f"{demonstration.share(phase, backend):.1%}" for backend in demonstration.backends),
+        )
+    return result
+
+
+def write(demonstration: Demonstration, directory: Path) -> Path:
+    """Write index.html, with its plots inside, into the directory; return its path."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.get_template("report.html.jinja").render(
+        demonstration=demonstration,
+        plots={
+            "Latency over time": _plot_latency(demonstration),
+            "Weights over time": _plot_weights(demonstration),
+            "Share of requests per backend": _plot_shares(demonstration),
+        },
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "index.html"
+    path.write_text(page)
+    return path
+
+
+def _offsets(demonstration: Demonstration) -> list[float]:
+    """Return where each phase begins on a common time axis, in seconds."""
+    offsets, at = [], 0.0
+    for phase in demonstration.phases:
+        offsets.append(at)
+        at += max((interval.elapsed_s for interval in phase.load.intervals), default=0.0)
+    return offsets
+
+
+def _plot_latency(demonstration: Demonstration) -> str:
+    figure, axes = _figure()
+    for name, colour in (("mean", COLOURS[0]), ("p90", COLOURS[3]), ("p99", COLOURS[1])):
+        for phase, offset in zip(demonstration.phases, _offsets(demonstration), strict=True):
+            seen = [interval for interval in phase.load.intervals if interval.completed]
+            axes.plot(
+                [offset + interval.elapsed_s for interval in seen],
+                [getattr(interval.latency_ms, name) for interval in seen],
+                color=colour,
+                label=name if offset == 0 else None,
+            )
+    axes.set_yscale("log")
+    axes.set_ylabel("ms, per second of the run")
+    return _finish(figure, axes, demonstration)
+
+
+def _plot_weights(demonstration: Demonstration) -> str:
+    figure, axes = _figure()
+    for number, backend in enumerate(demonstration.backends):
+        for phase, offset in zip(demonstration.phases, _offsets(demonstration), strict=True):
+            samples = [sample for sample in phase.weights if backend in sample.weights]
+            axes.plot(
+                [offset + sample.elapsed_s for sample in samples],
+                [sample.weights[backend] / (sum(sample.weights.values()) or 1.0) for sample in samples],
+                color=COLOURS[number % len(COLOURS)],
+                label=f"{backend} ({demonstration.speeds[backend]:.1f} core)" if offset == 0 else None,
+            )
+    axes.set_ylabel("weight / sum of weights")
+    axes.set_ylim(bottom=0)
+    return _finish(figure, axes, demonstration)
+
+
+def _plot_shares(demonstration: Demonstration) -> str:
+    figure, axes = _figure()
+    width = 0.8 / len(demonstration.phases)
+    places = range(len(demonstration.backends))
+    for number, phase in enumerate(demonstration.phases):
+        axes.bar(
+            [place + number * width for place in places],
+            [demonstration.share(phase, backend) for backend in demonstration.backends],
+            width,
+            color=COLOURS[number % len(COLOURS)],
+            label=phase.policy,
+        )
+    total = sum(demonstration.speeds.values())
+    centre = (len(demonstration.phases) - 1) * width / 2
+    axes.plot(
+        [place + centre for place in places],
+        [demonstration.speeds[backend] / total for backend in demonstration.backends],
+        "k_",
+        markersize=30,
+        label="share of the processor",
+    )
+    axes.set_xticks([place + centre for place in places], demonstration.backends)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes, demonstration: Demonstration) -> str:
+    for phase, offset in zip(demonstration.phases, _offsets(demonstration), strict=True):
+        axes.axvline(offset, color="#9ca3af", linewidth=0.8)
+        axes.annotate(phase.policy, (offset, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -10),
+                      textcoords="offset points", color="#4b5563")  # fmt: skip
+    axes.set_xlabel("seconds")
+    axes.legend(frameon=False, loc="upper right")
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
