@@ -15,10 +15,11 @@ _NEEDED = ("cpu", "cpuset", "memory", "pids")
 
 @dataclass(frozen=True)
 class Cgroups:
-    """The mounted hierarchies: one is version 2, several are version 1."""
+    """The mounted hierarchies that hold controllers: one is version 2, several are version 1."""
 
     version: int
     hierarchies: tuple[Path, ...]
+    others: tuple[Path, ...] = ()  # a version 2 hierarchy beside version 1: runc makes groups there, too
 
     @classmethod
     def detect(cls, mounts: str | None = None) -> Cgroups:
@@ -26,13 +27,13 @@ class Cgroups:
         text = Path("/proc/self/mounts").read_text() if mounts is None else mounts
         rows = [line.split() for line in text.splitlines()]
         first = tuple(Path(row[1]) for row in rows if row[2] == "cgroup")
+        second = tuple(Path(row[1]) for row in rows if row[2] == "cgroup2")
         if first:
             held = {option for row in rows if row[2] == "cgroup" for option in row[3].split(",")}
             missing = [controller for controller in _NEEDED if controller not in held]
             if missing:
                 raise StateError(f"no cgroup-v1 hierarchy for {', '.join(missing)} is mounted: kubelet needs it")
-            return cls(1, first)
-        second = tuple(Path(row[1]) for row in rows if row[2] == "cgroup2")
+            return cls(1, first, second)
         if not second:
             raise StateError("no control groups are mounted: `mount -t cgroup2 none /sys/fs/cgroup` first")
         return cls(2, second[:1])
@@ -51,7 +52,7 @@ class Cgroups:
 
     def delete(self, path: str) -> None:
         """Remove a group and all below it, once their processes are gone."""
-        for hierarchy in self.hierarchies:
+        for hierarchy in (*self.hierarchies, *self.others):
             for group in _bottom_up(hierarchy / path):
                 if not wait_until(lambda group=group: _removed(group), 10):  # type: ignore[misc]
                     raise StateError(f"control group {group} still has processes: see {group}/cgroup.procs")

@@ -32,6 +32,9 @@ CONTROLLER_MANAGER = "kube-controller-manager"
 SCHEDULER = "kube-scheduler"
 _READY_SECONDS = 60.0
 _START_ATTEMPTS = 3
+# Controllers give up when the API server goes away while they start; elsewhere a kubelet would start them again.
+# The signal ends the program when the shell around it is killed.
+_KEEP_RUNNING = ("sh", "-c", 'while :; do setpriv --pdeathsig KILL "$@"; sleep 1; done', "keep-running")
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={pki / 'tokens.key'}",
             f"--service-account-signing-key-file={pki / 'tokens.key'}",
+            f"--requestheader-client-ca-file={pki / 'ca.crt'}",
+            "--requestheader-allowed-names=front-proxy",
             "--profiling=false",
         ]
         if settings.loopback:
@@ -240,7 +245,7 @@ class ControlPlane:
                 "--leader-elect=false",
                 *extra,
             ]
-            self.processes.start(name, [*self.settings.launcher, binaries.program(name), *flags])
+            self.processes.start(name, [*self.settings.launcher, *_KEEP_RUNNING, binaries.program(name), *flags])
 
     def _controller_manager_flags(self) -> list[str]:
         return [

@@ -68,8 +68,10 @@ def create_node(spec: ClusterSpec, node: NodeSpec) -> None:
 
 
 def delete_node(spec: ClusterSpec, node: NodeSpec) -> None:
-    """Delete one node's namespace; its end of the bridge goes with it."""
-    run("ip", "netns", "delete", Layout(spec.name).node_namespace(node))
+    """Delete one node's namespace and its cable (the kernel would remove that with the namespace, but later)."""
+    names = Layout(spec.name)
+    run("ip", "-netns", names.control_namespace, "link", "delete", node.name)
+    run("ip", "netns", "delete", names.node_namespace(node))
 
 
 def set_connected(spec: ClusterSpec, node: NodeSpec, connected: bool) -> None:
