@@ -247,6 +247,16 @@ def test_reverse_path_filters_of_all_interfaces_do_no_harm(
     test_packets_from_the_nodes_own_address_go_out_and_answers_come_to_the_tun(lab, tun_user, version)
 
 
+@FAMILIES
+def test_fragments_of_an_answer_reach_the_tun(lab: Lab, tun_user: TunUser, version: int) -> None:
+    """Only the first fragment of a datagram has ports to be steered by."""
+    node, server = address(lab, "node", version), address(lab, "server", version)
+    with udp_socket(lab.server, server, 8080) as backend:
+        backend.sendto(bytes(3000), (str(node), NAT_PORT))
+    fragments = [tun_user.read_from(server) for _ in range(3)]
+    assert all(fragment is not None and len(fragment) <= 1500 for fragment in fragments)
+
+
 def test_super_packets_stay_whole(lab: Lab, tun_user: TunUser) -> None:
     """A bulk sender's segments arrive in one read, with the offload header that says how to cut them."""
     with lab.client.run(socket.socket, socket.AF_INET, socket.SOCK_STREAM) as sender:

@@ -125,9 +125,9 @@ def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line pe
         case DeleteRoute(route=route):
             _delete_route(channel, route)
         case ReplaceNftTable(table=table, device=device):
-            nftables.run(["-f", "-"], nftables.render_table(device, table))
+            nftables.replace_table(device, table)
         case UpdateNftSets(add=add, remove=remove):
-            nftables.run(["-f", "-"], nftables.render_update(add, remove))
+            nftables.update_sets(add, remove)
         case DeleteNftTable():
             nftables.run(["delete", "table", "inet", NFT_TABLE])
 

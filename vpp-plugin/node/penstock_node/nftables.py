@@ -37,6 +37,12 @@ _SETS = {
     "switched_on6": "type ifname",
 }
 
+# Rules that steer by port see no ports in fragments, so these are reassembled first, as wherever connections are
+# tracked; on their way to the TUN they are cut as they came. A `tproxy` rule has the kernel do so, though nothing
+# ever jumps to its chain. Where the kernel has no `tproxy`, the table goes without.
+_REASSEMBLY_CHAIN = "reassemble"
+_REASSEMBLY = f'  chain {_REASSEMBLY_CHAIN} {{\n    meta l4proto udp tproxy to :1 comment "never reached"\n  }}'
+
 _ERRORS4 = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
 _ERRORS6 = "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
 
@@ -71,8 +77,21 @@ def wanted(
     )
 
 
-def render_table(device: str, table: NftTable) -> str:
-    """Text for `nft -f` that puts the whole table in place, whatever was there."""
+def replace_table(device: str, table: NftTable) -> None:
+    """Put the whole table in place, in one transaction, whatever was there."""
+    try:
+        run(["-f", "-"], render_table(device, table, reassemble=True))
+    except NftError:
+        run(["-f", "-"], render_table(device, table, reassemble=False))
+
+
+def update_sets(add: NftTable, remove: NftTable) -> None:
+    """Change only what the sets hold, in one transaction."""
+    run(["-f", "-"], render_update(add, remove))
+
+
+def render_table(device: str, table: NftTable, *, reassemble: bool) -> str:
+    """Text for `nft -f` that replaces the table."""
     chains = _chains(device, table.nat_sources)
     lines = [f"add table inet {NFT_TABLE}", f"delete table inet {NFT_TABLE}", f"table inet {NFT_TABLE} {{"]
     elements = _elements(table)
@@ -84,7 +103,7 @@ def render_table(device: str, table: NftTable) -> str:
         lines.append(f"    type {chain.type} hook {chain.hook} priority {chain.priority}; policy accept;")
         lines += [f'    {rule} comment "{_comment(rule)}"' for rule in chain.rules]
         lines.append("  }")
-    return "\n".join([*lines, "}", ""])
+    return "\n".join([*lines, *([_REASSEMBLY] if reassemble else []), "}", ""])
 
 
 def render_update(add: NftTable, remove: NftTable) -> str:
@@ -106,6 +125,8 @@ def parse_table(listing: str) -> NftTable:
             case {"set": {"name": name, **rest}}:
                 skeleton.append(f"set {name}")
                 elements[name] = [_plain(element) for element in _list(rest.get("elem"))]
+            case {"chain": {"name": name}} | {"rule": {"chain": name}} if name == _REASSEMBLY_CHAIN:
+                pass
             case {"chain": {"name": name, **rest}}:
                 parts = " ".join(str(rest.get(key)) for key in ("type", "hook", "prio", "policy"))
                 skeleton.append(f"chain {name} {parts}")
