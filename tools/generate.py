@@ -36,8 +36,10 @@ def main() -> int:
     """Run all generators and checks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
-    parser.add_argument("names", nargs="*", choices=[*GENERATORS, []], help="generators to run; default: all")
+    parser.add_argument("names", nargs="*", help=f"generators to run; default: all ({', '.join(GENERATORS)})")
     options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in GENERATORS]:
+        parser.error(f"no generator is called {unknown[0]}; there are {', '.join(GENERATORS)}")
     names = options.names or list(GENERATORS)
     files = {path: text for name in names for path, text in GENERATORS[name]().items()}
     problems = compare(files, ROOT) if options.check else write(files, ROOT)

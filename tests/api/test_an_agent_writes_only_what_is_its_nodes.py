@@ -1,0 +1,208 @@
+"""Tokens as pods get them, on two nodes, against the generated RBAC and admission policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from bad_objects import NODE, REPORT, VIP, changed
+from penstock_api.names import INSTALL_NAMESPACE, node_lease_name, node_object_name, report_name
+from rest import Answer, Rest
+
+from e2e.cluster import ControlPlane
+
+pytestmark = pytest.mark.apiserver
+
+# "a-b" and "b": names that a careless comparison of prefixes or suffixes mixes up.
+MINE, FOREIGN = "b", "a-b"
+
+
+def pod(name: str, account: str, node: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": INSTALL_NAMESPACE},
+        "spec": {
+            "serviceAccountName": account,
+            "nodeName": node,
+            "containers": [{"name": "main", "image": "none"}],
+            "terminationGracePeriodSeconds": 0,
+        },
+    }
+
+
+def node_object(node: str) -> dict[str, Any]:
+    return changed(NODE, {"metadata.name": node_object_name("edge", node), "spec.nodeName": node})
+
+
+def report(node: str, name: str = "") -> dict[str, Any]:
+    own_name = report_name(node_object_name("edge", node), 0)
+    return changed(REPORT, {"metadata.name": name or own_name, "report.nodeName": node})
+
+
+def lease(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "namespace": INSTALL_NAMESPACE},
+        "spec": {"holderIdentity": "boot", "leaseDurationSeconds": 5},
+    }
+
+
+def node_lease(node: str) -> dict[str, Any]:
+    return lease(node_lease_name(node_object_name("edge", node)))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    admin: Rest
+    agent: Rest  # of a pod on node MINE
+    unbound: Rest  # of the same account, bound to no node
+    operator: Rest
+
+
+@pytest.fixture(scope="module")
+def tokens(installed: ControlPlane, rest: Rest) -> Iterator[Tokens]:
+    for node in (MINE, FOREIGN):
+        rest.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+        rest.create(node_object(node))
+    for name, account in (("agent-mine", "penstock-agent"), ("operator-mine", "penstock-operator")):
+        answer = rest.create(pod(name, account, MINE))
+        assert answer.status == 201, answer.message
+    issue = installed.issue_service_account
+    with (
+        Rest(issue(INSTALL_NAMESPACE, "penstock-agent", pod="agent-mine")) as agent,
+        Rest(issue(INSTALL_NAMESPACE, "penstock-agent")) as unbound,
+        Rest(issue(INSTALL_NAMESPACE, "penstock-operator", pod="operator-mine")) as operator,
+    ):
+        wait_for_policy(unbound)
+        yield Tokens(rest, agent, unbound, operator)
+
+
+def wait_for_policy(unbound: Rest) -> None:
+    """Policies reach the API server's own cache within a second or two."""
+    for _ in range(100):
+        if unbound.create(node_lease(MINE), dry_run=True).status == 403:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the admission policy is not in force after 10 s")
+
+
+def assert_refused(answer: Answer, *words: str) -> None:
+    assert answer.status == 403, answer.body
+    for word in words:
+        assert word in answer.message, answer.message
+
+
+STATUS = {"status": {"flows": 7}}
+FINALIZER = {"metadata": {"finalizers": ["penstock.dev/node"]}}
+
+
+def test_its_own_objects(tokens: Tokens) -> None:
+    agent = tokens.agent
+    assert agent.merge(node_object(MINE), STATUS, "/status").status == 200
+    assert agent.merge(node_object(MINE), FINALIZER).status == 200
+    assert agent.merge(node_object(MINE), {"metadata": {"finalizers": None}}).status == 200
+    assert agent.create(report(MINE)).status == 201
+    assert agent.merge(report(MINE), {"report": {"vips": []}}).status == 200
+    assert agent.delete(report(MINE)).status == 200
+    assert agent.create(node_lease(MINE)).status == 201
+    assert agent.merge(node_lease(MINE), {"spec": {"holderIdentity": "later"}}).status == 200
+    assert agent.delete(node_lease(MINE)).status == 200
+
+
+def test_another_nodes_objects(tokens: Tokens) -> None:
+    for obj in (report(FOREIGN), node_lease(FOREIGN)):
+        assert tokens.admin.create(obj).status == 201
+    agent = tokens.agent
+    fix = "an agent may write only what belongs to its own node"
+    assert_refused(agent.merge(node_object(FOREIGN), STATUS, "/status"), "belongs to node a-b", "to node b", fix)
+    assert_refused(agent.merge(node_object(FOREIGN), FINALIZER), fix)
+    assert_refused(agent.merge(report(FOREIGN), {"report": {"vips": []}}), "belongs to node a-b", fix)
+    assert_refused(agent.delete(report(FOREIGN)), fix)
+    assert_refused(agent.merge(node_lease(FOREIGN), {"spec": {"holderIdentity": "mine"}}), fix)
+    assert_refused(agent.delete(node_lease(FOREIGN)), fix)
+
+
+def test_names_that_another_node_will_need(tokens: Tokens) -> None:
+    agent = tokens.agent
+    assert_refused(agent.create(report(MINE, name="edge.a-b-1")))
+    assert_refused(agent.create(report(MINE, name="edge.b-extra")))
+    assert_refused(agent.create(report(FOREIGN, name="edge.a-b-1")))
+    for name in ("penstock-edge.a-b", "penstock-edge-a.a-b", "penstock-operator", "edge.b"):
+        assert_refused(agent.create(lease(name), dry_run=True), "does not belong to the node")
+
+
+def test_the_operators_part_of_its_own_object(tokens: Tokens) -> None:
+    words = "the rest is the operator's"
+    assert_refused(tokens.agent.merge(node_object(MINE), {"spec": {"nodes": 9}}), words)
+    assert_refused(tokens.agent.merge(node_object(MINE), {"metadata": {"labels": {"penstock.dev/node": "x"}}}), words)
+    assert_refused(tokens.agent.delete(node_object(MINE)), "cannot delete")
+
+
+def test_a_token_without_node_writes_nothing(tokens: Tokens) -> None:
+    assert_refused(tokens.unbound.merge(node_object(MINE), STATUS, "/status"), "names no node")
+    assert_refused(tokens.unbound.create(report(MINE)), "names no node")
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Secret", "ConfigMap", "Service"])
+def test_what_an_agent_cannot_read(kind: str, tokens: Tokens) -> None:
+    obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "agent-mine", "namespace": INSTALL_NAMESPACE}}
+    assert_refused(tokens.agent.get(obj))
+
+
+def test_what_an_agent_reads(tokens: Tokens) -> None:
+    assert tokens.agent.get(node_object(FOREIGN)).status == 200
+    slices = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "none", "namespace": "default"},
+    }
+    assert tokens.agent.get(slices).status == 404
+
+
+def test_nobody_writes_what_users_want(tokens: Tokens) -> None:
+    vip = changed(VIP, {"metadata.name": "of-a-user"})
+    assert tokens.admin.create(vip).status == 201
+    for client in (tokens.agent, tokens.operator):
+        assert client.get(vip).status == 200
+        assert_refused(client.merge(vip, {"spec": {"drainSeconds": 1}}))
+        assert_refused(client.delete(vip))
+    assert_refused(tokens.agent.merge(vip, {"status": {"summary": {"policy": "x"}}}, "/status"))
+    assert tokens.operator.merge(vip, {"status": {"summary": {"policy": "x"}}}, "/status").status == 200
+
+
+def test_the_operator_is_not_bound_to_a_node(tokens: Tokens) -> None:
+    assert tokens.operator.merge(node_object(FOREIGN), {"spec": {"nodes": 2}}).status == 200
+    assert tokens.operator.merge(node_object(FOREIGN), {"metadata": {"finalizers": None}}).status == 200
+    assert_refused(
+        tokens.operator.get({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "default"}})
+    )
+
+
+def test_the_data_planes_account_gets_no_token(installed: ControlPlane) -> None:
+    mounted = installed.kubectl(
+        "get",
+        "serviceaccount",
+        "penstock-dataplane",
+        "-n",
+        INSTALL_NAMESPACE,
+        "-o",
+        "jsonpath={.automountServiceAccountToken}",
+    )
+    assert mounted == "false"
+    can = installed.kubectl(
+        "auth", "can-i", "--list", f"--as=system:serviceaccount:{INSTALL_NAMESPACE}:penstock-dataplane"
+    )
+    assert "penstock.dev" not in can
+    assert "pods" not in can
+
+
+def test_a_namespaces_users_may_use_the_namespaced_kinds(installed: ControlPlane) -> None:
+    roles = installed.kubectl(
+        "get", "clusterrole", "-l", "rbac.authorization.k8s.io/aggregate-to-edit=true", "-o", "name"
+    )
+    assert "penstock-aggregate-edit" in roles
