@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,21 +184,27 @@ async def test_a_peer_with_another_user_id_is_refused(tmp_path: Path, recorder: 
     await server.stop()
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users may enter, which pytest's own is not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-async def test_an_allowed_peer_of_another_user_is_served(recorder: Recorder) -> None:
+async def test_an_allowed_peer_of_another_user_is_served(open_directory: Path, recorder: Recorder) -> None:
     script = (
         "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
         "s.sendall(sys.argv[2].encode() + b'\\n'); print(s.makefile().readline())"
     )
-    with tempfile.TemporaryDirectory() as directory:  # pytest's own is closed to other users
-        Path(directory).chmod(0o755)
-        path = Path(directory) / "control.sock"
-        server = ControlServer(path, recorder, uids=frozenset({65534}))
-        await server.start()
-        arguments = ("-c", script, str(path), request("hello").decode())
-        child = await asyncio.create_subprocess_exec("/usr/bin/env", "python3", *arguments, stdout=-1)
-        output, _ = await child.communicate()
-        await server.stop()
+    path = open_directory / "control.sock"
+    server = ControlServer(path, recorder, uids=frozenset({65534}))
+    await server.start()
+    arguments = ("-c", script, str(path), request("hello").decode())
+    child = await asyncio.create_subprocess_exec("/usr/bin/env", "python3", *arguments, stdout=-1)
+    output, _ = await child.communicate()
+    await server.stop()
     assert json.loads(output)["result"]["type"] == "embedded"
 
 

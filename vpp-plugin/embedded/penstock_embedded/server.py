@@ -68,14 +68,13 @@ class RequestError(Exception):
 
 
 class ControlServer:
-    """Serves one handler on one socket to several clients at a time; requests run one after the other."""
+    """Serves one handler on one socket to several clients at a time; the handler puts their changes in order."""
 
     def __init__(self, path: Path, handler: Handler, *, uids: frozenset[int], group: int | None = None) -> None:
         self._path = path
         self._handler = handler
         self._uids = uids
         self._group = group
-        self._changes = asyncio.Lock()
         self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -136,8 +135,7 @@ class ControlServer:
             document = _document(line)
             identifier = _identifier(document)
             request = _validated(Request, document, "malformed")
-            async with self._changes:
-                result = await self._dispatch(request)
+            result = await self._dispatch(request)
             return Reply(id=request.id, result=result.model_dump(mode="json") if result is not None else {})
         except RequestError as refused:
             return Reply(id=identifier, error=refused.error)

@@ -1,0 +1,110 @@
+"""What a plan changes, by tables: no data plane, no node."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from penstock_embedded.messages import Backend, DesiredState, NatSource, Scheduler, SchedulerType, Vip
+from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, plan, warnings
+from penstock_embedded.state import State, forget, load, save
+
+KEY = "00112233445566778899aabbccddeeff"
+SOURCE = NatSource(address=ip_address("10.0.0.1"), port_first=16384, port_last=28671)
+
+
+def vip(number: int, **changes: Any) -> Vip:
+    fields = {"id": f"{number:016x}", "key": f"shop/web{number}", "addresses": (f"203.0.113.{number}",), "port": 80}
+    return Vip.model_validate(fields | changes)
+
+
+def desired(*vips: Vip, **changes: Any) -> DesiredState:
+    fields: dict[str, Any] = {"generation": 1, "scheduler_key": KEY, "nat_sources": (SOURCE,), "vips": vips}
+    return DesiredState(**(fields | changes))
+
+
+def in_force(*vips: Vip) -> State:
+    return State(scheduler_key=KEY, nodes=1, nat_sources=(SOURCE,), vips={each.id: each for each in vips})
+
+
+def test_from_nothing_everything_is_set_with_node_and_sources_first() -> None:
+    changes = plan(desired(vip(1), vip(2)), State()).changes
+    assert changes == (SetNode(KEY, 1), SetSources((SOURCE,)), SetVip(vip(1)), SetVip(vip(2)))
+
+
+def test_what_is_in_force_is_left_alone() -> None:
+    assert plan(desired(vip(1)), in_force(vip(1))).changes == ()
+    assert plan(desired(vip(1), generation=7), in_force(vip(1))).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actual", "found", "expected"),
+    [
+        (desired(vip(1, port=81)), in_force(vip(1)), (), [SetVip(vip(1, port=81))]),
+        (desired(), in_force(vip(1)), (), [RemoveVip(vip(1).id)]),
+        (desired(vip(2)), in_force(vip(1)), (), [RemoveVip(vip(1).id), SetVip(vip(2))]),
+        (desired(vip(1), nodes=3), in_force(vip(1)), (), [SetNode(KEY, 3)]),
+        (desired(vip(1), nat_sources=()), in_force(vip(1)), (), [SetSources(())]),
+        # An arena that outlived the state: what is wanted is set again, what is not goes.
+        (desired(vip(1)), in_force(), (vip(1).id, vip(2).id), [RemoveVip(vip(2).id), SetVip(vip(1))]),
+    ],
+)
+def test_differences_become_changes(
+    wanted: DesiredState, actual: State, found: tuple[str, ...], expected: list[Change]
+) -> None:
+    assert list(plan(wanted, actual, found).changes) == expected
+
+
+def test_a_vip_that_is_draining_is_revived() -> None:
+    actual = in_force().model_copy(update={"removing": {vip(1).id: vip(1)}})
+    assert plan(desired(vip(1)), actual).changes == (SetVip(vip(1)),)
+
+
+@pytest.mark.parametrize(
+    ("second", "field", "text"),
+    [
+        (vip(2, addresses=("203.0.113.1",)), "addresses", "203.0.113.1:80/TCP is held by shop/web1"),
+        (vip(2, addresses=("10.0.0.1",)), "addresses", "10.0.0.1 is a NAT source of this node"),
+        (vip(1, port=443), "id", "appears twice"),
+    ],
+)
+def test_a_vip_that_contradicts_is_refused_and_the_others_are_set(second: Vip, field: str, text: str) -> None:
+    planned = plan(desired(vip(1), second, vip(3)), in_force())
+    assert SetVip(vip(3)) in planned.changes
+    assert SetVip(second) not in planned.changes
+    error = planned.refused[second.id]
+    assert (error.code, error.field) == ("conflict", field)
+    assert text in error.message
+    assert error.fix
+
+
+def test_one_address_may_serve_several_ports_and_protocols() -> None:
+    same = ("203.0.113.1",)
+    wanted = desired(vip(1), vip(2, addresses=same, port=443), vip(3, addresses=same, protocol="UDP"))
+    assert not plan(wanted, in_force()).refused
+
+
+def test_weights_finer_than_the_maglev_table_are_warned_of() -> None:
+    backends = tuple(
+        Backend(id=f"b{weight}", address=ip_address("10.1.0.1"), port=80, weight=weight) for weight in (1.0, 1000.0)
+    )
+    coarse = Scheduler(type=SchedulerType.MAGLEV, table_size=251)
+    assert "b1.0" in warnings(vip(1, backends=backends, scheduler=coarse))[0]
+    assert "above 1001" in warnings(vip(1, backends=backends, scheduler=coarse))[0]
+    assert warnings(vip(1, backends=backends, scheduler=Scheduler(type=SchedulerType.MAGLEV))) == ()
+    assert warnings(vip(1, backends=backends, scheduler=Scheduler(type=SchedulerType.LSQ))) == ()
+
+
+def test_state_is_remembered_whole_or_not_at_all(tmp_path: Any) -> None:
+    path = tmp_path / "penstock.state"
+    assert load(path) == State()
+    state = in_force(vip(1)).model_copy(update={"removing": {vip(2).id: vip(2)}, "backend_names": {2**63: "web-0"}})
+    save(path, state)
+    assert load(path) == state
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(path.read_bytes()[:100])
+    assert load(path) == State()
+    forget(path)
+    forget(path)
+    assert not path.exists()

@@ -1,0 +1,120 @@
+"""The C side of a data plane and the device that it reads: opened, started, changed, withdrawn together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import structlog
+from penstock_core import DataplaneError, EmbeddedDataplane
+from penstock_node import open_tun
+
+from penstock_embedded import native
+from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip
+from penstock_embedded.plumbing import tun_of
+from penstock_embedded.settings import Settings
+
+log = structlog.get_logger()
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Return the id that the kernel gave itself at this boot."""
+    return BOOT_ID.read_text().strip()
+
+
+class Engine:
+    """Arena, VIPs, threads and TUN descriptors of one process. Calls may block; none needs an event loop."""
+
+    def __init__(self, settings: Settings, instance_id: str) -> None:
+        share_directory(settings.shm_dir, settings.group)
+        self._tun = tun_of(settings)
+        self._queues: tuple[int, ...] = ()
+        self._core = EmbeddedDataplane(
+            str(settings.shm_dir),
+            instance_id,
+            bytes.fromhex(boot_id().replace("-", "")),
+            flows=settings.flow_table_size,
+            vips=settings.max_vips,
+            slots=settings.max_slots,
+            workers=settings.queues,
+            group=settings.group,
+        )
+        self._report = self._core.report
+        log.info("arena taken into service", **self._report)
+
+    @property
+    def kept_arena(self) -> bool:
+        """Whether VIPs and flows of an earlier process are in force."""
+        return self._report["status"] in {"attached", "imported"}
+
+    @property
+    def reattached_flows(self) -> int:
+        """Flows that were found in the arena."""
+        return int(self._report["flows"])
+
+    def start(self) -> None:
+        """Attach to the device and forward. Raises TunError when the device cannot be attached to."""
+        self._queues = open_tun(self._tun)
+        self._core.start(list(self._queues))
+
+    def stop(self) -> None:
+        """Let go of the device; packets then vanish in it."""
+        self._core.stop()
+        for queue in self._queues:
+            os.close(queue)
+        self._queues = ()
+
+    def close(self) -> None:
+        """Stop and leave everything for the next process."""
+        self.stop()
+        self._core.close()
+
+    def withdraw(self) -> None:
+        """Stop and remove the shared-memory objects."""
+        self.stop()
+        self._core.withdraw()
+
+    def perform(self, change: Change) -> None:
+        """Make one change. Raises DataplaneError, and then has changed nothing."""
+        match change:
+            case SetNode():
+                self._core.set_node(bytes.fromhex(change.scheduler_key), change.nodes)
+            case SetSources():
+                self._core.set_sources([native.source(each) for each in change.sources])
+            case SetVip():
+                self._core.set_vip(native.vip_number(change.vip.id), **native.vip_arguments(change.vip))
+            case RemoveVip():
+                self._core.remove_vip(native.vip_number(change.id))
+
+    def vip_ids(self) -> frozenset[str]:
+        """Return the VIPs in force, those still draining included."""
+        return frozenset(native.vip_identifier(number) for number in self._core.vip_ids())
+
+    def vip_status(self, identifier: str) -> dict[str, Any]:
+        """Return what the core says of a VIP; nothing when it has just gone."""
+        try:
+            return self._core.vip_status(native.vip_number(identifier))
+        except DataplaneError:
+            return {}
+
+    def forwarding(self) -> bool:
+        """Whether packets are read: False before the start, and when the device was deleted under us."""
+        counters = self._core.stats()
+        return bool(counters["running"] and not counters["queue_lost"])
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters since the start."""
+        return self._core.stats()
+
+
+def share_directory(path: Path, group: int | None) -> None:
+    """Let members of the group make objects of their own in a directory of ours, and touch no others'."""
+    path.mkdir(parents=True, exist_ok=True)
+    status = path.stat()
+    if group is None or status.st_uid != os.geteuid() or status.st_mode & 0o1002 == 0o1002:
+        return  # nothing to share, not ours, or open to everybody as /dev/shm is
+    os.chown(path, -1, group)
+    path.chmod(0o1770)

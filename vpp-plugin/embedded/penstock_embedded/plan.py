@@ -1,0 +1,118 @@
+"""What has to change for a data plane to be as desired. Computation only.
+
+VIPs are compared as wholes: the core takes a VIP's complete configuration and finds the difference itself,
+so that each VIP changes whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from penstock_embedded.messages import Address, BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
+from penstock_embedded.state import State
+
+
+@dataclass(frozen=True)
+class SetNode:
+    """Set what all nodes of a DataPlane share: the key of the Maglev tables and their number."""
+
+    scheduler_key: str
+    nodes: int
+
+
+@dataclass(frozen=True)
+class SetSources:
+    """Set the complete NAT sources."""
+
+    sources: tuple[NatSource, ...]
+
+
+@dataclass(frozen=True)
+class RemoveVip:
+    """Drain a VIP, then remove it."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class SetVip:
+    """Add a VIP or change it."""
+
+    vip: Vip
+
+
+Change = SetNode | SetSources | RemoveVip | SetVip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Changes in the order in which they are to be made, and VIPs that cannot be."""
+
+    changes: tuple[Change, ...]
+    refused: Mapping[str, Error]
+
+
+def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Plan:
+    """Return what turns `actual` into `desired`; no changes when it is so already.
+
+    `found` are VIPs that the core has but `actual` does not: an arena outlived the state. Removals come
+    first: what they free may be what another VIP takes.
+    """
+    refused = _refusals(desired)
+    wanted = {vip.id: vip for vip in desired.vips}
+    changes: list[Change] = [RemoveVip(known) for known in sorted({*actual.vips, *found}) if known not in wanted]
+    if (desired.scheduler_key, desired.nodes) != (actual.scheduler_key, actual.nodes):
+        changes.append(SetNode(desired.scheduler_key, desired.nodes))
+    if desired.nat_sources != actual.nat_sources:
+        changes.append(SetSources(desired.nat_sources))
+    changes += [SetVip(vip) for vip in wanted.values() if vip.id not in refused and actual.vips.get(vip.id) != vip]
+    return Plan(tuple(changes), refused)
+
+
+def _refusals(desired: DesiredState) -> dict[str, Error]:
+    """Find VIPs that contradict others or the node; of two that contradict each other the later one goes."""
+    sources = {source.address for source in desired.nat_sources}
+    held: dict[tuple[Address, str, int], str] = {}
+    refused: dict[str, Error] = {}
+    ids: set[str] = set()
+    for vip in desired.vips:
+        problem = _contradiction(vip, ids, sources, held)
+        if problem is not None:
+            refused[vip.id] = problem
+            continue
+        ids.add(vip.id)
+        held.update({(address, vip.protocol.value, vip.port): vip.key for address in vip.addresses})
+    return refused
+
+
+def _contradiction(
+    vip: Vip, ids: Iterable[str], sources: Iterable[Address], held: Mapping[tuple[Address, str, int], str]
+) -> Error | None:
+    if vip.id in ids:
+        return Error(code="conflict", field="id", message=f"VIP id {vip.id} appears twice", fix="send each VIP once")
+    for address in vip.addresses:
+        if address in sources:
+            message = f"{address} is a NAT source of this node"
+            return Error(code="conflict", field="addresses", message=message, fix="give the VIP an address of its own")
+        if (holder := held.get((address, vip.protocol.value, vip.port))) is not None:
+            message = f"{address}:{vip.port}/{vip.protocol.value} is held by {holder}"
+            return Error(code="conflict", field="addresses", message=message, fix="choose another address or port")
+    return None
+
+
+def warnings(vip: Vip) -> tuple[str, ...]:
+    """Return what is accepted but will not be as written: weights finer than a Maglev table is."""
+    if vip.scheduler.type is not SchedulerType.MAGLEV:
+        return ()
+    active = [backend for backend in vip.backends if backend.state is BackendState.ACTIVE and backend.weight > 0]
+    total = sum(backend.weight for backend in active)
+    size = vip.scheduler.table_size
+    poor = [backend.id for backend in active if backend.weight / total * size < 1]
+    if not poor:
+        return ()
+    need = max(total / backend.weight for backend in active)
+    names = ", ".join(poor[:3]) + (f" and {len(poor) - 3} more" if len(poor) > 3 else "")
+    return (
+        f"scheduler.table_size: {size} entries are too few for the weight of {names}; use a prime above {need:.0f}",
+    )

@@ -1,0 +1,55 @@
+"""What the data plane asks of its node: routes to VIPs, steering of NAT ports, the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+from penstock_node import ApplyError, CreateTun, DesiredNode, NodeError, Tun, reconcile
+from penstock_node import NatSource as NodeSource
+
+from penstock_embedded.messages import Address, Error, NatSource
+from penstock_embedded.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Plumbed:
+    """What came of reconciling the node."""
+
+    changed: bool
+    new_device: bool  # descriptors of an earlier device are dead
+    errors: tuple[Error, ...]
+
+
+def tun_of(settings: Settings) -> Tun:
+    """Return the device that the settings ask for."""
+    return Tun(name=settings.device, queues=settings.queues)
+
+
+def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[NatSource]) -> Plumbed:
+    """Make the node attract these VIP addresses and NAT ports; blocking. What fails is reported, not raised."""
+    try:
+        desired = DesiredNode(
+            tun=tun_of(settings),
+            vips=frozenset(addresses),
+            nat_sources=frozenset(NodeSource(each.address, each.port_first, each.port_last) for each in sources),
+            interfaces=settings.interfaces,
+        )
+        changes = reconcile(desired)
+    except ApplyError as error:
+        errors = tuple(
+            Error(code="internal", field="node", message=f"{change}: {reason}", fix="make the node allow this command")
+            for change, reason in error.failures
+        )
+        return Plumbed(changed=True, new_device=False, errors=errors)
+    except (NodeError, ValueError, OSError) as error:
+        fix = "run `penstock dataplane --preflight` for what the node lacks"
+        return Plumbed(
+            changed=False, new_device=False, errors=(Error(code="internal", field="node", message=str(error), fix=fix),)
+        )
+    for change in changes:
+        log.info("node changed", change=str(change))
+    return Plumbed(bool(changes), any(isinstance(change, CreateTun) for change in changes), ())
