@@ -1,0 +1,137 @@
+"""What decisions need to know of Kubernetes' own objects, cut down as they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address, ip_network
+from typing import Any, Self
+
+from penstock_api.fields import IPAddress, IPNetwork
+from penstock_api.names import DATAPLANE_LABEL
+
+TEMPLATE_HASH_LABEL = "penstock.dev/template-hash"
+
+Name = tuple[str, str]  # (namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint of a node that keeps pods away."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """A node of the cluster."""
+
+    name: str
+    uid: str = ""
+    labels: Mapping[str, str] = ()  # type: ignore[assignment]
+    taints: tuple[Taint, ...] = ()
+    addresses: tuple[IPAddress, ...] = ()
+    internal: tuple[IPAddress, ...] = ()
+    pod_networks: tuple[IPNetwork, ...] = ()
+    ready: bool = False
+    ready_changed: datetime | None = None
+
+    @property
+    def owner(self) -> str:
+        """DataPlane whose DaemonSets run here, by our label."""
+        return self.labels.get(DATAPLANE_LABEL, "")
+
+    def primary(self) -> tuple[IPAddress, ...]:
+        """Return the first internal address of each family."""
+        first: dict[int, IPAddress] = {}
+        for address in self.internal:
+            first.setdefault(address.version, address)
+        return tuple(first.values())
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> Self:
+        """Cut a Node down."""
+        metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+        found = [(entry.get("type"), parse_address(entry.get("address"))) for entry in status.get("addresses") or ()]
+        ready: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), {})
+        networks = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+        return cls(
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            labels=metadata.get("labels") or {},
+            taints=tuple(
+                Taint(taint.get("key", ""), taint.get("value") or "", taint.get("effect", ""))
+                for taint in spec.get("taints") or ()
+            ),
+            addresses=tuple(address for _, address in found if address is not None),
+            internal=tuple(address for kind, address in found if kind == "InternalIP" and address is not None),
+            pod_networks=tuple(ip_network(network, strict=False) for network in networks),
+            ready=ready.get("status") == "True",
+            ready_changed=parse_time(ready.get("lastTransitionTime")),
+        )
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """A Service: that it exists, and the addresses it has."""
+
+    name: Name
+    addresses: tuple[IPAddress, ...] = ()
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> Self:
+        """Cut a Service down."""
+        spec = raw.get("spec") or {}
+        balancer = (raw.get("status") or {}).get("loadBalancer") or {}
+        texts = [
+            *(spec.get("clusterIPs") or [spec.get("clusterIP")]),
+            *(spec.get("externalIPs") or ()),
+            *(entry.get("ip") for entry in balancer.get("ingress") or ()),
+        ]
+        found = (parse_address(text) for text in texts)
+        metadata = raw["metadata"]
+        return cls((metadata["namespace"], metadata["name"]), tuple(a for a in found if a is not None))
+
+
+@dataclass(frozen=True)
+class PodFacts:
+    """A data-plane pod."""
+
+    name: Name
+    uid: str
+    node: str
+    data_plane: str
+    template_hash: str
+    ready: bool
+    deleting: bool
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> Self:
+        """Cut a Pod down."""
+        metadata, status = raw["metadata"], raw.get("status") or {}
+        labels = metadata.get("labels") or {}
+        return cls(
+            name=(metadata["namespace"], metadata["name"]),
+            uid=metadata.get("uid", ""),
+            node=(raw.get("spec") or {}).get("nodeName") or "",
+            data_plane=labels.get(DATAPLANE_LABEL, ""),
+            template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
+            ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
+            deleting="deletionTimestamp" in metadata,
+        )
+
+
+def parse_address(text: str | None) -> IPAddress | None:
+    """Read an address; None for what is none (`None` of headless Services, host names)."""
+    try:
+        return ip_address(text) if text else None
+    except ValueError:
+        return None
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Read a time of the API server."""
+    return datetime.fromisoformat(text) if text else None

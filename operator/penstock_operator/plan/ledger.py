@@ -1,0 +1,134 @@
+"""Who holds or claims which address, kept current so that one VIP's decision never looks at all VIPs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock_api import LoadBalancerVIP
+from penstock_api.fields import IPAddress
+
+from penstock_operator.plan.facts import Name, parse_address, parse_time
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one VIP has and wants, as rivals see it."""
+
+    name: Name
+    uid: str
+    created: datetime
+    data_plane: str
+    ports: frozenset[tuple[int, str]]
+    held: frozenset[IPAddress]
+    wanted: frozenset[IPAddress]
+    decided: bool  # the operator has seen this generation of its spec
+    readable: bool = True  # else its ports are unknown, and it shares with nobody
+
+    @classmethod
+    def of(cls, vip: LoadBalancerVIP) -> Claim:
+        """Read a VIP."""
+        return cls(
+            name=(vip.metadata.namespace, vip.metadata.name),
+            uid=vip.metadata.uid,
+            created=vip.metadata.creation_timestamp or _EPOCH,
+            data_plane=vip.status.data_plane_name or vip.spec.data_plane_name or "",
+            ports=frozenset((port.port, str(port.protocol)) for port in vip.spec.ports),
+            held=frozenset(vip.status.addresses),
+            wanted=frozenset(vip.spec.addresses or ()),
+            decided=vip.status.observed_generation == vip.metadata.generation,
+        )
+
+    @classmethod
+    def of_unreadable(cls, raw: Mapping[str, Any]) -> Claim:
+        """Read what a VIP holds that this version can't read: another version gave it, and it stays."""
+        metadata, status = raw["metadata"], raw.get("status") or {}
+        held = (parse_address(text) for text in status.get("addresses") or ())
+        return cls(
+            name=(metadata["namespace"], metadata["name"]),
+            uid=metadata.get("uid", ""),
+            created=parse_time(metadata.get("creationTimestamp")) or _EPOCH,
+            data_plane=str(status.get("dataPlaneName") or ""),
+            ports=frozenset(),
+            held=frozenset(address for address in held if address is not None),
+            wanted=frozenset(),
+            decided=True,
+            readable=False,
+        )
+
+    def rank(self, address: IPAddress) -> tuple[int, datetime, str]:
+        """Order of precedence for an address: holders before claimants, then age, then UID.
+
+        A holder whose spec was edited since we looked comes after other holders: its ports may be news, theirs aren't.
+        """
+        if address in self.held:
+            return (0 if self.decided else 1), self.created, self.uid
+        return 2, self.created, self.uid
+
+    def competes(self, address: IPAddress) -> bool:
+        """Tell whether it has a say on an address; a claim that was refused has none until it is looked at anew."""
+        return address in self.held or (address in self.wanted and not self.decided)
+
+    def excludes(self, other: Claim) -> bool:
+        """Tell whether both can't have one address: only VIPs of one namespace and DataPlane share, by port."""
+        if not self.readable or not other.readable:
+            return True
+        same_owner = self.name[0] == other.name[0] and (
+            not self.data_plane or not other.data_plane or self.data_plane == other.data_plane
+        )
+        return not same_owner or bool(self.ports & other.ports)
+
+
+class Ledger:
+    """Claims of all VIPs, by address."""
+
+    def __init__(self) -> None:
+        self._claims: dict[Name, Claim] = {}
+        self._by_address: dict[IPAddress, set[Name]] = {}
+
+    def put(self, claim: Claim) -> None:
+        """Enter or replace a VIP's claim."""
+        self.remove(claim.name)
+        self._claims[claim.name] = claim
+        for address in claim.held | claim.wanted:
+            self._by_address.setdefault(address, set()).add(claim.name)
+
+    def remove(self, name: Name) -> None:
+        """Strike a VIP out."""
+        claim = self._claims.pop(name, None)
+        if claim is None:
+            return
+        for address in claim.held | claim.wanted:
+            names = self._by_address[address]
+            names.discard(name)
+            if not names:
+                del self._by_address[address]
+
+    def rival(self, claim: Claim, address: IPAddress) -> Claim | None:
+        """Return the VIP that stands before `claim` on an address and leaves no room for it."""
+        mine = claim.rank(address)
+        for name in self._by_address.get(address, ()):
+            other = self._claims[name]
+            if name != claim.name and other.competes(address) and other.excludes(claim) and other.rank(address) < mine:
+                return other
+        return None
+
+    def is_free(self, address: IPAddress) -> bool:
+        """Tell whether no VIP holds an address or has a say on it."""
+        return not any(self._claims[name].competes(address) for name in self._by_address.get(address, ()))
+
+    def is_held(self, address: IPAddress) -> bool:
+        """Tell whether a VIP holds an address."""
+        return any(address in self._claims[name].held for name in self._by_address.get(address, ()))
+
+    def names_on(self, address: IPAddress) -> frozenset[Name]:
+        """Return the VIPs that hold or claim an address."""
+        return frozenset(self._by_address.get(address, ()))
+
+    def held_addresses(self) -> set[IPAddress]:
+        """Return all addresses that VIPs hold."""
+        return {address for claim in self._claims.values() for address in claim.held}

@@ -1,0 +1,226 @@
+"""From a key to its desired state: gather from the store, plan, apply. Each part is elsewhere; this joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network
+
+import structlog
+from penstock_api import (
+    AddressPool,
+    DataPlane,
+    LoadBalancerVIP,
+    RLPolicy,
+    VipStatus,
+    get_condition,
+)
+from penstock_api.conditions import Condition, ConditionStatus, ConditionType
+from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES, EventRecorder
+
+from penstock_operator import kinds
+from penstock_operator.apply import Writer
+from penstock_operator.keys import Subject, WorkKey
+from penstock_operator.plan import acceptance, status
+from penstock_operator.plan.allocation import World
+from penstock_operator.plan.daemonsets import Installation
+from penstock_operator.plan.dataplane import DataPlaneView, plan_data_plane
+from penstock_operator.plan.ledger import Claim
+from penstock_operator.plan.pools import Pools, pool_status
+from penstock_operator.plan.reserved import Reserved
+from penstock_operator.store import Store, Unreadable, data_plane_of
+
+log = structlog.get_logger(__name__)
+
+Network = IPv4Network | IPv6Network
+LookAgain = Callable[[WorkKey, float], None]
+
+
+def now() -> datetime:
+    """Return the time as the API server writes it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Reconciler:
+    """Brings one object at a time to its desired state; called by the work queue, one call per key."""
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        events: EventRecorder,
+        installation: Installation,
+        look_again: LookAgain,
+        reserved: tuple[Network, ...] = (),
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._events = events
+        self._installation = installation
+        self._look_again = look_again
+        self._extra_reserved = reserved
+        self._world: tuple[int, World] | None = None
+
+    async def __call__(self, key: WorkKey) -> None:
+        """Handle one key."""
+        match key.subject:
+            case Subject.VIP:
+                await self._vip(key)
+            case Subject.POLICY:
+                await self._policy(key)
+            case Subject.POOL:
+                await self._pool(key)
+            case Subject.DATA_PLANE:
+                await self._data_plane(key)
+
+    def world(self) -> World:
+        """Return what addresses are decided by; computed anew only after a change of pools, nodes or Services."""
+        revision = self._store.revision
+        if self._world is None or self._world[0] != revision:
+            networks = [n for found in self._store.all(SERVICE_CIDRS).values() for n in found]
+            reserved = Reserved(
+                self._store.all(NODES).values(), self._store.all(SERVICES).values(), networks, self._extra_reserved
+            )
+            pools = Pools(self._store.all(kinds.POOLS).values(), reserved)
+            self._world = revision, World(pools, reserved, self._store.ledger)
+        return self._world[1]
+
+    async def _vip(self, key: WorkKey) -> None:
+        vip = self._store.get(kinds.VIPS, (key.namespace, key.name))
+        if isinstance(vip, Unreadable):
+            await self._unreadable_vip(vip)
+            return
+        if not isinstance(vip, LoadBalancerVIP) or vip.deleting:
+            return
+        if vip.paused:
+            wanted = status.paused_status(vip, self._node_views(vip, vip.status.data_plane_name), now())
+            await self._write_vip(vip, wanted)
+            return
+        verdict = acceptance.judge(vip, self._neighbours(vip), self.world())
+        data_plane = verdict.data_plane.metadata.name if verdict.data_plane else None
+        wanted = status.vip_status(vip, verdict, self._node_views(vip, data_plane), now())
+        await self._write_vip(vip, wanted)
+
+    async def _unreadable_vip(self, vip: Unreadable) -> None:
+        """Say why a VIP can't be read: of a newer schema, or older than a rule. What it holds stays."""
+        metadata = vip.raw["metadata"]
+        before = status.read_status(vip.raw.get("status"))
+        wanted = status.invalid_status(before, metadata.get("generation", 0), vip.message, now())
+        if wanted != before:
+            log.warning("object can't be read", kind="LoadBalancerVIP", name=metadata["name"], error=vip.message)
+            identity = {name: metadata[name] for name in ("name", "namespace", "uid")}
+            await self._writer.raw_status(kinds.VIPS, identity, wanted)
+
+    async def _write_vip(self, vip: LoadBalancerVIP, wanted: VipStatus) -> None:
+        # Entered before the write, because other workers decide while it is under way.
+        self._store.ledger.put(Claim.of(vip.model_copy(update={"status": wanted})))
+        try:
+            written = await self._writer.status(kinds.VIPS, vip, wanted)
+        finally:
+            current = self._store.get(kinds.VIPS, (vip.metadata.namespace, vip.metadata.name))
+            if isinstance(current, LoadBalancerVIP):
+                self._store.ledger.put(Claim.of(current))
+            else:
+                self._store.ledger.remove((vip.metadata.namespace, vip.metadata.name))
+        if written:
+            self._tell(vip, wanted)
+
+    def _tell(self, vip: LoadBalancerVIP, wanted: VipStatus) -> None:
+        """Say what changed to whoever looks at the VIP's Events."""
+        regarding = kinds.reference(vip)
+        for type_ in (ConditionType.ACCEPTED, ConditionType.PROGRAMMED, ConditionType.READY):
+            before, after = get_condition(vip.status.conditions, type_), get_condition(wanted.conditions, type_)
+            if after is None or not _news(before, after):
+                continue
+            good = after.status is ConditionStatus.TRUE
+            reason = str(type_) if good else after.reason
+            self._events.record(
+                regarding, type_="Normal" if good else "Warning", reason=reason, note=after.message or reason
+            )
+
+    def _neighbours(self, vip: LoadBalancerVIP) -> acceptance.Neighbours:
+        namespace = vip.metadata.namespace
+        service = vip.spec.backends.service
+        policy = self._store.get(kinds.POLICIES, (namespace, vip.spec.policy_name)) if vip.spec.policy_name else None
+        return acceptance.Neighbours(
+            data_planes=self._data_planes(),
+            service_exists=service is None or self._store.get(SERVICES, (namespace, service.name)) is not None,
+            policy=policy if isinstance(policy, RLPolicy) else None,
+        )
+
+    def _data_planes(self) -> dict[str, DataPlane]:
+        return {name: data_plane for (_, name), data_plane in self._store.all(kinds.DATA_PLANES).items()}
+
+    def _node_views(self, vip: LoadBalancerVIP, data_plane: str | None) -> list[status.NodeView]:
+        nodes = {
+            name: node
+            for (_, name), node in self._store.all(kinds.DATA_PLANE_NODES).items()
+            if node.spec.data_plane_name == data_plane
+        }
+        facts = {name: node for (_, name), node in self._store.all(NODES).items()}
+        return status.node_views(nodes, facts, self._store.reports_of(vip.metadata.uid))
+
+    async def _policy(self, key: WorkKey) -> None:
+        name = (key.namespace, key.name)
+        policy = self._store.get(kinds.POLICIES, name)
+        if isinstance(policy, RLPolicy) and not policy.deleting:
+            users = len(self._store.users_of("policy", name))
+            await self._writer.status(kinds.POLICIES, policy, status.policy_status(policy, users, now()))
+
+    async def _pool(self, key: WorkKey) -> None:
+        pool = self._store.get(kinds.POOLS, ("", key.name))
+        if not isinstance(pool, AddressPool) or pool.deleting:
+            return
+        world = self.world()
+        if key.name in world.pools.by_name:
+            held = self._store.ledger.held_addresses()
+            wanted = pool_status(pool, world.pools, held, world.reserved, now())
+            await self._writer.status(kinds.POOLS, pool, wanted)
+
+    async def _data_plane(self, key: WorkKey) -> None:
+        view = self._data_plane_view(key.name)
+        if view is None:
+            return
+        plan = plan_data_plane(view, self._installation, now())
+        await self._writer.data_plane(key.name, view.data_plane, plan, self._installation.namespace)
+        if plan.look_again is not None:
+            self._look_again(key, plan.look_again)
+
+    def _data_plane_view(self, name: str) -> DataPlaneView | None:
+        found = self._store.get(kinds.DATA_PLANES, ("", name))
+        if isinstance(found, Unreadable):
+            log.warning("object can't be read", kind="DataPlane", name=name, error=found.message)
+            return None  # what runs goes on running
+        data_planes = self._data_planes()
+        data_planes.pop(name, None)
+        return DataPlaneView(
+            name=name,
+            data_plane=found,
+            others=list(data_planes.values()),
+            nodes={node: facts for (_, node), facts in self._store.all(NODES).items()},
+            data_plane_nodes={
+                node.spec.node_name: node
+                for node in self._store.all(kinds.DATA_PLANE_NODES).values()
+                if node.spec.data_plane_name == name
+            },
+            pods=[pod for pod in self._store.all(PODS).values() if pod.data_plane == name],
+            daemon_sets=frozenset(
+                daemon_set
+                for (namespace, daemon_set), kept in self._store.all(DAEMON_SETS).items()
+                if namespace == self._installation.namespace and data_plane_of(kept["metadata"].get("labels")) == name
+            ),
+            reports={
+                report.metadata.name: report.report.node_name
+                for report in self._store.all(kinds.REPORTS).values()
+                if report.report.data_plane_name == name
+            },
+        )
+
+
+def _news(before: Condition | None, after: Condition) -> bool:
+    """Tell whether a condition changed in a way that people want to hear of."""
+    if before is None:
+        return after.status is ConditionStatus.TRUE or after.type == ConditionType.ACCEPTED
+    return before.status is not after.status or (
+        after.status is not ConditionStatus.TRUE and before.reason != after.reason
+    )

@@ -1,0 +1,223 @@
+"""What the operator knows of the cluster, pruned and parsed, with the indexes that decisions need.
+
+Events and answers to our own writes fill it; nothing in it would be missed after a restart. kopf's own indices are
+not used: they keep objects for ever whose deletion fell into a broken watch (see `sweep`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+import structlog
+from penstock_api import (
+    AddressPool,
+    DataPlane,
+    DataPlaneNode,
+    DataPlaneNodeReport,
+    InvalidObjectError,
+    KubeObject,
+    LoadBalancerVIP,
+    RLPolicy,
+    VipReport,
+    parse,
+)
+from penstock_api.names import DATAPLANE_LABEL
+from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES, Key, Object, Resource
+
+from penstock_operator import kinds
+from penstock_operator.plan.facts import Name, NodeFacts, PodFacts, ServiceFacts
+from penstock_operator.plan.ledger import Claim, Ledger
+
+log = structlog.get_logger(__name__)
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An object of ours that this version can't read."""
+
+    raw: Object
+    message: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object as it is kept."""
+
+    uid: str
+    version: int
+    value: Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an event changed; None where there was, or is, nothing."""
+
+    resource: Resource
+    key: Key
+    before: Any
+    after: Any
+
+
+def _parser(model: type[KubeObject]) -> Callable[[Object], Any]:
+    def read(raw: Object) -> Any:
+        raw["metadata"].pop("managedFields", None)
+        try:
+            return parse(model, raw)
+        except InvalidObjectError as error:
+            return Unreadable(raw, error.brief())
+
+    return read
+
+
+def _networks(raw: Object) -> Networks:
+    return tuple(ip_network(text, strict=False) for text in (raw.get("spec") or {}).get("cidrs") or ())
+
+
+def _daemon_set(raw: Object) -> Object:
+    metadata = raw["metadata"]
+    kept = {name: metadata.get(name) for name in ("name", "namespace", "labels", "annotations")}
+    return {"metadata": kept, "spec": raw["spec"], "deleting": "deletionTimestamp" in metadata}
+
+
+READERS: Mapping[Resource, Callable[[Object], Any]] = {
+    kinds.VIPS: _parser(LoadBalancerVIP),
+    kinds.POLICIES: _parser(RLPolicy),
+    kinds.POOLS: _parser(AddressPool),
+    kinds.DATA_PLANES: _parser(DataPlane),
+    kinds.DATA_PLANE_NODES: _parser(DataPlaneNode),
+    kinds.REPORTS: _parser(DataPlaneNodeReport),
+    NODES: NodeFacts.from_raw,
+    SERVICES: ServiceFacts.from_raw,
+    PODS: PodFacts.from_raw,
+    DAEMON_SETS: _daemon_set,
+    SERVICE_CIDRS: _networks,
+}
+"""How each kind is pruned on arrival."""
+
+
+@dataclass
+class Store:
+    """All known objects by kind and key."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    _entries: dict[Resource, dict[Key, Entry]] = field(default_factory=lambda: {res: {} for res in READERS})
+    _reports: dict[str, dict[str, tuple[str, VipReport]]] = field(default_factory=dict)  # VIP UID -> object -> node
+    _users: dict[tuple[str, Name], set[Name]] = field(default_factory=dict)  # ("service", name) -> VIPs
+    _revision: int = 0
+
+    @property
+    def revision(self) -> int:
+        """Counts changes of what addresses are decided by (pools, nodes, Services): derived values may be cached."""
+        return self._revision
+
+    def all(self, resource: Resource) -> dict[Key, Any]:
+        """Return all readable objects of a kind."""
+        entries = self._entries[resource]
+        return {key: entry.value for key, entry in entries.items() if not isinstance(entry.value, Unreadable)}
+
+    def get(self, resource: Resource, key: Key) -> Any:
+        """Return one object, an `Unreadable`, or None."""
+        entry = self._entries[resource].get(key)
+        return entry.value if entry else None
+
+    def uids(self, resource: Resource) -> dict[Key, str]:
+        """Return the UIDs of all objects of a kind."""
+        return {key: entry.uid for key, entry in self._entries[resource].items()}
+
+    def count(self, resource: Resource) -> int:
+        """Return how many objects of a kind there are."""
+        return len(self._entries[resource])
+
+    def put(self, resource: Resource, raw: Object) -> Change | None:
+        """Take in an object unless a newer version is known; None if nothing changed."""
+        metadata = raw["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        uid, version = metadata.get("uid", ""), int(metadata.get("resourceVersion") or 0)
+        known = self._entries[resource].get(key)
+        if known and known.uid == uid and known.version >= version:
+            return None
+        value = READERS[resource](raw)
+        self._entries[resource][key] = Entry(uid, version, value)
+        return self._changed(resource, key, known.value if known else None, value)
+
+    def drop(self, resource: Resource, key: Key, uid: str = "") -> Change | None:
+        """Forget an object; with `uid` only if it is still that one."""
+        known = self._entries[resource].get(key)
+        if known is None or (uid and known.uid != uid):
+            return None
+        del self._entries[resource][key]
+        return self._changed(resource, key, known.value, None)
+
+    def reports_of(self, uid: str) -> Mapping[str, VipReport]:
+        """Return what nodes report of a VIP, by node name."""
+        # A VIP that moves between a node's objects is in both for a moment: the newer entry counts.
+        entries = sorted(self._reports.get(uid, {}).values(), key=lambda found: found[1].generation)
+        return dict(entries)
+
+    def users_of(self, what: str, name: Name) -> frozenset[Name]:
+        """Return the VIPs that refer to a `service` or `policy`."""
+        return frozenset(self._users.get((what, name), ()))
+
+    def _changed(self, resource: Resource, key: Key, before: Any, after: Any) -> Change | None:
+        if before == after and not isinstance(after, KubeObject):
+            return None
+        if resource == kinds.VIPS:
+            self._index_vip(before, after)
+        elif resource == kinds.REPORTS:
+            self._index_report(before, after)
+        elif resource in (NODES, SERVICES, SERVICE_CIDRS, kinds.POOLS):
+            self._revision += 1
+        return Change(resource, key, before, after)
+
+    def _index_vip(self, before: Any, after: Any) -> None:
+        if isinstance(before, LoadBalancerVIP):
+            for reference in _references(before):
+                self._users[reference].discard(name_of(before))
+                if not self._users[reference]:
+                    del self._users[reference]
+            self.ledger.remove(name_of(before))
+        elif isinstance(before, Unreadable):
+            self.ledger.remove(Claim.of_unreadable(before.raw).name)
+        if isinstance(after, LoadBalancerVIP):
+            for reference in _references(after):
+                self._users.setdefault(reference, set()).add(name_of(after))
+            self.ledger.put(Claim.of(after))
+        elif isinstance(after, Unreadable):
+            self.ledger.put(Claim.of_unreadable(after.raw))
+
+    def _index_report(self, before: Any, after: Any) -> None:
+        if isinstance(before, DataPlaneNodeReport):
+            for entry in before.report.vips:
+                by_object = self._reports.get(entry.uid, {})
+                by_object.pop(before.metadata.name, None)
+                if not by_object:
+                    self._reports.pop(entry.uid, None)
+        if isinstance(after, DataPlaneNodeReport):
+            for entry in after.report.vips:
+                found = (after.report.node_name, entry)
+                self._reports.setdefault(entry.uid, {})[after.metadata.name] = found
+
+
+def name_of(obj: KubeObject) -> Name:
+    """Return namespace and name."""
+    return obj.metadata.namespace, obj.metadata.name
+
+
+def data_plane_of(raw_labels: Mapping[str, str] | None) -> str:
+    """Return the DataPlane that an object of ours belongs to, by its label."""
+    return (raw_labels or {}).get(DATAPLANE_LABEL, "")
+
+
+def _references(vip: LoadBalancerVIP) -> list[tuple[str, Name]]:
+    namespace = vip.metadata.namespace
+    references = []
+    if vip.spec.backends.service:
+        references.append(("service", (namespace, vip.spec.backends.service.name)))
+    if vip.spec.policy_name:
+        references.append(("policy", (namespace, vip.spec.policy_name)))
+    return references
