@@ -154,11 +154,9 @@ static uint32_t collect(const uint64_t *words, uint64_t seen, uint8_t generation
     uint32_t n = 0;
     for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
         const uint64_t word = words[i];
-        const uint32_t age = lbrl_sample_age_ticks(word, now_ticks);
-        const float value = lbrl_sample_value(word);
-        samples[n] = (lbrl_sample_t){value, 0, age};
-        n += word != 0 && lbrl_sample_generation(word) == generation && age <= MAX_AGE_TICKS &&
-             isfinite(value);
+        samples[n].value = lbrl_sample_value(word);
+        samples[n].age_ticks = lbrl_sample_age_ticks(word, now_ticks);
+        n += lbrl_sample_valid(word, generation, now_ticks);
     }
     /* `seen` is written after the word: a sample may be there that is not counted yet */
     const float weight = (float)(seen > n ? seen : n) / (float)(n ? n : 1);

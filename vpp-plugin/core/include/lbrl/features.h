@@ -217,6 +217,15 @@ static inline uint32_t lbrl_sample_age_ticks(uint64_t word, uint32_t now_ticks)
     return age < 0x800000u ? age : 0;
 }
 
+/* Whether a reader uses the word: a sample of this generation of the slot, at most an hour old, finite. */
+static inline bool lbrl_sample_valid(uint64_t word, uint8_t generation, uint32_t now_ticks)
+{
+    const bool finite = (word & 0x7f800000u) != 0x7f800000u;
+    return word != 0 && lbrl_sample_generation(word) == generation && finite &&
+           lbrl_sample_age_ticks(word, now_ticks) <=
+               LBRL_SAMPLE_MAX_AGE_SECONDS * LBRL_SAMPLE_TICKS_PER_SECOND;
+}
+
 /* ---- Sinks ---- */
 
 /* A slot's counters of one worker: two cache lines, the second for rare events. */
