@@ -58,6 +58,10 @@ class Rest:
     def get(self, obj: dict[str, Any]) -> Answer:
         return self._answer(self._http.get(path_of(obj)))
 
+    def read(self, path: str) -> dict[str, Any]:
+        """Read what is no object: discovery, OpenAPI."""
+        return self._answer(self._http.get(path)).body
+
     def merge(self, obj: dict[str, Any], patch: dict[str, Any], subresource: str = "") -> Answer:
         headers = {"Content-Type": "application/merge-patch+json"}
         return self._answer(self._http.patch(path_of(obj) + subresource, content=json.dumps(patch), headers=headers))
