@@ -1,10 +1,42 @@
-"""Entry point of the program `penstock`."""
+"""Entry point of the program `penstock`: the commands, nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Layer-4 load balancing for Kubernetes that learns.")
+from penstock_cli import roles, standalone, top
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EVERYDAY = "Everyday"
+ROLES = "Roles (started by pods and services)"
+
+app.command("run", rich_help_panel=EVERYDAY)(standalone.run)
+app.command("top", rich_help_panel=EVERYDAY)(top.top)
+app.command("dataplane", rich_help_panel=ROLES)(roles.dataplane)
+app.command("agent", rich_help_panel=ROLES)(roles.agent)
+app.command("operator", rich_help_panel=ROLES)(roles.operator)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"penstock {version('penstock')}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
-    """Layer-4 load balancing for Kubernetes that learns."""
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Layer-4 load balancing for Kubernetes that learns from what it passively sees."""

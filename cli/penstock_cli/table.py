@@ -1,0 +1,105 @@
+"""How `penstock top` looks: agents' states in, rich tables out; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from penstock_agent.state import AgentState, BackendView, Durations, VipView
+
+BAR_CELLS = 12
+
+
+def render(states: Iterable[AgentState], problems: Iterable[str] = ()) -> RenderableType:
+    """One panel per node, a table per core VIP in it; problems of agents that gave no answer below."""
+    panels: list[RenderableType] = [_node(state) for state in sorted(states, key=lambda state: state.node)]
+    panels += [Text(problem, style="red") for problem in problems]
+    return Group(*panels) if panels else Text("no agent found", style="yellow")
+
+
+def _node(state: AgentState) -> Panel:
+    link = state.link
+    dropped = sum(link.dropped.values())
+    head = Text.assemble(
+        ("data plane ", "dim"),
+        ("connected" if link.connected else "away", "green" if link.connected else "red"),
+        ("  flows ", "dim"),
+        f"{link.flows:,}/{link.flow_capacity:,}",
+        ("  packets ", "dim"),
+        f"{link.packets:,}",
+        ("  dropped ", "dim"),
+        f"{dropped:,}",
+        ("  announces ", "dim"),
+        ", ".join(map(str, state.announced)) or "-",
+    )
+    parts: list[RenderableType] = [head]
+    parts += [Text(text, style="red") for text in (state.source_error, link.error) if text]
+    parts += [_vip(vip) for vip in sorted(state.vips, key=lambda vip: vip.key)]
+    return Panel(Group(*parts), title=f"{state.node} ({state.dataplane})", title_align="left", border_style="blue")
+
+
+def _vip(vip: VipView) -> RenderableType:
+    addresses = ", ".join(str(address) for address in vip.addresses)
+    fallback = f", using {vip.fallback}: {vip.fallback_reason}" if vip.fallback_reason else ""
+    policy = f"{vip.policy} ({vip.mode}){fallback}"
+    title = Text.assemble(
+        (f"{vip.namespace}/{vip.name}", "bold"),
+        f"  {addresses} {vip.port}/{vip.protocol.value}  ",
+        (policy, "yellow" if vip.fallback_reason else "cyan"),
+        f"  {vip.scheduler.value}",
+        ("  paused" if vip.paused else "", "yellow"),
+        ("  all backends fail their checks: the last ones stay in use" if vip.fail_open else "", "red"),
+    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), header_style="dim")
+    table.add_column("backend")
+    table.add_column("state")
+    for name in ("weight", "", "open", "flows/s", "share", "mean", "p50", "p90", "flows"):
+        table.add_column(name, justify="left" if not name else "right")
+    heaviest = max((backend.weight or 0.0 for backend in vip.backends), default=0.0)
+    rate = sum(backend.flow_rate for backend in vip.backends)
+    for backend in vip.backends:
+        table.add_row(*_backend(backend, heaviest, rate))
+    notes = [Text(text, style="red") for text in vip.errors] + [Text(text, style="yellow") for text in vip.warnings]
+    return Group(Text(""), table, *notes)
+
+
+def _backend(backend: BackendView, heaviest: float, rate: float) -> list[RenderableType]:
+    share = f"{backend.flow_rate / rate:.0%}" if rate > 0 else "-"
+    return [
+        f"{backend.address}:{backend.port}",
+        _state(backend),
+        "-" if backend.weight is None else f"{backend.weight:.3g}",
+        Text("█" * round(BAR_CELLS * (backend.weight or 0.0) / heaviest) if heaviest > 0 else "", style="cyan"),
+        f"{backend.open_flows:,}",
+        f"{backend.flow_rate:.1f}",
+        share,
+        *_durations(backend.fct),
+        f"{backend.flows:,}",
+    ]
+
+
+def _state(backend: BackendView) -> Text:
+    if not backend.healthy:
+        return Text(f"failed: {backend.health_error}"[:40] if backend.health_error else "failed", style="red")
+    return Text(backend.state.value, style="green" if backend.state.value == "active" else "yellow")
+
+
+def _durations(durations: Durations | None) -> tuple[str, str, str]:
+    if durations is None or durations.samples == 0:
+        return "-", "-", "-"
+    return seconds(durations.mean), seconds(durations.p50), seconds(durations.p90)
+
+
+def seconds(value: float) -> str:
+    """Render a duration in three digits and the unit that fits."""
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} us"
+    if value < 1.0:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value:.3g} s"

@@ -1,0 +1,93 @@
+"""Follows the agents while a load runs, by the same `penstock top -o json` that a user has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from penstock_agent.state import AgentState
+from penstock_cli.table import render
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from e2e.demo.report import WeightSample
+
+
+class Watch:
+    """The agents' latest states, and every weight seen since the last `begin`."""
+
+    def __init__(self, process: subprocess.Popen[str], vip: str, backend_name: Callable[[str], str]) -> None:
+        self._process = process
+        self._vip = vip
+        self._backend_name = backend_name
+        self._began = time.monotonic()
+        self._samples: list[WeightSample] = []
+        self._states: tuple[AgentState, ...] = ()
+        self._problems: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def begin(self) -> None:
+        """Start a new series of weights."""
+        with self._lock:
+            self._began = time.monotonic()
+            self._samples = []
+
+    def samples(self) -> tuple[WeightSample, ...]:
+        """Return the weights seen since `begin`."""
+        with self._lock:
+            return tuple(self._samples)
+
+    def show_until(self, done: Callable[[], bool], console: Console) -> None:
+        """Show the live table until `done`; a single picture at the end where nobody watches a terminal."""
+        with Live(console=console, auto_refresh=False, transient=console.is_terminal) as live:
+            while not done():
+                time.sleep(0.5)
+                if console.is_terminal:
+                    live.update(self._picture(), refresh=True)
+            live.update(self._picture(), refresh=True)
+        if console.is_terminal:
+            console.print(self._picture())
+
+    def _picture(self) -> RenderableType:
+        with self._lock:
+            return render(self._states, self._problems)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answers = json.loads(line)
+            states = tuple(AgentState.model_validate(state) for state in answers["agents"])
+            with self._lock:
+                self._states, self._problems = states, tuple(answers["problems"])
+                weights = self._weights(states)
+                if weights:
+                    self._samples.append(WeightSample(time.monotonic() - self._began, weights))
+
+    def _weights(self, states: tuple[AgentState, ...]) -> dict[str, float]:
+        """Return the weights on the node that carries the VIP's traffic (with L2 that is one node)."""
+        views = [vip for state in states for vip in state.vips if f"{vip.namespace}/{vip.name}" == self._vip]
+        if not views:
+            return {}
+        busiest = max(views, key=lambda vip: sum(backend.flow_rate for backend in vip.backends))
+        return {
+            self._backend_name(str(backend.address)): backend.weight
+            for backend in busiest.backends
+            if backend.weight is not None
+        }
+
+
+@contextmanager
+def watching(command: Sequence[str], vip: str, backend_name: Callable[[str], str]) -> Iterator[Watch]:
+    """Run `penstock top -o json` (how to reach it is the command's start) for as long as the block."""
+    process = subprocess.Popen([*command, "-o", "json", "--interval", "1"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield Watch(process, vip, backend_name)
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
