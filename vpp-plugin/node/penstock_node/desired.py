@@ -39,7 +39,7 @@ class Tun:
         return self.queues > 1
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class NatSource:
     """One of the node's own addresses, with the ports of it that belong to the data plane."""
 
