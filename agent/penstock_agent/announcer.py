@@ -34,7 +34,9 @@ class Peers:
     """
 
     duration: float  # seconds without a renewal after which a node is lost
+    grace: float  # seconds without a renewal after which it is lost although its machine answers
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _vouched: dict[str, float] = field(default_factory=dict)
 
     def observe(self, renewals: Mapping[str, str], now: float) -> None:
         """Take note of each node's latest renewal, as it reads in its Lease."""
@@ -50,12 +52,20 @@ class Peers:
 
     def live(self, now: float) -> frozenset[str]:
         """Nodes that renewed in time."""
-        return frozenset(node for node, (_, at) in self._seen.items() if now - at < self.duration)
+        return frozenset(
+            node
+            for node, (_, at) in self._seen.items()
+            if now - at < self.duration
+            or (now - at < self.grace and now - self._vouched.get(node, float("-inf")) < self.duration)
+        )
 
-    def next_expiry(self, now: float) -> float:
-        """Seconds until the next node may be lost; the duration when there is none."""
-        left = [self.duration - (now - at) for _, at in self._seen.values() if now - at < self.duration]
-        return min(left, default=self.duration)
+    def doubtful(self, now: float) -> frozenset[str]:
+        """Nodes that did not renew in time, but whose machine may still forward: worth a look."""
+        return frozenset(node for node, (_, at) in self._seen.items() if self.duration <= now - at < self.grace)
+
+    def vouch(self, node: str, now: float) -> None:
+        """Take note that a doubtful node's machine answers: its agent may be restarting."""
+        self._vouched[node] = now
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,8 @@ def plan(snapshot: Snapshot, previous: Plan | None) -> Plan:
     for name, error in sorted(snapshot.unreadable.items()):
         kept = [core for core in _of(previous) if (core.owner.namespace, core.owner.name) == name]
         cores += kept
-        owner = kept[0].owner if kept else Owner(namespace=name[0], name=name[1], uid="", generation=0)
-        findings.append(Findings(owner=owner, errors=(error,)))
+        if kept:  # else we cannot tell whether it is one of ours
+            findings.append(Findings(owner=kept[0].owner, errors=(error,)))
     return Plan(
         scheduler_key=node.scheduler_key,
         nodes=node.nodes,

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import penstock_core
@@ -35,11 +35,11 @@ Job = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(slots=True)
 class Parts:
-    """What differs between sources: jobs that run beside the agent's own."""
+    """What differs between sources."""
 
     source: Source
     announcer: Announcer
-    jobs: list[Job] = field(default_factory=list)
+    more_jobs: Callable[[Agent], list[Job]] = lambda agent: []
 
 
 def run(settings: Settings) -> None:
@@ -84,7 +84,7 @@ async def assemble(settings: Settings, stack: AsyncExitStack) -> tuple[Agent, li
         now_us=penstock_core.boottime_us,
         on_unknown_slots=link.refresh,
     )
-    parts = _files(settings, changed)
+    parts = await _parts(settings, changed, link, stack)
     agent = Agent(
         source=parts.source,
         link=link,
@@ -94,19 +94,51 @@ async def assemble(settings: Settings, stack: AsyncExitStack) -> tuple[Agent, li
         plan_file=settings.state_dir / "plan.json",
         shm_dir=settings.shm_dir,
     )
-    return agent, [parts.source.run, link.run, checker.run, loop.run, agent.run, *parts.jobs]
+    jobs = [parts.source.run, link.run, checker.run, loop.run, agent.run]
+    return agent, [*jobs, *parts.more_jobs(agent)]
 
 
-def _files(settings: Settings, changed: Callable[[], None]) -> Parts:
-    assert settings.files is not None and settings.source is SourceType.FILES  # noqa: S101 - Settings made sure
-    source = FilesSource(
-        settings.files,
+async def _parts(settings: Settings, changed: Callable[[], None], link: Link, stack: AsyncExitStack) -> Parts:
+    if settings.source is SourceType.FILES and settings.files is not None:
+        source = FilesSource(
+            settings.files,
+            changed,
+            state_dir=settings.state_dir,
+            node_name=settings.node_name,
+            node_addresses=settings.node_addresses,
+        )
+        return Parts(source, AloneAnnouncer())
+    return await _kubernetes(settings, changed, link, stack)
+
+
+async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Link, stack: AsyncExitStack) -> Parts:
+    # Imported here: `penstock run` needs no client of an API server.
+    from penstock_kube import KubeClient
+
+    from penstock_agent.announcing import LeaseAnnouncer
+    from penstock_agent.reporting import Reporter
+    from penstock_agent.sources.kubernetes import KubernetesSource
+
+    kubeconfig = str(settings.kubeconfig) if settings.kubeconfig else None
+    client = KubeClient.from_kubeconfig(kubeconfig, user_agent="penstock-agent")
+    await stack.enter_async_context(client)
+    source = KubernetesSource(client, changed, dataplane=settings.dataplane, node_name=settings.node_name)
+    announcer = LeaseAnnouncer(
+        client,
+        source,
         changed,
-        state_dir=settings.state_dir,
-        node_name=settings.node_name,
-        node_addresses=settings.node_addresses,
+        namespace=settings.namespace,
+        dataplane=settings.dataplane,
+        memory=settings.state_dir / "announced.json",
+        lease_seconds=settings.lease_seconds,
+        is_forwarding=lambda: link.hello is not None,
+        probe_port=settings.port or 9090,
     )
-    return Parts(source, AloneAnnouncer())
+
+    def more_jobs(agent: Agent) -> list[Job]:
+        return [announcer.run, Reporter(client, agent, source, leave=announcer.leave).run]
+
+    return Parts(source, announcer, more_jobs)
 
 
 def pages(agent: Agent, settings: Settings) -> dict[str, Callable[[], Coroutine[Any, Any, Response]]]:

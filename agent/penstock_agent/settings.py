@@ -22,7 +22,7 @@ class SourceType(StrEnum):
 
 
 class Settings(BaseModel):
-    """Start parameters; each is read from PENSTOCK_<NAME>, the node's name also from NODE_NAME."""
+    """Start parameters; each is read from PENSTOCK_<NAME>; NODE_NAME and POD_NAMESPACE come from the pod."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,9 +35,9 @@ class Settings(BaseModel):
     files: Path | None = None  # directory, or one file, for source `files`
     node_addresses: tuple[IPv4Address | IPv6Address, ...] = ()  # NAT sources for `files`; empty: the default route's
     kubeconfig: Path | None = None
-    namespace: str = "penstock-system"  # of the installation: where Leases are
+    namespace: str = "penstock-system"  # of the installation, where Leases are; POD_NAMESPACE in a pod
     host: str = ""  # of the HTTP server; empty: all addresses
-    port: Annotated[int, Field(ge=0, le=65535)] = 9402  # of the HTTP server; 0: any free one
+    port: Annotated[int, Field(ge=0, le=65535)] = 9090  # of the HTTP server; 0: any free one
     lease_seconds: Annotated[int, Field(ge=2, le=60)] = 3  # without a renewal after which a node counts as lost
 
     @model_validator(mode="after")
@@ -61,8 +61,9 @@ class Settings(BaseModel):
             for name in cls.model_fields
             if environment.get(variable := f"PENSTOCK_{name.upper()}")
         }
-        if "node_name" not in values and "NODE_NAME" in environment:
-            values["node_name"] = environment["NODE_NAME"]
+        for name, variable in (("node_name", "NODE_NAME"), ("namespace", "POD_NAMESPACE")):
+            if environment.get(variable):
+                values.setdefault(name, environment[variable])
         addresses = tuple(part.strip() for part in values.pop("node_addresses", "").split(",") if part.strip())
         try:
             return cls.model_validate({**values, "node_addresses": addresses})

@@ -48,6 +48,7 @@ class Link:
         self._in_force = _remembered(memory)
         self._wanted: DesiredState | None = None
         self._digest = ""
+        self._answered = "none"
         self._wake = asyncio.Event()
         self._dump_due = 0.0
         self._offer_due = 0.0
@@ -83,6 +84,11 @@ class Link:
         """Tell whether the data plane has the wanted state."""
         return self.hello is not None and self._is_right()
 
+    @property
+    def answered(self) -> bool:
+        """Tell whether the data plane took the wanted state, be it that it refused parts of it."""
+        return self.settled or (self.hello is not None and self._answered == self._digest)
+
     async def withdraw(self) -> None:
         """Have everything taken off the node, and forget what was in force."""
         self._wanted, self._digest = None, ""
@@ -106,7 +112,7 @@ class Link:
 
     async def _connect(self) -> None:
         self.hello = await self._dataplane.hello()
-        self.error = ""
+        self.error, self._answered = "", "none"
         log.info(
             "data plane connected",
             instance=self.hello.instance_id,
@@ -170,6 +176,7 @@ class Link:
         self.hello = self.hello and self.hello.model_copy(update={"generation": in_force.generation})
         # A state taken in part is offered again after a while, so it is not remembered as right.
         self._in_force = in_force if not refused else in_force.model_copy(update={"digest": ""})
+        self._answered = in_force.digest
         write_atomically(self._memory, self._in_force.model_dump_json())
         self.error = "; ".join(refused[:3])
         self.failures += bool(refused)

@@ -1,0 +1,251 @@
+"""Announcement `L2` among several nodes: renews this node's Lease, watches the others', and decides.
+
+A Lease says that an agent lives, but it is the data plane that forwards, and an agent may be away for a few
+seconds while it is restarted or upgraded. So before a node without renewals counts as lost, its machine is asked:
+a refused connection is an answer, too. Only silence, or a longer absence, lets its addresses move; connections
+through it would break without need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from penstock_api.dataplane import AnnouncementType
+from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_LABEL
+from penstock_kube import LEASES, ApiError, Key, KubeClient, Object, Reflector
+from penstock_kube.lease import NodeLease
+from pydantic import BaseModel, ValidationError
+
+from penstock_agent import announcer
+from penstock_agent.announcer import Address, Peers, View
+from penstock_agent.files import read_or_none, write_atomically
+from penstock_agent.sources.kubernetes import KubernetesSource
+
+log = structlog.get_logger(__name__)
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+TICK_SECONDS = 0.25
+PROBE_SECONDS = 0.5
+GRACE_FACTOR = 10  # times the Lease's duration: for this long a machine that answers keeps its addresses
+PREFIX = "penstock-"  # of Leases; the DataPlaneNode's name follows
+DATAPLANE_SECONDS = 10.0  # without a data plane after which this node stops to claim that it can announce
+
+
+class Memory(BaseModel):
+    """What was announced last, and in which boot: kept for a start without API server."""
+
+    boot_id: str
+    addresses: frozenset[Address]
+
+
+class LeaseAnnouncer:
+    """An `Announcer` that agrees with the other nodes' by way of Leases."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        source: KubernetesSource,
+        on_change: Callable[[], None],
+        *,
+        dataplane: str,
+        namespace: str,
+        memory: Path,
+        lease_seconds: int,
+        is_forwarding: Callable[[], bool] = lambda: True,
+        probe_port: int = 9090,
+        boot_id: str | None = None,
+    ) -> None:
+        self._client = client
+        self._source = source
+        self._notify = on_change
+        self._dataplane = dataplane
+        self._namespace = namespace
+        self._memory = memory
+        self._seconds = lease_seconds
+        self._is_forwarding = is_forwarding
+        self._probe_port = probe_port
+        self._boot_id = boot_id or BOOT_ID.read_text().strip()
+        self._peers = Peers(lease_seconds, lease_seconds * GRACE_FACTOR)
+        self._renewals: dict[str, str] = {}
+        self._live: frozenset[str] = frozenset()
+        self._lease: NodeLease | None = None
+        self._leaving = False
+        self._forwarded_at = time.monotonic()
+        before = _remembered(memory)
+        self._rebooted = before is None or before.boot_id != self._boot_id
+        self._announced = before.addresses if before and not self._rebooted else frozenset()
+        self._given_up: frozenset[Address] = frozenset()
+        self._watch = Reflector(
+            client,
+            LEASES,
+            namespace=namespace,
+            label_selector=f"{DATAPLANE_LABEL}={dataplane}",
+            on_change=self._lease_changed,
+            max_backoff=1.0,
+        )
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Nodes that can announce, by the names of their DataPlaneNodes."""
+        return self._live
+
+    @property
+    def connected(self) -> bool:
+        """Whether our own renewals come back by the watch: then what it says of others is current, too."""
+        return self._own is not None and self._own in self._live
+
+    @property
+    def _own(self) -> str | None:
+        node = self._source.node
+        if node is None or node.deleting or node.spec.announcement.type is not AnnouncementType.L2:
+            return None
+        return node.metadata.name
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since the watch of Leases was last known to be current."""
+        return {"leases": self._watch.age_seconds()}
+
+    def announce(self, addresses: frozenset[Address], lost: frozenset[Address]) -> frozenset[Address]:
+        """Choose this node's share of the addresses."""
+        connected = self.connected
+        if connected:
+            self._rebooted = False
+        # What was heard from another node while cut off stays given up until the Leases say otherwise.
+        self._given_up = frozenset() if connected else self._given_up | lost
+        view = View(
+            node=self._own or "",
+            addresses=addresses,
+            live=self._live,
+            connected=connected,
+            announced=self._announced,
+            lost=self._given_up,
+            rebooted=self._rebooted,
+        )
+        announced = announcer.announced(view)
+        if announced != self._announced:
+            log.info("announcement changed", addresses=sorted(map(str, announced)), live=sorted(self._live))
+            write_atomically(self._memory, Memory(boot_id=self._boot_id, addresses=announced).model_dump_json())
+            self._announced = announced
+        return announced
+
+    async def run(self) -> None:
+        """Renew, watch and judge until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch.run())
+            group.create_task(self._renew())
+            group.create_task(self._judge())
+
+    async def leave(self) -> None:
+        """Delete our Lease: the others take over at once."""
+        self._leaving = True
+        if self._lease is not None:
+            await self._lease.release()
+        self._announced = frozenset()
+        self._memory.unlink(missing_ok=True)
+
+    async def _renew(self) -> None:
+        while True:
+            if self._is_forwarding():
+                self._forwarded_at = time.monotonic()
+            if self._own is None:
+                self._lease = None
+            elif not self._leaving and time.monotonic() - self._forwarded_at < DATAPLANE_SECONDS:
+                self._lease = self._lease or self._make_lease(self._own)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._seconds):
+                        await self._write(self._lease)
+            await asyncio.sleep(self._seconds / 3)
+
+    async def _write(self, lease: NodeLease) -> None:
+        try:
+            await lease.renew()
+        except ApiError as error:
+            log.warning("lease not renewed", error=str(error))
+
+    def _make_lease(self, own: str) -> NodeLease:
+        node = self._source.node
+        assert node is not None  # noqa: S101 - it has the name `own`
+        return NodeLease(
+            self._client,
+            PREFIX + own,
+            self._namespace,
+            self._boot_id,
+            duration_seconds=self._seconds,
+            field_manager=AGENT_MANAGER,
+            labels={
+                DATAPLANE_LABEL: self._dataplane,
+                **{k: v for k, v in node.metadata.labels.items() if k == NODE_LABEL},
+            },
+            owner={
+                "apiVersion": API_VERSION,
+                "kind": "DataPlaneNode",
+                "name": own,
+                "uid": node.metadata.uid,
+            },
+        )
+
+    def _lease_changed(self, key: Key, lease: Object | None) -> None:
+        name = key[1].removeprefix(PREFIX)
+        if lease is None:
+            self._renewals.pop(name, None)
+        else:
+            self._renewals[name] = str((lease.get("spec") or {}).get("renewTime"))
+        self._peers.observe(self._renewals, time.monotonic())
+
+    async def _judge(self) -> None:
+        while True:
+            await self._judge_once()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _judge_once(self) -> None:
+        now = time.monotonic()
+        own = self._own
+        connected = own is not None and own in self._peers.live(now)
+        if connected and not self.connected:
+            # Back after a while without news: nobody may be judged by what we missed.
+            self._peers.reconnected(now)
+        if connected:
+            await self._ask_doubtful(now)
+        members = {node.metadata.name for node in self._source.nodes if not node.deleting}
+        live = self._peers.live(now) & members
+        if live != self._live:
+            log.info("live nodes changed", live=sorted(live), lost=sorted(self._live - live))
+            self._live = live
+            self._notify()
+
+    async def _ask_doubtful(self, now: float) -> None:
+        addresses = {n.metadata.name: n.spec.nat_source.addresses for n in self._source.nodes}
+        doubtful = [node for node in self._peers.doubtful(now) if node in self._live and node in addresses]
+        answers = await asyncio.gather(*(machine_answers(addresses[node][0], self._probe_port) for node in doubtful))
+        for node, answers_now in zip(doubtful, answers, strict=True):
+            if answers_now:
+                self._peers.vouch(node, now)
+
+
+async def machine_answers(address: Address, port: int) -> bool:
+    """Tell whether a machine is there: it accepts a connection, or refuses it."""
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(str(address), port)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+def _remembered(path: Path) -> Memory | None:
+    content = read_or_none(path)
+    try:
+        return Memory.model_validate_json(content) if content else None
+    except ValidationError as error:
+        log.warning("what was announced is forgotten: the file cannot be read", path=str(path), error=str(error))
+        return None

@@ -1,0 +1,187 @@
+"""What an agent reports of its node: one entry per VIP in shards of 100, and the status of its DataPlaneNode.
+
+Computation only; `reporting` writes what these functions say when it differs from what was written.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from penstock_api.conditions import ConditionType, set_condition
+from penstock_api.conditions import Reason as ConditionReason
+from penstock_api.dataplanenode import (
+    FAILING_LIMIT,
+    DataPlaneNode,
+    DataPlaneNodeStatus,
+    FailingVip,
+    NodeSummary,
+    NodeVips,
+)
+from penstock_api.dataplanenodereport import SHARD_SIZE, NodeReport, VipReport
+from penstock_embedded.messages import ApplyResult, BackendState, Hello, Stats, Vip
+
+from penstock_agent.desired import CoreVip, Findings, Plan, WithHealth
+from penstock_agent.loop import Reason
+
+TEXT_LIMIT = 1024  # characters of an error in an object
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a core VIP has used its fallback for a while."""
+
+    reason: Reason
+    error: str
+
+
+def vip_reports(
+    plan: Plan,
+    outcome: WithHealth,
+    in_force: Mapping[str, int],
+    result: ApplyResult | None,
+    troubles: Mapping[str, Trouble],
+) -> tuple[VipReport, ...]:
+    """Say how each VIP is; `in_force` are the data plane's generations by uid, `troubles` is by core VIP."""
+    cores: defaultdict[str, list[tuple[CoreVip, Vip]]] = defaultdict(list)
+    for core, vip in zip(plan.vips, outcome.state.vips, strict=True):
+        cores[core.owner.uid].append((core, vip))
+    refusals = {r.id: r.error.message for r in result.vips if r.error} if result else {}
+    warnings = {r.id: r.warnings for r in result.vips} if result else {}
+    reports = []
+    for found in plan.findings:
+        owned = cores.get(found.owner.uid, [])
+        refused = [refusals[core.vip.id] for core, _ in owned if core.vip.id in refusals]
+        noted = [text for core, _ in owned for text in warnings.get(core.vip.id, ())]
+        reports.append(
+            _report(found, owned, outcome, in_force, refused, [*noted, *_troubles(owned, outcome, troubles)])
+        )
+    return tuple(reports)
+
+
+def _report(
+    found: Findings,
+    owned: Sequence[tuple[CoreVip, Vip]],
+    outcome: WithHealth,
+    in_force: Mapping[str, int],
+    refused: Sequence[str],
+    noted: Sequence[str],
+) -> VipReport:
+    active = {b.id for core, _ in owned for b in core.vip.backends if b.state is BackendState.ACTIVE}
+    sick = {
+        backend.id
+        for core, _ in owned
+        for backend in core.vip.backends
+        if backend.id not in outcome.well.get(core.vip.id, frozenset())
+    }
+    policy = owned[0][0].policy if owned else None
+    owner = found.owner
+    return VipReport(
+        namespace=owner.namespace,
+        name=owner.name,
+        uid=owner.uid,
+        generation=in_force.get(owner.uid, 0),
+        ready=len(active - sick),
+        total=len(active),
+        policy=policy.heuristic if policy else "",
+        mode=policy.mode if policy else "",
+        error=_text([*found.errors, *refused]),
+        warning=_text([*found.warnings, *noted]),
+    )
+
+
+def _troubles(
+    owned: Sequence[tuple[CoreVip, Vip]], outcome: WithHealth, troubles: Mapping[str, Trouble]
+) -> Iterable[str]:
+    if any(core.vip.id in outcome.fail_open for core, _ in owned):
+        yield "all backends fail their health checks; the last healthy ones are used: check the backends"
+    for core, _ in owned:
+        trouble = troubles.get(core.vip.id)
+        if trouble is not None:
+            policy = core.policy
+            yield f"policy {policy.heuristic}: {trouble.reason}, fallback {policy.fallback} is used: {trouble.error}"
+
+
+def _text(parts: Iterable[str]) -> str:
+    text = "; ".join(dict.fromkeys(parts))
+    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 3] + "..."
+
+
+def shards(node: DataPlaneNode, reports: Sequence[VipReport]) -> dict[str, NodeReport]:
+    """Cut reports into objects, by name; a node without VIPs has one, which is empty."""
+    return {
+        f"{node.metadata.name}-{index}": NodeReport(
+            node_name=node.spec.node_name,
+            data_plane_name=node.spec.data_plane_name,
+            vips=tuple(reports[index * SHARD_SIZE : (index + 1) * SHARD_SIZE]),
+        )
+        for index in range(max(1, -(-len(reports) // SHARD_SIZE)))
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a node's status is made of."""
+
+    hello: Hello | None
+    stats: Stats | None
+    link_error: str
+    source_error: str
+    result: ApplyResult | None
+    settled: bool
+    troubles: Mapping[str, Trouble]
+    agent_version: str
+
+
+def node_status(
+    node: DataPlaneNode, reports: Sequence[VipReport], facts: NodeFacts, now: datetime
+) -> DataPlaneNodeStatus:
+    """Say how the node is, going on from the status it has."""
+    failing = [report for report in reports if report.error]
+    reason, message = _ready(facts)
+    before, stats = node.status, facts.stats
+    programmed = len(reports) - len(failing)
+    return DataPlaneNodeStatus(
+        observed_generation=node.metadata.generation,
+        conditions=set_condition(
+            before.conditions,
+            ConditionType.READY,
+            reason is ConditionReason.READY,
+            reason,
+            message,
+            node.metadata.generation,
+            now,
+        ),
+        instance_id=facts.hello.instance_id if facts.hello else before.instance_id,
+        version=facts.hello.version if facts.hello else before.version,
+        agent_version=facts.agent_version,
+        flows=stats.flows if stats else 0,
+        flow_capacity=stats.flow_capacity if stats else 0,
+        reattached_flows=facts.hello.reattached_flows if facts.hello else before.reattached_flows,
+        vips=NodeVips(programmed=programmed, failing=len(failing)),
+        failing_vips=tuple(
+            FailingVip(namespace=report.namespace, name=report.name, error=report.error)
+            for report in failing[:FAILING_LIMIT]
+        ),
+        last_error=_text(text for text in (facts.link_error, facts.source_error) if text),
+        summary=NodeSummary(
+            vips=f"{programmed}/{len(reports)}", flows=f"{stats.flows}/{stats.flow_capacity}" if stats else ""
+        ),
+    )
+
+
+def _ready(facts: NodeFacts) -> tuple[ConditionReason, str]:
+    if facts.hello is None:
+        return ConditionReason.DATAPLANE_UNREACHABLE, facts.link_error or "the data plane was not reached yet"
+    if facts.result is not None and facts.result.errors:
+        first = facts.result.errors[0]
+        reason = ConditionReason.PREFLIGHT_FAILED if first.code == "preflight" else ConditionReason.ERROR
+        return reason, f"{first.message}{'; ' + first.fix if first.fix else ''}"
+    if not facts.settled and facts.link_error:
+        return ConditionReason.ERROR, facts.link_error
+    stale = [t for t in facts.troubles.values() if t.reason in (Reason.STALE, Reason.UNREADABLE)]
+    if stale:
+        return ConditionReason.FRAMES_STALE, stale[0].error or "the data plane does not publish measurements"
+    return ConditionReason.READY, "forwarding"
