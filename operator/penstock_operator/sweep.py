@@ -59,7 +59,8 @@ class Sweeper:
         """Sweep suspects soon and everything at intervals, until cancelled."""
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._wake.wait()
                 await asyncio.sleep(1.0)  # one list for a whole burst of signs
             except TimeoutError:
                 self._suspects.update(self._resources)

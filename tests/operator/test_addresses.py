@@ -1,0 +1,177 @@
+"""Addresses: allocated, kept, never twice, never the cluster's own."""
+
+from __future__ import annotations
+
+import pytest
+from operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
+from penstock_kube import NAMESPACES, Conflict, KubeClient
+from penstock_operator import kinds
+
+pytestmark = pytest.mark.apiserver
+
+
+async def test_two_vips_do_not_get_one_address(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster = ready_cluster
+    other = f"{cluster.namespace}-other"
+    await cluster.client.create(NAMESPACES, {"metadata": {"name": other}})
+    await cluster.vip(addresses=["203.0.113.10"])
+    await cluster.wait_vip(is_true("Accepted"))
+    await cluster.vip("shadow", namespace=other, addresses=["203.0.113.10"])
+    await cluster.vip("twin", addresses=["203.0.113.10"])
+    await cluster.vip("friend", addresses=["203.0.113.10"], ports=[{"port": 443}])
+    twin = await cluster.wait_vip(refused("AddressConflict"), "twin")
+    message = condition(twin, "Accepted")["message"]
+    assert message.startswith(f"203.0.113.10:80/TCP is held by {cluster.namespace}/web;")
+    assert condition(twin, "Stalled")["status"] == "True"
+    assert "addresses" not in twin["status"] or not twin["status"]["addresses"]
+    await cluster.wait_vip(is_true("Accepted"), "friend")
+    shadow = Cluster(cluster.client, other)
+    await shadow.wait_vip(refused("AddressConflict"), "shadow")
+    await cluster.client.delete(kinds.VIPS, "web", cluster.namespace)
+    await cluster.wait_vip(is_true("Accepted"), "twin")
+    refusal = await shadow.wait_vip(refused("AddressConflict"), "shadow")
+    assert "held by" in condition(refusal, "Accepted")["message"]
+
+
+async def test_a_full_pool_says_so_and_serves_the_next_when_one_leaves(
+    operator: RunningOperator, ready_cluster: Cluster
+) -> None:
+    cluster = ready_cluster
+    for number in range(4):
+        await cluster.vip(f"vip-{number}")
+    addresses = set()
+    for number in range(4):
+        vip = await cluster.wait_vip(is_true("Accepted"), f"vip-{number}")
+        addresses.update(vip["status"]["addresses"])
+    assert addresses == {f"203.0.113.{last}" for last in (10, 11, 12, 13)}
+    full = await cluster.wait(kinds.POOLS, "public", lambda obj: obj["status"]["summary"].get("free") == "0")
+    assert full["status"]["summary"]["used"] == "4"
+    assert condition(full, "Ready")["reason"] == "NoAddressAvailable"
+    await cluster.vip("late")
+    late = await cluster.wait_vip(refused("NoAddressAvailable"), "late")
+    assert "AddressPool public" in condition(late, "Accepted")["message"]
+    await cluster.client.delete(kinds.VIPS, "vip-2", cluster.namespace)
+    await cluster.wait_vip(is_true("Accepted"), "late")
+    await cluster.wait(kinds.POOLS, "public", lambda obj: obj["status"]["summary"].get("free") == "0")
+
+
+async def test_the_holder_keeps_its_address_through_restarts_and_edits(
+    operators: object, ready_cluster: Cluster
+) -> None:
+    cluster = ready_cluster
+    first = operators()  # type: ignore[operator]
+    await cluster.vip()
+    await cluster.vip("second")
+    held = (await cluster.wait_vip(is_true("Accepted"), "second"))["status"]["addresses"]
+    first.stop()
+    await cluster.client.delete(kinds.VIPS, "web", cluster.namespace)  # frees the lower address meanwhile
+    operators()  # type: ignore[operator]
+    patch = {"spec": {"drainSeconds": 5}}
+    await cluster.client.patch(kinds.VIPS, "second", patch, cluster.namespace)
+    vip = await cluster.wait_vip(lambda obj: obj["status"]["observedGeneration"] == 2, "second")
+    assert vip["status"]["addresses"] == held
+    await cluster.client.patch(kinds.VIPS, "second", {"spec": {"addresses": ["192.0.2.1"]}}, cluster.namespace)
+    vip = await cluster.wait_vip(refused("AddressNotAllowed"), "second")
+    assert "192.0.2.1 is of node lb-1" in condition(vip, "Accepted")["message"]
+    assert vip["status"]["addresses"] == held  # a bad edit doesn't stop traffic
+    await cluster.client.patch(kinds.VIPS, "second", {"spec": {"addresses": ["203.0.113.13"]}}, cluster.namespace)
+    vip = await cluster.wait_vip(is_true("Accepted"), "second")
+    assert vip["status"]["addresses"] == ["203.0.113.13"]
+
+
+async def test_addresses_of_the_cluster_are_refused(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster = ready_cluster
+    await cluster.pool("10.96.0.0/24", name="services")
+    refusal = await cluster.wait(kinds.POOLS, "services", refused("AddressNotAllowed"))
+    assert "in the Service network 10.96.0.0/16" in condition(refusal, "Accepted")["message"]
+    await cluster.pool("203.0.113.12-203.0.113.20", name="overlapping")
+    refusal = await cluster.wait(kinds.POOLS, "overlapping", refused("PoolOverlap"))
+    assert "AddressPool public" in condition(refusal, "Accepted")["message"]
+    await cluster.vip(addresses=["198.51.100.7"])
+    vip = await cluster.wait_vip(refused("AddressNotAllowed"))
+    assert "public has 203.0.113.10-203.0.113.13" in condition(vip, "Accepted")["message"]
+    await cluster.pool("198.51.100.0/24", name="private", namespaces=["elsewhere"])
+    vip = await cluster.wait_vip(lambda obj: "private" in condition(obj, "Accepted")["message"])
+    assert f"namespace {cluster.namespace} may not use" in condition(vip, "Accepted")["message"]
+
+
+async def test_a_node_that_takes_a_vips_address_wins(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster = ready_cluster
+    await cluster.vip(addresses=["203.0.113.11"])
+    await cluster.wait_vip(is_true("Accepted"))
+    await cluster.node("intruder", "203.0.113.11", role="worker")
+    vip = await cluster.wait_vip(refused("AddressNotAllowed"))
+    assert not vip["status"].get("addresses")
+
+
+async def test_everything_a_vip_refers_to_is_named_when_missing(
+    operator: RunningOperator, ready_cluster: Cluster
+) -> None:
+    cluster = ready_cluster
+    await cluster.vip("lost", dataPlaneName="core")
+    vip = await cluster.wait_vip(refused("DataPlaneNotFound"), "lost")
+    assert "DataPlane core does not exist (there is: edge)" in condition(vip, "Accepted")["message"]
+    await cluster.vip("empty", backends={"service": {"name": "absent"}})
+    vip = await cluster.wait_vip(refused("ServiceNotFound"), "empty")
+    assert vip["status"]["addresses"]  # not lost while the Service is recreated
+    await cluster.service("absent")
+    await cluster.wait_vip(is_true("Accepted"), "empty")
+    await cluster.vip("static", backends={"endpoints": [{"address": "198.51.100.9", "port": 80}]})
+    vip = await cluster.wait_vip(refused("EndpointNotAllowed"), "static")
+    await cluster.client.patch(kinds.DATA_PLANES, "edge", {"spec": {"staticEndpointCIDRs": ["198.51.100.0/24"]}})
+    await cluster.wait_vip(is_true("Accepted"), "static")
+    await cluster.client.patch(kinds.VIPS, "static", {"spec": {"policyName": "clever"}}, cluster.namespace)
+    vip = await cluster.wait_vip(lambda obj: condition(obj, "Accepted")["reason"] == "PolicyNotFound", "static")
+    assert condition(vip, "Accepted")["status"] == "True"
+    policy = {"metadata": {"name": "clever", "namespace": cluster.namespace}, "spec": {"heuristic": "little"}}
+    await cluster.client.create(kinds.POLICIES, policy)
+    await cluster.wait_vip(lambda obj: condition(obj, "Accepted")["reason"] == "Accepted", "static")
+    found = await cluster.wait(kinds.POLICIES, "clever", is_true("Ready"), namespaced=True)
+    assert found["status"]["summary"]["vips"] == "1"
+    await cluster.data_plane("second", nodeSelector={"role": "other"})
+    await cluster.vip("torn")
+    vip = await cluster.wait_vip(refused("DataPlaneNotFound"), "torn")
+    assert "edge, second" in condition(vip, "Accepted")["message"]
+
+
+async def test_pause_freezes_a_vip_and_shows(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster = ready_cluster
+    await cluster.vip()
+    vip = await cluster.wait_vip(is_true("Accepted"))
+    for node in ("lb-1", "lb-2"):
+        await cluster.report(node, entry(vip))
+    before = await cluster.wait_vip(is_true("Ready"))
+    pause = {"metadata": {"annotations": {"penstock.dev/paused": "true"}}}
+    await cluster.client.patch(kinds.VIPS, "web", pause, cluster.namespace)
+    await cluster.wait_vip(lambda obj: condition(obj, "Ready")["reason"] == "Paused")
+    await cluster.client.patch(kinds.VIPS, "web", {"spec": {"addresses": ["203.0.113.13"]}}, cluster.namespace)
+    paused = await cluster.wait_vip(lambda obj: condition(obj, "Reconciling")["reason"] == "Paused")
+    assert paused["status"]["addresses"] == before["status"]["addresses"]
+    assert paused["status"]["observedGeneration"] == before["status"]["observedGeneration"]
+    assert condition(paused, "Ready")["status"] == "True"
+    resume = {"metadata": {"annotations": {"penstock.dev/paused": None}}}
+    await cluster.client.patch(kinds.VIPS, "web", resume, cluster.namespace)
+    resumed = await cluster.wait_vip(lambda obj: obj["status"]["addresses"] == ["203.0.113.13"])
+    assert resumed["status"]["observedGeneration"] == 2
+
+
+async def test_a_status_that_others_write_is_put_back(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster = ready_cluster
+    await cluster.vip()
+    vip = await cluster.wait_vip(is_true("Accepted"))
+    vip["status"]["addresses"] = ["203.0.113.99"]
+    await write_status(cluster.client, vip)
+    await cluster.wait_vip(lambda obj: obj["status"]["addresses"] == ["203.0.113.10"])
+
+
+async def write_status(client: KubeClient, vip: dict[str, object]) -> None:
+    for _ in range(5):
+        try:
+            await client.replace(kinds.VIPS, vip, subresource="status")
+        except Conflict:
+            metadata = vip["metadata"]
+            assert isinstance(metadata, dict)
+            fresh = await client.get(kinds.VIPS, metadata["name"], metadata["namespace"])
+            vip = fresh | {"status": fresh["status"] | {"addresses": ["203.0.113.99"]}}
+        else:
+            return
