@@ -183,6 +183,23 @@ def test_the_operator_is_not_bound_to_a_node(tokens: Tokens) -> None:
     )
 
 
+def test_of_a_node_the_operator_changes_one_label(tokens: Tokens) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": MINE}}
+    tokens.admin.merge(node, {"metadata": {"labels": {"zone": "a"}}})
+    label = {"penstock.dev/dataplane": "edge"}
+    assert tokens.operator.merge(node, {"metadata": {"labels": label}}).status == 200
+    assert tokens.operator.merge(node, {"metadata": {"labels": dict.fromkeys(label)}}).status == 200
+    for patch in (
+        {"metadata": {"labels": {"zone": "b"}}},
+        {"metadata": {"labels": {"zone": None}}},
+        {"metadata": {"labels": {"other": "b"}}},
+        {"metadata": {"annotations": {"other": "b"}}},
+        {"spec": {"unschedulable": True}},
+    ):
+        assert_refused(tokens.operator.merge(node, patch), "penstock.dev/dataplane and nothing else")
+    assert_refused(tokens.agent.merge(node, {"metadata": {"labels": label}}))
+
+
 def test_the_data_planes_account_gets_no_token(installed: ControlPlane) -> None:
     mounted = installed.kubectl(
         "get",

@@ -124,8 +124,8 @@ def test_every_account_can_pull(helm: Helm) -> None:
 def test_the_namespace_is_the_releases(helm: Helm) -> None:
     objects = rendered(helm)
     assert {obj["metadata"]["namespace"] for obj in objects if "namespace" in obj["metadata"]} == {NAMESPACE}
-    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy")
-    assert f"system:serviceaccount:{NAMESPACE}:" in policy["spec"]["matchConditions"][0]["expression"]
+    for policy in of_kind(objects, "ValidatingAdmissionPolicy"):
+        assert f"system:serviceaccount:{NAMESPACE}:" in policy["spec"]["matchConditions"][0]["expression"]
 
 
 def test_what_kubectl_applies_is_what_helm_applies(helm: Helm) -> None:

@@ -1,7 +1,10 @@
-"""ValidatingAdmissionPolicy: an agent writes only what is its node's. RBAC alone can't say this.
+"""ValidatingAdmissionPolicies: bounds of our own accounts that RBAC alone can't say.
 
-A pod's token names the node that the pod runs on (`authentication.kubernetes.io/node-name`); the policy compares that
-with the object's. Names are compared too: else an agent could take the name of another node's object before it exists.
+An agent writes only what is its node's. A pod's token names the node that the pod runs on, in the user's extra
+`authentication.kubernetes.io/node-name`; the policy compares that with the object's. Names are compared too: else an
+agent could take the name of another node's object before it exists.
+
+Of a Node the operator changes one label, by which the pods of a DataPlane are placed.
 """
 
 from __future__ import annotations
@@ -9,18 +12,17 @@ from __future__ import annotations
 from typing import Any
 
 from penstock_api import GROUP, VERSION
-from penstock_api.names import AGENT_ACCOUNT, INSTALL_NAMESPACE, PART_OF_LABEL
+from penstock_api.names import AGENT_ACCOUNT, DATAPLANE_LABEL, INSTALL_NAMESPACE, OPERATOR_ACCOUNT, PART_OF_LABEL
 
 from tools.generators.output import CHART, MANIFESTS, Files, dump
 
 _SOURCE = "tools/generators/admission.py"
-_NAME = "penstock-agent-own-node"
 _NODE_KEY = "authentication.kubernetes.io/node-name"
 _FIX = "an agent may write only what belongs to its own node; start it in a pod of that node"
 
 
 def render() -> Files:
-    """Return the policy for kubectl and for the chart."""
+    """Return the policies for kubectl and for the chart."""
     return {
         MANIFESTS / "admission.yaml": dump(objects(INSTALL_NAMESPACE), source=_SOURCE),
         CHART / "templates" / "admission.yaml": dump(objects("{{ .Release.Namespace }}"), source=_SOURCE),
@@ -28,26 +30,9 @@ def render() -> Files:
 
 
 def objects(namespace: str) -> list[dict[str, Any]]:
-    """Return policy and binding of an installation in a namespace."""
-    metadata = {"name": _NAME, "labels": {PART_OF_LABEL: "penstock"}}
-    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": metadata}
-    binding = {"policyName": _NAME, "validationActions": ["Deny"]}
-    return [
-        {**head, "kind": "ValidatingAdmissionPolicy", "spec": _policy(namespace)},
-        {**head, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
-    ]
-
-
-def _policy(namespace: str) -> dict[str, Any]:
-    return {
-        "failurePolicy": "Fail",
+    """Return policies and bindings of an installation in a namespace."""
+    agent = {
         "matchConstraints": {"resourceRules": _RESOURCES},
-        "matchConditions": [
-            {
-                "name": "is-agent",
-                "expression": f"request.userInfo.username == 'system:serviceaccount:{namespace}:{AGENT_ACCOUNT}'",
-            }
-        ],
         "variables": [
             {"name": "node", "expression": f"request.userInfo.extra[?'{_NODE_KEY}'][?0].orValue('')"},
             {"name": "object", "expression": "object == null ? oldObject : object"},
@@ -55,7 +40,44 @@ def _policy(namespace: str) -> dict[str, Any]:
         ],
         "validations": _VALIDATIONS,
     }
+    return [
+        *_policy("penstock-agent-own-node", AGENT_ACCOUNT, namespace, agent),
+        *_policy("penstock-operator-node-label", OPERATOR_ACCOUNT, namespace, _NODE_LABEL_POLICY),
+    ]
 
+
+def _policy(name: str, account: str, namespace: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a policy for requests of one of our accounts, and its binding."""
+    metadata = {"name": name, "labels": {PART_OF_LABEL: "penstock"}}
+    head = {"apiVersion": "admissionregistration.k8s.io/v1"}
+    who = f"request.userInfo.username == 'system:serviceaccount:{namespace}:{account}'"
+    rules = {"failurePolicy": "Fail", "matchConditions": [{"name": "account", "expression": who}], **spec}
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    return [
+        {**head, "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": rules},
+        {**head, "kind": "ValidatingAdmissionPolicyBinding", "metadata": metadata, "spec": binding},
+    ]
+
+
+_NODE_LABEL_POLICY = {
+    "matchConstraints": {
+        "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["nodes"]}]
+    },
+    "variables": [
+        {"name": "labels", "expression": "object.metadata.?labels.orValue({})"},
+        {"name": "oldLabels", "expression": "oldObject.metadata.?labels.orValue({})"},
+    ],
+    "validations": [
+        {
+            "expression": "object.spec == oldObject.spec && "
+            "object.metadata.?annotations == oldObject.metadata.?annotations && "
+            f"variables.labels.all(k, k == '{DATAPLANE_LABEL}' || variables.oldLabels[?k] == variables.labels[?k]) && "
+            f"variables.oldLabels.all(k, k == '{DATAPLANE_LABEL}' || k in variables.labels)",
+            "message": f"of a Node the operator may change the label {DATAPLANE_LABEL} and nothing else",
+            "reason": "Forbidden",
+        }
+    ],
+}
 
 _RESOURCES = [
     {

@@ -31,12 +31,12 @@ def _status(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 _OPERATOR_CLUSTER = [
     _rule(GROUP, (*_USER_KINDS, *_ADMIN_KINDS, *_NODE_KINDS), _READ),
-    _rule(GROUP, (*_status(_USER_KINDS), *_status(_ADMIN_KINDS), "dataplanenodes/status"), ("patch",)),
+    _rule(GROUP, (*_status(_USER_KINDS), *_status(_ADMIN_KINDS)), ("patch",)),
     _rule(GROUP, ("dataplanes",), ("patch",)),  # its finalizer
-    _rule(GROUP, ("dataplanes/finalizers",), ("update",)),  # owner references that block deletion
     _rule(GROUP, ("dataplanenodes",), (*_APPLY, "delete")),
     _rule(GROUP, ("dataplanenodereports",), ("delete",)),  # of nodes that are gone
-    _rule("", ("nodes", "services"), _READ),  # whose addresses a VIP must not take
+    _rule("", ("nodes",), (*_READ, "patch")),  # the label that pods are placed by; an admission policy refuses all else
+    _rule("", ("services",), _READ),  # whose addresses a VIP must not take
     _rule("networking.k8s.io", ("servicecidrs",), _READ),
     _rule("events.k8s.io", ("events",), _APPLY),
 ]
@@ -44,20 +44,20 @@ _OPERATOR_CLUSTER = [
 _OPERATOR_NAMESPACE = [
     _rule("apps", ("daemonsets",), (*_READ, *_APPLY, "delete")),
     _rule("", ("pods",), (*_READ, "delete")),  # one data-plane pod at a time is replaced
-    _rule("coordination.k8s.io", ("leases",), (*_READ, *_APPLY, "update", "delete")),
+    _rule("coordination.k8s.io", ("leases",), ("get", "create", "update", "delete")),  # its own, and of lost nodes
 ]
 
 _AGENT_CLUSTER = [
-    _rule(GROUP, (*_USER_KINDS, "dataplanes", *_NODE_KINDS), _READ),
+    _rule(GROUP, (*_USER_KINDS, "dataplanenodes"), _READ),
     _rule(GROUP, ("dataplanenodes/status",), ("patch",)),
-    _rule(GROUP, ("dataplanenodes",), ("patch",)),  # its finalizer; the admission policy refuses all else
+    _rule(GROUP, ("dataplanenodes",), ("patch",)),  # its finalizer; an admission policy refuses all else
     _rule(GROUP, ("dataplanenodereports",), (*_APPLY, "delete")),
     _rule("discovery.k8s.io", ("endpointslices",), _READ),
     _rule("events.k8s.io", ("events",), _APPLY),
 ]
 
 _AGENT_NAMESPACE = [
-    _rule("coordination.k8s.io", ("leases",), (*_READ, *_APPLY, "update", "delete")),
+    _rule("coordination.k8s.io", ("leases",), ("list", "watch", *_APPLY, "delete")),  # its own and its peers'
 ]
 
 _USER_VERBS = (*_READ, "create", "update", "patch", "delete", "deletecollection")
