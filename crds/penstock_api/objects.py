@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from penstock_api.conditions import PENDING, Condition, ConditionType, is_true
+from penstock_api.fields import ObjectName
 from penstock_api.model import Model
 from penstock_api.names import PAUSED_ANNOTATION, KindInfo, ResourceName
 
@@ -15,7 +16,7 @@ from penstock_api.names import PAUSED_ANNOTATION, KindInfo, ResourceName
 class ObjectMeta(Model):
     """The part of an object's metadata that Penstock reads; the rest is let through."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: ObjectName
     namespace: Annotated[str, Field(max_length=63)] = ""
     uid: str = ""
     generation: int = 0

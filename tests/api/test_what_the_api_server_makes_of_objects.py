@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,8 @@ from penstock_api import KINDS, parse
 from rest import Rest
 
 from e2e.cluster import ControlPlane
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 pytestmark = pytest.mark.apiserver
 
@@ -161,3 +164,9 @@ def test_explain_tells_choices_and_their_meaning(installed: ControlPlane) -> Non
     explained = installed.kubectl("explain", "vip.spec.affinity")
     assert "ClientIP: All connections of one client address go to the same backend." in explained
     assert "What stays with a backend" in explained
+
+
+@pytest.mark.parametrize("folder", ["kubernetes", "standalone"])
+def test_examples_are_accepted(folder: str, installed: ControlPlane) -> None:
+    applied = installed.kubectl("apply", "--dry-run=server", "-f", str(EXAMPLES / folder))
+    assert "loadbalancervip.penstock.dev/web created (server dry run)" in applied

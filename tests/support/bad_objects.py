@@ -248,6 +248,7 @@ BAD: tuple[Bad, ...] = (
         says_in_files=("drainSeconds?",),
     ),
     Bad("data plane name", "vip", {"spec.dataPlaneName": "edge.one"}, "spec.dataPlaneName", ("DNS label",)),
+    Bad("object name", "vip", {"metadata.name": "Web_1"}, "metadata.name", says_in_files=("lower-case",)),
     # RLPolicy
     Bad("heuristic missing", "policy", {"spec": {}}, "spec.heuristic"),
     Bad("heuristic unknown", "policy", {"spec.heuristic": "random"}, "spec.heuristic", ("little", "lsq")),

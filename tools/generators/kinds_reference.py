@@ -17,6 +17,7 @@ from tools.generators.output import NOTICE, REFERENCE, Files
 
 _BODIES = ("spec", "report", "status")
 _CONDITIONS = "conditions"
+_EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "kubernetes"
 
 _INTRODUCTION = f"""\
 # Kinds
@@ -70,12 +71,18 @@ def _section(model: type[KubeObject]) -> str:
     text = f"## {model.info.kind}\n\n{schema['description']}\n"
     for rule in schema.get(VALIDATIONS, ()):
         text += f"\nRule: {rule['message']}.\n"
+    text += _example(model.info.singular)
     for body in _BODIES:
         if body in schema["properties"]:
             node = schema["properties"][body]
             text += f"\n### {model.info.kind} {body}\n\n{_table(node)}"
             text += _rules(node) if body != "status" else ""
     return text
+
+
+def _example(name: str) -> str:
+    path = _EXAMPLES / f"{name}.yaml"
+    return f"\n```yaml\n{path.read_text()}```\n" if path.exists() else ""
 
 
 def _table(body: Schema) -> str:
