@@ -8,6 +8,7 @@ repeat what users configured: there is nothing to guard against, and a fallback 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Guardrails:
     @property
     def highest(self) -> float:
         """Largest weight; its inverse is the smallest."""
-        return float(np.sqrt(self.max_weight_ratio))
+        return math.sqrt(self.max_weight_ratio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,17 @@ def guard(wanted: FloatArray, previous: FloatArray, *, eligible: BoolArray, boun
     """Turn what a policy wants into weights within bounds; `previous` comes from the step before."""
     valid = eligible & np.isfinite(wanted) & (wanted > 0)
     scaled = normalise(wanted, valid)
-    lowest, highest = 1.0 / bounds.highest, bounds.highest
-    within = np.clip(scaled, lowest, highest)
-    step = bounds.max_change_per_step
-    paced = np.clip(within, previous * (1.0 - step), previous * (1.0 + step))
+    highest, step = bounds.highest, bounds.max_change_per_step
+    within = _clip(scaled, 1.0 / highest, highest)
+    paced = _clip(within, previous * (1.0 - step), previous * (1.0 + step))
     # A previous step under wider bounds may lie outside: the ratio wins over the pace.
-    paced = np.clip(paced, lowest, highest)
+    paced = _clip(paced, 1.0 / highest, highest)
     return Guarded(
         weights=np.where(eligible, paced, 0.0),
         previous=np.where(eligible, paced, 1.0),
-        invalid=int((eligible & ~valid).sum()),
-        bounded=int((valid & (within != scaled)).sum()),
-        slowed=int((valid & (paced != within)).sum()),
+        invalid=int(np.count_nonzero(eligible & ~valid)),
+        bounded=int(np.count_nonzero(valid & (within != scaled))),
+        slowed=int(np.count_nonzero(valid & (paced != within))),
     )
 
 
@@ -69,7 +69,14 @@ def configured(wanted: FloatArray, *, eligible: BoolArray) -> Guarded:
 
 def normalise(weights: FloatArray, valid: BoolArray) -> FloatArray:
     """Scale to a geometric mean of 1 over the valid ones; the others become 1."""
-    logs = np.log(np.where(valid, weights, 1.0))
-    logs -= np.where(valid, logs.sum(axis=-1, keepdims=True) / np.maximum(valid.sum(axis=-1, keepdims=True), 1), 0.0)
-    scaled: FloatArray = np.exp(np.clip(logs, -LARGEST_LOG, LARGEST_LOG))
+    logs = np.log(np.where(valid, weights, 1.0))  # 0 where not valid: adds nothing to the sum
+    count = np.maximum(np.add.reduce(valid, axis=-1, keepdims=True), 1)
+    centred = np.where(valid, logs - np.add.reduce(logs, axis=-1, keepdims=True) / count, 0.0)
+    scaled: FloatArray = np.exp(_clip(centred, -LARGEST_LOG, LARGEST_LOG))
     return scaled
+
+
+def _clip(values: FloatArray, low: FloatArray | float, high: FloatArray | float) -> FloatArray:
+    """Clip as np.clip does, at a third of its cost on arrays this small."""
+    clipped: FloatArray = np.minimum(np.maximum(values, low), high)
+    return clipped

@@ -203,14 +203,13 @@ class WeightLoop:
 
     def _notice_slots(self, steering: Steering, frame: Frame) -> None:
         """Forget what was learned of slots that changed hands; ask who has them now where we do not know."""
-        slots, before = steering.vip.slots, steering.frame
-        if before is not None and before.generation.shape == frame.generation.shape:
-            changed = before.generation != frame.generation
-            if changed.any():
-                self._ask_for_dump()
-                if steering.previous is not None:
-                    steering.previous = np.where(changed, 1.0, steering.previous)
-        if frame.active.shape != slots.occupied.shape or (frame.active != slots.occupied).any():
+        before = steering.frame
+        # Bytes compare in a fraction of the time that arrays of this size take, and nearly always they are the same.
+        if before is not None and before.generation.tobytes() != frame.generation.tobytes():
+            self._ask_for_dump()
+            if steering.previous is not None and before.generation.shape == frame.generation.shape:
+                steering.previous = np.where(before.generation != frame.generation, 1.0, steering.previous)
+        if frame.active.tobytes() != steering.vip.slots.occupied.tobytes():
             self._ask_for_dump()
 
     def _try_policy(self, steering: Steering, frame: Frame | None, now_us: int) -> Guarded | None:

@@ -34,7 +34,7 @@ def neutral_where_unknown(weights: FloatArray, eligible: np.ndarray[Any, np.dtyp
     A newcomer is neither flooded, as a guess from no evidence might, nor starved of the flows that would measure it.
     """
     known = eligible & np.isfinite(weights)
-    count = known.sum(axis=-1, keepdims=True)
-    total = np.where(known, weights, 0.0).sum(axis=-1, keepdims=True)
-    mean = np.where(count > 0, total / np.maximum(count, 1), 1.0)
-    return np.where(known, weights, np.where(eligible, mean, 0.0))
+    estimates = np.where(known, weights, 0.0)
+    count = np.add.reduce(known, axis=-1, keepdims=True)
+    mean = np.add.reduce(estimates, axis=-1, keepdims=True) / np.maximum(count, 1)
+    return np.where(eligible & ~known, np.where(count > 0, mean, 1.0), estimates)
