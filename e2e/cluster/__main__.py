@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from e2e.cluster import binaries
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.local import LocalCluster
 from e2e.cluster.provider import Provider
+from e2e.cluster.providers import PROVIDERS, find
 from e2e.cluster.spec import DEFAULT_NAME, make_spec
 from e2e.cluster.steps import note, step
 
@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="remove the cluster and everything that belongs to it")
     status = commands.add_parser("status", help="say what is running")
     for command in (up, down, status):
+        command.add_argument("--provider", choices=PROVIDERS, default="local", help="what to run it on (default local)")
         command.add_argument("--name", default=DEFAULT_NAME, help=f"name of the cluster (default {DEFAULT_NAME})")
     return parser
 
@@ -41,7 +42,7 @@ def _status(cluster: Provider) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     options = _parser().parse_args(arguments)
-    cluster = LocalCluster(options.name)
+    cluster = find(options.provider, options.name)
     try:
         if options.command == "status":
             return _status(cluster)

@@ -51,10 +51,6 @@ class Provider(ABC):
         """Return the command line that starts one of our tools there."""
         return [*self.client_command(), str(binaries.program(name))]
 
-    def client_file(self, path: Path) -> Path:
-        """Return where the client machine sees a file of the folder build/ of this one."""
-        return path
-
     def stop_apiserver(self) -> None:
         """Stop the API server; nodes and pods go on."""
         raise StateError(f"provider {self.name} can't stop its API server")

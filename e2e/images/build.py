@@ -1,0 +1,109 @@
+"""Builds the project's images and keeps their archives, named by a digest of everything that goes into them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.cluster import binaries
+from e2e.cluster.binaries import cache_root
+from e2e.cluster.steps import step
+from e2e.images.archive import write_archive
+from e2e.images.builders import Builder, find_builder
+
+ROOT = Path(__file__).parents[2]
+ROLES = ("operator", "agent", "dataplane")
+TOOLS = ("httpserver",)
+_KEPT_PER_NAME = 3
+_COPY = re.compile(r"^COPY (?!--from)(?P<sources>.+) \S+$", re.MULTILINE)
+_IGNORED_PARTS = frozenset({"__pycache__", "build", ".mypy_cache", ".ruff_cache"})
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: what to write into a pod, and the archive to load into nodes."""
+
+    name: str
+    repository: str
+    tag: str
+    archive: Path
+
+    @property
+    def reference(self) -> str:
+        """The image's full name."""
+        return f"{self.repository}:{self.tag}"
+
+
+def inputs(dockerfile: Path, context: Path) -> Iterator[Path]:
+    """Yield the files that a Dockerfile copies from its context, and itself."""
+    yield dockerfile
+    yield context / ".dockerignore"
+    for match in _COPY.finditer(dockerfile.read_text()):
+        for source in match["sources"].split():
+            path = context / source
+            yield from [path] if path.is_file() else _files_below(path)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found = [path for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
+    return sorted(path for path in found if not _IGNORED_PARTS.intersection(path.parts))
+
+
+def digest(files: Iterable[Path], context: Path, *more: str) -> str:
+    """Return a short digest of files, their names and whether they may be executed."""
+    total = hashlib.sha256("\0".join(more).encode())
+    for path in sorted(set(files)):
+        executable = path.stat().st_mode & 0o111 != 0
+        total.update(f"\0{path.relative_to(context)}\0{executable}\0".encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def build(names: Iterable[str] = (*ROLES, *TOOLS)) -> list[Image]:
+    """Build what has changed since it was built last; return all images asked for."""
+    folder = cache_root() / "images" / "archives"
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [_tool(name, folder) if name in TOOLS else _role(name, folder) for name in names]
+    for image in images:
+        _prune(folder, image)
+    return images
+
+
+def _image(name: str, tag: str, folder: Path) -> Image:
+    return Image(name, f"penstock/{name}", f"dev-{tag}", folder / f"{name}-{tag}.tar")
+
+
+def _role(name: str, folder: Path) -> Image:
+    dockerfile = ROOT / "docker" / f"{name}.Dockerfile"
+    image = _image(name, digest(inputs(dockerfile, ROOT), ROOT), folder)
+    if not image.archive.exists():
+        builder = find_builder()
+        _build_role(builder, dockerfile, image)
+    return image
+
+
+def _build_role(builder: Builder, dockerfile: Path, image: Image) -> None:
+    with step(f"base image ({builder.name})"):
+        base = builder.base()
+    with step(f"image {image.reference}"):
+        builder.build(dockerfile, ROOT, image.reference, {"BASE": base})
+        unfinished = image.archive.with_suffix(".tmp")
+        builder.save(image.reference, unfinished)
+        unfinished.replace(image.archive)
+
+
+def _tool(name: str, folder: Path) -> Image:
+    image = _image(name, binaries.sources_digest(binaries.TOOLS.module), folder)
+    if not image.archive.exists():
+        write_archive(image.archive, image.reference, {f"/{name}": binaries.program(name)}, [f"/{name}"])
+    return image
+
+
+def _prune(folder: Path, image: Image) -> None:
+    """Keep the last few archives of each image."""
+    archives = sorted(folder.glob(f"{image.name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in [path for path in archives if path != image.archive][_KEPT_PER_NAME:]:
+        old.unlink()

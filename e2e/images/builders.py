@@ -1,0 +1,150 @@
+"""Programs that turn a Dockerfile into an image: docker where its engine answers, podman, buildah without a daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from e2e.cluster.binaries import cache_root
+from e2e.images.base import SUITE, write_base
+from e2e.images.errors import ImageError
+
+DEFAULT_BASE = f"debian:{SUITE}-slim"
+_BUILD_SECONDS = 3600
+_PULL_SECONDS = 120
+# What this machine needs to reach package registries a build needs as well. The certificates are an overlay (O):
+# the package ca-certificates writes there when it is installed.
+_HOST_VOLUMES = (("/etc/ssl/certs", "O"), ("/etc/pip.conf", "ro"))
+
+
+class Builder(ABC):
+    """Builds images and saves them as archives."""
+
+    name: str
+
+    @abstractmethod
+    def base(self) -> str:
+        """Return the name of the base image, after it was pulled or made."""
+
+    @abstractmethod
+    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+        """Build an image."""
+
+    @abstractmethod
+    def save(self, tag: str, target: Path) -> None:
+        """Write an image as `docker save` does."""
+
+
+def _run(command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=seconds,
+        env={**os.environ, **(environment or {})},
+    )
+    if done.returncode != 0:
+        raise ImageError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout[-4000:]}")
+
+
+class Docker(Builder):
+    """docker, or podman, which understands the same commands."""
+
+    def __init__(self, program: str = "docker"):
+        self.name = program
+
+    def usable(self) -> bool:
+        """Say whether the program is there and its engine answers."""
+        if shutil.which(self.name) is None:
+            return False
+        return subprocess.run([self.name, "info"], capture_output=True, check=False, timeout=30).returncode == 0
+
+    def base(self) -> str:
+        """Return the official image: an engine pulls it when it builds."""
+        return DEFAULT_BASE
+
+    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+        """Build an image; podman also takes the machine's certificates and pip settings along."""
+        volumes = _volumes() if self.name == "podman" else []
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        command = [self.name, "build", "--network=host", *volumes, *options, f"--file={dockerfile}", f"--tag={tag}"]
+        _run([*command, str(context)], seconds=_BUILD_SECONDS)
+
+    def save(self, tag: str, target: Path) -> None:
+        """Write an image archive."""
+        target.unlink(missing_ok=True)
+        _run([self.name, "save", f"--output={target}", tag], seconds=_BUILD_SECONDS)
+
+
+class Buildah(Builder):
+    """buildah with a store of its own in the user's cache; makes its base image if none can be pulled."""
+
+    name = "buildah"
+    _made_base = "localhost/penstock-base:" + SUITE
+
+    def __init__(self) -> None:
+        self._folder = cache_root() / "images"
+
+    def base(self) -> str:
+        """Return the base that was made or pulled before, else pull it, else make it."""
+        for known in (self._made_base, DEFAULT_BASE):
+            if self._succeeds("inspect", "--type=image", known):
+                return known
+        if self._succeeds("pull", DEFAULT_BASE):
+            return DEFAULT_BASE
+        context = self._folder / "base"
+        context.mkdir(parents=True, exist_ok=True)
+        if not (context / "root.tar").exists():
+            write_base(context / "root.tar")
+        (context / "Dockerfile").write_text('FROM scratch\nADD root.tar /\nCMD ["bash"]\n')
+        self._buildah("bud", f"--tag={self._made_base}", str(context))
+        return self._made_base
+
+    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+        """Build an image, layer by layer from the cache."""
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        options += ["--layers", "--network=host", *_volumes(), f"--file={dockerfile}", f"--tag={tag}"]
+        self._buildah("bud", *options, str(context))
+
+    def save(self, tag: str, target: Path) -> None:
+        """Write an image archive."""
+        target.unlink(missing_ok=True)  # an existing archive is not replaced
+        self._buildah("push", "--quiet", tag, f"docker-archive:{target}:{tag}")
+
+    def _command(self) -> list[str]:
+        driver = "overlay" if Path("/sys/module/overlay").exists() or _knows("overlay") else "vfs"
+        store = [f"--root={self._folder / 'storage'}", "--runroot=/run/penstock-images", f"--storage-driver={driver}"]
+        return ["nice", "buildah", *store]
+
+    def _buildah(self, *arguments: str) -> None:
+        _run([*self._command(), *arguments], seconds=_BUILD_SECONDS, environment={"BUILDAH_ISOLATION": "chroot"})
+
+    def _succeeds(self, *arguments: str) -> bool:
+        command = [*self._command(), *arguments]
+        return subprocess.run(command, capture_output=True, check=False, timeout=_PULL_SECONDS).returncode == 0
+
+
+def _knows(file_system: str) -> bool:
+    """Say whether the kernel has a file system."""
+    return file_system in Path("/proc/filesystems").read_text().split()
+
+
+def _volumes() -> list[str]:
+    return [f"--volume={path}:{path}:{mode}" for path, mode in _HOST_VOLUMES if Path(path).exists()]
+
+
+def find_builder() -> Builder:
+    """Return the first builder that works on this machine."""
+    for program in ("docker", "podman"):
+        candidate = Docker(program)
+        if candidate.usable():
+            return candidate
+    if shutil.which("buildah"):
+        return Buildah()
+    raise ImageError("no docker engine, podman or buildah here: `apt-get install buildah debootstrap`")
