@@ -1,0 +1,166 @@
+"""`make demo`: a cluster of real kubelets, the chart, a VIP, a constant load from outside, two policies, a report.
+
+Four servers with 0.1, 0.1, 0.2 and 0.4 cores serve a page that costs processor time. The load goes to the VIP, first
+under `lsq`, then, by one `kubectl patch`, under `little`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import jinja2
+from rich.console import Console
+
+from e2e.cluster.errors import ClusterError
+from e2e.cluster.processes import wait_until
+from e2e.cluster.provider import Provider
+from e2e.cluster.providers import PROVIDERS, find
+from e2e.cluster.spec import make_spec
+from e2e.cluster.steps import note, step
+from e2e.demo import report
+from e2e.demo.watch import Watch, watching
+from e2e.images.build import build
+from e2e.installation import LABELS, Installation, InstallationError
+from e2e.load import Load, LoadError, running
+
+MANIFESTS = Path(__file__).parent / "manifests"
+SPEEDS = {"web-a": 0.1, "web-b": 0.1, "web-c": 0.2, "web-d": 0.4}  # cores
+ITERATIONS = 24_000  # about 2 ms of a core a page
+POLICIES = ("lsq", "little")
+VIP = ("shop", "web")
+CLUSTER = "penstock-demo"
+SETTLE_SECONDS = 5.0  # under load, before a phase counts: both policies start warm
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--provider", choices=PROVIDERS, default="local", help="where the cluster is")
+    parser.add_argument("--rate", type=float, default=120.0, help="requests per second")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each phase")
+    parser.add_argument("--report", type=Path, default=Path("demo-report"), help="directory of the report")
+    parser.add_argument("--keep", action="store_true", help="leave the cluster up, to look around")
+    return parser.parse_args(arguments)
+
+
+def servers(image: str) -> str:
+    """Return the manifest of the servers."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    template = environment.from_string((MANIFESTS / "servers.yaml.jinja").read_text())
+    return template.render(speeds=SPEEDS, iterations=ITERATIONS, image=image)
+
+
+def set_up(cluster: Provider) -> Installation:
+    """Build what is missing, start the cluster, install Penstock, apply the VIP; print a line per step."""
+    with step("container images"):
+        installation = Installation(cluster, build())
+    with step("cluster of 4 nodes: 2 balance load, 2 run servers"):
+        cluster.up(make_spec(4, name=CLUSTER, labels=LABELS))
+    with step("images loaded into the nodes"):
+        installation.load_images()
+    with step("helm install penstock"):
+        installation.install()
+    with step("kubectl apply: DataPlane, AddressPool"):
+        installation.apply(MANIFESTS / "penstock.yaml")
+        installation.wait_condition("dataplane", "edge", "Ready")
+    with step("kubectl apply: four servers of unequal speed"):
+        installation.apply(servers(installation.images["httpserver"].reference))
+        for name in SPEEDS:
+            cluster.kubectl("-n", VIP[0], "rollout", "status", f"statefulset/{name}", timeout=180)
+    with step("kubectl apply: LoadBalancerVIP and RLPolicy"):
+        installation.apply(MANIFESTS / "vip.yaml")
+        installation.wait_condition("loadbalancervip", VIP[1], "Ready", namespace=VIP[0])
+    return installation
+
+
+def server_names(cluster: Provider) -> dict[str, str]:
+    """Return the servers' names by their pods' addresses."""
+    pods = cluster.get("-n", VIP[0], "pods", "-l", "app=web")["items"]
+    return {pod["status"]["podIP"]: pod["metadata"]["labels"]["server"] for pod in pods}
+
+
+def phase(policy: str, installation: Installation, watch: Watch, options: argparse.Namespace) -> report.Phase:
+    """Have the policy in force, wait until every node says so, let it settle under load, then measure."""
+    cluster = installation.cluster
+    patch = f'{{"spec": {{"heuristic": "{policy}"}}}}'
+    cluster.kubectl("-n", VIP[0], "patch", "rlpolicy", "web", "--type=merge", "-p", patch)
+
+    def in_force() -> bool:
+        summary = cluster.get("-n", VIP[0], "loadbalancervip", VIP[1])["status"].get("summary", {})
+        return str(summary.get("policy", "")).startswith(policy)
+
+    if not wait_until(in_force, 30, interval=0.5):
+        raise InstallationError(f"policy {policy} is not in force after 30 s")
+    target = f"http://{installation.address(*VIP)}/"
+    program = cluster.client_program("loadgen")
+    options.report.mkdir(parents=True, exist_ok=True)
+    settling = Load(target, options.rate, SETTLE_SECONDS)
+    with running(program, settling, options.report / f"{policy}-settling.jsonl") as run:
+        settled = run.finish()
+    note(f"          {policy}: {options.rate:g} requests/s for {options.seconds:g} s to {target}")
+    watch.begin()
+    with running(program, Load(target, options.rate, options.seconds), options.report / f"{policy}.jsonl") as run:
+        watch.show_until(lambda: not run.active, Console(stderr=True))
+        finished = run.finish()
+    if settled.summary.failed:
+        raise InstallationError(f"{settled.summary.failed} requests failed while {policy} settled")
+    return report.Phase(policy, finished, watch.samples())
+
+
+def demonstrate(installation: Installation, options: argparse.Namespace) -> report.Demonstration:
+    """Put the load on under each policy."""
+    names = server_names(installation.cluster)
+    top = installation.penstock("top")
+    with watching(top, "/".join(VIP), lambda address: names.get(address, address)) as watch:
+        phases = tuple(phase(policy, installation, watch, options) for policy in POLICIES)
+    setting = (
+        f"{options.rate:g} requests/s, half of them on new connections, for {options.seconds:g} s per policy; "
+        "four pods with CPU limits 1:1:2:4, two load-balancing nodes, all on one machine"
+    )
+    return report.Demonstration("Penstock: one VIP, four servers of unequal speed", setting, SPEEDS, phases)
+
+
+def conclude(demonstration: report.Demonstration, options: argparse.Namespace, seconds: float) -> bool:
+    """Print the table and write the page; say whether the demonstration passed."""
+    console = Console()
+    console.print(report.table(demonstration))
+    console.print(demonstration.verdict())
+    console.print(f"report: {report.write(demonstration, options.report)}   ({seconds:.0f} s in all)")
+    missing = [phase.policy for phase in demonstration.phases if not phase.weights or not phase.load.intervals]
+    if demonstration.failed or missing:
+        console.print(f"DEMO FAILED: {demonstration.failed} failed requests; nothing measured for {missing or 'none'}")
+        return False
+    console.print("DEMO PASSED")
+    return True
+
+
+def main() -> int:
+    """Run the demonstration; 0 if it passed."""
+    options = options_of()
+    began = time.monotonic()
+    cluster = find(options.provider, CLUSTER)
+    with ExitStack() as stack:
+        if not options.keep:
+            stack.callback(cluster.down)
+        try:
+            if not options.keep or not cluster.exists():
+                cluster.down()
+            installation = set_up(cluster)
+            note(cluster.kubectl("get", "vip,rlp,pool,dp,dpn", "-A"))
+            demonstration = demonstrate(installation, options)
+        except (ClusterError, InstallationError, LoadError) as error:
+            note(f"error: {error}")
+            print("DEMO FAILED")
+            return 1
+        passed = conclude(demonstration, options, time.monotonic() - began)
+        if options.keep:
+            note(f"the cluster stays up: export KUBECONFIG={cluster.kubeconfig}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
