@@ -1,0 +1,162 @@
+/* sed and lsq: the least expected delay, fair ties, and never a slot that must not be picked. */
+#include <math.h>
+#include <string.h>
+
+#include "check.h"
+#include "lbrl/scheduler.h"
+
+#define MOST 300
+
+typedef struct fixture {
+    float weight[MOST];
+    int32_t load[MOST];
+    uint64_t eligible[MOST / 64 + 1];
+    void *memory;
+    uint64_t random;
+} fixture_t;
+
+static uint64_t next(fixture_t *f)
+{
+    f->random += 0x9e3779b97f4a7c15u;
+    uint64_t z = f->random;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static void fixture_init(fixture_t *f)
+{
+    memset(f, 0, sizeof(*f));
+    f->memory = aligned_alloc(LBRL_PICKER_ALIGNMENT, lbrl_picker_size(MOST));
+    for (uint32_t i = 0; i < MOST; i++) {
+        f->weight[i] = 1;
+        f->eligible[i / 64] |= UINT64_C(1) << i % 64;
+    }
+}
+
+static const lbrl_picker_t *build(fixture_t *f, lbrl_picker_kind_t kind, uint32_t slots)
+{
+    return lbrl_picker_build(f->memory, kind, f->weight, f->eligible, slots, 1.0f);
+}
+
+static void sed_takes_the_least_expected_delay(void)
+{
+    fixture_t f;
+    fixture_init(&f);
+    /* (l + 1) / w: 4/1, 6/2, 7/4, 10/8 */
+    memcpy(f.weight, (float[]){1, 2, 4, 8}, 4 * sizeof(float));
+    memcpy(f.load, (int32_t[]){3, 5, 6, 9}, 4 * sizeof(int32_t));
+    const lbrl_picker_t *sed = build(&f, LBRL_PICKER_SED, 4);
+    CHECK_EQUAL(lbrl_pick(sed, f.load, 1), 3);
+    f.load[3] = 20;
+    CHECK_EQUAL(lbrl_pick(sed, f.load, 1), 2);
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_LSQ, 4), f.load, 1), 0);
+    f.load[1] = -7; /* deltas of other workers may overshoot: as 0 */
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_LSQ, 4), f.load, 1), 1);
+    free(f.memory);
+}
+
+static void slots_out_of_service_are_never_picked(void)
+{
+    const uint32_t sizes[] = {1, 5, 64, 65, MOST};
+    const lbrl_picker_kind_t kinds[] = {LBRL_PICKER_SED, LBRL_PICKER_LSQ};
+    for (uint32_t s = 0; s < sizeof(sizes) / sizeof(*sizes); s++) {
+        for (uint32_t k = 0; k < 2; k++) {
+            fixture_t f;
+            fixture_init(&f);
+            const uint32_t n = sizes[s];
+            for (uint32_t i = 0; i < n; i++) { /* only the last can be picked, and it is busy */
+                f.weight[i] = i % 3 == 0 ? 0 : i % 3 == 1 ? NAN : 1;
+                if (i % 3 == 2) {
+                    f.eligible[i / 64] &= ~(UINT64_C(1) << i % 64);
+                }
+            }
+            f.weight[n - 1] = 1e-30f;
+            f.eligible[(n - 1) / 64] |= UINT64_C(1) << (n - 1) % 64;
+            f.load[n - 1] = INT32_MAX;
+            const lbrl_picker_t *picker = build(&f, kinds[k], n);
+            for (int i = 0; i < 100; i++) {
+                CHECK_EQUAL(lbrl_pick(picker, f.load, next(&f)), n - 1);
+            }
+            memset(f.eligible, 0, sizeof(f.eligible));
+            CHECK_EQUAL(lbrl_pick(build(&f, kinds[k], n), f.load, 1), LBRL_NO_SLOT);
+            free(f.memory);
+        }
+    }
+    fixture_t f;
+    fixture_init(&f);
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_SED, 0), f.load, 1), LBRL_NO_SLOT);
+    free(f.memory);
+}
+
+static void ties_are_broken_evenly(void)
+{
+    fixture_t f;
+    fixture_init(&f);
+    uint32_t picked[MOST] = {0};
+    for (uint32_t i = 0; i < 64; i++) {
+        f.load[i] = i % 4 == 1 ? 2 : 3;
+    }
+    const lbrl_picker_t *picker = build(&f, LBRL_PICKER_SED, 64);
+    for (int i = 0; i < 16000; i++) {
+        picked[lbrl_pick(picker, f.load, next(&f))]++;
+    }
+    for (uint32_t i = 0; i < 64; i++) {
+        CHECK_NEAR(picked[i], i % 4 == 1 ? 1000 : 0, i % 4 == 1 ? 150 : 0);
+    }
+    free(f.memory);
+}
+
+/* With equal delays everywhere, samples follow the weights: what alias cells are for. */
+static void samples_follow_weights(void)
+{
+    fixture_t f;
+    fixture_init(&f);
+    uint32_t picked[MOST] = {0};
+    for (uint32_t i = 0; i < MOST; i++) {
+        f.weight[i] = (float)(1 + i % 5);
+        f.load[i] = (int32_t)(i % 5); /* (l + 1) / w = 1 */
+    }
+    const lbrl_picker_t *picker = build(&f, LBRL_PICKER_SED, MOST);
+    for (int i = 0; i < 90000; i++) {
+        picked[lbrl_pick(picker, f.load, next(&f))]++;
+    }
+    for (uint32_t i = 0; i < MOST; i++) {
+        double expected = 90000.0 * (1 + i % 5) / (60 * 15);
+        CHECK_NEAR(picked[i], expected, 6 * sqrt(expected));
+    }
+    free(f.memory);
+}
+
+/* Filled flow by flow, loads end up proportional to weights, exactly below 65 slots and closely above. */
+static void loads_become_proportional(void)
+{
+    const uint32_t sizes[] = {8, 64, 256};
+    for (uint32_t s = 0; s < 3; s++) {
+        fixture_t f;
+        fixture_init(&f);
+        double total = 0;
+        for (uint32_t i = 0; i < sizes[s]; i++) {
+            f.weight[i] = (float)(1 + i % 7);
+            total += (double)f.weight[i];
+        }
+        const lbrl_picker_t *picker = build(&f, LBRL_PICKER_SED, sizes[s]);
+        for (int i = 0; i < 100000; i++) {
+            f.load[lbrl_pick(picker, f.load, next(&f))]++;
+        }
+        for (uint32_t i = 0; i < sizes[s]; i++) {
+            CHECK_NEAR(f.load[i], 100000 / total * (double)f.weight[i], sizes[s] > 64 ? 12 : 8);
+        }
+        free(f.memory);
+    }
+}
+
+int main(void)
+{
+    sed_takes_the_least_expected_delay();
+    slots_out_of_service_are_never_picked();
+    ties_are_broken_evenly();
+    samples_follow_weights();
+    loads_become_proportional();
+    return 0;
+}

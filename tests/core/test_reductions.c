@@ -1,0 +1,109 @@
+/* Reductions at sizes that a reader can check; larger ones are compared with numpy in Python. */
+#include <math.h>
+
+#include "lbrl/reduce.h"
+#include "objects.h"
+
+static lbrl_reduction_t reduce(const lbrl_sample_t *samples, uint32_t n)
+{
+    lbrl_decay_t decay;
+    lbrl_decay_init(&decay);
+    lbrl_weighted_t scratch[LBRL_REDUCE_SCRATCH * 64];
+    lbrl_reduction_t out;
+    lbrl_reduce_samples(&decay, samples, n, scratch, &out);
+    return out;
+}
+
+static void equal_samples(void)
+{
+    lbrl_sample_t samples[10];
+    for (int i = 0; i < 10; i++) {
+        samples[i] = (lbrl_sample_t){(float)(10 - i), 1, 512};
+    }
+    lbrl_reduction_t r = reduce(samples, 10); /* 1 .. 10 */
+    CHECK_NEAR(r.avg, 5.5, 1e-12);
+    CHECK_NEAR(r.std, sqrt(8.25), 1e-12);
+    CHECK_NEAR(r.p90, 9, 0);
+    CHECK_NEAR(r.avg_decay, 5.5, 1e-6);
+    CHECK_NEAR(r.p90_decay, 9, 0);
+}
+
+static void weights_count_as_repetition(void)
+{
+    const lbrl_sample_t weighted[] = {{1, 8, 0}, {2, 1, 0}, {3, 1, 0}};
+    lbrl_reduction_t r = reduce(weighted, 3);
+    CHECK_NEAR(r.avg, 1.3, 1e-12);
+    CHECK_NEAR(r.p90, 2, 0); /* 9 of 10 are reached with the 2 */
+}
+
+static void decay_is_a_tenth_per_second(void)
+{
+    const lbrl_sample_t aged[] = {{1, 1, 0}, {2, 1, 256}, {3, 1, 2560}};
+    const double w1 = 0.9, w10 = 0.34867844; /* 0.9^10 */
+    lbrl_reduction_t r = reduce(aged, 3);
+    CHECK_NEAR(r.avg, 2, 1e-12);
+    CHECK_NEAR(r.avg_decay, (1 + 2 * w1 + 3 * w10) / (1 + w1 + w10), 1e-6);
+    CHECK_NEAR(r.p90, 3, 0);
+    CHECK_NEAR(r.p90_decay, 3, 0); /* (1 + 0.9) / 2.249 = 0.845 < 0.9 */
+    const lbrl_sample_t older[] = {{1, 1, 0}, {2, 1, 256}, {3, 1, 25600}};
+    CHECK_NEAR(reduce(older, 3).p90_decay, 2, 0);
+}
+
+static void an_idle_hour_does_not_underflow(void)
+{
+    const lbrl_sample_t old[] = {{4, 1, 3600 * 256}, {6, 1, 3600 * 256 - 256}};
+    lbrl_reduction_t r = reduce(old, 2);
+    CHECK_NEAR(r.avg_decay, (4 * 0.9 + 6) / 1.9, 1e-6);
+    CHECK_NEAR(r.p90_decay, 6, 0);
+}
+
+static void no_sample_is_not_a_number(void)
+{
+    lbrl_reduction_t r = reduce(NULL, 0);
+    CHECK(isnan(r.avg) && isnan(r.std) && isnan(r.p90) && isnan(r.avg_decay) && isnan(r.p90_decay));
+}
+
+static void workers_count_by_samples_seen(void)
+{
+    test_frames_t t;
+    test_frames_make(&t, 3, 2, LBRL_LEVEL_BASIC);
+    lbrl_frames_slot_open(&t.frames, 1, 1);
+    lbrl_frames_slot_open(&t.frames, 2, 1);
+    for (int i = 0; i < 9000; i++) {
+        lbrl_sink_sample(&t.sinks[0], 1, LBRL_CHANNEL_FCT, 1.0f, 1000000);
+    }
+    for (int i = 0; i < 1000; i++) {
+        lbrl_sink_sample(&t.sinks[1], 1, LBRL_CHANNEL_FCT, 2.0f, 1000000);
+    }
+    lbrl_sink_sample(&t.sinks[1], 2, LBRL_CHANNEL_FCT, INFINITY, 1000000);
+
+    lbrl_shm_view_t view;
+    CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
+    void *scratch = zeroed(lbrl_reduce_scratch(&view));
+    lbrl_reduction_t out[3];
+    CHECK_EQUAL(lbrl_reduce(&view, "fct", 2000000, scratch, out), LBRL_SHM_OK);
+    CHECK_NEAR(out[1].avg, 1.1, 1e-6);
+    CHECK_NEAR(out[1].p90, 1, 0);
+    CHECK(isnan(out[0].avg));
+    CHECK(isnan(out[2].avg));
+
+    t.frames.generation[1] = 2; /* samples of another backend do not count */
+    CHECK_EQUAL(lbrl_reduce(&view, "fct", 2000000, scratch, out), LBRL_SHM_OK);
+    CHECK(isnan(out[1].avg));
+    CHECK_EQUAL(lbrl_reduce(&view, "win", 2000000, scratch, out), LBRL_SHM_ARGUMENT);
+    CHECK_EQUAL(lbrl_reduce(&view, "a name longer than any field's", 0, scratch, out),
+                LBRL_SHM_ARGUMENT);
+    free(scratch);
+    test_frames_free(&t);
+}
+
+int main(void)
+{
+    equal_samples();
+    weights_count_as_repetition();
+    decay_is_a_tenth_per_second();
+    an_idle_hour_does_not_underflow();
+    no_sample_is_not_a_number();
+    workers_count_by_samples_seen();
+    return 0;
+}
