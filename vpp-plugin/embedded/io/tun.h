@@ -30,8 +30,9 @@ typedef struct lbio_buffer {
 
 /* Free buffers of one worker. `returned` is pushed to by other workers; all else is the owner's. */
 typedef struct lbio_pool {
+    lbio_buffer_t *returned __attribute__((aligned(64))); /* on a cache line that others may take */
+    uint8_t line[64 - sizeof(lbio_buffer_t *)];
     lbio_buffer_t *free;
-    lbio_buffer_t *returned __attribute__((aligned(64)));
     void *memory;
     size_t size;
 } lbio_pool_t;

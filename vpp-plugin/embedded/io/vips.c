@@ -149,7 +149,7 @@ static lbio_vip_t *add(lbio_t *io, uint64_t id)
 {
     if (io->vip_count == io->vip_capacity) {
         uint32_t capacity = io->vip_capacity == 0 ? 16 : 2 * io->vip_capacity;
-        lbio_vip_t **vips = realloc(io->vips, capacity * sizeof(*vips));
+        lbio_vip_t **vips = (lbio_vip_t **)realloc((void *)io->vips, capacity * sizeof(*vips));
         if (vips == NULL) {
             return NULL;
         }
@@ -184,7 +184,10 @@ static int set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *prob
 {
     lbio_vip_t *vip = lbio_vip_find(io, config->id);
     bool is_new = vip == NULL;
-    if (is_new && (vip = add(io, config->id)) == NULL) {
+    if (is_new) {
+        vip = add(io, config->id);
+    }
+    if (vip == NULL) {
         return no_memory(problem);
     }
     int error = lbrl_vip_set(io->core, config, lbio_now_us());
@@ -308,7 +311,7 @@ void lbio_vips_free(lbio_t *io)
         free_frames(io->vips[i]->frames);
         free(io->vips[i]);
     }
-    free(io->vips);
+    free((void *)io->vips);
     io->vips = NULL;
     io->vip_count = io->vip_capacity = 0;
     while (io->retired != NULL) {
