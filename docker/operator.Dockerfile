@@ -1,0 +1,51 @@
+# The operator: pure Python.
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS base
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+
+# Lists of packages come from pyproject.toml; as long as they stay the same, so do the layers that install them.
+FROM base AS requirements
+WORKDIR /src
+COPY pyproject.toml ./
+COPY docker/requirements.py docker/
+RUN mkdir /requirements \
+ && python3 docker/requirements.py --build > /requirements/build.txt \
+ && python3 docker/requirements.py operator > /requirements/role.txt
+
+FROM base AS tools
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3-pip python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=requirements /requirements/build.txt /requirements/
+RUN python3 -m venv /opt/tools \
+ && /opt/tools/bin/pip install --no-cache-dir --requirement /requirements/build.txt
+WORKDIR /src
+
+FROM tools AS dependencies
+COPY --from=requirements /requirements/role.txt /requirements/
+RUN python3 -m venv --without-pip /opt/penstock \
+ && /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir \
+      --requirement /requirements/role.txt \
+ && find /opt/penstock -type d -name tests -prune -exec rm -rf {} +
+
+FROM dependencies AS code
+COPY pyproject.toml LICENSE README.md ./
+COPY crds crds
+COPY operator operator
+COPY agent agent
+COPY cli cli
+COPY vpp-plugin vpp-plugin
+RUN PENSTOCK_PURE=1 /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
+ && /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir --no-deps --no-warn-script-location \
+      --prefix /opt/code /tmp/wheel/*.whl
+
+FROM base
+COPY --from=dependencies /opt/penstock /opt/penstock
+COPY --from=code /opt/code /opt/penstock
+ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1
+USER 65532:65532
+ENTRYPOINT ["penstock"]
+CMD ["operator"]

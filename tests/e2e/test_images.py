@@ -1,0 +1,119 @@
+"""Images: what goes into their digest, archives without a builder, and Dockerfiles that share their first layers."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from e2e.images import base
+from e2e.images.archive import write_archive
+from e2e.images.build import ROLES, ROOT, digest, inputs
+
+
+def program(folder: Path, content: str = "#!/bin/sh\n") -> Path:
+    path = folder / "program"
+    path.write_text(content)
+    return path
+
+
+def test_an_archive_depends_on_its_content_alone(tmp_path: Path) -> None:
+    source = program(tmp_path)
+    first = write_archive(tmp_path / "a.tar", "penstock/x:1", {"/x": source}, ["/x"]).read_bytes()
+    source.touch()
+    assert write_archive(tmp_path / "b.tar", "penstock/x:1", {"/x": source}, ["/x"]).read_bytes() == first
+    source.write_text("#!/bin/sh\nexit 1\n")
+    assert write_archive(tmp_path / "c.tar", "penstock/x:1", {"/x": source}, ["/x"]).read_bytes() != first
+
+
+def test_an_archive_holds_an_executable_and_names_itself(tmp_path: Path) -> None:
+    target = write_archive(tmp_path / "x.tar", "penstock/x:1", {"/bin/x": program(tmp_path)}, ["/bin/x", "--flag"])
+    with tarfile.open(target) as archive:
+        (manifest,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+        configuration = json.load(archive.extractfile(manifest["Config"]) or io.BytesIO())
+        layer = (archive.extractfile(manifest["Layers"][0]) or io.BytesIO()).read()
+    assert manifest["RepoTags"] == ["penstock/x:1"]
+    assert configuration["config"]["Entrypoint"] == ["/bin/x", "--flag"]
+    with tarfile.open(fileobj=io.BytesIO(layer)) as files:
+        assert [(entry.name, entry.mode) for entry in files] == [("bin/x", 0o755)]
+
+
+def test_a_digest_sees_content_names_and_modes(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM base AS x\nCOPY one two ./\nCOPY --from=x /elsewhere /here\n")
+    (tmp_path / ".dockerignore").write_text("*\n")
+    (tmp_path / "one").write_text("1")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "file").write_text("2")
+
+    def now() -> str:
+        return digest(inputs(tmp_path / "Dockerfile", tmp_path), tmp_path)
+
+    seen = {now()}
+    assert now() in seen
+    (tmp_path / "other").write_text("not copied")
+    cache = tmp_path / "two" / "__pycache__"
+    cache.mkdir()
+    (cache / "file.pyc").write_text("compiled")
+    assert now() in seen
+    for change in (
+        lambda: (tmp_path / "one").write_text("one"),
+        lambda: (tmp_path / "two" / "file").chmod(0o755),
+        lambda: (tmp_path / "two" / "file").rename(tmp_path / "two" / "renamed"),
+        lambda: (tmp_path / "two" / "added").write_text(""),
+    ):
+        change()
+        assert now() not in seen
+        seen.add(now())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_input_of_a_dockerfile_exists_and_passes_the_ignore_file(role: str) -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for path in inputs(ROOT / "docker" / f"{role}.Dockerfile", ROOT):
+        assert path.exists()
+    text = (ROOT / "docker" / f"{role}.Dockerfile").read_text()
+    assert text.count("ARG BASE=debian:bookworm-slim") == 1
+    assert all((ROOT / name).exists() for name in allowed)
+
+
+def test_images_with_the_extension_share_the_layers_that_compile_it() -> None:
+    def stages(role: str) -> dict[str, str]:
+        parts = (ROOT / "docker" / f"{role}.Dockerfile").read_text().split("\nFROM ")
+        return {part.splitlines()[0].partition(" AS ")[2]: part for part in parts[1:]}
+
+    agent, dataplane, operator = stages("agent"), stages("dataplane"), stages("operator")
+    for stage in ("base", "tools", "extension"):
+        assert agent[stage] == dataplane[stage]
+    assert operator["code"] == agent["code"] == dataplane["code"]
+
+
+def test_requirements_are_those_of_the_project() -> None:
+    def printed(argument: str) -> list[str]:
+        command = ["python3", "docker/requirements.py", argument]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert any(line.startswith("numpy") for line in printed("agent"))
+    assert any(line.startswith("kopf") for line in printed("operator"))
+    assert any(line.startswith("nanobind") for line in printed("--build"))
+    assert not any(line.startswith("kopf") for line in printed("agent"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mirror"),
+    [
+        ("sources.list", "deb http://mirror.example/debian bookworm main\n", "http://mirror.example/debian"),
+        ("a.list", "deb [signed-by=/k] https://m.example/debian/ bookworm main\n", "https://m.example/debian"),
+        ("d.sources", "Types: deb\nURIs: http://m.example/debian\nSuites: bookworm\n", "http://m.example/debian"),
+        ("d.sources", "URIs: http://m.example/debian-security\n", None),
+        ("sources.list", "deb http://ports.example/ubuntu noble main\n", None),
+    ],
+)
+def test_the_base_comes_from_the_machines_own_mirror(tmp_path: Path, name: str, text: str, mirror: str | None) -> None:
+    folder = tmp_path if name == "sources.list" else tmp_path / "sources.list.d"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    assert base.host_mirror(tmp_path) == mirror
