@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -219,7 +220,9 @@ class WeightLoop:
         except Exception as error:
             # A policy may fail in any way, and traffic goes on.
             if steering.reason is not Reason.FAILED:
-                log.exception("policy failed, the fallback is used", vip=steering.vip.key, policy=policy.name)
+                # As plain text: a renderer that draws the arrays in every frame takes longer than an interval.
+                where = traceback.format_exc(limit=-3)
+                log.error("policy failed, the fallback is used", vip=steering.vip.key, policy=policy.name, error=where)  # noqa: TRY400
             steering.error, steering.policy_state = f"policy {policy.name}: {error}", None
             return None
 

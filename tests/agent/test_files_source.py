@@ -1,0 +1,163 @@
+"""Source `files`: a directory of YAML, watched; what is wrong with it is said, and the last good state stays."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+
+import pytest
+from penstock_agent.sources.files import FilesSource, default_addresses
+from waiting import eventually, running
+
+VIP = """\
+apiVersion: penstock.dev/v1alpha1
+kind: LoadBalancerVIP
+metadata: {name: web}
+spec:
+  addresses: [203.0.113.10]
+  ports: [{port: 80, targetPort: 8080}]
+  backends: {endpoints: [{address: 10.0.0.1}]}
+"""
+POLICY = """\
+apiVersion: penstock.dev/v1alpha1
+kind: RLPolicy
+metadata: {name: fast}
+spec: {heuristic: little}
+"""
+DATAPLANE = """\
+apiVersion: penstock.dev/v1alpha1
+kind: DataPlane
+metadata: {name: here}
+spec: {natSource: {portFirst: 20480, portLast: 24575}, staticEndpointCIDRs: [10.0.0.0/8]}
+"""
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "files"
+    path.mkdir()
+    (path / "vip.yaml").write_text(VIP)
+    return path
+
+
+@pytest.fixture
+def source(directory, tmp_path):
+    changes = []
+    source = FilesSource(
+        directory,
+        lambda: changes.append(1),
+        state_dir=tmp_path,
+        node_name="here",
+        node_addresses=(ip_address("192.0.2.1"),),
+    )
+    source.changes = changes
+    return source
+
+
+def test_a_directory_is_a_snapshot(source, directory):
+    (directory / "more.yml").write_text(f"{POLICY}---\n{DATAPLANE}")
+    (directory / "notes.txt").write_text("not: [yaml")
+    (directory / "service.yaml").write_text("apiVersion: v1\nkind: Service\nmetadata: {name: other}\n")
+    source.load()
+    assert source.error == ""
+    snapshot = source.snapshot
+    assert [served.vip.key for served in snapshot.vips] == ["default/web"]
+    assert snapshot.vips[0].vip.metadata.uid == "file:default/web"
+    assert snapshot.policies[("default", "fast")].heuristic == "little"
+    assert snapshot.node.nat_source.port_first == 20480
+    assert [str(network) for network in snapshot.node.static_endpoint_cidrs] == ["10.0.0.0/8"]
+    assert snapshot.vip_addresses == {ip_address("203.0.113.10")}
+
+
+def test_one_file_will_do(directory, tmp_path):
+    source = FilesSource(
+        directory / "vip.yaml",
+        lambda: None,
+        state_dir=tmp_path,
+        node_name="",
+        node_addresses=(ip_address("192.0.2.1"),),
+    )
+    source.load()
+    assert len(source.snapshot.vips) == 1
+    assert [str(network) for network in source.snapshot.node.static_endpoint_cidrs] == ["0.0.0.0/0", "::/0"]
+
+
+def test_the_scheduler_key_stays(source, directory, tmp_path):
+    source.load()
+    again = FilesSource(
+        directory, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("192.0.2.1"),)
+    )
+    again.load()
+    assert again.snapshot.node.scheduler_key == source.snapshot.node.scheduler_key
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (VIP.replace("port: 80", "port: 0"), r"vip\.yaml: .*spec\.ports\[0\]\.port: must be at least 1"),
+        (VIP.replace("backends", "backend"), r"vip\.yaml: .*spec\.backend: unknown field.*backends"),
+        (VIP.replace("  addresses: [203.0.113.10]\n", ""), r"spec\.addresses: is required in files"),
+        (VIP.replace("endpoints: [{address: 10.0.0.1}]", "service: {name: web}"), r"list spec\.backends\.endpoints"),
+        ("a: [", r"vip\.yaml: not YAML"),
+        (VIP.replace("kind: LoadBalancerVIP", "kind: LoadBalancer"), r"not a kind of Penstock"),
+        (f"{DATAPLANE}---\n{DATAPLANE.replace('here', 'there')}", "a second DataPlane"),
+    ],
+)
+def test_a_bad_file_names_the_fix_and_changes_nothing(source, directory, content, error):
+    source.load()
+    before = source.snapshot
+    (directory / "vip.yaml").write_text(content)
+    source.load()
+    assert re.search(error, source.error, re.DOTALL), source.error
+    assert source.snapshot is before
+    assert source.ages()["files"] > 0
+
+
+def test_bytes_that_are_no_text_are_an_error_of_their_file(source, directory):
+    (directory / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    source.load()
+    assert "binary.yaml" in source.error
+
+
+def test_the_same_object_in_two_files_is_an_error_that_names_both(source, directory):
+    (directory / "copy.yaml").write_text(VIP)
+    source.load()
+    assert "vip.yaml" in source.error
+    assert "copy.yaml" in source.error
+
+
+def test_a_source_address_that_backends_cannot_reach_is_refused(directory, tmp_path):
+    source = FilesSource(
+        directory, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("127.0.0.1"),)
+    )
+    source.load()
+    assert "node_addresses: 127.0.0.1 cannot be reached" in source.error
+
+
+def test_this_machines_addresses_are_found():
+    assert all(not address.is_loopback for address in default_addresses())
+
+
+async def test_changes_are_seen(source, directory):
+    async with running(source.run()):
+        await eventually(lambda: source.snapshot is not None)
+        (directory / "vip.yaml").write_text(VIP.replace("port: 80", "port: 81"))
+        await eventually(lambda: source.snapshot.vips[0].vip.spec.ports[0].port == 81)
+        (directory / "vip.yaml").write_text("kind: [")
+        await eventually(lambda: source.error)
+        (directory / "vip.yaml").write_text(VIP)
+        await eventually(lambda: not source.error and source.snapshot.vips[0].vip.spec.ports[0].port == 80)
+        (directory / "vip.yaml").unlink()
+        await eventually(lambda: source.snapshot.vips == ())
+
+
+async def test_a_directory_may_come_later(tmp_path):
+    path = tmp_path / "later"
+    source = FilesSource(
+        path, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("192.0.2.1"),)
+    )
+    async with running(source.run()):
+        await eventually(lambda: "No such file" in source.error)
+        path.mkdir()
+        (path / "vip.yaml").write_text(VIP)
+        await eventually(lambda: source.snapshot is not None, seconds=10)
