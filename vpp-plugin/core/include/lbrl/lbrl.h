@@ -259,6 +259,7 @@ typedef struct lbrl_vip_status {
     uint64_t id;
     uint32_t slots;         /* width of tables and frames */
     uint32_t backend_count; /* slots in use */
+    uint32_t unrepresentable; /* backends whose weight is too small for the Maglev table */
     uint8_t removing;
     uint8_t feature_level;
     uint64_t actions_sequence;   /* of the weights in force, 0 for none */

@@ -79,8 +79,7 @@ typedef enum lbrl_verdict {
     X(TTL_EXPIRED, "TTL or hop limit used up; answered unless rate-bounded")                       \
     X(NO_HEADROOM, "answer does not fit into the buffer")                                          \
     X(RATE_BOUNDED, "answer withheld by the rate bound")                                           \
-    X(HANDOVER_FULL, "ring to the owning worker is full")                                          \
-    X(VIP_REMOVED, "flow of a VIP that has been removed")
+    X(HANDOVER_FULL, "ring to the owning worker is full")
 
 typedef enum lbrl_drop {
 #define LBRL_DROP_ENUM(name, text) LBRL_DROP_##name,

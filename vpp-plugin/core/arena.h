@@ -1,0 +1,198 @@
+/*
+ * The arena: all state that outlives the process. Its only truth is a small directory (VIPs, slots, NAT sources, hash
+ * seed) and the flow entries; everything else is rebuilt from them.
+ *
+ * A process may be killed between any two stores. Therefore: an entry's identity carries a keyed check and its state
+ * byte is stored last; a slot record likewise; records that change while flows depend on them (VIP, node) exist twice
+ * and the older copy is overwritten. Whoever attaches trusts nothing that fails its check.
+ */
+#ifndef LBRL_ARENA_H
+#define LBRL_ARENA_H
+
+#include <assert.h>
+#include <stdbool.h>
+
+#include "hash.h"
+#include "lbrl/lbrl.h"
+#include "wire.h"
+
+#define ARENA_MAGIC   0x414e4552414c504eu
+#define ARENA_VERSION 1u
+
+/* NAT sources in force and those whose flows are still going. */
+#define SOURCES_HELD 16
+
+typedef struct arena_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t byte_order; /* 0x01020304 */
+    uint64_t size;       /* of the whole arena */
+    uint32_t flows, vips, slots, entry_size;
+    uint64_t node_offset, vip_offset, slot_offset, flow_offset; /* from the arena's start */
+    uint8_t seed[16];                                           /* keys hashes and checks */
+    uint64_t check;                                             /* of everything above */
+    uint8_t boot_id[16];
+} arena_header_t;
+
+/* One copy of a record that exists twice; the body follows. Sequence 0: not valid. */
+typedef struct arena_copy {
+    uint32_t sequence;
+    uint32_t check; /* of sequence and body */
+} arena_copy_t;
+
+typedef enum source_state {
+    SOURCE_FREE,
+    SOURCE_WANTED, /* waits for an overlapping one that goes */
+    SOURCE_ACTIVE,
+    SOURCE_RETIRED, /* its flows are being dropped */
+} source_state_t;
+
+typedef struct arena_source {
+    ip_t address;
+    uint16_t port_first, port_last;
+    uint8_t state; /* source_state_t */
+    uint8_t reserved[3];
+} arena_source_t;
+
+typedef struct arena_node {
+    uint8_t scheduler_key[16];
+    uint32_t nodes;
+    uint32_t reserved;
+    arena_source_t sources[SOURCES_HELD];
+} arena_node_t;
+
+typedef enum vip_state {
+    VIP_FREE,
+    VIP_LIVE,
+    VIP_REMOVING, /* no new flows; goes with its last flow */
+} vip_state_t;
+
+typedef struct arena_vip {
+    ip_t addresses[LBRL_ADDRESSES_MAX]; /* zero: place not used */
+    uint64_t id;
+    lbrl_timeouts_t timeouts;
+    uint32_t drain_timeout;
+    uint32_t table_size;
+    uint32_t slot_base; /* first of its slots in the directory */
+    uint16_t slots;
+    uint16_t port; /* network order */
+    uint8_t state; /* vip_state_t */
+    uint8_t generation;
+    uint8_t protocol;
+    uint8_t scheduler;
+    uint8_t client_affinity;
+    uint8_t feature_level;
+    uint8_t
+        retired_addresses; /* bit per place: flows are being dropped, the place is not free yet */
+    uint8_t reserved[5];   /* no padding: copies are compared and checked as bytes */
+} arena_vip_t;
+
+typedef enum slot_state {
+    SLOT_FREE = 0,
+    SLOT_ACTIVE = LBRL_BACKEND_ACTIVE,
+    SLOT_DRAINING = LBRL_BACKEND_DRAINING,
+    SLOT_FAILED = LBRL_BACKEND_FAILED,
+} slot_state_t;
+
+/* Identity and check are written while state is SLOT_FREE; the rest changes at any time. */
+typedef struct arena_slot {
+    ip_t address;
+    uint64_t id;
+    uint16_t port;      /* network order */
+    uint8_t generation; /* 1 .. 255 */
+    uint8_t state;      /* slot_state_t */
+    uint32_t check;     /* of the above but state, and of the VIP's id */
+    float weight;       /* configured */
+    uint8_t removed;    /* no longer configured */
+    uint8_t reserved[3];
+} arena_slot_t;
+
+/* Flags of a flow entry. */
+enum {
+    FLOW_CLIENT_FIN = 1,
+    FLOW_SERVER_FIN = 2,
+    FLOW_OPEN = 4,           /* counted as open */
+    FLOW_QUARANTINE = 8,     /* the server closed first: its NAT port rests */
+    FLOW_TIMESTAMPS = 16,    /* last_timestamp is valid */
+    FLOW_COMPLETED = 32,     /* fct has been sampled */
+    FLOW_PORT_RETURNED = 64, /* a quarantined port that stands in the ring of free ports already */
+    FLOW_RESET = 128,
+};
+
+/* One flow in one cache line. Identity (the first 28 bytes) never changes while state is not LBRL_FLOW_FREE. */
+typedef struct flow {
+    ip_t client;
+    uint16_t client_port; /* network order */
+    uint16_t nat_port;    /* network order */
+    uint16_t vip;         /* index in the directory */
+    uint16_t slot;
+    uint8_t vip_generation;
+    uint8_t slot_generation;
+    uint8_t source;  /* index of the NAT source */
+    uint8_t address; /* index of the VIP's address */
+    uint32_t check;  /* of the above */
+    uint8_t state;   /* lbrl_flow_state_t */
+    uint8_t flags;   /* FLOW_* */
+    uint8_t scales;  /* window scale: client's in the low half, server's in the high half */
+    uint8_t start_high;
+    uint32_t last_ms;                /* of the last packet */
+    uint32_t start_us;               /* of the first packet, with start_high as bits 32..39 */
+    uint32_t client_end, server_end; /* next sequence number expected of each side */
+    uint32_t client_ack, server_ack; /* what each side has acknowledged */
+    union {
+        struct {
+            uint16_t client_window, server_window; /* as sent, unscaled */
+        };
+        uint32_t last_timestamp; /* quarantine: the client's last TSval */
+    };
+} flow_t;
+
+enum { FLOW_IDENTITY = 28 };
+
+static_assert(sizeof(flow_t) == 64, "a flow fills one cache line");
+static_assert(offsetof(flow_t, check) == FLOW_IDENTITY, "identity is what the check covers");
+static_assert(sizeof(arena_slot_t) == 40, "slot records are packed");
+static_assert(sizeof(arena_header_t) % 8 == 0, "header has no tail padding");
+
+/* A mapped arena. Plain memory; pointers into the mapping. */
+typedef struct arena {
+    uint8_t *base;
+    arena_header_t *header;
+    arena_slot_t *slots;
+    flow_t *flows;
+    lbrl_key_t key;
+    uint32_t flow_count, vip_count, slot_count;
+} arena_t;
+
+/* Geometry for a configuration; false if that is out of range. */
+bool arena_plan(arena_header_t *header, uint32_t flows, uint32_t vips, uint32_t slots);
+
+/* Clears and formats memory of header->size bytes. */
+void arena_format(arena_t *arena, void *memory, const arena_header_t *plan, const uint8_t seed[16],
+                  const uint8_t boot_id[16]);
+
+/* Gives a new arena the seed of the one whose flows it will hold. What it held before is lost. */
+void arena_rekey(arena_t *arena, const uint8_t seed[16]);
+
+typedef enum arena_kind {
+    ARENA_EMPTY,   /* zeroes */
+    ARENA_SOUND,   /* `arena` is filled */
+    ARENA_FOREIGN, /* damaged, or not an arena of a version we know */
+} arena_kind_t;
+
+/* Checks header and bounds of mapped memory. Writes nothing into it. */
+arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size);
+
+/* Records that exist twice: newest valid copy, or NULL. */
+const arena_node_t *arena_node(const arena_t *arena);
+const arena_vip_t *arena_vip(const arena_t *arena, uint32_t index);
+void arena_node_write(arena_t *arena, const arena_node_t *node);
+void arena_vip_write(arena_t *arena, uint32_t index, const arena_vip_t *vip);
+
+uint32_t arena_slot_check(const arena_t *arena, const arena_slot_t *slot, uint64_t vip_id);
+/* Takes a record into use: identity first, state last. */
+void arena_slot_write(arena_t *arena, uint32_t index, const arena_slot_t *slot, uint64_t vip_id);
+
+uint32_t arena_flow_check(const lbrl_key_t *key, const flow_t *flow);
+
+#endif

@@ -1,0 +1,261 @@
+/* What an arena holds is made to work again: directory first, then every flow entry that proves itself. */
+#include "control.h"
+#include "flow.h"
+
+/* ------------------------------------------------------------------------------- directory */
+
+/* Slots of one VIP. A record that fails its check is free; its flows then fail theirs. */
+static int attach_slots(lbrl_t *lb, uint32_t index)
+{
+    const arena_vip_t *vip = &lb->records[index];
+    vip_store_t *store = lb->stores[index];
+    for (uint32_t i = 0; i < vip->slots; i++) {
+        arena_slot_t *record = &lb->arena.slots[vip->slot_base + i];
+        if (record->state == SLOT_FREE) {
+            continue;
+        }
+        if (record->state > SLOT_FAILED || record->generation == 0 ||
+            record->check != arena_slot_check(&lb->arena, record, vip->id)) {
+            record->state = SLOT_FREE;
+            continue;
+        }
+        endpoint_t *endpoint = endpoint_take(lb, &record->address, record->port, vip->protocol);
+        if (!endpoint) {
+            return LBRL_ERR_MEMORY;
+        }
+        float weight =
+            record->weight >= 0 && record->weight <= LBRL_WEIGHT_MAX ? record->weight : 1;
+        store->slots[i] = (slot_t){.address = record->address,
+                                   .endpoint = endpoint,
+                                   .id = record->id,
+                                   .sum = sum_ip(&record->address),
+                                   .port = record->port,
+                                   .state = record->state,
+                                   .generation = record->generation,
+                                   .wanted = record->state,
+                                   .removed = record->removed != 0,
+                                   .weight = weight,
+                                   .configured = weight};
+    }
+    return LBRL_OK;
+}
+
+/* Whether a record that passed its check also fits this arena. */
+static bool vip_fits(const lbrl_t *lb, const arena_vip_t *vip)
+{
+    uint64_t end = (uint64_t)vip->slot_base + vip->slots;
+    if ((vip->state != VIP_LIVE && vip->state != VIP_REMOVING) || vip->slots < 1 ||
+        vip->slots > VIP_SLOTS_MAX || end > lb->arena.slot_count ||
+        vip->scheduler > LBRL_SCHEDULER_LSQ || vip->table_size < 3) {
+        return false;
+    }
+    for (uint32_t i = vip->slot_base; i < end; i++) {
+        if (lb->slot_used[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int attach_vip(lbrl_t *lb, uint32_t index, uint64_t now_us)
+{
+    const arena_vip_t *found = arena_vip(&lb->arena, index);
+    if (!found) {
+        return LBRL_OK;
+    }
+    lb->records[index] = *found;
+    if (!vip_fits(lb, found)) {
+        lb->records[index].state = VIP_FREE; /* keeps the generation */
+        return LBRL_OK;
+    }
+    lb->stores[index] = store_make(lb);
+    if (!lb->stores[index]) {
+        return LBRL_ERR_MEMORY;
+    }
+    memset(lb->slot_used + found->slot_base, 1, found->slots);
+    int error = attach_slots(lb, index);
+    for (uint32_t i = 0; i < found->slots; i++) {
+        (void)slot_settle(lb, index, i, now_us / 1000);
+    }
+    error = error ? error : sinks_publish(lb, index);
+    error = error ? error : schedule_publish(lb, index);
+    if (!error) {
+        lb->vips[index] = vip_make(lb, index);
+    }
+    return error ? error : lb->vips[index] ? LBRL_OK : LBRL_ERR_MEMORY;
+}
+
+int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report)
+{
+    const arena_node_t *node = arena_node(&lb->arena);
+    lb->wanted_count = 0;
+    if (node) {
+        lb->node = *node;
+    }
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        const arena_source_t *source = &lb->node.sources[i];
+        if (source->state == SOURCE_ACTIVE && lb->wanted_count < LBRL_SOURCES_MAX) {
+            lbrl_nat_source_t *wanted = &lb->wanted[lb->wanted_count++];
+            memcpy(wanted->address.bytes, &source->address, sizeof(wanted->address.bytes));
+            wanted->port_first = source->port_first;
+            wanted->port_last = source->port_last;
+        }
+    }
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        int error = attach_vip(lb, i, now_us);
+        if (error) {
+            return error;
+        }
+        report->vips += lb->vips[i] != NULL;
+    }
+    return table_publish(lb, true);
+}
+
+/* ------------------------------------------------------------------------------- flows */
+
+static bool identity_sound(const lbrl_t *lb, const flow_t *flow)
+{
+    if (flow->state >= LBRL_FLOW_STATES || flow->vip >= lb->arena.vip_count ||
+        !lb->vips[flow->vip] || flow->source >= SOURCES_HELD ||
+        flow->address >= LBRL_ADDRESSES_MAX || flow->check != arena_flow_check(&lb->key, flow)) {
+        return false;
+    }
+    const vip_t *vip = lb->vips[flow->vip];
+    const arena_source_t *source = &lb->node.sources[flow->source];
+    uint16_t port = swap16(flow->nat_port);
+    bool tcp_state = flow->state <= LBRL_FLOW_CLOSING;
+    return flow->vip_generation == vip->generation && flow->slot < vip->slot_count &&
+           vip->slots[flow->slot].state != SLOT_FREE &&
+           vip->slots[flow->slot].generation == flow->slot_generation &&
+           !ip_is_zero(&vip->addresses[flow->address]) &&
+           (source->state == SOURCE_ACTIVE || source->state == SOURCE_RETIRED) &&
+           port >= source->port_first && port <= source->port_last &&
+           tcp_state == (vip->protocol == PROTO_TCP) &&
+           vip->slots[flow->slot].endpoint->maps[flow->source] != NULL;
+}
+
+/* Which partition a flow belongs to; both of its directions must agree. */
+static uint32_t partition_of(const lbrl_t *lb, const flow_t *flow)
+{
+    uint32_t partition =
+        flow_client_hash(&lb->key, lb->vips[flow->vip], flow) & (LBRL_PARTITIONS - 1);
+    return (swap16(flow->nat_port) & (LBRL_PARTITIONS - 1)) == partition ? partition
+                                                                         : LBRL_PARTITIONS;
+}
+
+/* Whether client or server side of the flow is already in the table. */
+static bool is_duplicate(lbrl_worker_t *worker, const partition_t *partition, const flow_t *flow)
+{
+    const vip_t *vip = worker->table->vips[flow->vip];
+    const slot_t *slot = &vip->slots[flow->slot];
+    const ip_t *source = &worker->table->sources[flow->source].is.address;
+    meta_t client = {.src = flow->client,
+                     .dst = vip->addresses[flow->address],
+                     .hash = flow_client_hash(&worker->lb->key, vip, flow),
+                     .sport = flow->client_port,
+                     .dport = vip->port,
+                     .protocol = vip->protocol};
+    meta_t server = {.src = slot->address,
+                     .dst = *source,
+                     .hash = flow_server_hash(&worker->lb->key, vip, source, flow),
+                     .sport = slot->port,
+                     .dport = flow->nat_port,
+                     .protocol = vip->protocol,
+                     .flags = META_RETURN,
+                     .source = flow->source};
+    return flow_find(worker, partition, &client) != FLOW_NONE ||
+           flow_find(worker, partition, &server) != FLOW_NONE;
+}
+
+static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t partition)
+{
+    flow_t *flow = ref->flow;
+    const source_t *source = &worker->table->sources[flow->source];
+    port_map_t *map = ref->slot->endpoint->maps[flow->source];
+    port_share_t *share = &map->shares[partition];
+    bool rests = (flow->flags & FLOW_PORT_RETURNED) != 0;
+    port_ring(map, partition)[port_index(&source->is, swap16(flow->nat_port))] =
+        rests ? PORT_USE_RESTS : PORT_USE_TAKEN;
+    share->count++; /* says that the share must be settled */
+    share->half_open = (uint16_t)(share->half_open + flow_is_half_open(flow->state));
+    flow_count_entry(worker, ref, 1);
+    if (flow->flags & FLOW_OPEN) {
+        ref->counts->load[flow->slot]++;
+        ref->vip->store->total[flow->slot]++;
+        ref->counts->sink->counters[flow->slot].value[LBRL_COUNTER_N_FLOW_ON]++;
+    }
+}
+
+/* Makes a sound entry findable and counted. */
+static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry)
+{
+    partition_t *partition = &lb->partitions[number];
+    lbrl_worker_t *worker = &lb->workers[lb->owner[number]];
+    flow_ref_t ref = flow_ref(worker, partition, entry);
+    flow_t *flow = ref.flow;
+    if (is_duplicate(worker, partition, flow)) {
+        return false;
+    }
+    /* flags follow from the state, in case the process died between the two */
+    flow->flags =
+        (uint8_t)(flow_is_closed(flow->state) ? flow->flags & ~FLOW_OPEN : flow->flags | FLOW_OPEN);
+    if (!(flow->flags & FLOW_QUARANTINE) || flow->state != LBRL_FLOW_CLOSING) {
+        flow->flags &= (uint8_t)~(FLOW_QUARANTINE | FLOW_PORT_RETURNED);
+    }
+    index_add(partition, flow_client_hash(&lb->key, ref.vip, flow), entry);
+    index_add(
+        partition,
+        flow_server_hash(&lb->key, ref.vip, &worker->table->sources[flow->source].is.address, flow),
+        entry);
+    partition->used++;
+    if (flow_is_half_open(flow->state)) {
+        list_append(partition, &partition->half_open, entry);
+    } else if (flow_is_closed(flow->state)) {
+        list_append(partition, &partition->closed, entry);
+    }
+    count_attached(worker, &ref, number);
+    return true;
+}
+
+static bool is_expired(const lbrl_t *lb, const flow_t *flow, uint32_t now_ms)
+{
+    int32_t silence = (int32_t)(now_ms - flow->last_ms);
+    return silence > (int64_t)flow_timeout(lb->vips[flow->vip], flow) || silence < -60000;
+}
+
+static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
+                             lbrl_attach_report_t *report)
+{
+    partition_t *partition = &lb->partitions[number];
+    partition->fresh = partition->flow_count;
+    for (uint32_t entry = 0; entry < partition->flow_count; entry++) {
+        flow_t *flow = &partition->flows[entry];
+        if (flow->state == LBRL_FLOW_FREE) {
+            continue;
+        }
+        if (identity_sound(lb, flow) && partition_of(lb, flow) == number &&
+            !is_expired(lb, flow, now_ms) && adopt(lb, number, entry)) {
+            report->flows++;
+        } else {
+            flow->state = LBRL_FLOW_FREE;
+            report->flows_dropped++;
+        }
+    }
+    for (uint32_t entry = partition->flow_count; entry-- > 0;) {
+        if (partition->flows[entry].state == LBRL_FLOW_FREE) {
+            partition->links[entry].next = partition->free_head;
+            partition->free_head = entry;
+        }
+    }
+}
+
+void attach_flows(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report)
+{
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        lb->workers[i].table = lb->table;
+    }
+    for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
+        attach_partition(lb, i, (uint32_t)(now_us / 1000), report);
+    }
+    endpoints_settle(lb);
+}

@@ -1,0 +1,94 @@
+/* The control side's parts. All of it belongs to the control thread; see internal.h for what workers see. */
+#ifndef LBRL_CONTROL_H
+#define LBRL_CONTROL_H
+
+#include "internal.h"
+
+/* ------------------------------------------------------------------------------- memory (retire.c) */
+
+/* Zeroed memory aligned to 64 bytes, or NULL. Large blocks take no real memory until touched. */
+void *memory_take(size_t size);
+void memory_free(void *memory);
+
+/* Frees memory when every worker has left the vectors that may still see it. NULL is ignored. Where even the note about
+ * it finds no memory the block is lost: rare, bounded, and better than a use after free. */
+void retire(lbrl_t *lb, const void *memory);
+
+/* Notes that something has been published or withdrawn; returns the epoch for epoch_passed(). */
+uint64_t epoch_next(lbrl_t *lb);
+bool epoch_passed(const lbrl_t *lb, uint64_t epoch);
+
+/* Frees what can be freed; `all`: everything, at the end. */
+void retire_collect(lbrl_t *lb, bool all);
+
+/* ------------------------------------------------------------------------------- endpoints (endpoints.c) */
+
+enum { ENDPOINT_HEADS = 4096 }; /* of the table of endpoints */
+
+/* The endpoint of an address and port, with port maps for all sources of its family; NULL without memory. */
+endpoint_t *endpoint_take(lbrl_t *lb, const ip_t *address, uint16_t port, uint8_t protocol);
+void endpoint_release(lbrl_t *lb, endpoint_t *endpoint);
+
+/* Gives every endpoint of the source's family a map for it; 0 or LBRL_ERR_MEMORY. */
+int endpoints_add_source(lbrl_t *lb, uint32_t source);
+void endpoints_drop_source(lbrl_t *lb, uint32_t source);
+
+/* After an attach: fills the rings of maps that hold flows. */
+void endpoints_settle(lbrl_t *lb);
+void endpoints_free(lbrl_t *lb);
+
+/* ------------------------------------------------------------------------------- tables (tables.c) */
+
+/* Builds and publishes a table from lb->vips and lb->node. `remap`: addresses, ports or removals changed. */
+int table_publish(lbrl_t *lb, bool remap);
+
+/* Makes the published form of VIP `index` from its record; the caller publishes. */
+vip_t *vip_make(const lbrl_t *lb, uint32_t index);
+
+/* Builds and publishes the scheduler of a VIP from its slots. */
+int schedule_publish(lbrl_t *lb, uint32_t index);
+
+/* Memory for the arrays of a VIP. */
+vip_store_t *store_make(const lbrl_t *lb);
+
+/* Makes and publishes every worker's sink from record and bound frames. */
+int sinks_publish(lbrl_t *lb, uint32_t index);
+
+/* ------------------------------------------------------------------------------- VIPs (vips.c) */
+
+/* Directory index of a VIP, or UINT32_MAX. */
+uint32_t vip_index(const lbrl_t *lb, uint64_t id);
+
+/* Publishes what a VIP's record has become. */
+int vip_publish(lbrl_t *lb, uint32_t index);
+
+/* First of `count` free slots of the directory, or UINT32_MAX. */
+uint32_t slots_find(const lbrl_t *lb, uint32_t count);
+
+/* Sums over workers. */
+int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot);
+
+/* Brings the state in force of a slot in line with what is wanted of it and the time; true if workers must be told. */
+bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t slot, uint64_t now_ms);
+
+/* Writes a slot's changeable part to the arena. */
+void slot_store(lbrl_t *lb, uint32_t index, uint32_t slot);
+
+/* Takes a free slot into use for a backend; `endpoint` is given away. */
+void slot_open(lbrl_t *lb, uint32_t index, uint32_t slot, const lbrl_backend_config_t *backend,
+               endpoint_t *endpoint);
+
+/* ------------------------------------------------------------------------------- the rest */
+
+/* Sources: brings those held in line with those wanted (sources.c). */
+int sources_settle(lbrl_t *lb);
+
+/* Weights of VIPs whose agent fell silent decay in steps; after the last one the scheduler is lsq (weights.c). */
+enum { ORPHAN_STEPS = 10 };
+void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us);
+
+/* Flow entries found in `from`'s memory are checked and made part of this one (attach.c). */
+void attach_flows(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
+int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
+
+#endif

@@ -1,0 +1,103 @@
+/* Flows: found, made, moved between states, removed. Called by the worker that owns the partition. */
+#ifndef LBRL_FLOW_H
+#define LBRL_FLOW_H
+
+#include "internal.h"
+
+/* A flow at hand, with what its packets need. */
+typedef struct flow_ref {
+    partition_t *partition;
+    flow_t *flow;
+    const vip_t *vip;
+    slot_t *slot;
+    vip_worker_t *counts;
+    uint32_t entry; /* in the partition */
+} flow_ref_t;
+
+static inline flow_ref_t flow_ref(const lbrl_worker_t *worker, partition_t *partition,
+                                  uint32_t entry)
+{
+    flow_ref_t ref;
+    ref.partition = partition;
+    ref.entry = entry;
+    ref.flow = &partition->flows[entry];
+    ref.vip = worker->table->vips[ref.flow->vip];
+    ref.slot = &ref.vip->slots[ref.flow->slot];
+    ref.counts = &ref.vip->workers[worker->index];
+    return ref;
+}
+
+/* Whether a tuple is what the flow's client sends. */
+static inline bool flow_from_client(const table_t *table, const flow_t *flow, const meta_t *meta)
+{
+    const vip_t *vip = table->vips[flow->vip];
+    return ip_equal(&flow->client, &meta->src) && flow->client_port == meta->sport &&
+           vip->port == meta->dport && vip->protocol == meta->protocol &&
+           ip_equal(&vip->addresses[flow->address], &meta->dst) &&
+           !(vip->retired_addresses >> flow->address & 1);
+}
+
+/* Whether a tuple is what the flow's backend sends. */
+static inline bool flow_from_server(const table_t *table, const flow_t *flow, const meta_t *meta)
+{
+    const vip_t *vip = table->vips[flow->vip];
+    const slot_t *slot = &vip->slots[flow->slot];
+    return flow->nat_port == meta->dport && flow->source == meta->source &&
+           slot->port == meta->sport && vip->protocol == meta->protocol &&
+           ip_equal(&slot->address, &meta->src);
+}
+
+static inline bool flow_matches(const table_t *table, const flow_t *flow, const meta_t *meta)
+{
+    return meta->flags & META_RETURN ? flow_from_server(table, flow, meta)
+                                     : flow_from_client(table, flow, meta);
+}
+
+/* Entry of a tuple whose hash and partition are set, or FLOW_NONE. */
+uint32_t flow_find(const lbrl_worker_t *worker, const partition_t *partition, const meta_t *meta);
+
+/* What a new flow is made from. */
+typedef struct flow_birth {
+    const meta_t *meta;
+    const vip_t *vip;
+    uint8_t address;   /* index of the VIP's address */
+    uint32_t sequence; /* TCP: of the SYN */
+    tcp_options_t options;
+} flow_birth_t;
+
+/* Picks backend and NAT port and makes the flow, half open. Returns LBRL_DROP_NONE and fills `ref`, or the reason. */
+uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birth_t *birth,
+                  flow_ref_t *ref);
+
+/* Changes the state, the list that goes with it, and whether the flow counts as open. */
+void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state);
+
+/* Takes the flow out of everything and frees its entry. */
+void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref);
+
+/* Counts an entry towards its slot, address and source. */
+void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t change);
+
+/* Marks the NAT port of a flow that the server closed first as free but resting. */
+void flow_rest_port(lbrl_worker_t *worker, const flow_ref_t *ref);
+
+/* Milliseconds of silence after which the flow goes. */
+uint32_t flow_timeout(const vip_t *vip, const flow_t *flow);
+
+/* Both hashes of a flow. */
+uint64_t flow_client_hash(const lbrl_key_t *key, const vip_t *vip, const flow_t *flow);
+uint64_t flow_server_hash(const lbrl_key_t *key, const vip_t *vip, const ip_t *source,
+                          const flow_t *flow);
+
+static inline uint64_t flow_start_us(const flow_t *flow)
+{
+    return (uint64_t)flow->start_high << 32 | flow->start_us;
+}
+
+/* Seconds since the flow's first packet. */
+static inline float flow_age(const flow_t *flow, uint64_t now_us)
+{
+    return (float)((now_us - flow_start_us(flow)) & 0xffffffffffu) * 1e-6f;
+}
+
+#endif

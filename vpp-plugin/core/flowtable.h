@@ -1,0 +1,137 @@
+/*
+ * The flow table of one partition: entries in the arena, and beside them what is rebuilt at attach: an index that finds
+ * each entry from either direction, free list, and the lists of half-open and of closed flows.
+ *
+ * The index is bucketed by cache line: 10 places, each a 16-bit tag and the entry's number. A full bucket overflows into
+ * the next one and counts that, so that a search ends at the first bucket that never overflowed. A flow stands in it
+ * twice, under the hash of what clients send and of what its backend sends. A tag only nominates: callers compare whole
+ * tuples.
+ */
+#ifndef LBRL_FLOWTABLE_H
+#define LBRL_FLOWTABLE_H
+
+#include "arena.h"
+
+#define FLOW_NONE UINT32_MAX
+
+enum {
+    BUCKET_PLACES = 10,
+    BUCKET_OVERFLOW = 10, /* tag[] that counts those that went on to the next bucket */
+};
+
+typedef struct bucket {
+    uint16_t tag[12]; /* 0: empty */
+    uint32_t entry[BUCKET_PLACES];
+} bucket_t;
+
+static_assert(sizeof(bucket_t) == 64, "a bucket fills one cache line");
+
+typedef struct flow_link {
+    uint32_t previous, next;
+} flow_link_t;
+
+typedef struct flow_list {
+    uint32_t head, tail, count;
+} flow_list_t;
+
+/* Written by the worker that owns the partition only; counts are read by others. */
+typedef struct partition {
+    bucket_t *buckets;
+    flow_t *flows;
+    flow_link_t *links; /* an entry is in at most one list: free, half_open, closed */
+    uint32_t bucket_count, flow_count;
+    uint32_t free_head;
+    uint32_t fresh; /* entries from here on were never used */
+    uint32_t used;
+    uint32_t half_open_max;
+    flow_list_t half_open; /* oldest first */
+    flow_list_t closed;    /* oldest first: the first to make room */
+    uint32_t sweep;        /* next entry that ageing looks at */
+} partition_t;
+
+/* Steps through the entries that a hash nominates. */
+typedef struct index_cursor {
+    const bucket_t *bucket;
+    uint32_t matches; /* places of the bucket still to be looked at */
+    uint16_t tag;
+} index_cursor_t;
+
+static inline uint16_t index_tag(uint64_t hash)
+{
+    return (uint16_t)(hash >> 48) | 1u;
+}
+
+static inline uint32_t index_home(const partition_t *partition, uint64_t hash)
+{
+    return (uint32_t)(((hash >> 8 & 0xffffffffu) * partition->bucket_count) >> 32);
+}
+
+/* Bit per place that holds the tag. */
+static inline uint32_t bucket_matches(const bucket_t *bucket, uint16_t tag)
+{
+    uint32_t matches = 0;
+    for (unsigned i = 0; i < BUCKET_PLACES; i++) {
+        matches |= (uint32_t)(bucket->tag[i] == tag) << i;
+    }
+    return matches;
+}
+
+static inline index_cursor_t index_find(const partition_t *partition, uint64_t hash)
+{
+    const bucket_t *bucket = &partition->buckets[index_home(partition, hash)];
+    uint16_t tag = index_tag(hash);
+    return (index_cursor_t){bucket, bucket_matches(bucket, tag), tag};
+}
+
+/* Next nominated entry, or FLOW_NONE. */
+static inline uint32_t index_next(const partition_t *partition, index_cursor_t *cursor)
+{
+    while (!cursor->matches) {
+        if (!cursor->bucket->tag[BUCKET_OVERFLOW]) {
+            return FLOW_NONE;
+        }
+        cursor->bucket++;
+        if (cursor->bucket == partition->buckets + partition->bucket_count) {
+            cursor->bucket = partition->buckets;
+        }
+        cursor->matches = bucket_matches(cursor->bucket, cursor->tag);
+    }
+    uint32_t place = (uint32_t)__builtin_ctz(cursor->matches);
+    cursor->matches &= cursor->matches - 1;
+    return cursor->bucket->entry[place];
+}
+
+/* Buckets per partition for so many flows: at most half full. */
+uint32_t index_buckets(uint32_t flows);
+
+void index_add(partition_t *partition, uint64_t hash, uint32_t entry);
+void index_remove(partition_t *partition, uint64_t hash, uint32_t entry);
+
+void list_append(partition_t *partition, flow_list_t *list, uint32_t entry);
+void list_unlink(partition_t *partition, flow_list_t *list, uint32_t entry);
+
+/* An entry that no flow uses, or FLOW_NONE. */
+uint32_t entry_take(partition_t *partition);
+void entry_release(partition_t *partition, uint32_t entry);
+
+/* Hash of a tuple as a packet carries it; ports in network order. */
+static inline uint64_t tuple_hash(const lbrl_key_t *key, const ip_t *src, const ip_t *dst,
+                                  uint16_t sport, uint16_t dport, uint8_t protocol)
+{
+    lbrl_sip_t s;
+    lbrl_sip_begin(&s, key);
+    uint64_t rest = (uint64_t)sport << 32 | (uint64_t)dport << 16 | protocol;
+    if (ip_is_v4(src)) {
+        lbrl_sip_word(&s, (uint64_t)ip_v4(src) << 32 | ip_v4(dst));
+        lbrl_sip_word(&s, rest | 1ull << 63);
+    } else {
+        lbrl_sip_word(&s, src->word[0]);
+        lbrl_sip_word(&s, src->word[1]);
+        lbrl_sip_word(&s, dst->word[0]);
+        lbrl_sip_word(&s, dst->word[1]);
+        lbrl_sip_word(&s, rest);
+    }
+    return lbrl_sip_end(&s);
+}
+
+#endif

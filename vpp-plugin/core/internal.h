@@ -1,0 +1,244 @@
+/*
+ * What control side and workers share. Read with lbrl.h (threading) and arena.h (truth).
+ *
+ * Workers reach everything through the published table. The table, VIPs and schedulers never change once published:
+ * the control thread replaces them and retires the old ones (epoch.h). A VIP's store stays while the VIP lives; its
+ * members say who writes them.
+ */
+#ifndef LBRL_INTERNAL_H
+#define LBRL_INTERNAL_H
+
+#include "flowtable.h"
+#include "lbrl/features.h"
+#include "lbrl/lbrl.h"
+#include "lbrl/scheduler.h"
+#include "lbrl/shm.h"
+#include "parse.h"
+#include "ports.h"
+
+#define VIP_SLOTS_MAX (2u * LBRL_BACKENDS_MAX)
+
+enum {
+    QUARANTINE_MS = 60000,
+    FRAGMENT_MS = 30000,
+    FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
+    ANSWERS_PER_SECOND = 1000,
+    ANSWERS_BURST = 256,
+};
+
+/* ------------------------------------------------------------------------------- published by control */
+
+/* A backend as workers see it; identity is written while no flow and no worker knows the slot. */
+typedef struct slot {
+    ip_t address;
+    endpoint_t *endpoint;
+    uint64_t id;
+    uint32_t sum;  /* of the address */
+    uint16_t port; /* network order */
+    uint8_t state; /* slot_state_t in force; atomic */
+    uint8_t reap;  /* atomic: ageing drops its flows */
+    uint8_t generation;
+    /* control thread only, from here on */
+    uint8_t wanted;       /* slot_state_t configured */
+    uint8_t removed;      /* no longer configured */
+    uint8_t free_pending; /* is free when workers have passed `epoch` */
+    float weight;         /* in force */
+    float configured;
+    uint64_t epoch;     /* after which workers know its last change */
+    uint64_t drains_ms; /* since when it drains, 0: it does not */
+    uint64_t failed_ms; /* since when it has failed, 0: it has not */
+} slot_t;
+
+/* What a worker writes for one VIP. Arrays are over slots, VIP_SLOTS_MAX long. */
+typedef struct vip_worker {
+    lbrl_sink_t *sink; /* atomic: replaced by control, see lbrl_frames_bind() */
+    int32_t *load;     /* view of open flows: shared totals plus own changes */
+    int32_t *delta;    /* own changes not yet in the totals */
+    int32_t *entries;  /* flow entries held */
+    int32_t address_entries[LBRL_ADDRESSES_MAX];
+    uint64_t vector; /* that last refreshed `load` */
+    uint8_t dirty;   /* delta is not zero */
+} __attribute__((aligned(64))) vip_worker_t;
+
+/* A built scheduler; immutable. */
+typedef struct schedule {
+    lbrl_key_t key;
+    uint32_t table_size; /* 0: no Maglev table */
+    uint32_t *table;
+    const lbrl_picker_t *picker; /* NULL: use the table */
+} schedule_t;
+
+/* Lives as long as the VIP. */
+typedef struct vip_store {
+    slot_t *slots;
+    int32_t *total; /* open flows over all workers; atomic */
+    vip_worker_t *workers;
+    const schedule_t *schedule;     /* atomic: replaced by control */
+    lbrl_slot_counters_t *counters; /* [worker][VIP_SLOTS_MAX] */
+    lbrl_frames_t *frames;          /* control thread, from here on */
+    uint64_t address_epoch;         /* after which no flow gets a retired address */
+    uint64_t actions_sequence, actions_time_us;
+    uint32_t unrepresentable; /* weights too small for the Maglev table */
+    uint8_t following;        /* weights come from an agent */
+    uint8_t orphan_steps;     /* of the decay after the agent fell silent */
+    uint8_t weights_set;      /* weights in force are not the configured ones */
+    void *memory;             /* what all arrays above lie in */
+} vip_store_t;
+
+/* A VIP as workers see it; immutable, replaced on change. */
+typedef struct vip {
+    uint8_t generation, protocol, affinity;
+    uint8_t refuses; /* is being removed: no new flows */
+    uint16_t port;   /* network order */
+    uint16_t index;
+    slot_t *slots;
+    vip_worker_t *workers;
+    vip_store_t *store;
+    ip_t addresses[LBRL_ADDRESSES_MAX];
+    uint32_t sums[LBRL_ADDRESSES_MAX];
+    lbrl_timeouts_t timeouts;
+    uint32_t slot_count;
+    uint32_t address_count;    /* places in use, with holes */
+    uint8_t dns;               /* port 53 */
+    uint8_t retired_addresses; /* bit per place */
+} vip_t;
+
+/* Where an address and port lead to; port 0: that the address is a VIP's at all. */
+typedef struct vip_place {
+    ip_t address;
+    uint16_t port; /* network order */
+    uint16_t vip;
+    uint8_t protocol;
+    uint8_t index; /* of the address in the VIP */
+    uint8_t used;
+} vip_place_t;
+
+typedef struct vip_map {
+    uint32_t mask;
+    vip_place_t places[];
+} vip_map_t;
+
+typedef struct source {
+    arena_source_t is;
+    uint32_t sum; /* of the address */
+} source_t;
+
+typedef struct table {
+    const vip_map_t *map;
+    uint32_t source_count;      /* entries of held[] */
+    uint8_t held[SOURCES_HELD]; /* indexes of sources that are active or retired */
+    source_t sources[SOURCES_HELD];
+    const vip_t *vips[]; /* by index in the directory */
+} table_t;
+
+/* ------------------------------------------------------------------------------- workers */
+
+/* A fragmented packet whose first fragment was forwarded. */
+typedef struct fragment {
+    ip_t src, dst;
+    uint32_t id; /* network order */
+    uint32_t new_id;
+    uint32_t time_ms;
+    uint32_t entry; /* in the partition, with flow_check to know it again */
+    uint32_t flow_check;
+    uint8_t partition, protocol, from_client, used;
+} fragment_t;
+
+enum {
+    FRAGMENT_SETS = 64,
+    FRAGMENT_WAYS = 4,
+    FRAGMENT_HINTS = 4096,
+};
+
+typedef struct worker_stats {
+    uint64_t packets, bytes, forwarded, replied, passed, handed_over;
+    uint64_t created, recycled;
+    uint64_t dropped[LBRL_DROP_COUNT];
+} worker_stats_t;
+
+struct lbrl_worker {
+    lbrl_t *lb;
+    uint32_t index;
+    uint64_t epoch; /* atomic: 0 outside a vector, else the epoch it entered in */
+    /* of the vector at hand */
+    const table_t *table;
+    uint64_t now_us;
+    uint32_t now_ms;
+    uint64_t vector; /* counts vectors and ticks */
+    /* across vectors */
+    uint64_t random;
+    uint64_t tick_us; /* of the last tick; 0: none yet */
+    uint64_t answers_us;
+    uint32_t answers; /* tokens left */
+    uint32_t fragment_ids;
+    uint32_t sweep;                       /* partition that ageing is in */
+    uint64_t sweep_debt;                  /* entries still to be looked at, times 1e6 */
+    int32_t source_entries[SOURCES_HELD]; /* flow entries by NAT source; atomic */
+    worker_stats_t stats;
+    fragment_t fragments[FRAGMENT_SETS][FRAGMENT_WAYS];
+    meta_t metas[LBRL_VECTOR_MAX];
+} __attribute__((aligned(64)));
+
+struct retired;
+struct ring;
+
+struct lbrl {
+    arena_t arena;
+    lbrl_key_t key;
+    uint32_t worker_count;
+    uint8_t owner[LBRL_PARTITIONS]; /* worker of each partition */
+    partition_t *partitions;
+    void *index_memory;
+    lbrl_worker_t *workers;
+    struct ring **rings; /* [from][to] */
+    uint64_t *
+        fragment_hints; /* [FRAGMENT_HINTS]; atomic: which partition a fragmented packet belongs to */
+    const table_t *table; /* atomic */
+    uint64_t epoch;       /* atomic */
+    /* control thread only, from here on */
+    arena_node_t node;       /* as in the arena */
+    arena_vip_t *records;    /* [vips]: as in the arena */
+    vip_store_t **stores;    /* [vips] */
+    const vip_t **vips;      /* [vips]: as published */
+    uint8_t *slot_used;      /* [slots] of the directory */
+    endpoint_t **endpoints;  /* hash table */
+    struct retired *retired; /* waiting for workers */
+    lbrl_nat_source_t wanted[LBRL_SOURCES_MAX];
+    uint32_t wanted_count;
+    uint64_t source_epochs[SOURCES_HELD]; /* after which workers know a source's last change */
+    uint64_t random;                      /* seeds of sinks */
+};
+
+/* ------------------------------------------------------------------------------- small helpers */
+
+#define LIKELY(x)   __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+static inline void count(uint64_t *counter, uint64_t amount)
+{
+    /* one writer; atomic only so that the control thread never reads half a value */
+    __atomic_store_n(counter, *counter + amount, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t random_next(uint64_t *state)
+{
+    /* xorshift64*; never 0 */
+    uint64_t x = *state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    *state = x;
+    return x * 0x2545f4914f6cdd1du;
+}
+
+static inline bool flow_is_half_open(uint8_t state)
+{
+    return state == LBRL_FLOW_SYN || state == LBRL_FLOW_SYN_ACK || state == LBRL_FLOW_UDP_NEW;
+}
+
+static inline bool flow_is_closed(uint8_t state)
+{
+    return state == LBRL_FLOW_CLOSING || state == LBRL_FLOW_UDP_ANSWERED;
+}
+
+#endif

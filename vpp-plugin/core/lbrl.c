@@ -1,0 +1,279 @@
+/* A load balancer's beginning and end, and how it takes over an arena of another shape. */
+#include "control.h"
+#include "flow.h"
+#include "ring.h"
+
+lbrl_timeouts_t lbrl_timeouts_default(void)
+{
+    return (lbrl_timeouts_t){10000, 900000, 10000, 10000, 30000, 180000, 1000};
+}
+
+size_t lbrl_arena_size(const lbrl_config_t *config)
+{
+    arena_header_t plan;
+    return arena_plan(&plan, config->flows, config->vips, config->slots) ? plan.size : 0;
+}
+
+lbrl_worker_t *lbrl_worker(lbrl_t *lb, uint32_t index)
+{
+    return index < lb->worker_count ? &lb->workers[index] : NULL;
+}
+
+/* ------------------------------------------------------------------------------- parts */
+
+static bool make_partitions(lbrl_t *lb)
+{
+    uint32_t flows = lb->arena.flow_count / LBRL_PARTITIONS;
+    uint32_t buckets = index_buckets(flows);
+    size_t bucket_bytes = (size_t)buckets * LBRL_PARTITIONS * sizeof(bucket_t);
+    size_t link_bytes = (size_t)flows * LBRL_PARTITIONS * sizeof(flow_link_t);
+    lb->partitions = memory_take(LBRL_PARTITIONS * sizeof(partition_t));
+    lb->index_memory = memory_take(bucket_bytes + link_bytes);
+    if (!lb->partitions || !lb->index_memory) {
+        return false;
+    }
+    bucket_t *bucket = lb->index_memory;
+    flow_link_t *link = (flow_link_t *)(void *)((uint8_t *)lb->index_memory + bucket_bytes);
+    for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
+        lb->partitions[i] = (partition_t){.buckets = bucket + (size_t)i * buckets,
+                                          .flows = lb->arena.flows + (size_t)i * flows,
+                                          .links = link + (size_t)i * flows,
+                                          .bucket_count = buckets,
+                                          .flow_count = flows,
+                                          .free_head = FLOW_NONE,
+                                          .half_open_max = flows / 8 > 4 ? flows / 8 : 4,
+                                          .half_open = {FLOW_NONE, FLOW_NONE, 0},
+                                          .closed = {FLOW_NONE, FLOW_NONE, 0}};
+        lb->owner[i] = (uint8_t)(i * lb->worker_count / LBRL_PARTITIONS);
+    }
+    return true;
+}
+
+static bool make_rings(lbrl_t *lb)
+{
+    uint32_t workers = lb->worker_count;
+    lb->rings = memory_take(workers * workers * sizeof(ring_t *));
+    for (uint32_t i = 0; lb->rings && i < workers * workers; i++) {
+        if (i / workers != i % workers) {
+            lb->rings[i] = memory_take(sizeof(ring_t));
+            if (!lb->rings[i]) {
+                return false;
+            }
+        }
+    }
+    return lb->rings != NULL;
+}
+
+static bool make_workers(lbrl_t *lb, const lbrl_config_t *config)
+{
+    lb->workers = memory_take(lb->worker_count * sizeof(lbrl_worker_t));
+    lb->fragment_hints = memory_take(FRAGMENT_HINTS * sizeof(uint64_t));
+    if (!lb->workers || !lb->fragment_hints) {
+        return false;
+    }
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        lbrl_worker_t *worker = &lb->workers[i];
+        lbrl_key_t key = lbrl_key_load(config->seed + 16);
+        worker->lb = lb;
+        worker->index = i;
+        worker->random = lbrl_hash_bytes(&key, &i, sizeof(i)) | 1;
+        worker->answers = ANSWERS_BURST;
+        worker->answers_us = config->now_us;
+        worker->fragment_ids = (uint32_t)random_next(&worker->random);
+        while (worker->sweep < LBRL_PARTITIONS - 1 && lb->owner[worker->sweep] != i) {
+            worker->sweep++;
+        }
+    }
+    lb->random = lb->workers[0].random ^ 0x5851f42d4c957f2du;
+    lb->random += lb->random == 0;
+    return true;
+}
+
+static bool make_control(lbrl_t *lb)
+{
+    uint32_t vips = lb->arena.vip_count;
+    lb->records = memory_take(vips * sizeof(*lb->records));
+    lb->stores = memory_take(vips * sizeof(*lb->stores));
+    lb->vips = memory_take(vips * sizeof(*lb->vips));
+    lb->slot_used = memory_take(lb->arena.slot_count);
+    lb->endpoints = memory_take(ENDPOINT_HEADS * sizeof(*lb->endpoints));
+    return lb->records && lb->stores && lb->vips && lb->slot_used && lb->endpoints;
+}
+
+/* ------------------------------------------------------------------------------- arena */
+
+/* Finds out what the memory holds and makes lb->arena usable; flows of another boot are gone. */
+static int take_arena(lbrl_t *lb, const lbrl_config_t *config, void *memory, size_t size,
+                      lbrl_attach_report_t *report)
+{
+    arena_header_t plan;
+    if (!arena_plan(&plan, config->flows, config->vips, config->slots)) {
+        return LBRL_ERR_INVALID;
+    }
+    arena_kind_t kind = arena_inspect(&lb->arena, memory, size);
+    if (kind == ARENA_SOUND) {
+        const arena_header_t *found = lb->arena.header;
+        if (found->size != plan.size || found->flows != plan.flows || found->vips != plan.vips ||
+            found->slots != plan.slots) {
+            return LBRL_ERR_GEOMETRY;
+        }
+        report->status = LBRL_ARENA_ATTACHED;
+        if (memcmp(found->boot_id, config->boot_id, sizeof(found->boot_id)) != 0) {
+            for (uint32_t i = 0; i < lb->arena.flow_count; i++) {
+                report->flows_dropped += lb->arena.flows[i].state != LBRL_FLOW_FREE;
+                lb->arena.flows[i].state = LBRL_FLOW_FREE;
+            }
+            memcpy(lb->arena.header->boot_id, config->boot_id, sizeof(config->boot_id));
+        }
+        return LBRL_OK;
+    }
+    if (size < plan.size) {
+        return LBRL_ERR_TOO_SMALL;
+    }
+    report->status = kind == ARENA_EMPTY ? LBRL_ARENA_FORMATTED : LBRL_ARENA_REPLACED;
+    arena_format(&lb->arena, memory, &plan, config->seed, config->boot_id);
+    return LBRL_OK;
+}
+
+int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t arena_size,
+              lbrl_attach_report_t *report)
+{
+    *report = (lbrl_attach_report_t){0};
+    if (config->workers < 1 || config->workers > LBRL_WORKERS_MAX || ((uintptr_t)arena & 63) != 0) {
+        return LBRL_ERR_INVALID;
+    }
+    lbrl_t *lb = memory_take(sizeof(*lb));
+    if (!lb) {
+        return LBRL_ERR_MEMORY;
+    }
+    lb->epoch = 1;
+    lb->worker_count = config->workers;
+    int error = take_arena(lb, config, arena, arena_size, report);
+    if (!error) {
+        lb->key = lb->arena.key;
+        bool made =
+            make_partitions(lb) && make_rings(lb) && make_workers(lb, config) && make_control(lb);
+        error = made ? attach_directory(lb, config->now_us, report) : LBRL_ERR_MEMORY;
+    }
+    if (error) {
+        lbrl_close(lb);
+        return error;
+    }
+    attach_flows(lb, config->now_us, report);
+    *out = lb;
+    return LBRL_OK;
+}
+
+static void free_stores(lbrl_t *lb)
+{
+    for (uint32_t i = 0; lb->stores && i < lb->arena.vip_count; i++) {
+        if (lb->stores[i]) {
+            for (uint32_t w = 0; w < lb->worker_count; w++) {
+                memory_free(lb->stores[i]->workers[w].sink);
+            }
+            memory_free((void *)(uintptr_t)lb->stores[i]->schedule);
+            memory_free(lb->stores[i]);
+        }
+        memory_free(lb->vips ? (void *)(uintptr_t)lb->vips[i] : NULL);
+    }
+}
+
+void lbrl_close(lbrl_t *lb)
+{
+    if (!lb) {
+        return;
+    }
+    retire_collect(lb, true);
+    free_stores(lb);
+    endpoints_free(lb);
+    if (lb->table) {
+        memory_free((void *)(uintptr_t)lb->table->map);
+        memory_free((void *)(uintptr_t)lb->table);
+    }
+    for (uint32_t i = 0; lb->rings && i < lb->worker_count * lb->worker_count; i++) {
+        memory_free(lb->rings[i]);
+    }
+    void *parts[] = {lb->partitions,     lb->index_memory, lb->rings,  lb->workers,
+                     lb->fragment_hints, lb->records,      lb->stores, (void *)lb->vips,
+                     lb->slot_used,      lb->endpoints};
+    for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        memory_free(parts[i]);
+    }
+    memory_free(lb);
+}
+
+/* ------------------------------------------------------------------------------- import */
+
+/* Copies VIPs with their slots to the same indexes, so that flows keep their references. */
+static int import_directory(lbrl_t *lb, const arena_t *old)
+{
+    const arena_node_t *node = arena_node(old);
+    if (node) {
+        arena_node_write(&lb->arena, node);
+    }
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < old->vip_count; i++) {
+        const arena_vip_t *found = arena_vip(old, i);
+        if (!found || found->state == VIP_FREE ||
+            (uint64_t)found->slot_base + found->slots > old->slot_count) {
+            continue;
+        }
+        if (i >= lb->arena.vip_count || next + found->slots > lb->arena.slot_count) {
+            return LBRL_ERR_EXHAUSTED;
+        }
+        arena_vip_t record = *found;
+        record.slot_base = next;
+        for (uint32_t s = 0; s < found->slots; s++) {
+            const arena_slot_t *slot = &old->slots[found->slot_base + s];
+            if (slot->check == arena_slot_check(old, slot, found->id)) {
+                arena_slot_write(&lb->arena, next + s, slot, found->id);
+            }
+        }
+        next += found->slots;
+        arena_vip_write(&lb->arena, i, &record);
+    }
+    return LBRL_OK;
+}
+
+/* Puts an entry into its partition, unless that is full; attach_flows() then checks it like any other. */
+static bool import_flow(lbrl_t *lb, const flow_t *found)
+{
+    uint32_t number = swap16(found->nat_port) & (LBRL_PARTITIONS - 1);
+    partition_t *partition = &lb->partitions[number];
+    if (partition->fresh == partition->flow_count) {
+        return false;
+    }
+    partition->flows[partition->fresh++] = *found;
+    return true;
+}
+
+int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
+                lbrl_attach_report_t *report)
+{
+    arena_t from;
+    *report = (lbrl_attach_report_t){.status = LBRL_ARENA_IMPORTED};
+    if (lbrl_vip_ids(lb, NULL, 0) != 0) {
+        return LBRL_ERR_INVALID;
+    }
+    if (arena_inspect(&from, old, old_size) != ARENA_SOUND) {
+        return LBRL_ERR_GEOMETRY;
+    }
+    /* which partition a flow belongs to follows from the seed, so that comes along */
+    arena_rekey(&lb->arena, from.header->seed);
+    lb->key = lb->arena.key;
+    int error = import_directory(lb, &from);
+    error = error ? error : attach_directory(lb, now_us, report);
+    if (error) {
+        return error;
+    }
+    bool same_boot =
+        memcmp(from.header->boot_id, lb->arena.header->boot_id, sizeof(from.header->boot_id)) == 0;
+    for (uint32_t i = 0; i < from.flow_count; i++) {
+        const flow_t *flow = &from.flows[i];
+        if (flow->state != LBRL_FLOW_FREE && !(same_boot && import_flow(lb, flow))) {
+            report->flows_dropped++;
+        }
+    }
+    attach_flows(lb, now_us, report);
+    return LBRL_OK;
+}

@@ -1,0 +1,14 @@
+/* Which backend takes a new flow: the schedulers of lbrl/scheduler.h over this worker's view of the counts. */
+#ifndef LBRL_PICK_H
+#define LBRL_PICK_H
+
+#include "internal.h"
+
+/* A slot that takes the flow of `meta`, or LBRL_NO_SLOT. */
+uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts,
+                   const meta_t *meta);
+
+/* Adds this worker's changes to the shared totals and takes a fresh view of them. */
+void pick_refresh(const vip_t *vip, vip_worker_t *counts);
+
+#endif

@@ -1,0 +1,367 @@
+/*
+ * The packet path: parse and hash all, prefetch all, look up all, act on all. Every packet ends in exactly one verdict
+ * and is counted once.
+ */
+#include "fragment.h"
+#include "icmp.h"
+#include "reply.h"
+#include "rewrite.h"
+#include "track.h"
+#include "vipmap.h"
+#include "worker.h"
+
+enum {
+    STRIDE =
+        64, /* packets per round: their headers, buckets and entries fit the first-level cache */
+    PREFETCH_AHEAD = 4, /* packet headers */
+};
+
+static inline lbrl_verdict_t pass(lbrl_packet_t *packet)
+{
+    packet->reason = LBRL_DROP_NOT_OURS;
+    return LBRL_VERDICT_PASS;
+}
+
+static lbrl_verdict_t drop(lbrl_packet_t *packet, uint8_t reason)
+{
+    packet->reason = reason;
+    return LBRL_VERDICT_DROP;
+}
+
+/* ------------------------------------------------------------------------------- whose packet it is */
+
+static bool is_return(const table_t *table, meta_t *meta)
+{
+    uint16_t port = swap16(meta->dport);
+    for (uint32_t i = 0; i < table->source_count; i++) {
+        const arena_source_t *source = &table->sources[table->held[i]].is;
+        if (port >= source->port_first && port <= source->port_last &&
+            ip_equal(&source->address, &meta->dst)) {
+            meta->source = table->held[i];
+            meta->flags |= META_RETURN;
+            meta->partition = port & (LBRL_PARTITIONS - 1);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void classify_fragment(lbrl_worker_t *worker, meta_t *meta)
+{
+    meta->hash = fragment_hash(worker, meta);
+    meta->partition = fragment_partition(worker, meta->hash);
+    if (meta->partition == LBRL_PARTITIONS) {
+        meta->kind = META_DROP;
+        meta->reason = LBRL_DROP_FRAGMENT_UNKNOWN;
+    } else if (worker->lb->owner[meta->partition] != worker->index) {
+        meta->kind = META_HANDOVER;
+    }
+}
+
+/* Hash, partition and owner; fetches the index bucket. */
+static inline void classify(lbrl_worker_t *worker, meta_t *meta)
+{
+    const lbrl_t *lb = worker->lb;
+    if (UNLIKELY(meta->kind != META_FLOW && meta->kind != META_ICMP_ERROR)) {
+        if (meta->kind == META_FRAGMENT) {
+            classify_fragment(worker, meta);
+        }
+        return;
+    }
+    meta->hash =
+        tuple_hash(&lb->key, &meta->src, &meta->dst, meta->sport, meta->dport, meta->protocol);
+    if (!is_return(worker->table, meta)) {
+        meta->partition = meta->hash & (LBRL_PARTITIONS - 1);
+    }
+    if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
+        fragment_hint(worker, fragment_hash(worker, meta), meta->partition);
+    }
+    if (UNLIKELY(lb->owner[meta->partition] != worker->index)) {
+        meta->kind = META_HANDOVER;
+        return;
+    }
+    const partition_t *partition = &lb->partitions[meta->partition];
+    __builtin_prefetch(&partition->buckets[index_home(partition, meta->hash)]);
+}
+
+/* Entry that the index nominates first; fetches it. */
+static inline void nominate(const lbrl_worker_t *worker, meta_t *meta)
+{
+    meta->candidate = FLOW_NONE;
+    if (meta->kind == META_FLOW || meta->kind == META_ICMP_ERROR) {
+        const partition_t *partition = &worker->lb->partitions[meta->partition];
+        index_cursor_t cursor = index_find(partition, meta->hash);
+        meta->candidate = index_next(partition, &cursor);
+        if (meta->candidate != FLOW_NONE) {
+            __builtin_prefetch(&partition->flows[meta->candidate], 1);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------- packets of flows */
+
+static inline uint32_t segments_of(const lbrl_packet_t *packet, const meta_t *meta)
+{
+    if (LIKELY(packet->gso_type == LBRL_GSO_NONE || meta->payload == 0)) {
+        return 1;
+    }
+    return (meta->payload + packet->gso_size - 1) / packet->gso_size;
+}
+
+static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
+                              const meta_t *meta)
+{
+    bool from_client = !(meta->flags & META_RETURN);
+    lbrl_sink_t *sink = ref->counts->sink;
+    lbrl_sink_packet(sink, ref->flow->slot, segments_of(packet, meta), packet->length, from_client);
+    if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
+        lbrl_sink_sample(sink, ref->flow->slot, LBRL_CHANNEL_FLOW_DURATION,
+                         flow_age(ref->flow, worker->now_us), worker->now_us);
+    }
+    if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
+        fragment_first(worker, packet, meta, ref);
+    }
+    translation_t to = translation_of(worker->table, ref, from_client);
+    rewrite_packet(packet, meta, &to);
+    if (meta->protocol == PROTO_TCP) {
+        track_tcp(worker, ref, packet, meta, from_client);
+    } else {
+        track_udp(worker, ref, from_client);
+    }
+    return LBRL_VERDICT_FORWARD;
+}
+
+static bool is_plain_syn(const meta_t *meta)
+{
+    return meta->protocol == PROTO_TCP && (meta->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Port that no VIP has: a host answers so (RFC 9293, 3.10.7.1; RFC 1122, 4.1.3.1). */
+static lbrl_verdict_t answer_unconfigured(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                          const meta_t *meta)
+{
+    if (meta->protocol == PROTO_TCP) {
+        return reply_reset(worker, packet, meta, LBRL_DROP_PORT_UNCONFIGURED);
+    }
+    return reply_icmp(worker, packet, meta, REPLY_PORT_UNREACHABLE, LBRL_DROP_PORT_UNCONFIGURED);
+}
+
+static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+{
+    const table_t *table = worker->table;
+    const vip_place_t *place = vip_map_find(table->map, &meta->dst, meta->dport, meta->protocol);
+    if (!place || table->vips[place->vip]->refuses) {
+        if (!vip_map_find(table->map, &meta->dst, 0, 0)) {
+            return pass(packet);
+        }
+        return answer_unconfigured(worker, packet, meta);
+    }
+    flow_birth_t birth = {.meta = meta, .vip = table->vips[place->vip], .address = place->index};
+    if (meta->protocol == PROTO_TCP) {
+        if (!is_plain_syn(meta)) {
+            return drop(packet, LBRL_DROP_NO_FLOW);
+        }
+        const uint8_t *tcp = packet->data + meta->transport;
+        birth.sequence = get32(tcp + 4);
+        birth.options = lbrl_tcp_options(tcp);
+    }
+    flow_ref_t ref;
+    uint8_t reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
+    return reason ? drop(packet, reason) : forward(worker, &ref, packet, meta);
+}
+
+/* The client's packet to a backend that has failed: UDP starts anew, TCP learns that its connection is gone. */
+static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
+                                        lbrl_packet_t *packet, const meta_t *meta)
+{
+    flow_remove(worker, ref);
+    if (meta->protocol == PROTO_UDP || is_plain_syn(meta)) {
+        return on_new_flow(worker, packet, meta);
+    }
+    return reply_reset(worker, packet, meta, LBRL_DROP_BACKEND_FAILED);
+}
+
+/* A SYN that does not belong to the flow of its 5-tuple: that has ended, or its backend takes no new flows. */
+static bool starts_anew(const flow_ref_t *ref, const meta_t *meta)
+{
+    if (!is_plain_syn(meta)) {
+        return false;
+    }
+    return flow_is_closed(ref->flow->state) ||
+           (flow_is_half_open(ref->flow->state) && ref->slot->state != SLOT_ACTIVE);
+}
+
+static bool ttl_expired(const lbrl_packet_t *packet, const meta_t *meta)
+{
+    return packet->data[meta->flags & META_V6 ? 7 : 8] <= 1;
+}
+
+static lbrl_verdict_t answer_expired(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                     const meta_t *meta)
+{
+    return reply_icmp(worker, packet, meta, REPLY_TIME_EXCEEDED, LBRL_DROP_TTL_EXPIRED);
+}
+
+/* The entry of a packet, verified; the nominee of before may have gone in this very vector. */
+static inline uint32_t settle(const lbrl_worker_t *worker, const partition_t *partition,
+                              const meta_t *meta)
+{
+    if (LIKELY(meta->candidate != FLOW_NONE)) {
+        const flow_t *flow = &partition->flows[meta->candidate];
+        if (LIKELY(flow->state != LBRL_FLOW_FREE && flow_matches(worker->table, flow, meta))) {
+            return meta->candidate;
+        }
+    }
+    return flow_find(worker, partition, meta);
+}
+
+static inline lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                     const meta_t *meta)
+{
+    partition_t *partition = &worker->lb->partitions[meta->partition];
+    uint32_t entry = settle(worker, partition, meta);
+    bool from_client = !(meta->flags & META_RETURN);
+    if (UNLIKELY(entry == FLOW_NONE)) {
+        if (!from_client) {
+            return drop(packet, LBRL_DROP_NO_FLOW_RETURN);
+        }
+        if (ttl_expired(packet, meta) && vip_map_find(worker->table->map, &meta->dst, 0, 0)) {
+            return answer_expired(worker, packet, meta);
+        }
+        return on_new_flow(worker, packet, meta);
+    }
+    if (UNLIKELY(ttl_expired(packet, meta))) {
+        return answer_expired(worker, packet, meta);
+    }
+    flow_ref_t ref = flow_ref(worker, partition, entry);
+    if (from_client) {
+        if (UNLIKELY(__atomic_load_n(&ref.slot->state, __ATOMIC_RELAXED) == SLOT_FAILED)) {
+            return on_failed_backend(worker, &ref, packet, meta);
+        }
+        if (UNLIKELY(starts_anew(&ref, meta))) {
+            flow_remove(worker, &ref);
+            return on_new_flow(worker, packet, meta);
+        }
+    }
+    return forward(worker, &ref, packet, meta);
+}
+
+/* ------------------------------------------------------------------------------- other packets */
+
+static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+{
+    if (ttl_expired(packet, meta)) {
+        return drop(packet,
+                    LBRL_DROP_TTL_EXPIRED); /* RFC 1122, 3.2.2: no error about a later fragment */
+    }
+    flow_ref_t ref;
+    bool from_client = false;
+    uint8_t reason = fragment_later(worker, packet, meta, &ref, &from_client);
+    if (reason) {
+        return drop(packet, reason);
+    }
+    lbrl_sink_packet(ref.counts->sink, ref.flow->slot, 1, packet->length, from_client);
+    return LBRL_VERDICT_FORWARD;
+}
+
+static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                    const meta_t *meta)
+{
+    const partition_t *partition = &worker->lb->partitions[meta->partition];
+    uint32_t entry = settle(worker, partition, meta);
+    if (entry == FLOW_NONE) {
+        return drop(packet, LBRL_DROP_ICMP_NO_FLOW);
+    }
+    if (ttl_expired(packet, meta)) {
+        return drop(packet, LBRL_DROP_TTL_EXPIRED); /* no error about an error */
+    }
+    flow_ref_t ref = flow_ref(worker, &worker->lb->partitions[meta->partition], entry);
+    icmp_translate(worker, packet, meta, &ref);
+    return LBRL_VERDICT_FORWARD;
+}
+
+static lbrl_verdict_t on_echo(const lbrl_worker_t *worker, lbrl_packet_t *packet,
+                              const meta_t *meta)
+{
+    if (!vip_map_find(worker->table->map, &meta->dst, 0, 0)) {
+        return pass(packet);
+    }
+    return reply_echo(packet, meta);
+}
+
+static inline lbrl_verdict_t act(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+{
+    switch (meta->kind) {
+    case META_FLOW:
+        return on_flow(worker, packet, meta);
+    case META_FRAGMENT:
+        return on_fragment(worker, packet, meta);
+    case META_ICMP_ERROR:
+        return on_icmp_error(worker, packet, meta);
+    case META_ECHO:
+        return on_echo(worker, packet, meta);
+    case META_HANDOVER:
+        packet->worker = worker->lb->owner[meta->partition];
+        return LBRL_VERDICT_HANDOVER;
+    default:
+        return drop(packet, meta->reason);
+    }
+}
+
+/* ------------------------------------------------------------------------------- vectors */
+
+/* One count per packet, and one per reason for those that were not forwarded. */
+static void count_verdicts(lbrl_worker_t *worker, const lbrl_packet_t *packets, uint32_t n,
+                           uint64_t bytes)
+{
+    worker_stats_t *stats = &worker->stats;
+    uint64_t verdicts[LBRL_VERDICT_HANDOVER + 1] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        verdicts[packets[i].verdict]++;
+    }
+    count(&stats->bytes, bytes);
+    count(&stats->packets, n - verdicts[LBRL_VERDICT_HANDOVER]);
+    count(&stats->forwarded, verdicts[LBRL_VERDICT_FORWARD]);
+    if (LIKELY(verdicts[LBRL_VERDICT_FORWARD] == n)) {
+        return;
+    }
+    count(&stats->replied, verdicts[LBRL_VERDICT_REPLY]);
+    count(&stats->passed, verdicts[LBRL_VERDICT_PASS]);
+    count(&stats->handed_over, verdicts[LBRL_VERDICT_HANDOVER]);
+    for (uint32_t i = 0; i < n; i++) {
+        if (packets[i].reason != LBRL_DROP_NONE) {
+            count(&stats->dropped[packets[i].reason], 1);
+        }
+    }
+}
+
+static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n)
+{
+    meta_t *metas = worker->metas;
+    uint64_t bytes = 0; /* of packets that are ours to process */
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + PREFETCH_AHEAD < n) {
+            __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
+        }
+        packets[i].reason = LBRL_DROP_NONE;
+        lbrl_parse(&packets[i], &metas[i]);
+        classify(worker, &metas[i]);
+        bytes += metas[i].kind == META_HANDOVER ? 0 : packets[i].length;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        nominate(worker, &metas[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        packets[i].verdict = (uint8_t)act(worker, &packets[i], &metas[i]);
+    }
+    count_verdicts(worker, packets, n, bytes);
+}
+
+void lbrl_process(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n, uint64_t now_us)
+{
+    worker_enter(worker, now_us);
+    for (uint32_t i = 0; i < n; i += STRIDE) {
+        process_round(worker, packets + i, n - i < STRIDE ? n - i : STRIDE);
+    }
+    worker_leave(worker);
+}

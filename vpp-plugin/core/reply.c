@@ -1,0 +1,159 @@
+#include "reply.h"
+
+enum {
+    V4_QUOTE_MAX = 576 - IPV4_HEADER - ICMP_HEADER,  /* RFC 1812, 4.3.2.3 */
+    V6_QUOTE_MAX = 1280 - IPV6_HEADER - ICMP_HEADER, /* RFC 4443, 2.4 */
+};
+
+/* Token bucket, refilled by the time of vectors. */
+static bool take_token(lbrl_worker_t *worker)
+{
+    uint64_t elapsed = worker->now_us - worker->answers_us;
+    uint64_t earned = elapsed * ANSWERS_PER_SECOND / 1000000;
+    if (earned) {
+        uint64_t tokens = worker->answers + earned;
+        worker->answers = tokens > ANSWERS_BURST ? ANSWERS_BURST : (uint32_t)tokens;
+        worker->answers_us = worker->now_us;
+    }
+    if (!worker->answers) {
+        count(&worker->stats.dropped[LBRL_DROP_RATE_BOUNDED], 1);
+        return false;
+    }
+    worker->answers--;
+    return true;
+}
+
+static void clear_offload(lbrl_packet_t *packet)
+{
+    packet->gso_type = LBRL_GSO_NONE;
+    packet->gso_size = packet->hdr_len = packet->csum_start = packet->csum_offset = 0;
+    packet->flags = 0;
+}
+
+/* Cuts the packet to `length` bytes that begin at `data`; the room around it follows. */
+static void reframe(lbrl_packet_t *packet, uint8_t *data, uint32_t length)
+{
+    uint32_t end = packet->length + packet->tailroom;
+    uint32_t tailroom = end + (uint32_t)(packet->data - data) - length;
+    packet->headroom = (uint16_t)(packet->headroom - (packet->data - data));
+    packet->tailroom = (uint16_t)(tailroom > UINT16_MAX ? UINT16_MAX : tailroom);
+    packet->data = data;
+    packet->length = length;
+}
+
+/* Writes an IP header without options in front of `size` bytes; returns the sum of the pseudo-header. */
+static uint64_t write_ip(uint8_t *ip, const ip_t *src, const ip_t *dst, bool v6, uint8_t protocol,
+                         uint32_t size)
+{
+    if (v6) {
+        memset(ip, 0, 8);
+        ip[0] = 0x60;
+        put16(ip + 4, (uint16_t)size);
+        ip[6] = protocol;
+        ip[7] = TTL_OF_ANSWERS;
+        memcpy(ip + 8, src, sizeof(*src));
+        memcpy(ip + 24, dst, sizeof(*dst));
+    } else {
+        memset(ip, 0, IPV4_HEADER);
+        ip[0] = 0x45;
+        put16(ip + 2, (uint16_t)(IPV4_HEADER + size));
+        put16(ip + 6,
+              0x4000); /* never fragmented, so that an identification of 0 is right (RFC 6864) */
+        ip[8] = TTL_OF_ANSWERS;
+        ip[9] = protocol;
+        store32(ip + 12, ip_v4(src));
+        store32(ip + 16, ip_v4(dst));
+        store16(ip + 10, sum_finish(sum_bytes(ip, IPV4_HEADER)));
+    }
+    return (uint64_t)sum_ip(src) + sum_ip(dst) + swap32(size) + swap32(protocol);
+}
+
+lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                           uint8_t reason)
+{
+    packet->reason = reason;
+    if ((meta->tcp_flags & TCP_RST) || !take_token(worker)) {
+        return LBRL_VERDICT_DROP;
+    }
+    const uint8_t *tcp = packet->data + meta->transport;
+    uint32_t sequence = get32(tcp + 4);
+    uint32_t ack = get32(tcp + 8);
+    uint32_t length =
+        meta->payload + ((meta->tcp_flags & TCP_SYN) != 0) + ((meta->tcp_flags & TCP_FIN) != 0);
+    bool v6 = (meta->flags & META_V6) != 0;
+    uint32_t header = v6 ? IPV6_HEADER : IPV4_HEADER;
+    reframe(packet, packet->data, header + TCP_HEADER);
+    clear_offload(packet);
+    uint64_t sum = write_ip(packet->data, &meta->dst, &meta->src, v6, PROTO_TCP, TCP_HEADER);
+    uint8_t *answer = packet->data + header;
+    memset(answer, 0, TCP_HEADER);
+    store16(answer, meta->dport);
+    store16(answer + 2, meta->sport);
+    answer[12] = (TCP_HEADER / 4) << 4;
+    if (meta->tcp_flags & TCP_ACK) {
+        answer[13] = TCP_RST;
+        put32(answer + 4, ack);
+    } else {
+        answer[13] = TCP_RST | TCP_ACK;
+        put32(answer + 8, sequence + length);
+    }
+    store16(answer + 16, sum_finish(sum + sum_bytes(answer, TCP_HEADER)));
+    return LBRL_VERDICT_REPLY;
+}
+
+lbrl_verdict_t reply_icmp(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                          reply_icmp_kind_t kind, uint8_t reason)
+{
+    bool v6 = (meta->flags & META_V6) != 0;
+    uint32_t header = (v6 ? IPV6_HEADER : IPV4_HEADER) + (uint32_t)ICMP_HEADER;
+    uint32_t quote_max = v6 ? V6_QUOTE_MAX : V4_QUOTE_MAX;
+    uint32_t quote = packet->length < quote_max ? packet->length : quote_max;
+    packet->reason = reason;
+    if (packet->headroom < header) {
+        count(&worker->stats.dropped[LBRL_DROP_NO_HEADROOM], 1);
+        return LBRL_VERDICT_DROP;
+    }
+    if (!take_token(worker)) {
+        return LBRL_VERDICT_DROP;
+    }
+    reframe(packet, packet->data - header, header + quote);
+    clear_offload(packet);
+    uint64_t sum = write_ip(packet->data, &meta->dst, &meta->src, v6,
+                            v6 ? PROTO_ICMPV6 : PROTO_ICMP, ICMP_HEADER + quote);
+    uint8_t *icmp = packet->data + header - ICMP_HEADER;
+    memset(icmp, 0, ICMP_HEADER);
+    if (kind == REPLY_TIME_EXCEEDED) {
+        icmp[0] = v6 ? 3 : 11;
+    } else {
+        icmp[0] = v6 ? 1 : 3;
+        icmp[1] = v6 ? 4 : 3;
+    }
+    store16(icmp + 2, sum_finish((v6 ? sum : 0) + sum_bytes(icmp, ICMP_HEADER + quote)));
+    return LBRL_VERDICT_REPLY;
+}
+
+lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta)
+{
+    bool v6 = (meta->flags & META_V6) != 0;
+    uint8_t *ip = packet->data;
+    uint8_t *icmp = ip + meta->transport;
+    clear_offload(packet);
+    icmp[0] = v6 ? 129 : 0;
+    store16(icmp + 2, 0);
+    uint64_t sum = sum_bytes(icmp, packet->length - meta->transport);
+    if (v6) {
+        memcpy(ip + 8, &meta->dst, sizeof(ip_t));
+        memcpy(ip + 24, &meta->src, sizeof(ip_t));
+        ip[7] = TTL_OF_ANSWERS;
+        sum += sum_ip(&meta->src) + sum_ip(&meta->dst) + swap32(packet->length - meta->transport) +
+               swap32(PROTO_ICMPV6);
+    } else {
+        store32(ip + 12, ip_v4(&meta->dst));
+        store32(ip + 16, ip_v4(&meta->src));
+        ip[8] = TTL_OF_ANSWERS;
+        store16(ip + 10, 0);
+        store16(ip + 10, sum_finish(sum_bytes(ip, (ip[0] & 15u) * 4u)));
+    }
+    store16(icmp + 2, sum_finish(sum));
+    return LBRL_VERDICT_REPLY;
+}

@@ -1,0 +1,22 @@
+/* Answers: packets turned round in place. All but echo replies are bounded in rate, per worker. */
+#ifndef LBRL_REPLY_H
+#define LBRL_REPLY_H
+
+#include "internal.h"
+
+/* RST for a TCP packet, as its receiver would send it (RFC 9293, 3.10.7.1). `reason`: why it is not forwarded. */
+lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                           uint8_t reason);
+
+typedef enum reply_icmp_kind {
+    REPLY_PORT_UNREACHABLE,
+    REPLY_TIME_EXCEEDED,
+} reply_icmp_kind_t;
+
+/* ICMP error that quotes the packet, from the address it was sent to. */
+lbrl_verdict_t reply_icmp(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                          reply_icmp_kind_t kind, uint8_t reason);
+
+lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta);
+
+#endif

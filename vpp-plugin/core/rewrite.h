@@ -1,0 +1,89 @@
+/* Translation of addresses, ports and checksums, always incremental (RFC 1624). */
+#ifndef LBRL_REWRITE_H
+#define LBRL_REWRITE_H
+
+#include "flow.h"
+
+/* What a packet's source and destination become. */
+typedef struct translation {
+    const ip_t *src, *dst;
+    uint32_t sum; /* of both addresses */
+    uint16_t sport, dport;
+} translation_t;
+
+static inline translation_t translation_to_server(const table_t *table, const flow_ref_t *ref)
+{
+    const source_t *source = &table->sources[ref->flow->source];
+    return (translation_t){&source->is.address, &ref->slot->address, source->sum + ref->slot->sum,
+                           ref->flow->nat_port, ref->slot->port};
+}
+
+static inline translation_t translation_to_client(const flow_ref_t *ref)
+{
+    const flow_t *flow = ref->flow;
+    return (translation_t){&ref->vip->addresses[flow->address], &flow->client,
+                           ref->vip->sums[flow->address] + sum_ip(&flow->client), ref->vip->port,
+                           flow->client_port};
+}
+
+static inline translation_t translation_of(const table_t *table, const flow_ref_t *ref,
+                                           bool from_client)
+{
+    return from_client ? translation_to_server(table, ref) : translation_to_client(ref);
+}
+
+/* Change that new addresses make to a sum that covers them. */
+static inline uint32_t address_delta(const translation_t *to, const ip_t *old_src,
+                                     const ip_t *old_dst)
+{
+    return to->sum + (uint16_t)~sum_fold(sum_ip(old_src) + sum_ip(old_dst));
+}
+
+/* Writes addresses into an IP header; `hop` takes one off TTL or hop limit. DSCP and ECN stay. */
+static inline void rewrite_ip(uint8_t *ip, bool v6, const translation_t *to, uint32_t delta,
+                              bool hop)
+{
+    if (v6) {
+        memcpy(ip + 8, to->src, sizeof(ip_t));
+        memcpy(ip + 24, to->dst, sizeof(ip_t));
+        ip[7] = (uint8_t)(ip[7] - hop);
+        return;
+    }
+    store32(ip + 12, ip_v4(to->src));
+    store32(ip + 16, ip_v4(to->dst));
+    if (hop) {
+        ip[8]--;
+        delta += (uint16_t)~swap16(0x0100);
+    }
+    store16(ip + 10, sum_update(load16(ip + 10), delta));
+}
+
+/* Writes ports and checksum of a transport header whose old ports are given. */
+static inline void rewrite_transport(lbrl_packet_t *packet, uint8_t *transport, uint8_t protocol,
+                                     const translation_t *to, uint32_t delta)
+{
+    uint8_t *field = transport + (protocol == PROTO_TCP ? 16 : 6);
+    uint16_t sum = load16(field);
+    if (packet->flags & LBRL_PACKET_NEEDS_CSUM) {
+        /* the field is the pseudo-header's sum, not complemented, and ports are no part of it */
+        store16(field, sum_fold(sum + delta));
+    } else if (protocol == PROTO_TCP || sum != 0) {
+        delta += (uint32_t)to->sport + to->dport + (uint16_t)~load16(transport) +
+                 (uint16_t)~load16(transport + 2);
+        sum = sum_update(sum, delta);
+        store16(field, protocol == PROTO_UDP && sum == 0 ? 0xffff : sum);
+    }
+    store16(transport, to->sport);
+    store16(transport + 2, to->dport);
+}
+
+/* A packet with its transport header. */
+static inline void rewrite_packet(lbrl_packet_t *packet, const meta_t *meta,
+                                  const translation_t *to)
+{
+    uint32_t delta = address_delta(to, &meta->src, &meta->dst);
+    rewrite_transport(packet, packet->data + meta->transport, meta->protocol, to, delta);
+    rewrite_ip(packet->data, (meta->flags & META_V6) != 0, to, delta, true);
+}
+
+#endif

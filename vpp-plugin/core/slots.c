@@ -1,0 +1,222 @@
+/* A backend's life in its slot: opened, drained, failed, freed. */
+#include "control.h"
+
+uint32_t vip_index(const lbrl_t *lb, uint64_t id)
+{
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        if (lb->records[i].state != VIP_FREE && lb->records[i].id == id) {
+            return i;
+        }
+    }
+    return UINT32_MAX;
+}
+
+uint32_t slots_find(const lbrl_t *lb, uint32_t wanted)
+{
+    uint32_t run = 0;
+    for (uint32_t i = 0; i < lb->arena.slot_count; i++) {
+        run = lb->slot_used[i] ? 0 : run + 1;
+        if (run == wanted) {
+            return i + 1 - wanted;
+        }
+    }
+    return UINT32_MAX;
+}
+
+int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot)
+{
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        sum += __atomic_load_n(&lb->stores[index]->workers[i].entries[slot], __ATOMIC_ACQUIRE);
+    }
+    return sum;
+}
+
+static arena_slot_t *record_of(lbrl_t *lb, uint32_t index, uint32_t slot)
+{
+    return &lb->arena.slots[lb->records[index].slot_base + slot];
+}
+
+void slot_store(lbrl_t *lb, uint32_t index, uint32_t slot)
+{
+    const slot_t *from = &lb->stores[index]->slots[slot];
+    arena_slot_t *record = record_of(lb, index, slot);
+    record->weight = from->configured;
+    record->removed = from->removed;
+    __atomic_store_n(&record->state, from->state, __ATOMIC_RELEASE);
+}
+
+bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
+{
+    slot_t *slot = &lb->stores[index]->slots[number];
+    if (slot->state == SLOT_FREE) {
+        return false;
+    }
+    uint64_t now = now_ms ? now_ms : 1;
+    uint8_t state = slot->removed && slot->wanted == SLOT_ACTIVE ? SLOT_DRAINING : slot->wanted;
+    if (state == SLOT_DRAINING || (state == SLOT_ACTIVE && !(slot->weight > 0))) {
+        slot->drains_ms = slot->drains_ms ? slot->drains_ms : now;
+        state =
+            now - slot->drains_ms >= lb->records[index].drain_timeout ? SLOT_FAILED : SLOT_DRAINING;
+    } else {
+        slot->drains_ms = 0;
+    }
+    slot->failed_ms = state != SLOT_FAILED ? 0 : slot->failed_ms ? slot->failed_ms : now;
+    uint8_t reap =
+        slot->removed && state == SLOT_FAILED && now - slot->failed_ms >= FAILED_GRACE_MS;
+    __atomic_store_n(&slot->reap, reap, __ATOMIC_RELAXED);
+    if (state == slot->state) {
+        return false;
+    }
+    __atomic_store_n(&slot->state, state, __ATOMIC_RELEASE);
+    slot_store(lb, index, number);
+    return true;
+}
+
+void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_config_t *backend,
+               endpoint_t *endpoint)
+{
+    vip_store_t *store = lb->stores[index];
+    slot_t *slot = &store->slots[number];
+    uint8_t last = record_of(lb, index, number)->generation;
+    uint8_t generation = (uint8_t)(last == UINT8_MAX ? 1 : last + 1);
+    *slot = (slot_t){.address = endpoint->address,
+                     .endpoint = endpoint,
+                     .id = backend->id,
+                     .sum = sum_ip(&endpoint->address),
+                     .port = endpoint->port,
+                     .generation = generation,
+                     .wanted = backend->state,
+                     .weight = backend->weight,
+                     .configured = backend->weight};
+    arena_slot_t record = {.address = slot->address,
+                           .id = slot->id,
+                           .port = slot->port,
+                           .generation = generation,
+                           .state = SLOT_DRAINING, /* until slot_settle() */
+                           .weight = slot->configured};
+    arena_slot_write(&lb->arena, lb->records[index].slot_base + number, &record,
+                     lb->records[index].id);
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        lbrl_sink_slot_reset(store->workers[i].sink, number);
+        store->workers[i].load[number] = 0;
+        store->workers[i].delta[number] = 0;
+    }
+    __atomic_store_n(&store->total[number], 0, __ATOMIC_RELAXED);
+    if (store->frames) {
+        lbrl_frames_slot_open(store->frames, number, generation);
+    }
+    __atomic_store_n(&slot->state, SLOT_DRAINING, __ATOMIC_RELEASE);
+}
+
+/* Frees a removed slot in two steps: no flow holds it and nobody can pick it; then nobody is even looking at it. */
+static void slot_free(lbrl_t *lb, uint32_t index, uint32_t number)
+{
+    vip_store_t *store = lb->stores[index];
+    slot_t *slot = &store->slots[number];
+    if (slot->state == SLOT_FREE || !slot->removed || !epoch_passed(lb, slot->epoch) ||
+        slot_entries(lb, index, number) != 0) {
+        return;
+    }
+    if (!slot->free_pending) {
+        slot->free_pending = 1;
+        slot->epoch = epoch_next(lb);
+        return;
+    }
+    slot->free_pending = 0;
+    __atomic_store_n(&slot->state, SLOT_FREE, __ATOMIC_RELEASE);
+    slot_store(lb, index, number);
+    if (store->frames) {
+        lbrl_frames_slot_close(store->frames, number);
+    }
+    endpoint_release(lb, slot->endpoint);
+    slot->endpoint = NULL;
+}
+
+/* Gives places of retired addresses back when their flows are gone. */
+static bool free_addresses(lbrl_t *lb, uint32_t index)
+{
+    arena_vip_t *record = &lb->records[index];
+    const vip_store_t *store = lb->stores[index];
+    bool changed = false;
+    for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+        int64_t entries = 0;
+        for (uint32_t w = 0; w < lb->worker_count; w++) {
+            entries += __atomic_load_n(&store->workers[w].address_entries[i], __ATOMIC_ACQUIRE);
+        }
+        if ((record->retired_addresses >> i & 1) && entries == 0 &&
+            epoch_passed(lb, store->address_epoch)) {
+            record->addresses[i] = (ip_t){{0, 0}};
+            record->retired_addresses &= (uint8_t)~(1u << i);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+static bool all_free(const lbrl_t *lb, uint32_t index)
+{
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        if (lb->stores[index]->slots[i].state != SLOT_FREE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The last act of a VIP that is being removed. */
+static void vip_free(lbrl_t *lb, uint32_t index)
+{
+    arena_vip_t *record = &lb->records[index];
+    const vip_t *vip = lb->vips[index];
+    vip_store_t *store = lb->stores[index];
+    record->state = VIP_FREE;
+    arena_vip_write(&lb->arena, index, record);
+    memset(lb->slot_used + record->slot_base, 0, record->slots);
+    lb->vips[index] = NULL;
+    if (table_publish(lb, true) != LBRL_OK) {
+        lb->vips[index] = vip; /* no memory: next time */
+        record->state = VIP_REMOVING;
+        memset(lb->slot_used + record->slot_base, 1, record->slots);
+        return;
+    }
+    lb->stores[index] = NULL;
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        retire(lb, store->workers[i].sink);
+    }
+    retire(lb, store->schedule);
+    retire(lb, store);
+    retire(lb, vip);
+}
+
+static void vip_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
+{
+    bool changed = false;
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        changed |= slot_settle(lb, index, i, now_us / 1000);
+        slot_free(lb, index, i);
+    }
+    if (changed) {
+        (void)schedule_publish(
+            lb, index); /* without memory the old one goes on; workers re-check states */
+    }
+    weights_tick(lb, index, now_us);
+    if (lb->records[index].retired_addresses && free_addresses(lb, index)) {
+        arena_vip_write(&lb->arena, index, &lb->records[index]);
+        (void)vip_publish(lb, index);
+    }
+    if (lb->records[index].state == VIP_REMOVING && all_free(lb, index)) {
+        vip_free(lb, index);
+    }
+}
+
+void lbrl_control_tick(lbrl_t *lb, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        if (lb->records[i].state != VIP_FREE) {
+            vip_tick(lb, i, now_us);
+        }
+    }
+    (void)sources_settle(lb);
+    retire_collect(lb, false);
+}

@@ -1,0 +1,271 @@
+/* What the control side tells: frames, status, statistics, flows. */
+#include "control.h"
+#include "flow.h"
+
+#define LBRL_TEXT(name, text) text,
+
+/* ------------------------------------------------------------------------------- names */
+
+const char *lbrl_drop_text(unsigned reason)
+{
+    static const char *const texts[] = {LBRL_DROP_REASONS(LBRL_TEXT)};
+    return reason < LBRL_DROP_COUNT ? texts[reason] : "unknown";
+}
+
+const char *lbrl_drop_name(unsigned reason)
+{
+    static const char *const names[] = {"none",
+                                        "not_ours",
+                                        "truncated",
+                                        "bad_version",
+                                        "bad_header",
+                                        "bad_checksum",
+                                        "bad_address",
+                                        "bad_option",
+                                        "bad_fragment",
+                                        "fragment_unknown",
+                                        "bad_flags",
+                                        "unknown_protocol",
+                                        "icmp_unsupported",
+                                        "icmp_no_flow",
+                                        "port_unconfigured",
+                                        "no_flow",
+                                        "no_flow_return",
+                                        "no_backend",
+                                        "no_nat_port",
+                                        "table_full",
+                                        "backend_failed",
+                                        "ttl_expired",
+                                        "no_headroom",
+                                        "rate_bounded",
+                                        "handover_full"};
+    static_assert(sizeof(names) / sizeof(names[0]) == LBRL_DROP_COUNT, "a name per reason");
+    return reason < LBRL_DROP_COUNT ? names[reason] : "unknown";
+}
+
+const char *lbrl_error_text(int error)
+{
+    switch (error) {
+    case LBRL_OK:
+        return "no error";
+    case LBRL_ERR_INVALID:
+        return "an argument is out of its range";
+    case LBRL_ERR_MEMORY:
+        return "out of memory: apply the same again when there is more";
+    case LBRL_ERR_EXHAUSTED:
+        return "the directory has no VIP, slot or address place left: start with a larger one";
+    case LBRL_ERR_CONFLICT:
+        return "address and port are held by another VIP or by a NAT source's port range";
+    case LBRL_ERR_NOT_FOUND:
+        return "there is no such VIP";
+    case LBRL_ERR_GEOMETRY:
+        return "the arena has another size or version: make a new one and import the old";
+    case LBRL_ERR_TOO_SMALL:
+        return "the arena's memory is smaller than its configuration needs";
+    case LBRL_ERR_IMMUTABLE:
+        return "protocol, port and family of a VIP cannot change: remove it and make another";
+    case LBRL_ERR_FRAMES:
+        return "the frames object has other slots than the VIP, or fewer workers";
+    default:
+        return "unknown error";
+    }
+}
+
+/* ------------------------------------------------------------------------------- frames */
+
+int lbrl_frames_bind(lbrl_t *lb, uint64_t vip_id, lbrl_frames_t *frames)
+{
+    uint32_t index = vip_index(lb, vip_id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    vip_store_t *store = lb->stores[index];
+    if (frames &&
+        (frames->slots != lb->records[index].slots || frames->workers < lb->worker_count)) {
+        return LBRL_ERR_FRAMES;
+    }
+    lbrl_frames_t *old = store->frames;
+    for (uint32_t i = 0; frames && i < lb->records[index].slots; i++) {
+        const slot_t *slot = &store->slots[i];
+        bool active = frames->active[i / 64] >> i % 64 & 1;
+        if (slot->state != SLOT_FREE && (!active || frames->generation[i] != slot->generation)) {
+            lbrl_frames_slot_open(frames, i, slot->generation);
+        } else if (slot->state == SLOT_FREE && active) {
+            lbrl_frames_slot_close(frames, i);
+        }
+    }
+    store->frames = frames;
+    int error = sinks_publish(lb, index);
+    if (error) {
+        store->frames = old;
+    }
+    return error;
+}
+
+/* Sinks that point into old frames are retired with everything else, so an empty list of those says all. */
+int lbrl_frames_released(const lbrl_t *lb, const lbrl_frames_t *frames)
+{
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        if (lb->stores[i] && lb->stores[i]->frames == frames) {
+            return 0;
+        }
+    }
+    return lb->retired == NULL;
+}
+
+void lbrl_publish(lbrl_t *lb, uint64_t now_us)
+{
+    const lbrl_sink_t *sinks[LBRL_WORKERS_MAX];
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        const vip_store_t *store = lb->stores[i];
+        if (!store || !store->frames) {
+            continue;
+        }
+        for (uint32_t w = 0; w < lb->worker_count; w++) {
+            sinks[w] = store->workers[w].sink;
+        }
+        lbrl_frames_publish(store->frames, sinks, lb->worker_count, store->actions_sequence,
+                            now_us);
+    }
+}
+
+/* ------------------------------------------------------------------------------- status */
+
+static int64_t counter_sum(const lbrl_t *lb, const vip_store_t *store, uint32_t slot,
+                           lbrl_counter_t counter)
+{
+    int64_t sum = 0;
+    for (uint32_t w = 0; w < lb->worker_count; w++) {
+        sum += __atomic_load_n(&store->counters[w * VIP_SLOTS_MAX + slot].value[counter],
+                               __ATOMIC_RELAXED);
+    }
+    return sum;
+}
+
+static void backend_status(const lbrl_t *lb, uint32_t index, uint32_t number,
+                           lbrl_backend_status_t *status)
+{
+    const vip_store_t *store = lb->stores[index];
+    const slot_t *slot = &store->slots[number];
+    *status = (lbrl_backend_status_t){
+        .id = slot->id,
+        .port = swap16(slot->port),
+        .slot = (uint16_t)number,
+        .state = slot->state,
+        .generation = slot->generation,
+        .removed = slot->removed,
+        .weight = slot->weight,
+        .open_flows = counter_sum(lb, store, number, LBRL_COUNTER_N_FLOW_ON),
+        .entries = slot_entries(lb, index, number),
+        .flows = (uint64_t)counter_sum(lb, store, number, LBRL_COUNTER_N_FLOW),
+        .packets = (uint64_t)counter_sum(lb, store, number, LBRL_COUNTER_PACKETS),
+        .bytes = (uint64_t)counter_sum(lb, store, number, LBRL_COUNTER_BYTES)};
+    memcpy(status->address.bytes, &slot->address, sizeof(status->address.bytes));
+}
+
+int lbrl_vip_status(const lbrl_t *lb, uint64_t vip_id, lbrl_vip_status_t *status,
+                    lbrl_backend_status_t *backends, uint32_t max)
+{
+    uint32_t index = vip_index(lb, vip_id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    const vip_store_t *store = lb->stores[index];
+    *status = (lbrl_vip_status_t){.id = vip_id,
+                                  .slots = lb->records[index].slots,
+                                  .unrepresentable = store->unrepresentable,
+                                  .removing = lb->records[index].state == VIP_REMOVING,
+                                  .feature_level = lb->records[index].feature_level,
+                                  .actions_sequence = store->actions_sequence,
+                                  .frames = store->frames};
+    for (uint32_t i = 0; i < status->slots; i++) {
+        if (store->slots[i].state != SLOT_FREE) {
+            if (status->backend_count < max) {
+                backend_status(lb, index, i, &backends[status->backend_count]);
+            }
+            status->backend_count++;
+        }
+    }
+    return LBRL_OK;
+}
+
+uint32_t lbrl_vip_ids(const lbrl_t *lb, uint64_t *ids, uint32_t max)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        if (lb->records[i].state != VIP_FREE) {
+            if (found < max) {
+                ids[found] = lb->records[i].id;
+            }
+            found++;
+        }
+    }
+    return found;
+}
+
+static void add_worker(const worker_stats_t *from, lbrl_stats_t *stats)
+{
+    const struct {
+        const uint64_t *from;
+        uint64_t *to;
+    } sums[] = {{&from->packets, &stats->packets},       {&from->bytes, &stats->bytes},
+                {&from->forwarded, &stats->forwarded},   {&from->replied, &stats->replied},
+                {&from->passed, &stats->passed},         {&from->handed_over, &stats->handed_over},
+                {&from->created, &stats->flows_created}, {&from->recycled, &stats->flows_recycled}};
+    for (unsigned i = 0; i < sizeof(sums) / sizeof(sums[0]); i++) {
+        *sums[i].to += __atomic_load_n(sums[i].from, __ATOMIC_RELAXED);
+    }
+    for (unsigned i = 0; i < LBRL_DROP_COUNT; i++) {
+        stats->dropped[i] += __atomic_load_n(&from->dropped[i], __ATOMIC_RELAXED);
+    }
+}
+
+void lbrl_stats(const lbrl_t *lb, lbrl_stats_t *stats)
+{
+    *stats = (lbrl_stats_t){.flow_capacity = lb->arena.flow_count};
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        add_worker(&lb->workers[i].stats, stats);
+    }
+    for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
+        stats->flows += __atomic_load_n(&lb->partitions[i].used, __ATOMIC_RELAXED);
+        stats->half_open += __atomic_load_n(&lb->partitions[i].half_open.count, __ATOMIC_RELAXED);
+    }
+}
+
+/* ------------------------------------------------------------------------------- flows */
+
+static void address_out(lbrl_address_t *to, const ip_t *from)
+{
+    memcpy(to->bytes, from, sizeof(to->bytes));
+}
+
+int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flow_info_t *info)
+{
+    for (; *cursor < lb->arena.flow_count; (*cursor)++) {
+        const flow_t *flow = &lb->arena.flows[*cursor];
+        if (flow->state == LBRL_FLOW_FREE || flow->vip >= lb->arena.vip_count ||
+            !lb->vips[flow->vip]) {
+            continue;
+        }
+        const vip_t *vip = lb->vips[flow->vip];
+        const slot_t *slot = &vip->slots[flow->slot];
+        *info = (lbrl_flow_info_t){.client_port = swap16(flow->client_port),
+                                   .vip_port = swap16(vip->port),
+                                   .backend_port = swap16(slot->port),
+                                   .nat_port = swap16(flow->nat_port),
+                                   .vip_id = lb->records[flow->vip].id,
+                                   .slot = flow->slot,
+                                   .partition = (uint8_t)(*cursor / lb->partitions[0].flow_count),
+                                   .protocol = vip->protocol,
+                                   .state = flow->state,
+                                   .open = (flow->flags & FLOW_OPEN) != 0,
+                                   .idle_ms = (uint32_t)(now_us / 1000) - flow->last_ms};
+        address_out(&info->client, &flow->client);
+        address_out(&info->vip, &vip->addresses[flow->address]);
+        address_out(&info->backend, &slot->address);
+        address_out(&info->source, &lb->node.sources[flow->source].address);
+        (*cursor)++;
+        return 1;
+    }
+    return 0;
+}

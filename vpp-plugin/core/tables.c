@@ -1,0 +1,288 @@
+/* What workers see, built privately and published by pointer. */
+#include "control.h"
+#include "vipmap.h"
+
+/* ------------------------------------------------------------------------------- VIPs and the map of destinations */
+
+vip_t *vip_make(const lbrl_t *lb, uint32_t index)
+{
+    const arena_vip_t *record = &lb->records[index];
+    vip_store_t *store = lb->stores[index];
+    vip_t *vip = memory_take(sizeof(*vip));
+    if (!vip) {
+        return NULL;
+    }
+    vip->generation = record->generation;
+    vip->protocol = record->protocol;
+    vip->affinity = record->client_affinity;
+    vip->refuses = record->state != VIP_LIVE;
+    vip->port = record->port;
+    vip->index = (uint16_t)index;
+    vip->slots = store->slots;
+    vip->workers = store->workers;
+    vip->store = store;
+    vip->timeouts = record->timeouts;
+    vip->slot_count = record->slots;
+    vip->dns = record->protocol == PROTO_UDP && record->port == swap16(53);
+    vip->retired_addresses = record->retired_addresses;
+    for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+        vip->addresses[i] = record->addresses[i];
+        vip->sums[i] = sum_ip(&record->addresses[i]);
+    }
+    return vip;
+}
+
+static bool has_address(const vip_t *vip, uint32_t i)
+{
+    return !ip_is_zero(&vip->addresses[i]) && !(vip->retired_addresses >> i & 1);
+}
+
+static void map_add(vip_map_t *map, const vip_place_t *place)
+{
+    if (vip_map_find(map, &place->address, place->port, place->protocol)) {
+        return;
+    }
+    uint32_t at = vip_map_home(map, &place->address, place->port, place->protocol);
+    while (map->places[at].used) {
+        at = (at + 1) & map->mask;
+    }
+    map->places[at] = *place;
+    map->places[at].used = 1;
+}
+
+/* Adds VIPs that take flows, or those that refuse them: where both have an address and port, the first come wins. */
+static void map_add_vips(const lbrl_t *lb, vip_map_t *map, bool refusing)
+{
+    for (uint32_t v = 0; v < lb->arena.vip_count; v++) {
+        const vip_t *vip = lb->vips[v];
+        for (uint32_t i = 0; vip && vip->refuses == refusing && i < LBRL_ADDRESSES_MAX; i++) {
+            if (has_address(vip, i)) {
+                vip_place_t place = {vip->addresses[i], vip->port,  vip->index,
+                                     vip->protocol,     (uint8_t)i, 1};
+                map_add(map, &place);
+                vip_place_t address = {.address = vip->addresses[i]};
+                map_add(map, &address);
+            }
+        }
+    }
+}
+
+static vip_map_t *map_make(const lbrl_t *lb)
+{
+    uint32_t places = 16;
+    for (uint32_t v = 0; v < lb->arena.vip_count; v++) {
+        for (uint32_t i = 0; lb->vips[v] && i < LBRL_ADDRESSES_MAX; i++) {
+            places += has_address(lb->vips[v], i) ? 4 : 0; /* two each, at most half full */
+        }
+    }
+    uint32_t size = 16;
+    while (size < places) {
+        size *= 2;
+    }
+    vip_map_t *map = memory_take(sizeof(*map) + size * sizeof(map->places[0]));
+    if (map) {
+        map->mask = size - 1;
+        map_add_vips(lb, map, false);
+        map_add_vips(lb, map, true);
+    }
+    return map;
+}
+
+/* ------------------------------------------------------------------------------- the table */
+
+int table_publish(lbrl_t *lb, bool remap)
+{
+    uint32_t vips = lb->arena.vip_count;
+    table_t *table = memory_take(sizeof(*table) + vips * sizeof(table->vips[0]));
+    const vip_map_t *map = remap || !lb->table ? map_make(lb) : lb->table->map;
+    if (!table || !map) {
+        memory_free(table);
+        if (map && (!lb->table || map != lb->table->map)) {
+            memory_free((void *)(uintptr_t)map);
+        }
+        return LBRL_ERR_MEMORY;
+    }
+    table->map = map;
+    memcpy(table->vips, lb->vips, vips * sizeof(table->vips[0]));
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        table->sources[i].is = lb->node.sources[i];
+        table->sources[i].sum = sum_ip(&lb->node.sources[i].address);
+        if (lb->node.sources[i].state == SOURCE_ACTIVE ||
+            lb->node.sources[i].state == SOURCE_RETIRED) {
+            table->held[table->source_count++] = (uint8_t)i;
+        }
+    }
+    const table_t *old = lb->table;
+    __atomic_store_n(&lb->table, table, __ATOMIC_SEQ_CST);
+    if (old) {
+        if (old->map != map) {
+            retire(lb, old->map);
+        }
+        retire(lb, old);
+    }
+    return LBRL_OK;
+}
+
+/* ------------------------------------------------------------------------------- schedulers */
+
+enum { SCHEDULE_TAIL = 64 }; /* where table or picker begins */
+
+static_assert(SCHEDULE_TAIL % LBRL_PICKER_ALIGNMENT == 0 && sizeof(schedule_t) <= SCHEDULE_TAIL,
+              "the tail of a schedule is aligned");
+
+static void *schedule_tail(schedule_t *schedule)
+{
+    return (uint8_t *)schedule + SCHEDULE_TAIL;
+}
+
+static bool picks(const slot_t *slot)
+{
+    return slot->state == SLOT_ACTIVE && slot->weight > 0;
+}
+
+static int build_maglev(const lbrl_t *lb, uint32_t index, schedule_t *schedule)
+{
+    const vip_store_t *store = lb->stores[index];
+    uint32_t slots = lb->records[index].slots;
+    lbrl_maglev_backend_t *backends = memory_take(slots * sizeof(*backends));
+    if (!backends) {
+        return LBRL_ERR_MEMORY;
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < slots; i++) {
+        if (picks(&store->slots[i])) {
+            backends[n++] =
+                (lbrl_maglev_backend_t){store->slots[i].id, (double)store->slots[i].weight, i};
+        }
+    }
+    int result = lbrl_maglev_build(schedule->table, schedule->table_size, backends, n,
+                                   lb->node.scheduler_key);
+    memory_free(backends);
+    return result < 0 ? LBRL_ERR_MEMORY : result;
+}
+
+static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule, bool lsq)
+{
+    const vip_store_t *store = lb->stores[index];
+    uint32_t slots = lb->records[index].slots;
+    float weights[VIP_SLOTS_MAX];
+    uint64_t eligible[VIP_SLOTS_MAX / 64] = {0};
+    for (uint32_t i = 0; i < slots; i++) {
+        weights[i] = store->slots[i].weight;
+        eligible[i / 64] |= (uint64_t)picks(&store->slots[i]) << i % 64;
+    }
+    uint32_t nodes = lb->node.nodes ? lb->node.nodes : 1;
+    float base = 1.0f / ((float)nodes * (float)lb->worker_count);
+    lbrl_picker_kind_t kind = lsq ? LBRL_PICKER_LSQ : LBRL_PICKER_SED;
+    schedule->picker =
+        lbrl_picker_build(schedule_tail(schedule), kind, weights, eligible, slots, base);
+}
+
+/* Affinity needs a consistent hash whatever the scheduler; an agent that is gone for good leaves least-loaded. */
+int schedule_publish(lbrl_t *lb, uint32_t index)
+{
+    const arena_vip_t *record = &lb->records[index];
+    vip_store_t *store = lb->stores[index];
+    bool orphaned = store->orphan_steps == ORPHAN_STEPS;
+    bool maglev =
+        record->client_affinity || (record->scheduler == LBRL_SCHEDULER_MAGLEV && !orphaned);
+    size_t tail = maglev ? record->table_size * sizeof(uint32_t) : lbrl_picker_size(record->slots);
+    schedule_t *schedule = memory_take(SCHEDULE_TAIL + tail);
+    if (!schedule) {
+        return LBRL_ERR_MEMORY;
+    }
+    schedule->key = lbrl_key_load(lb->node.scheduler_key);
+    store->unrepresentable = 0;
+    if (maglev) {
+        schedule->table_size = record->table_size;
+        schedule->table = schedule_tail(schedule);
+        int result = build_maglev(lb, index, schedule);
+        if (result < 0) {
+            memory_free(schedule);
+            return result;
+        }
+        store->unrepresentable = (uint32_t)result;
+    } else {
+        build_picker(lb, index, schedule, record->scheduler == LBRL_SCHEDULER_LSQ || orphaned);
+    }
+    const schedule_t *old = store->schedule;
+    __atomic_store_n(&store->schedule, schedule, __ATOMIC_SEQ_CST);
+    retire(lb, old);
+    uint64_t epoch = epoch_next(lb);
+    for (uint32_t i = 0; i < record->slots; i++) {
+        if (store->slots[i].state != SLOT_ACTIVE && !store->slots[i].free_pending) {
+            store->slots[i].epoch = epoch; /* from here on nobody picks it */
+        }
+    }
+    return LBRL_OK;
+}
+
+/* ------------------------------------------------------------------------------- stores and sinks */
+
+static void *carve(uint8_t **at, size_t size)
+{
+    void *memory = *at;
+    *at += (size + 63) / 64 * 64;
+    return memory;
+}
+
+vip_store_t *store_make(const lbrl_t *lb)
+{
+    uint32_t workers = lb->worker_count;
+    size_t columns = VIP_SLOTS_MAX * sizeof(int32_t);
+    size_t size = sizeof(vip_store_t) + VIP_SLOTS_MAX * sizeof(slot_t) + columns +
+                  workers * (sizeof(vip_worker_t) + VIP_SLOTS_MAX * sizeof(lbrl_slot_counters_t) +
+                             3 * columns) +
+                  (size_t)64 * (4 + 4 * workers);
+    uint8_t *memory = memory_take(size);
+    if (!memory) {
+        return NULL;
+    }
+    uint8_t *at = memory;
+    vip_store_t *store = carve(&at, sizeof(*store));
+    store->slots = carve(&at, VIP_SLOTS_MAX * sizeof(slot_t));
+    store->total = carve(&at, columns);
+    store->workers = carve(&at, workers * sizeof(vip_worker_t));
+    store->counters = carve(&at, workers * VIP_SLOTS_MAX * sizeof(lbrl_slot_counters_t));
+    for (uint32_t i = 0; i < workers; i++) {
+        store->workers[i].load = carve(&at, columns);
+        store->workers[i].delta = carve(&at, columns);
+        store->workers[i].entries = carve(&at, columns);
+    }
+    return store;
+}
+
+static lbrl_sink_t *sink_make(lbrl_t *lb, uint32_t index, uint32_t worker)
+{
+    const arena_vip_t *record = &lb->records[index];
+    vip_store_t *store = lb->stores[index];
+    lbrl_sink_t *sink = memory_take(sizeof(*sink));
+    if (sink && lbrl_sink_init(sink, &store->counters[worker * VIP_SLOTS_MAX], record->slots,
+                               (lbrl_level_t)record->feature_level, store->frames, worker,
+                               random_next(&lb->random)) != 0) {
+        memory_free(sink);
+        return NULL;
+    }
+    return sink;
+}
+
+int sinks_publish(lbrl_t *lb, uint32_t index)
+{
+    vip_store_t *store = lb->stores[index];
+    lbrl_sink_t *made[LBRL_WORKERS_MAX];
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        made[i] = sink_make(lb, index, i);
+        if (!made[i]) {
+            while (i > 0) {
+                memory_free(made[--i]);
+            }
+            return LBRL_ERR_MEMORY;
+        }
+    }
+    for (uint32_t i = 0; i < lb->worker_count; i++) {
+        lbrl_sink_t *old = store->workers[i].sink;
+        __atomic_store_n(&store->workers[i].sink, made[i], __ATOMIC_SEQ_CST);
+        retire(lb, old);
+    }
+    return LBRL_OK;
+}

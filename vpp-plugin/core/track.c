@@ -1,0 +1,209 @@
+#include "track.h"
+
+/* One TCP segment. */
+typedef struct segment {
+    const uint8_t *tcp;
+    uint32_t sequence, ack, payload;
+    uint16_t window;
+    uint8_t flags;
+    bool from_client;
+} segment_t;
+
+static void complete(lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    if (!(ref->flow->flags & FLOW_COMPLETED)) {
+        ref->flow->flags |= FLOW_COMPLETED;
+        lbrl_sink_flow_completed(ref->counts->sink, ref->flow->slot,
+                                 flow_age(ref->flow, worker->now_us), worker->now_us);
+    }
+}
+
+/* ------------------------------------------------------------------------------- TCP handshake */
+
+/* A SYN on a half-open flow: the same again, or a new attempt from the same port. */
+static void client_syn(const flow_ref_t *ref, const segment_t *segment)
+{
+    flow_t *flow = ref->flow;
+    uint32_t end = segment->sequence + 1 + segment->payload;
+    if (end == flow->client_end) {
+        lbrl_sink_count(ref->counts->sink, flow->slot, LBRL_COUNTER_N_RTR, 1);
+        return;
+    }
+    flow->client_end = end;
+    flow->server_ack = segment->sequence;
+    flow->scales = lbrl_tcp_options(segment->tcp).scale;
+    __atomic_store_n(&flow->state, LBRL_FLOW_SYN, __ATOMIC_RELEASE);
+}
+
+static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
+{
+    flow_t *flow = ref->flow;
+    if (!(segment->flags & TCP_ACK) ||
+        segment->ack - flow->server_ack - 1 > flow->client_end - flow->server_ack - 1) {
+        return; /* acknowledges nothing that the client sent */
+    }
+    tcp_options_t options = lbrl_tcp_options(segment->tcp);
+    flow->scales = options.has_scale ? (uint8_t)((flow->scales & 15u) | options.scale << 4) : 0;
+    flow->server_end = segment->sequence + 1 + segment->payload;
+    flow->client_ack = segment->sequence;
+    flow->server_ack = segment->ack;
+    flow->server_window = segment->window;
+    __atomic_store_n(&flow->state, LBRL_FLOW_SYN_ACK, __ATOMIC_RELEASE);
+}
+
+/* Whether a segment proves that the client has seen the server's SYN-ACK. */
+static bool client_confirms(const flow_t *flow, const segment_t *segment)
+{
+    return segment->from_client && (segment->flags & TCP_ACK) && flow->state == LBRL_FLOW_SYN_ACK &&
+           segment->ack - flow->client_ack - 1 < flow->server_end - flow->client_ack;
+}
+
+/* ------------------------------------------------------------------------------- TCP close */
+
+/* RFC 5961: only a RST within the receiver's window may be true. */
+static bool reset_credible(const flow_t *flow, const segment_t *segment)
+{
+    if (flow->state == LBRL_FLOW_SYN) {
+        return !segment->from_client
+                   ? (segment->flags & TCP_ACK) && segment->ack == flow->client_end
+                   : segment->sequence - flow->server_ack <= flow->client_end - flow->server_ack;
+    }
+    uint32_t next = segment->from_client ? flow->server_ack : flow->client_ack;
+    uint32_t window = track_window(flow, !segment->from_client);
+    return segment->sequence - next <= window + 1;
+}
+
+static void on_reset(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
+{
+    if (reset_credible(ref->flow, segment)) {
+        ref->flow->flags |= FLOW_RESET;
+        ref->flow->last_ms = worker->now_ms;
+        flow_move(worker, ref, LBRL_FLOW_CLOSING);
+    }
+}
+
+/* The server closed first and will sit in TIME-WAIT: its end of the 4-tuple must rest. */
+static void quarantine(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
+{
+    tcp_options_t options = lbrl_tcp_options(segment->tcp);
+    ref->flow->flags |= FLOW_QUARANTINE;
+    if (options.has_timestamp) {
+        ref->flow->flags |= FLOW_TIMESTAMPS;
+        ref->flow->last_timestamp = options.timestamp;
+    }
+    flow_rest_port(worker, ref);
+}
+
+static void on_fin(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
+{
+    flow_t *flow = ref->flow;
+    uint8_t own = segment->from_client ? FLOW_CLIENT_FIN : FLOW_SERVER_FIN;
+    uint8_t other = segment->from_client ? FLOW_SERVER_FIN : FLOW_CLIENT_FIN;
+    if (flow->flags & own) {
+        return; /* a retransmission */
+    }
+    flow->flags |= own;
+    if (flow->flags & other) {
+        complete(worker, ref);
+        if (segment->from_client) {
+            quarantine(worker, ref, segment);
+        }
+    }
+    flow_move(worker, ref, LBRL_FLOW_CLOSING);
+}
+
+/* New data from a side that has not closed: the flow was not at its end after all. */
+static bool revives(const flow_t *flow, const segment_t *segment)
+{
+    uint8_t own = segment->from_client ? FLOW_CLIENT_FIN : FLOW_SERVER_FIN;
+    uint32_t known = segment->from_client ? flow->client_end : flow->server_end;
+    return flow->state == LBRL_FLOW_CLOSING && segment->payload &&
+           !(flow->flags & (own | FLOW_QUARANTINE)) &&
+           (int32_t)(segment->sequence + segment->payload - known) > 0;
+}
+
+/* ------------------------------------------------------------------------------- TCP */
+
+/* A segment that opens nothing and may move its flow on. */
+static void on_segment(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
+{
+    flow_t *flow = ref->flow;
+    if (client_confirms(flow, segment)) {
+        flow->client_ack = segment->ack;
+        flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
+    }
+    if (flow->state == LBRL_FLOW_SYN ||
+        !track_acceptable(flow, segment->from_client, segment->sequence, segment->payload)) {
+        return;
+    }
+    if (revives(flow, segment)) {
+        flow->flags &= (uint8_t)~FLOW_RESET;
+        flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
+    }
+    uint32_t end = segment->sequence + segment->payload + ((segment->flags & TCP_FIN) != 0);
+    if (segment->from_client && segment->payload && flow->state == LBRL_FLOW_ESTABLISHED) {
+        track_features(ref->counts->sink, flow, segment->sequence, segment->payload, segment->ack,
+                       segment->window);
+    }
+    if (!(flow->flags & FLOW_QUARANTINE)) {
+        track_advance(flow, segment->from_client, end, segment->ack, segment->window);
+    }
+    flow->last_ms = worker->now_ms;
+    if (segment->flags & TCP_FIN && flow->state != LBRL_FLOW_SYN_ACK) {
+        on_fin(worker, ref, segment);
+    }
+}
+
+void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
+                    const meta_t *meta, bool from_client)
+{
+    const uint8_t *tcp = packet->data + meta->transport;
+    segment_t segment = {tcp,           get32(tcp + 4),  get32(tcp + 8),
+                         meta->payload, get16(tcp + 14), meta->tcp_flags,
+                         from_client};
+    bool half_open = flow_is_half_open(ref->flow->state);
+    if (segment.flags & TCP_RST) {
+        on_reset(worker, ref, &segment);
+    } else if (segment.flags & TCP_SYN) {
+        if (half_open && from_client && !(segment.flags & TCP_ACK)) {
+            client_syn(ref, &segment);
+            ref->flow->last_ms = worker->now_ms;
+        } else if (half_open && !from_client) {
+            server_syn_ack(ref, &segment);
+            ref->flow->last_ms = worker->now_ms;
+        }
+        /* on an established flow the two ends settle it (RFC 5961, section 4) */
+    } else {
+        on_segment(worker, ref, &segment);
+    }
+}
+
+/* ------------------------------------------------------------------------------- UDP */
+
+void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client)
+{
+    flow_t *flow = ref->flow;
+    flow->last_ms = worker->now_ms;
+    if (!from_client && ref->vip->dns) {
+        if (flow->state != LBRL_FLOW_UDP_ANSWERED) {
+            complete(worker, ref);
+            flow_move(worker, ref, LBRL_FLOW_UDP_ANSWERED);
+        }
+    } else if (!from_client) {
+        if (flow->state == LBRL_FLOW_UDP_NEW) {
+            flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
+        }
+    } else if (flow->state == LBRL_FLOW_UDP_ANSWERED) {
+        /* another question from the same port */
+        flow->flags &= (uint8_t)~FLOW_COMPLETED;
+        flow->start_us = (uint32_t)worker->now_us;
+        flow->start_high = (uint8_t)(worker->now_us >> 32);
+        flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
+    } else if (flow->state == LBRL_FLOW_UDP_EXCHANGE) {
+        flow_move(worker, ref, LBRL_FLOW_UDP_STREAM);
+    } else if (flow->state == LBRL_FLOW_UDP_NEW) {
+        /* still unanswered: the longest silent is recycled first */
+        list_unlink(ref->partition, &ref->partition->half_open, ref->entry);
+        list_append(ref->partition, &ref->partition->half_open, ref->entry);
+    }
+}

@@ -1,0 +1,93 @@
+/* What packets say about their flow: TCP and UDP state, and the features that follow from it. */
+#ifndef LBRL_TRACK_H
+#define LBRL_TRACK_H
+
+#include "flow.h"
+
+/* Everything but plain segments of established flows. */
+void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
+                    const meta_t *meta, bool from_client);
+
+void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client);
+
+static inline uint32_t track_window(const flow_t *flow, bool of_client)
+{
+    uint32_t scale = of_client ? flow->scales & 15u : flow->scales >> 4;
+    if (flow->flags & FLOW_QUARANTINE) {
+        return 0xffffu << scale; /* the windows have made room for a timestamp */
+    }
+    return (uint32_t)(of_client ? flow->client_window : flow->server_window) << scale;
+}
+
+/* Whether a segment overlaps what its receiver may take, or repeats what that has just taken. */
+static inline bool track_acceptable(const flow_t *flow, bool from_client, uint32_t sequence,
+                                    uint32_t size)
+{
+    uint32_t next = from_client ? flow->server_ack : flow->client_ack; /* that the receiver wants */
+    uint32_t window = track_window(flow, !from_client) | 0xffffu;
+    return (int32_t)(sequence - next) <= (int32_t)window &&
+           (int32_t)(sequence + size - next) >= -(int32_t)window;
+}
+
+/* Features of one client segment of an established flow. */
+static inline void track_features(lbrl_sink_t *sink, const flow_t *flow, uint32_t sequence,
+                                  uint32_t payload, uint32_t ack, uint16_t window)
+{
+    if (payload) {
+        if (UNLIKELY(sequence != flow->client_end)) {
+            if ((int32_t)(sequence - flow->client_end) > 0) {
+                lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_OOO, 1);
+            } else if ((int32_t)(sequence + payload - flow->client_end) <= 0) {
+                lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_RTR, 1);
+            }
+        }
+    } else if (ack == flow->client_ack && window == flow->client_window &&
+               sequence == flow->client_end) {
+        lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_DPK, 1);
+    }
+}
+
+/* Moves the sender's side on: highest sequence, acknowledgement, window. */
+static inline void track_advance(flow_t *flow, bool from_client, uint32_t end, uint32_t ack,
+                                 uint16_t window)
+{
+    uint32_t *own_end = from_client ? &flow->client_end : &flow->server_end;
+    uint32_t *own_ack = from_client ? &flow->client_ack : &flow->server_ack;
+    if ((int32_t)(end - *own_end) > 0) {
+        *own_end = end;
+    }
+    if ((int32_t)(ack - *own_ack) > 0) {
+        *own_ack = ack;
+    }
+    if (from_client) {
+        flow->client_window = window;
+    } else {
+        flow->server_window = window;
+    }
+}
+
+static inline void track_tcp(lbrl_worker_t *worker, const flow_ref_t *ref,
+                             const lbrl_packet_t *packet, const meta_t *meta, bool from_client)
+{
+    flow_t *flow = ref->flow;
+    if (UNLIKELY(flow->state != LBRL_FLOW_ESTABLISHED ||
+                 (meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))) {
+        track_tcp_slow(worker, ref, packet, meta, from_client);
+        return;
+    }
+    const uint8_t *tcp = packet->data + meta->transport;
+    uint32_t sequence = get32(tcp + 4);
+    uint32_t ack = get32(tcp + 8);
+    uint16_t window = get16(tcp + 14);
+    if (UNLIKELY(!track_acceptable(flow, from_client, sequence, meta->payload))) {
+        return;
+    }
+    lbrl_sink_t *sink = ref->counts->sink;
+    if (from_client && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
+        track_features(sink, flow, sequence, meta->payload, ack, window);
+    }
+    track_advance(flow, from_client, sequence + meta->payload, ack, window);
+    flow->last_ms = worker->now_ms;
+}
+
+#endif

@@ -1,0 +1,482 @@
+/* VIPs as configured: checked whole, then applied by difference. */
+#include <math.h>
+
+#include "control.h"
+
+/* What a configuration asks for, worked out before anything is changed. */
+typedef struct vip_change {
+    const lbrl_vip_config_t *config;
+    arena_vip_t record; /* as it will be */
+    uint32_t index;
+    bool created;
+    uint16_t slot_of[LBRL_BACKENDS_MAX];        /* of each backend; new ones too */
+    endpoint_t *endpoint_of[LBRL_BACKENDS_MAX]; /* of new ones */
+} vip_change_t;
+
+enum { SLOTS_MIN = 8 };
+
+/* ------------------------------------------------------------------------------- checks */
+
+static bool is_prime(uint32_t number)
+{
+    if (number < 2) {
+        return false;
+    }
+    for (uint32_t i = 2; i <= number / i; i++) {
+        if (number % i == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool timeouts_valid(const lbrl_timeouts_t *t)
+{
+    uint32_t all[] = {t->tcp_handshake, t->tcp_established, t->tcp_closing,     t->udp_unreplied,
+                      t->udp_exchange,  t->udp_stream,      t->udp_dns_answered};
+    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (all[i] == 0 || all[i] > 604800000u) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool addresses_valid(const lbrl_vip_config_t *config)
+{
+    if (config->address_count < 1 || config->address_count > LBRL_ADDRESSES_MAX) {
+        return false;
+    }
+    ip_t first = ip_load(config->addresses[0].bytes);
+    for (uint32_t i = 0; i < config->address_count; i++) {
+        ip_t address = ip_load(config->addresses[i].bytes);
+        if (ip_is_zero(&address) || ip_is_v4(&address) != ip_is_v4(&first)) {
+            return false;
+        }
+        for (uint32_t j = 0; j < i; j++) {
+            ip_t other = ip_load(config->addresses[j].bytes);
+            if (ip_equal(&address, &other)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool backends_valid(const lbrl_vip_config_t *config)
+{
+    if (config->backend_count > LBRL_BACKENDS_MAX || (config->backend_count && !config->backends)) {
+        return false;
+    }
+    ip_t vip = ip_load(config->addresses[0].bytes);
+    for (uint32_t i = 0; i < config->backend_count; i++) {
+        const lbrl_backend_config_t *backend = &config->backends[i];
+        ip_t address = ip_load(backend->address.bytes);
+        if (backend->id == 0 || backend->port == 0 || ip_is_zero(&address) ||
+            ip_is_v4(&address) != ip_is_v4(&vip) || !isfinite(backend->weight) ||
+            backend->weight < 0 || backend->weight > LBRL_WEIGHT_MAX ||
+            backend->state < LBRL_BACKEND_ACTIVE || backend->state > LBRL_BACKEND_FAILED) {
+            return false;
+        }
+        for (uint32_t j = 0; j < i; j++) {
+            if (config->backends[j].id == backend->id) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool config_valid(const lbrl_vip_config_t *config)
+{
+    return config->id != 0 && config->port != 0 &&
+           (config->protocol == PROTO_TCP || config->protocol == PROTO_UDP) &&
+           config->scheduler <= LBRL_SCHEDULER_LSQ && config->feature_level < LBRL_LEVEL_COUNT &&
+           (config->table_size == 0 ||
+            (config->table_size <= 1u << 24 && is_prime(config->table_size))) &&
+           timeouts_valid(&config->timeouts) && addresses_valid(config) && backends_valid(config);
+}
+
+/* Whether an address and port are taken by another VIP or by a NAT source. */
+static bool is_taken(const lbrl_t *lb, const vip_change_t *change, const ip_t *address)
+{
+    for (uint32_t v = 0; v < lb->arena.vip_count; v++) {
+        const arena_vip_t *other = &lb->records[v];
+        if (v == change->index || other->state != VIP_LIVE || other->port != change->record.port ||
+            other->protocol != change->record.protocol) {
+            continue;
+        }
+        for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+            if (ip_equal(&other->addresses[i], address) && !(other->retired_addresses >> i & 1)) {
+                return true;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        const arena_source_t *source = &lb->node.sources[i];
+        if (source->state != SOURCE_FREE && ip_equal(&source->address, address) &&
+            change->config->port >= source->port_first &&
+            change->config->port <= source->port_last) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------------------------- planning */
+
+static int find_address(const arena_vip_t *record, const ip_t *address)
+{
+    for (int i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+        if (ip_equal(&record->addresses[i], address)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* Addresses that stay keep their place, for flows name it; those that go are retired. */
+static int plan_addresses(const lbrl_t *lb, vip_change_t *change)
+{
+    arena_vip_t *record = &change->record;
+    const ip_t none = {{0, 0}};
+    uint8_t keep = 0;
+    for (uint32_t i = 0; i < change->config->address_count; i++) {
+        ip_t address = ip_load(change->config->addresses[i].bytes);
+        if (is_taken(lb, change, &address)) {
+            return LBRL_ERR_CONFLICT;
+        }
+        int place = find_address(record, &address);
+        place = place < 0 ? find_address(record, &none) : place;
+        if (place < 0) {
+            return LBRL_ERR_EXHAUSTED; /* until flows to retired ones are gone */
+        }
+        record->addresses[place] = address;
+        keep |= (uint8_t)(1u << place);
+    }
+    record->retired_addresses = 0;
+    for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+        if (!ip_is_zero(&record->addresses[i]) && !(keep >> i & 1)) {
+            record->retired_addresses |= (uint8_t)(1u << i);
+        }
+    }
+    return LBRL_OK;
+}
+
+static void plan_record(vip_change_t *change)
+{
+    const lbrl_vip_config_t *config = change->config;
+    arena_vip_t *record = &change->record;
+    record->id = config->id;
+    record->state = VIP_LIVE;
+    record->port = swap16(config->port);
+    record->protocol = config->protocol;
+    record->scheduler = config->scheduler;
+    record->client_affinity = config->client_affinity != 0;
+    record->feature_level = config->feature_level;
+    record->table_size = config->table_size ? config->table_size : LBRL_MAGLEV_SIZE_DEFAULT;
+    record->timeouts = config->timeouts;
+    record->drain_timeout = config->drain_timeout;
+}
+
+static bool slot_is(const slot_t *slot, const lbrl_backend_config_t *backend)
+{
+    ip_t address = ip_load(backend->address.bytes);
+    return slot->state != SLOT_FREE && !slot->reap && !slot->free_pending &&
+           slot->id == backend->id && slot->port == swap16(backend->port) &&
+           ip_equal(&slot->address, &address);
+}
+
+/* Slots of backends: those they have, else free ones, else those beyond the present end. Returns the slots needed. */
+static uint32_t plan_slots(const lbrl_t *lb, vip_change_t *change)
+{
+    const slot_t *slots = change->created ? NULL : lb->stores[change->index]->slots;
+    uint32_t present = change->created ? 0 : change->record.slots;
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < change->config->backend_count; i++) {
+        change->slot_of[i] = UINT16_MAX;
+        for (uint16_t s = 0; s < present; s++) {
+            if (slot_is(&slots[s], &change->config->backends[i])) {
+                change->slot_of[i] = s;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < change->config->backend_count; i++) {
+        if (change->slot_of[i] == UINT16_MAX) {
+            while (next < present && slots[next].state != SLOT_FREE) {
+                next++;
+            }
+            change->slot_of[i] = (uint16_t)next++;
+        }
+    }
+    return next;
+}
+
+/* Width of the VIP's tables: a power of two, at least twice its backends; it never shrinks. */
+static int plan_width(const lbrl_t *lb, vip_change_t *change, uint32_t needed)
+{
+    uint32_t wanted =
+        change->config->backend_count * 2 > needed ? change->config->backend_count * 2 : needed;
+    uint32_t width = SLOTS_MIN;
+    while (width < wanted) {
+        width *= 2;
+    }
+    if (!change->created && width <= change->record.slots) {
+        return LBRL_OK;
+    }
+    uint32_t base = width > VIP_SLOTS_MAX ? UINT32_MAX : slots_find(lb, width);
+    if (base == UINT32_MAX) {
+        return LBRL_ERR_EXHAUSTED;
+    }
+    change->record.slot_base = base;
+    change->record.slots = (uint16_t)width;
+    return LBRL_OK;
+}
+
+static bool is_new(const lbrl_t *lb, const vip_change_t *change, uint32_t i)
+{
+    return change->created || change->slot_of[i] >= lb->records[change->index].slots ||
+           !slot_is(&lb->stores[change->index]->slots[change->slot_of[i]],
+                    &change->config->backends[i]);
+}
+
+static void drop_endpoints(lbrl_t *lb, const vip_change_t *change, uint32_t count_)
+{
+    for (uint32_t i = 0; i < count_; i++) {
+        if (change->endpoint_of[i]) {
+            endpoint_release(lb, change->endpoint_of[i]);
+        }
+    }
+}
+
+static int plan_endpoints(lbrl_t *lb, vip_change_t *change)
+{
+    for (uint32_t i = 0; i < change->config->backend_count; i++) {
+        const lbrl_backend_config_t *backend = &change->config->backends[i];
+        change->endpoint_of[i] = NULL;
+        if (is_new(lb, change, i)) {
+            ip_t address = ip_load(backend->address.bytes);
+            change->endpoint_of[i] =
+                endpoint_take(lb, &address, swap16(backend->port), change->config->protocol);
+            if (!change->endpoint_of[i]) {
+                drop_endpoints(lb, change, i);
+                return LBRL_ERR_MEMORY;
+            }
+        }
+    }
+    return LBRL_OK;
+}
+
+/* Finds the VIP or a place for it. */
+static int plan_index(const lbrl_t *lb, vip_change_t *change)
+{
+    const lbrl_vip_config_t *config = change->config;
+    change->index = vip_index(lb, config->id);
+    change->created = change->index == UINT32_MAX;
+    if (change->created) {
+        for (change->index = 0; lb->records[change->index].state != VIP_FREE;) {
+            if (++change->index == lb->arena.vip_count) {
+                return LBRL_ERR_EXHAUSTED;
+            }
+        }
+        change->record =
+            (arena_vip_t){.generation = (uint8_t)(lb->records[change->index].generation + 1)};
+        return LBRL_OK;
+    }
+    change->record = lb->records[change->index];
+    ip_t address = ip_load(config->addresses[0].bytes);
+    bool v4 = false;
+    for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+        v4 |= ip_is_v4(&change->record.addresses[i]);
+    }
+    if (change->record.protocol != config->protocol ||
+        change->record.port != swap16(config->port) || v4 != ip_is_v4(&address)) {
+        return LBRL_ERR_IMMUTABLE;
+    }
+    return LBRL_OK;
+}
+
+static int plan(lbrl_t *lb, vip_change_t *change)
+{
+    if (!config_valid(change->config)) {
+        return LBRL_ERR_INVALID;
+    }
+    int error = plan_index(lb, change);
+    if (error) {
+        return error;
+    }
+    plan_record(change);
+    error = plan_addresses(lb, change);
+    if (!error) {
+        error = plan_width(lb, change, plan_slots(lb, change));
+    }
+    return error ? error : plan_endpoints(lb, change);
+}
+
+/* ------------------------------------------------------------------------------- applying */
+
+/* Moves the VIP's slot records to a wider range; the VIP's own record, written next, makes that the truth. */
+static void move_slots(lbrl_t *lb, const vip_change_t *change)
+{
+    const arena_vip_t *old = &lb->records[change->index];
+    arena_slot_t *to = lb->arena.slots + change->record.slot_base;
+    for (uint32_t i = 0; i < change->record.slots; i++) {
+        __atomic_store_n(&to[i].state, SLOT_FREE, __ATOMIC_SEQ_CST);
+        if (!change->created && i < old->slots) {
+            to[i] = lb->arena.slots[old->slot_base + i];
+        }
+    }
+    memset(lb->slot_used + change->record.slot_base, 1, change->record.slots);
+}
+
+static void apply_backends(lbrl_t *lb, const vip_change_t *change)
+{
+    vip_store_t *store = lb->stores[change->index];
+    uint8_t configured[VIP_SLOTS_MAX] = {0};
+    for (uint32_t i = 0; i < change->config->backend_count; i++) {
+        const lbrl_backend_config_t *backend = &change->config->backends[i];
+        slot_t *slot = &store->slots[change->slot_of[i]];
+        configured[change->slot_of[i]] = 1;
+        if (change->endpoint_of[i]) {
+            slot_open(lb, change->index, change->slot_of[i], backend, change->endpoint_of[i]);
+            continue;
+        }
+        slot->wanted = backend->state;
+        slot->removed = 0;
+        slot->configured = backend->weight;
+        if (!store->weights_set) {
+            slot->weight = backend->weight;
+        }
+        slot_store(lb, change->index, change->slot_of[i]);
+    }
+    for (uint32_t i = 0; i < change->record.slots; i++) {
+        if (store->slots[i].state != SLOT_FREE && !configured[i] && !store->slots[i].removed) {
+            store->slots[i].removed = 1;
+            slot_store(lb, change->index, i);
+        }
+    }
+}
+
+int vip_publish(lbrl_t *lb, uint32_t index)
+{
+    vip_t *vip = vip_make(lb, index);
+    const vip_t *old = lb->vips[index];
+    if (!vip) {
+        return LBRL_ERR_MEMORY;
+    }
+    lb->vips[index] = vip;
+    int error = table_publish(lb, true);
+    if (error) {
+        lb->vips[index] = old;
+        memory_free(vip);
+        return error;
+    }
+    retire(lb, old);
+    lb->stores[index]->address_epoch = epoch_next(lb);
+    return LBRL_OK;
+}
+
+/* What of a slot decides about picking, folded into one number to see changes. */
+static uint64_t picking_state(const lbrl_t *lb, uint32_t index)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        const slot_t *slot = &lb->stores[index]->slots[i];
+        uint32_t weight;
+        memcpy(&weight, &slot->weight, sizeof(weight));
+        uint64_t word = slot->state == SLOT_ACTIVE ? (uint64_t)weight << 8 | slot->generation : 0;
+        sum = (sum ^ word) * 0x9e3779b97f4a7c15u + i;
+    }
+    return sum;
+}
+
+static bool schedule_differs(const arena_vip_t *a, const arena_vip_t *b)
+{
+    return a->scheduler != b->scheduler || a->table_size != b->table_size ||
+           a->client_affinity != b->client_affinity;
+}
+
+/* Directory first, then what workers see. Without memory it stops half way; setting the VIP again goes on from there. */
+static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
+{
+    uint32_t index = change->index;
+    vip_store_t *store = lb->stores[index];
+    arena_vip_t before = lb->records[index];
+    bool record_changed = memcmp(&before, &change->record, sizeof(before)) != 0;
+    bool wider = change->created || before.slot_base != change->record.slot_base;
+    uint64_t picking = wider ? 0 : picking_state(lb, index);
+    if (wider) {
+        move_slots(lb, change);
+    }
+    lb->records[index] = change->record;
+    if (record_changed) {
+        arena_vip_write(&lb->arena, index, &change->record);
+    }
+    if (wider && !change->created) {
+        memset(lb->slot_used + before.slot_base, 0, before.slots);
+        store->frames = NULL; /* too narrow: the caller binds wider ones */
+    }
+    if ((wider || before.feature_level != change->record.feature_level ||
+         !store->workers[0].sink) &&
+        sinks_publish(lb, index) != LBRL_OK) {
+        drop_endpoints(lb, change, change->config->backend_count);
+        return LBRL_ERR_MEMORY;
+    }
+    apply_backends(lb, change);
+    for (uint32_t i = 0; i < change->record.slots; i++) {
+        (void)slot_settle(lb, index, i, now_us / 1000);
+    }
+    int error = LBRL_OK;
+    if (wider || !store->schedule || schedule_differs(&before, &change->record) ||
+        picking != picking_state(lb, index)) {
+        error = schedule_publish(lb, index);
+    }
+    if (!error && (record_changed || !lb->vips[index])) {
+        error = vip_publish(lb, index);
+    }
+    return error;
+}
+
+int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us)
+{
+    vip_change_t *change = memory_take(sizeof(*change));
+    if (!change) {
+        return LBRL_ERR_MEMORY;
+    }
+    change->config = config;
+    int error = plan(lb, change);
+    if (!error && change->created) {
+        lb->stores[change->index] = store_make(lb);
+        if (!lb->stores[change->index]) {
+            drop_endpoints(lb, change, config->backend_count);
+            error = LBRL_ERR_MEMORY;
+        }
+    }
+    if (!error) {
+        error = apply(lb, change, now_us);
+    }
+    memory_free(change);
+    return error;
+}
+
+int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us)
+{
+    uint32_t index = vip_index(lb, id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    if (lb->records[index].state == VIP_REMOVING) {
+        return LBRL_OK;
+    }
+    lb->records[index].state = VIP_REMOVING;
+    arena_vip_write(&lb->arena, index, &lb->records[index]);
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        if (lb->stores[index]->slots[i].state != SLOT_FREE) {
+            lb->stores[index]->slots[i].removed = 1;
+            slot_store(lb, index, i);
+            (void)slot_settle(lb, index, i, now_us / 1000);
+        }
+    }
+    int error = schedule_publish(lb, index);
+    return error ? error : vip_publish(lb, index);
+}

@@ -1,0 +1,130 @@
+/* Weights in force: configured, set, or followed from an agent, and what becomes of them when the agent falls silent. */
+#include <math.h>
+
+#include "control.h"
+
+static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
+                        const uint8_t *generations, uint32_t n)
+{
+    vip_store_t *store = lb->stores[index];
+    bool changed = false;
+    for (uint32_t i = 0; i < n && i < lb->records[index].slots; i++) {
+        slot_t *slot = &store->slots[i];
+        if (slot->state != SLOT_FREE && (!generations || generations[i] == slot->generation) &&
+            slot->weight != weights[i]) {
+            slot->weight = weights[i];
+            changed = true;
+        }
+    }
+    return changed ? schedule_publish(lb, index) : LBRL_OK;
+}
+
+int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
+                     uint32_t n)
+{
+    uint32_t index = vip_index(lb, vip_id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!isfinite(weights[i]) || weights[i] < 0 || weights[i] > LBRL_WEIGHT_MAX) {
+            return LBRL_ERR_INVALID;
+        }
+    }
+    lb->stores[index]->weights_set = 1;
+    return take_weights(lb, index, weights, generations, n);
+}
+
+int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
+{
+    uint32_t index = vip_index(lb, vip_id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    vip_store_t *store = lb->stores[index];
+    store->weights_set = store->following = store->orphan_steps = 0;
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        store->slots[i].weight = store->slots[i].configured;
+    }
+    return schedule_publish(lb, index);
+}
+
+int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us)
+{
+    uint32_t index = vip_index(lb, vip_id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    vip_store_t *store = lb->stores[index];
+    uint32_t slots = lb->records[index].slots;
+    float weights[VIP_SLOTS_MAX];
+    uint8_t generations[VIP_SLOTS_MAX];
+    uint64_t active[VIP_SLOTS_MAX / 64] = {0};
+    for (uint32_t i = 0; i < slots; i++) {
+        weights[i] = store->slots[i].weight;
+        generations[i] = store->slots[i].generation;
+        active[i / 64] |= (uint64_t)(store->slots[i].state != SLOT_FREE) << i % 64;
+    }
+    void *scratch = memory_take(view->header.frame_stride);
+    if (!scratch) {
+        return LBRL_ERR_MEMORY;
+    }
+    lbrl_actions_target_t target = {slots, active, generations, weights};
+    uint64_t time_us = 0;
+    int result = lbrl_actions_apply(view, &target, scratch, view->header.frame_stride,
+                                    &store->actions_sequence, &time_us);
+    memory_free(scratch);
+    if (result > 0) {
+        bool was_orphan = store->orphan_steps > 0;
+        store->actions_time_us = time_us && time_us < now_us ? time_us : now_us;
+        store->following = store->weights_set = 1;
+        store->orphan_steps = 0;
+        int error = take_weights(lb, index, weights, NULL, slots);
+        error = error || !was_orphan ? error : schedule_publish(lb, index);
+        return error ? error : result;
+    }
+    return result;
+}
+
+/* Moves weights a share of their way to the mean of those that pick, so that they are equal after the last step. */
+static void decay(lbrl_t *lb, uint32_t index, uint32_t steps_left)
+{
+    vip_store_t *store = lb->stores[index];
+    float sum = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        if (store->slots[i].state == SLOT_ACTIVE && store->slots[i].weight > 0) {
+            sum += store->slots[i].weight;
+            n++;
+        }
+    }
+    for (uint32_t i = 0; n && i < lb->records[index].slots; i++) {
+        slot_t *slot = &store->slots[i];
+        if (slot->state == SLOT_ACTIVE && slot->weight > 0) {
+            slot->weight += (sum / (float)n - slot->weight) / (float)steps_left;
+        }
+    }
+}
+
+void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
+{
+    vip_store_t *store = lb->stores[index];
+    if (!store->following || now_us < store->actions_time_us) {
+        return;
+    }
+    uint64_t silent_ms = (now_us - store->actions_time_us) / 1000;
+    if (silent_ms < LBRL_ORPHAN_GRACE_MS) {
+        return;
+    }
+    uint64_t due =
+        1 + (silent_ms - LBRL_ORPHAN_GRACE_MS) * (ORPHAN_STEPS - 1) / LBRL_ORPHAN_DECAY_MS;
+    due = due > ORPHAN_STEPS ? ORPHAN_STEPS : due;
+    if (store->orphan_steps >= due) {
+        return;
+    }
+    while (store->orphan_steps < due) {
+        decay(lb, index, ORPHAN_STEPS - store->orphan_steps);
+        store->orphan_steps++;
+    }
+    (void)schedule_publish(lb, index);
+}

@@ -1,0 +1,139 @@
+#include "worker.h"
+
+#include "flow.h"
+#include "pick.h"
+#include "ring.h"
+
+enum {
+    SWEEP_PERIOD_US = 1000000, /* in which ageing sees every entry */
+    SWEEP_AHEAD = 8,
+};
+
+/* ------------------------------------------------------------------------------- ageing */
+
+/* Whether the flow has lost its VIP's address, its NAT source or its slot. */
+static bool is_orphan(const table_t *table, const flow_ref_t *ref)
+{
+    const flow_t *flow = ref->flow;
+    return (ref->vip->retired_addresses >> flow->address & 1) ||
+           table->sources[flow->source].is.state == SOURCE_RETIRED ||
+           __atomic_load_n(&ref->slot->reap, __ATOMIC_RELAXED);
+}
+
+static void age_entry(lbrl_worker_t *worker, partition_t *partition, uint32_t entry)
+{
+    const flow_t *flow = &partition->flows[entry];
+    if (flow->state == LBRL_FLOW_FREE) {
+        return;
+    }
+    flow_ref_t ref = flow_ref(worker, partition, entry);
+    /* another thread's clock may be ahead of ours: a negative silence is none */
+    int32_t silence = (int32_t)(worker->now_ms - flow->last_ms);
+    if (silence > (int64_t)flow_timeout(ref.vip, flow) || is_orphan(worker->table, &ref)) {
+        flow_remove(worker, &ref);
+    }
+}
+
+static uint32_t next_partition(const lbrl_worker_t *worker, uint32_t partition)
+{
+    do {
+        partition = (partition + 1) % LBRL_PARTITIONS;
+    } while (worker->lb->owner[partition] != worker->index);
+    return partition;
+}
+
+/* Looks at up to `budget` entries, from where the last call stopped. */
+static void sweep(lbrl_worker_t *worker, uint64_t budget)
+{
+    while (budget) {
+        partition_t *partition = &worker->lb->partitions[worker->sweep];
+        uint32_t left = partition->fresh - partition->sweep;
+        uint32_t todo = left < budget ? left : (uint32_t)budget;
+        for (uint32_t i = 0; i < todo; i++) {
+            uint32_t entry = partition->sweep + i;
+            if (entry + SWEEP_AHEAD < partition->fresh) {
+                __builtin_prefetch(&partition->flows[entry + SWEEP_AHEAD]);
+            }
+            age_entry(worker, partition, entry);
+        }
+        partition->sweep += todo;
+        if (partition->sweep >= partition->fresh) {
+            /* entries never used cost nothing but pass as looked at */
+            uint32_t unused = partition->flow_count - partition->fresh;
+            budget -= budget < unused + todo ? budget : unused + todo;
+            partition->sweep = 0;
+            worker->sweep = next_partition(worker, worker->sweep);
+        } else {
+            budget -= todo;
+        }
+    }
+}
+
+static uint64_t owned_entries(const lbrl_worker_t *worker)
+{
+    uint64_t entries = 0;
+    for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
+        if (worker->lb->owner[i] == worker->index) {
+            entries += worker->lb->partitions[i].flow_count;
+        }
+    }
+    return entries;
+}
+
+static void share_totals(const lbrl_worker_t *worker)
+{
+    const table_t *table = worker->table;
+    for (uint32_t i = 0; i < worker->lb->arena.vip_count; i++) {
+        const vip_t *vip = table->vips[i];
+        if (vip && vip->workers[worker->index].dirty) {
+            pick_refresh(vip, &vip->workers[worker->index]);
+        }
+    }
+}
+
+void lbrl_worker_tick(lbrl_worker_t *worker, uint64_t now_us)
+{
+    worker_enter(worker, now_us);
+    uint64_t elapsed = worker->tick_us && now_us > worker->tick_us ? now_us - worker->tick_us : 0;
+    worker->tick_us = now_us;
+    uint64_t entries = owned_entries(worker);
+    if (entries) {
+        /* after a long pause one whole round is enough */
+        elapsed = elapsed < SWEEP_PERIOD_US ? elapsed : SWEEP_PERIOD_US;
+        worker->sweep_debt += entries * elapsed;
+        sweep(worker, worker->sweep_debt / SWEEP_PERIOD_US);
+        worker->sweep_debt %= SWEEP_PERIOD_US;
+    }
+    if (worker->lb->worker_count > 1) {
+        share_totals(worker);
+    }
+    worker_leave(worker);
+}
+
+/* ------------------------------------------------------------------------------- handover */
+
+static ring_t *ring_between(const lbrl_t *lb, uint32_t from, uint32_t to)
+{
+    return lb->rings[from * lb->worker_count + to];
+}
+
+int lbrl_handover(lbrl_worker_t *from, const lbrl_packet_t *packet)
+{
+    if (packet->worker < from->lb->worker_count && packet->worker != from->index &&
+        ring_push(ring_between(from->lb, from->index, packet->worker), packet)) {
+        return 0;
+    }
+    count(&from->stats.dropped[LBRL_DROP_HANDOVER_FULL], 1);
+    return -1;
+}
+
+uint32_t lbrl_handover_take(lbrl_worker_t *to, lbrl_packet_t *packets, uint32_t max)
+{
+    uint32_t taken = 0;
+    for (uint32_t from = 0; from < to->lb->worker_count && taken < max; from++) {
+        if (from != to->index) {
+            taken += ring_pop(ring_between(to->lb, from, to->index), packets + taken, max - taken);
+        }
+    }
+    return taken;
+}
