@@ -138,15 +138,21 @@ class KubeClient:
     ) -> Object:
         """Server-side apply: `obj` holds the fields that `field_manager` owns, all of them and no others.
 
-        With `metadata.uid` in it, an object that was deleted meanwhile is not brought back (Conflict).
+        With `metadata.uid` in it, an object that was deleted meanwhile is not brought back (Superseded).
         """
-        return await self._request(
-            "PATCH",
-            res.path(_namespace_of(obj), obj["metadata"]["name"], subresource),
-            params={"fieldManager": field_manager, "force": "true" if force else "false"},
-            headers={"Content-Type": "application/apply-patch+yaml"},
-            body=_typed(res, obj),
-        )
+        path = res.path(_namespace_of(obj), obj["metadata"]["name"], subresource)
+        try:
+            return await self._request(
+                "PATCH",
+                path,
+                params={"fieldManager": field_manager, "force": "true" if force else "false"},
+                headers={"Content-Type": "application/apply-patch+yaml"},
+                body=_typed(res, obj),
+            )
+        except (errors.Conflict, errors.Invalid) as error:
+            if obj["metadata"].get("uid") and ("uid mismatch" in str(error) or "metadata.uid" in str(error)):
+                raise errors.Superseded(str(error), status=error.status, reason=error.reason) from error
+            raise
 
     async def delete(
         self,

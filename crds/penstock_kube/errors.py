@@ -6,6 +6,7 @@
     ├── Unauthorized          401: try again, tokens rotate
     ├── Forbidden             403: needs RBAC or an admission policy changed
     ├── NotFound              404
+    │   └── Superseded        the object of this UID is gone, whether or not another has its name
     ├── Conflict              409: read again, then try again
     │   └── AlreadyExists     409 on create
     ├── Gone                  410: the resource version is too old, list again
@@ -63,6 +64,10 @@ class Forbidden(ApiError):
 
 class NotFound(ApiError):
     """No such object, or no such kind."""
+
+
+class Superseded(NotFound):
+    """The object of the UID that was asked for is gone, whether or not another has taken its name."""
 
 
 class Conflict(ApiError):

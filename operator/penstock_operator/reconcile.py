@@ -16,7 +16,7 @@ from penstock_api import (
     get_condition,
 )
 from penstock_api.conditions import Condition, ConditionStatus, ConditionType
-from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES, EventRecorder
+from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES, EventRecorder, Superseded
 
 from penstock_operator import kinds
 from penstock_operator.apply import Writer
@@ -63,15 +63,16 @@ class Reconciler:
 
     async def __call__(self, key: WorkKey) -> None:
         """Handle one key."""
-        match key.subject:
-            case Subject.VIP:
-                await self._vip(key)
-            case Subject.POLICY:
-                await self._policy(key)
-            case Subject.POOL:
-                await self._pool(key)
-            case Subject.DATA_PLANE:
-                await self._data_plane(key)
+        handle = {
+            Subject.VIP: self._vip,
+            Subject.POLICY: self._policy,
+            Subject.POOL: self._pool,
+            Subject.DATA_PLANE: self._data_plane,
+        }[key.subject]
+        try:
+            await handle(key)
+        except Superseded:
+            log.debug("object is gone, its events will tell", key=str(key))
 
     def world(self) -> World:
         """Return what addresses are decided by; computed anew only after a change of pools, nodes or Services."""

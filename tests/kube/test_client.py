@@ -19,6 +19,7 @@ from penstock_kube import (
     KubeClient,
     NotFound,
     Resource,
+    Superseded,
     Unauthorized,
     Unavailable,
     config,
@@ -75,7 +76,10 @@ async def test_apply_with_uid_brings_nothing_back(client: KubeClient, namespace:
     await client.delete(CONFIG_MAPS, "a", namespace, uid=created["metadata"]["uid"])
     body = config_map(namespace, "a")
     body["metadata"]["uid"] = created["metadata"]["uid"]
-    with pytest.raises(Conflict):
+    with pytest.raises(Superseded):
+        await client.apply(CONFIG_MAPS, body, field_manager="tests")
+    await client.create(CONFIG_MAPS, config_map(namespace, "a"))
+    with pytest.raises(Superseded):
         await client.apply(CONFIG_MAPS, body, field_manager="tests")
 
 

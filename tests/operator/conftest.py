@@ -49,7 +49,7 @@ def settings(kinds_installed: ControlPlane) -> Settings:
 
 
 @pytest.fixture
-def operators(settings: Settings) -> Iterator[Callable[..., RunningOperator]]:
+def operators(client: KubeClient, settings: Settings) -> Iterator[Callable[..., RunningOperator]]:
     running: list[RunningOperator] = []
 
     def start(**changes: Any) -> RunningOperator:

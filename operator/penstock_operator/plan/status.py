@@ -198,9 +198,10 @@ def _programmed(nodes: list[NodeView], verdict: Verdict, generation: int) -> Fin
 def _ready(accepted: Finding, programmed: Finding, nodes: list[NodeView]) -> Finding:
     if not accepted.true:
         return _finding(False, accepted.reason, accepted.message)
-    if not programmed.true:
-        return _finding(False, programmed.reason, programmed.message)
     reports = [node.report for node in nodes if node.ready and node.report]
+    # A node that is behind forwards the spec before this one, or doesn't take part yet: traffic is served.
+    if not programmed.true and (programmed.reason is not Reason.PROGRESSING or not reports):
+        return _finding(False, programmed.reason, programmed.message)
     if not any(report.ready for report in reports):
         if any(report.total for report in reports):
             warning = next((report.warning for report in reports if report.warning), "")
