@@ -68,7 +68,18 @@ class TunUser:
     """What a data plane would be: reads and writes packets on the TUN of the node."""
 
     def __init__(self, node: Namespace, tun: Tun) -> None:
-        self.queues = node.run(open_tun, tun)
+        self._node = node
+        self._tun = tun
+        self.queues: tuple[int, ...] = ()
+        self.open()
+
+    def open(self) -> None:
+        """Attach, and wait until the kernel sends packets our way, which it does a moment later."""
+        self.queues = self._node.run(open_tun, self._tun)
+        end = time.monotonic() + 5
+        while "state UP" not in self._node.sh(f"ip link show {self._tun.name}"):
+            assert time.monotonic() < end, "the TUN did not come up"
+            time.sleep(0.01)
 
     def close(self) -> None:
         for queue in self.queues:

@@ -9,7 +9,7 @@ import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from penstock_node import open_tun, reconcile
+from penstock_node import reconcile
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6
 from scapy.packet import Packet, Raw
@@ -156,7 +156,7 @@ def test_a_new_process_finds_the_device_as_it_was(lab: Lab, tun_user: TunUser) -
     tun_user.close()
     with pytest.raises(TimeoutError):
         lab.client.run(socket.create_connection, (str(lab.vip4), 80), 0.2)
-    tun_user.queues = lab.node.run(open_tun, lab.desired().tun)
+    tun_user.open()
     with pytest.raises(TimeoutError):
         lab.client.run(socket.create_connection, (str(lab.vip4), 80), 0.2)
     assert tun_user.read_from(lab.client4) is not None

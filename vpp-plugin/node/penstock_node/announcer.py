@@ -178,12 +178,12 @@ class Announcer:
         """Follow interfaces that vanish, come back, or change their address."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            changed = [name for name, port in self._ports.items() if not port.unchanged()]
-            for name in changed:
+            for name in [name for name, port in self._ports.items() if not port.unchanged()]:
                 self._close(name)
-            if any(name not in self._ports for name in self._interfaces):
+            missing = [name for name in self._interfaces if name not in self._ports]
+            if missing:
                 self._serve()  # what still fails is tried again, and reported by the next update
-            if any(name in self._ports and self._ports[name].running for name in changed):
+            if any(name in self._ports and self._ports[name].running for name in missing):
                 self._spawn(self._return())
 
     async def _return(self) -> None:

@@ -26,7 +26,7 @@ class Tun:
     tx_queue_length: int = 2000  # at the kernel's default of 500 a burst of super-packets is dropped
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.name) <= MAX_INTERFACE_NAME or "/" in self.name or self.name.isspace():
+        if not 0 < len(self.name) <= MAX_INTERFACE_NAME or any(c == "/" or c.isspace() for c in self.name):
             raise ValueError(f"tun.name: {self.name!r} is no interface name; use 1 to {MAX_INTERFACE_NAME} letters")
         if not 1 <= self.queues <= 256:
             raise ValueError(f"tun.queues: {self.queues} is out of range; use 1 to 256")

@@ -171,7 +171,10 @@ def run(arguments: Sequence[str], script: str | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise NftError(f"{' '.join(command)}: no answer within {_TIMEOUT_SECONDS:.0f} s") from error
     if done.returncode != 0:
-        raise NftError(f"{' '.join(command)}: {' '.join(done.stderr.split()) or f'exit status {done.returncode}'}")
+        reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        if "Operation not permitted" in reason:
+            reason = "not permitted; run as uid 0 with CAP_NET_ADMIN"
+        raise NftError(f"{' '.join(command)}: {reason}")
     return done.stdout
 
 

@@ -146,7 +146,7 @@ def look_up(interface: str) -> tuple[int, bytes, bool]:
             flags = struct.unpack_from("H", fcntl.ioctl(channel, _SIOCGIFFLAGS, request), 16)[0]
             hardware, mac = struct.unpack_from("H6s", fcntl.ioctl(channel, _SIOCGIFHWADDR, request), 16)
         except OSError as error:
-            raise AnnounceError(f"interface {interface}: {error.strerror}; name one that `ip link` shows") from error
+            raise AnnounceError(f"interface {interface}: {error}; name one that `ip link` shows") from error
     if hardware != _ARPHRD_ETHER:
         raise AnnounceError(f"interface {interface}: not Ethernet, so there is no ARP; name another interface")
     return index, mac, bool(flags & _IFF_RUNNING)
