@@ -10,6 +10,7 @@ NB_MODULE(penstock_core, m)
 {
     m.doc() = "Bindings of Penstock's C core: packet processing, schedulers, shared memory.";
     m.attr("__version__") = lbrl_version();
+    penstock::register_core(m);
     penstock::register_statistics(m);
     penstock::register_writers(m);
     penstock::register_schedulers(m);
