@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -14,16 +14,35 @@ if TYPE_CHECKING:
     from penstock_agent.state import AgentState, BackendView, Durations, VipView
 
 BAR_CELLS = 12
+WIDE = 110  # characters from which on every column fits
+COLUMNS: dict[str, Literal["left", "right"]] = {
+    "backend": "left",
+    "state": "left",
+    "weight": "right",
+    "": "left",
+    "open": "right",
+    "flows/s": "right",
+    "share": "right",
+    "mean": "right",
+    "p50": "right",
+    "p90": "right",
+    "flows": "right",
+}
+WIDE_ONLY = frozenset({"", "p50", "flows"})
 
 
-def render(states: Iterable[AgentState], problems: Iterable[str] = ()) -> RenderableType:
-    """One panel per node, a table per core VIP in it; problems of agents that gave no answer below."""
-    panels: list[RenderableType] = [_node(state) for state in sorted(states, key=lambda state: state.node)]
+def render(states: Iterable[AgentState], problems: Iterable[str] = (), *, width: int = WIDE) -> RenderableType:
+    """One panel per node, a table per core VIP in it; problems of agents that gave no answer below.
+
+    `width` is that of the terminal in characters: a narrow one shows fewer columns.
+    """
+    wide = width >= WIDE
+    panels: list[RenderableType] = [_node(state, wide) for state in sorted(states, key=lambda state: state.node)]
     panels += [Text(problem, style="red") for problem in problems]
     return Group(*panels) if panels else Text("no agent found", style="yellow")
 
 
-def _node(state: AgentState) -> Panel:
+def _node(state: AgentState, wide: bool) -> Panel:
     link = state.link
     dropped = sum(link.dropped.values())
     head = Text.assemble(
@@ -40,48 +59,50 @@ def _node(state: AgentState) -> Panel:
     )
     parts: list[RenderableType] = [head]
     parts += [Text(text, style="red") for text in (state.source_error, link.error) if text]
-    parts += [_vip(vip) for vip in sorted(state.vips, key=lambda vip: vip.key)]
+    parts += [_vip(vip, wide) for vip in sorted(state.vips, key=lambda vip: vip.key)]
     return Panel(Group(*parts), title=f"{state.node} ({state.dataplane})", title_align="left", border_style="blue")
 
 
-def _vip(vip: VipView) -> RenderableType:
+def _vip(vip: VipView, wide: bool) -> RenderableType:
     addresses = ", ".join(str(address) for address in vip.addresses)
     fallback = f", using {vip.fallback}: {vip.fallback_reason}" if vip.fallback_reason else ""
-    policy = f"{vip.policy} ({vip.mode}){fallback}"
     title = Text.assemble(
         (f"{vip.namespace}/{vip.name}", "bold"),
         f"  {addresses} {vip.port}/{vip.protocol.value}  ",
-        (policy, "yellow" if vip.fallback_reason else "cyan"),
+        (f"{vip.policy} ({vip.mode}){fallback}", "yellow" if vip.fallback_reason else "cyan"),
         f"  {vip.scheduler.value}",
         ("  paused" if vip.paused else "", "yellow"),
         ("  all backends fail their checks: the last ones stay in use" if vip.fail_open else "", "red"),
     )
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), header_style="dim")
-    table.add_column("backend")
-    table.add_column("state")
-    for name in ("weight", "", "open", "flows/s", "share", "mean", "p50", "p90", "flows"):
-        table.add_column(name, justify="left" if not name else "right")
     heaviest = max((backend.weight or 0.0 for backend in vip.backends), default=0.0)
     rate = sum(backend.flow_rate for backend in vip.backends)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name, justify in COLUMNS.items():
+        if wide or name not in WIDE_ONLY:
+            table.add_column(name, justify=justify, no_wrap=True)
     for backend in vip.backends:
-        table.add_row(*_backend(backend, heaviest, rate))
+        cells = _backend(backend, heaviest, rate)
+        table.add_row(*(cells[name] for name in COLUMNS if wide or name not in WIDE_ONLY))
     notes = [Text(text, style="red") for text in vip.errors] + [Text(text, style="yellow") for text in vip.warnings]
-    return Group(Text(""), table, *notes)
+    return Group(Text(""), title, table, *notes)
 
 
-def _backend(backend: BackendView, heaviest: float, rate: float) -> list[RenderableType]:
-    share = f"{backend.flow_rate / rate:.0%}" if rate > 0 else "-"
-    return [
-        f"{backend.address}:{backend.port}",
-        _state(backend),
-        "-" if backend.weight is None else f"{backend.weight:.3g}",
-        Text("█" * round(BAR_CELLS * (backend.weight or 0.0) / heaviest) if heaviest > 0 else "", style="cyan"),
-        f"{backend.open_flows:,}",
-        f"{backend.flow_rate:.1f}",
-        share,
-        *_durations(backend.fct),
-        f"{backend.flows:,}",
-    ]
+def _backend(backend: BackendView, heaviest: float, rate: float) -> dict[str, RenderableType]:
+    weight = backend.weight or 0.0
+    mean, p50, p90 = _durations(backend.fct)
+    return {
+        "backend": f"{backend.address}:{backend.port}",
+        "state": _state(backend),
+        "weight": "-" if backend.weight is None else f"{weight:.3g}",
+        "": Text("█" * round(BAR_CELLS * weight / heaviest) if heaviest > 0 else "", style="cyan"),
+        "open": f"{backend.open_flows:,}",
+        "flows/s": f"{backend.flow_rate:.1f}",
+        "share": f"{backend.flow_rate / rate:.0%}" if rate > 0 else "-",
+        "mean": mean,
+        "p50": p50,
+        "p90": p90,
+        "flows": f"{backend.flows:,}",
+    }
 
 
 def _state(backend: BackendView) -> Text:

@@ -93,4 +93,4 @@ async def _live(agents: Agents, interval: float, rounds: int) -> None:
     console = Console()
     with Live(console=console, screen=console.is_terminal and rounds != 1, auto_refresh=False) as live:
         async for answers in _rounds(agents, interval, rounds):
-            live.update(render(answers.states, answers.problems), refresh=True)
+            live.update(render(answers.states, answers.problems, width=console.width), refresh=True)

@@ -49,14 +49,14 @@ class Watch:
             while not done():
                 time.sleep(0.5)
                 if console.is_terminal:
-                    live.update(self._picture(), refresh=True)
-            live.update(self._picture(), refresh=True)
+                    live.update(self._picture(console.width), refresh=True)
+            live.update(self._picture(console.width), refresh=True)
         if console.is_terminal:
-            console.print(self._picture())
+            console.print(self._picture(console.width))
 
-    def _picture(self) -> RenderableType:
+    def _picture(self, width: int) -> RenderableType:
         with self._lock:
-            return render(self._states, self._problems)
+            return render(self._states, self._problems, width=width)
 
     def _read(self) -> None:
         assert self._process.stdout is not None

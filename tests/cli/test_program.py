@@ -1,0 +1,119 @@
+"""The program `penstock` as a user meets it: help, errors, exit codes."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from penstock_cli.main import app
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from .test_table import backend, state
+
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penstock_cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_every_command_is_explained(command: str) -> None:
+    for parameter in get_command(app).commands[command].params:  # type: ignore[attr-defined]
+        assert getattr(parameter, "help", None), f"{command}: {parameter.name} has no help"
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+
+
+def test_starting_the_program_imports_no_role() -> None:
+    roles = "{'kopf', 'numpy', 'httpx', 'pyroute2'}"
+    script = f"import sys, penstock_cli.main; print([m for m in sys.modules if m.split('.')[0] in {roles}])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_run_names_the_missing_directory() -> None:
+    done = penstock("run", "--files", "/nowhere")
+    assert done.returncode == 1
+    assert "--files: /nowhere does not exist" in done.stderr
+
+
+def test_run_names_the_bad_field_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "vip.yaml").write_text(
+        "apiVersion: penstock.dev/v1alpha1\nkind: LoadBalancerVIP\nmetadata: {name: web}\n"
+        "spec: {ports: [{port: 99999}], backends: {endpoints: [{address: 10.0.0.1}]}}\n"
+    )
+    done = penstock("run", "--files", str(tmp_path))
+    assert done.returncode == 1
+    assert "port" in done.stderr
+    assert "99999" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_agent_names_the_missing_setting() -> None:
+    done = penstock("agent", "--source", "files")
+    assert done.returncode == 1
+    assert "files: is required" in done.stderr
+
+
+def test_probe_of_a_data_plane_that_is_not_there_says_so(tmp_path: Path) -> None:
+    done = penstock("dataplane", "--probe", "--run-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "control.sock" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dataplane_names_the_bad_option(tmp_path: Path) -> None:
+    done = penstock("dataplane", "--flow-table-size", "3", "--run-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "flow_table_size" in done.stderr
+
+
+@pytest.fixture
+def agent_url() -> Iterator[str]:
+    """A real HTTP server that answers as an agent does."""
+    body = state(backend("10.0.0.1")).model_dump_json().encode()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/state" else 404)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_top_prints_a_line_of_json_per_round(agent_url: str) -> None:
+    done = penstock("top", "--url", agent_url, "-o", "json", "--rounds", "2", "--interval", "0.2")
+    rounds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rounds) == 2
+    assert rounds[0]["agents"][0]["vips"][0]["backends"][0]["address"] == "10.0.0.1"
+    assert rounds[0]["problems"] == []
+
+
+def test_top_shows_the_table(agent_url: str) -> None:
+    done = penstock("top", "--url", agent_url, "--rounds", "1")
+    assert done.returncode == 0
+    assert "10.0.0.1:8080" in done.stdout
+
+
+def test_top_says_which_agent_gave_no_answer(agent_url: str) -> None:
+    done = penstock("top", "--url", agent_url, "--url", "http://127.0.0.1:9", "-o", "json", "--rounds", "1")
+    answer = json.loads(done.stdout)
+    assert len(answer["agents"]) == 1
+    assert "http://127.0.0.1:9" in answer["problems"][0]
