@@ -157,8 +157,10 @@ class HealthChecker:
             if delay is not None and delay <= 0:
                 self.lag = -delay
                 return
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
 
     async def _check(self, target: Target) -> None:
         try:

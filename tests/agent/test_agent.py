@@ -189,8 +189,8 @@ async def test_failed_backends_are_cut_and_stay_cut_over_a_restart(rig, local_ad
         rig.write([(local_address, one.port), (local_address, two.port)])
         lower = min((one, two), key=lambda backend: backend.port)
         await lower.stop()
-        async with rig.agent():
-            await eventually(lambda: states() == [BackendState.FAILED, BackendState.ACTIVE])
+        async with rig.agent() as agent:
+            await eventually(lambda: states() == [BackendState.FAILED, BackendState.ACTIVE] and agent.link.settled)
         before = len(rig.dataplane.applied)
         async with rig.agent() as agent:
             await eventually(lambda: agent.link.settled and agent.checker.checks >= 2)
