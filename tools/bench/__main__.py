@@ -1,0 +1,133 @@
+"""`make bench`: runs every benchmark, prints one table, writes build/bench/GROUP.json.
+
+A benchmark prints a line of JSON per figure: name, value, unit, and, where it knows them, bar, met and runs. Bars of
+the C benchmarks stand here. `met` is computed, never written down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+OUT = Path("build/bench")
+BUILD = Path("build/bench-c")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a figure must be."""
+
+    bound: float
+    at_least: bool
+
+    def met(self, value: float) -> bool:
+        """Tell whether the value holds."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+    met: bool | None = None
+    runs: list[float] = field(default_factory=list)
+
+
+BARS = {
+    "core_off_64k_ratio": Bar(1.5, at_least=False),
+    "core_1m_uniform_ratio": Bar(2.0, at_least=False),
+    "core_basic_ratio": Bar(1.25, at_least=False),
+    "core_flow_lives": Bar(1e6, at_least=True),
+    "core_arena_bytes_per_flow": Bar(96, at_least=False),
+}
+
+GROUPS: dict[str, list[str]] = {
+    "core": [str(BUILD / "tests-core/bench_core")],
+    "statistics": [str(BUILD / "tests-core/bench_statistics")],
+    "embedded": [sys.executable, "-m", "tools.bench.embedded"],
+    "agent": [sys.executable, "-m", "tools.bench.bench_agent"],
+    "operator": [sys.executable, "-m", "tools.bench.bench_operator"],
+}
+
+
+def figure(line: dict[str, Any]) -> Figure:
+    """Read one line; a bar of the benchmark's own stays, else ours is applied."""
+    known = {key: line[key] for key in ("bar", "met", "runs") if key in line}
+    found = Figure(line["name"], float(line["value"]), line["unit"], **known)
+    bar = BARS.get(found.name)
+    if bar is None or found.bar is not None:
+        return found
+    return Figure(found.name, found.value, found.unit, bar.bound, bar.met(found.value), found.runs)
+
+
+def compile_c() -> None:
+    """Build the C benchmarks, optimised."""
+    options = ["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DPENSTOCK_BENCH=ON"]
+    subprocess.run(["cmake", "-S", "vpp-plugin", "-B", str(BUILD), *options], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", str(BUILD)], check=True, stdout=subprocess.DEVNULL)
+
+
+def run(command: list[str]) -> list[Figure]:
+    """Run one benchmark; what it says beside its figures goes to the screen."""
+    figures = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                figures.append(figure(json.loads(line)))
+            else:
+                print(line, end="", file=sys.stderr)
+    if not figures:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode} and printed no figure")
+    return figures
+
+
+def show(group: str, figures: list[Figure], console: Console) -> None:
+    """Print a group's table."""
+    table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("figure", "value", "unit", "bar", "met", "runs"):
+        table.add_column(name, justify="right" if name in {"value", "bar"} else "left")
+    for found in figures:
+        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[found.met]
+        spread = f"{len(found.runs)}: {min(found.runs):.4g} .. {max(found.runs):.4g}" if found.runs else ""
+        bar = "" if found.bar is None else f"{found.bar:g}"
+        table.add_row(found.name, f"{found.value:.4g}", found.unit, bar, verdict, spread)
+    console.print(table)
+
+
+def main() -> int:
+    """Run all groups, or those named; 0 even where a bar is missed: the table says so."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP", help=", ".join(GROUPS))
+    groups = parser.parse_args().groups or list(GROUPS)
+    OUT.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    if {"core", "statistics"} & set(groups):
+        compile_c()
+    failed = []
+    for group in groups:
+        try:
+            figures = run(GROUPS[group])
+        except (RuntimeError, OSError) as error:
+            console.print(f"[red]{group}: {error}[/]")
+            failed.append(group)
+            continue
+        (OUT / f"{group}.json").write_text(json.dumps([asdict(found) for found in figures], indent=1) + "\n")
+        show(group, figures, console)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
