@@ -42,12 +42,19 @@ class Lab:
         }
         return DesiredNode(**(values | changes))  # type: ignore[arg-type]
 
-    def snapshot(self) -> str:
-        """Everything that we might have changed, as the usual tools print it."""
+    def snapshot(self) -> list[str]:
+        """Everything that we might have changed, as the usual tools print it. Link-local routes come late."""
         return self.node.shell(
-            "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sort; ip -d link; "
-            "nft list ruleset; sysctl -a 2>/dev/null | grep -E 'forwarding|rp_filter|accept_local'"
-        )
+            """
+            ip rule
+            ip -6 rule
+            ip -4 route show table all
+            ip -6 route show table all | grep -v fe80 | sort
+            ip -d link
+            nft list ruleset
+            sysctl -a 2>/dev/null | grep -E 'forwarding|rp_filter|accept_local'
+            """
+        ).splitlines()
 
 
 @pytest.fixture
