@@ -78,10 +78,10 @@ class Writer:
             await self._node(change)
 
     async def _departures(self, plan: DataPlanePlan, namespace: str) -> None:
-        for leaving in plan.delete_nodes:
-            await self._delete(kinds.DATA_PLANE_NODES, leaving.metadata.name, uid=leaving.metadata.uid)
         for dropped in plan.drop_nodes:
             await self._drop(dropped, namespace)
+        for leaving in plan.delete_nodes:
+            await self._delete(kinds.DATA_PLANE_NODES, leaving.metadata.name, uid=leaving.metadata.uid)
         for report in plan.delete_reports:
             await self._delete(kinds.REPORTS, report)
         for node in plan.unlabel_nodes:

@@ -6,6 +6,7 @@ not used: they keep objects for ever whose deletion fell into a broken watch (se
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -32,6 +33,8 @@ from penstock_operator.plan.facts import Name, NodeFacts, PodFacts, ServiceFacts
 from penstock_operator.plan.ledger import Claim, Ledger
 
 log = structlog.get_logger(__name__)
+
+GRAVES = 4096  # deleted objects remembered: more than can be deleted while one write is under way
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -109,6 +112,7 @@ class Store:
     _reports: dict[str, dict[str, tuple[str, VipReport]]] = field(default_factory=dict)  # VIP UID -> object -> node
     _users: dict[tuple[str, Name], set[Name]] = field(default_factory=dict)  # ("service", name) -> VIPs
     _revision: int = 0
+    _gone: OrderedDict[str, None] = field(default_factory=OrderedDict)  # UIDs of deleted objects
 
     @property
     def revision(self) -> int:
@@ -134,12 +138,15 @@ class Store:
         return len(self._entries[resource])
 
     def put(self, resource: Resource, raw: Object) -> Change | None:
-        """Take in an object unless a newer version is known; None if nothing changed."""
+        """Take in an object unless a newer version is known; None if nothing changed.
+
+        The answer to a write of ours may arrive after the event of the object's deletion: it stays deleted.
+        """
         metadata = raw["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
         uid, version = metadata.get("uid", ""), int(metadata.get("resourceVersion") or 0)
         known = self._entries[resource].get(key)
-        if known and known.uid == uid and known.version >= version:
+        if uid in self._gone or (known and known.uid == uid and known.version >= version):
             return None
         value = READERS[resource](raw)
         self._entries[resource][key] = Entry(uid, version, value)
@@ -148,10 +155,17 @@ class Store:
     def drop(self, resource: Resource, key: Key, uid: str = "") -> Change | None:
         """Forget an object; with `uid` only if it is still that one."""
         known = self._entries[resource].get(key)
+        self._bury(uid or (known.uid if known else ""))
         if known is None or (uid and known.uid != uid):
             return None
         del self._entries[resource][key]
         return self._changed(resource, key, known.value, None)
+
+    def _bury(self, uid: str) -> None:
+        if uid:
+            self._gone[uid] = None
+            while len(self._gone) > GRAVES:
+                self._gone.popitem(last=False)
 
     def reports_of(self, uid: str) -> Mapping[str, VipReport]:
         """Return what nodes report of a VIP, by node name."""

@@ -50,6 +50,7 @@ class RunningOperator:
         except (LeaseLostError, KubeConfigError) as error:
             self.error = error
         finally:
+            self._loop.run_until_complete(asyncio.sleep(0.1))  # TLS connections close in the loop's next turns
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
@@ -65,6 +66,10 @@ class RunningOperator:
     @property
     def following(self) -> bool:
         return self.operator is not None and self.operator.following.is_set()
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function in the operator's loop."""
+        self._loop.call_soon_threadsafe(function, *arguments)
 
     def stop(self) -> None:
         if self._thread.is_alive() and self.operator is not None:

@@ -60,8 +60,8 @@ class DataPlanePlan:
     nodes: tuple[NodeChange, ...] = ()
     daemon_sets: tuple[daemonsets.Manifest, ...] = ()
     replace_pod: PodFacts | None = None
-    delete_nodes: tuple[DataPlaneNode, ...] = ()
     drop_nodes: tuple[DataPlaneNode, ...] = ()  # their agents are gone: we take the finalizer off
+    delete_nodes: tuple[DataPlaneNode, ...] = ()
     delete_reports: tuple[str, ...] = ()
     unlabel_nodes: tuple[NodeFacts, ...] = ()
     delete_daemon_sets: tuple[str, ...] = ()
