@@ -202,9 +202,9 @@ static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry)
     if (!(flow->flags & FLOW_QUARANTINE) || flow->state != LBRL_FLOW_CLOSING) {
         flow->flags &= (uint8_t)~(FLOW_QUARANTINE | FLOW_PORT_RETURNED);
     }
-    index_add(partition, flow_client_hash(&lb->key, ref.vip, flow), entry);
+    index_add(&partition->index[BY_CLIENT], flow_client_hash(&lb->key, ref.vip, flow), entry);
     index_add(
-        partition,
+        &partition->index[BY_SERVER],
         flow_server_hash(&lb->key, ref.vip, &worker->table->sources[flow->source].is.address, flow),
         entry);
     partition->used++;

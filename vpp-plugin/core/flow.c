@@ -22,9 +22,9 @@ uint64_t flow_server_hash(const lbrl_key_t *key, const vip_t *vip, const ip_t *s
 
 uint32_t flow_find(const lbrl_worker_t *worker, const partition_t *partition, const meta_t *meta)
 {
-    index_cursor_t cursor = index_find(partition, meta->hash);
+    index_cursor_t cursor = index_find(flow_index(partition, meta), meta->hash);
     for (;;) {
-        uint32_t entry = index_next(partition, &cursor);
+        uint32_t entry = index_next(&cursor);
         if (entry == FLOW_NONE || flow_matches(worker->table, &partition->flows[entry], meta)) {
             return entry;
         }
@@ -147,9 +147,10 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
     flow_t *flow = ref->flow;
     const lbrl_key_t *key = &worker->lb->key;
     const source_t *source = &worker->table->sources[flow->source];
-    index_remove(ref->partition, flow_client_hash(key, ref->vip, flow), ref->entry);
-    index_remove(ref->partition, flow_server_hash(key, ref->vip, &source->is.address, flow),
+    index_remove(&ref->partition->index[BY_CLIENT], flow_client_hash(key, ref->vip, flow),
                  ref->entry);
+    index_remove(&ref->partition->index[BY_SERVER],
+                 flow_server_hash(key, ref->vip, &source->is.address, flow), ref->entry);
     leave_list(worker, ref);
     if (!(flow->flags & FLOW_PORT_RETURNED)) {
         port_return(map_of(ref), partition_number(worker, ref->partition), port_of(worker, flow));
@@ -347,8 +348,9 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
                        .address = birth->address};
     write_entry(worker, &partition->flows[entry], birth, &identity);
     *ref = flow_ref(worker, partition, entry);
-    index_add(partition, birth->meta->hash, entry);
-    index_add(partition, flow_server_hash(&worker->lb->key, vip, &is->address, ref->flow), entry);
+    index_add(&partition->index[BY_CLIENT], birth->meta->hash, entry);
+    index_add(&partition->index[BY_SERVER],
+              flow_server_hash(&worker->lb->key, vip, &is->address, ref->flow), entry);
     list_append(partition, &partition->half_open, entry);
     map_of(ref)->shares[number].half_open++;
     flow_count_entry(worker, ref, 1);

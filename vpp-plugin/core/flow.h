@@ -53,6 +53,12 @@ static inline bool flow_matches(const table_t *table, const flow_t *flow, const 
                                      : flow_from_client(table, flow, meta);
 }
 
+/* The index that knows a tuple. */
+static inline const flow_index_t *flow_index(const partition_t *partition, const meta_t *meta)
+{
+    return &partition->index[meta->flags & META_RETURN ? BY_SERVER : BY_CLIENT];
+}
+
 /* Entry of a tuple whose hash and partition are set, or FLOW_NONE. */
 uint32_t flow_find(const lbrl_worker_t *worker, const partition_t *partition, const meta_t *meta);
 

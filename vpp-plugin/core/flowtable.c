@@ -2,44 +2,45 @@
 
 uint32_t index_buckets(uint32_t flows)
 {
-    /* two places per flow, at most half of them in use; random fill then overflows in 1 bucket of 50 */
-    return flows * 4 / BUCKET_PLACES + 2;
+    /* 10 of 15 places in use: with a random fill 1 bucket in 15 overflows, by one or two entries */
+    return flows / 10 + 2;
 }
 
-void index_add(partition_t *partition, uint64_t hash, uint32_t entry)
+void index_add(const flow_index_t *index, uint64_t hash, uint32_t entry)
 {
-    uint32_t at = index_home(partition, hash);
-    for (;;) {
-        bucket_t *bucket = &partition->buckets[at];
-        uint32_t empty = bucket_matches(bucket, 0);
-        if (empty) {
-            uint32_t place = (uint32_t)__builtin_ctz(empty);
-            bucket->entry[place] = entry;
-            bucket->tag[place] = index_tag(hash);
-            return;
-        }
+    bucket_t *bucket = index_home(index, hash);
+    uint32_t empty;
+    while (!(empty = bucket_matches(bucket, 0))) {
         bucket->tag[BUCKET_OVERFLOW]++;
-        at = at + 1 == partition->bucket_count ? 0 : at + 1;
+        bucket = index_after(index, bucket);
     }
+    uint32_t place = (uint32_t)__builtin_ctz(empty);
+    bucket->entry[place] = (uint16_t)entry;
+    bucket->tag[place] = index_tag(hash);
 }
 
-void index_remove(partition_t *partition, uint64_t hash, uint32_t entry)
+/* The entry's place in a bucket, or BUCKET_PLACES. */
+static uint32_t place_of(const bucket_t *bucket, uint16_t tag, uint32_t entry)
 {
-    uint32_t at = index_home(partition, hash);
-    uint16_t tag = index_tag(hash);
-    for (;;) {
-        bucket_t *bucket = &partition->buckets[at];
-        uint32_t matches = bucket_matches(bucket, tag);
-        for (; matches; matches &= matches - 1) {
-            uint32_t place = (uint32_t)__builtin_ctz(matches);
-            if (bucket->entry[place] == entry) {
-                bucket->tag[place] = 0;
-                return;
-            }
+    for (uint32_t matches = bucket_matches(bucket, tag); matches; matches &= matches - 1) {
+        uint32_t place = (uint32_t)__builtin_ctz(matches);
+        if (bucket->entry[place] == entry) {
+            return place;
         }
-        bucket->tag[BUCKET_OVERFLOW]--;
-        at = at + 1 == partition->bucket_count ? 0 : at + 1;
     }
+    return BUCKET_PLACES;
+}
+
+void index_remove(const flow_index_t *index, uint64_t hash, uint32_t entry)
+{
+    bucket_t *bucket = index_home(index, hash);
+    uint16_t tag = index_tag(hash);
+    uint32_t place;
+    while ((place = place_of(bucket, tag, entry)) == BUCKET_PLACES) {
+        bucket->tag[BUCKET_OVERFLOW]--;
+        bucket = index_after(index, bucket);
+    }
+    bucket->tag[place] = 0;
 }
 
 void list_append(partition_t *partition, flow_list_t *list, uint32_t entry)

@@ -1,11 +1,10 @@
 /*
- * The flow table of one partition: entries in the arena, and beside them what is rebuilt at attach: an index that finds
- * each entry from either direction, free list, and the lists of half-open and of closed flows.
+ * The flow table of one partition: entries in the arena, and beside them what is rebuilt at attach: two indexes that find
+ * each entry by what its client and by what its backend sends, free list, and the lists of half-open and of closed flows.
  *
- * The index is bucketed by cache line: 10 places, each a 16-bit tag and the entry's number. A full bucket overflows into
- * the next one and counts that, so that a search ends at the first bucket that never overflowed. A flow stands in it
- * twice, under the hash of what clients send and of what its backend sends. A tag only nominates: callers compare whole
- * tuples.
+ * An index is bucketed by cache line: 15 places, each a 16-bit tag and the entry's number. A full bucket overflows into
+ * the next one and counts that, so that a search ends at the first bucket that never overflowed. A tag only nominates:
+ * callers compare whole tuples.
  */
 #ifndef LBRL_FLOWTABLE_H
 #define LBRL_FLOWTABLE_H
@@ -15,16 +14,24 @@
 #define FLOW_NONE UINT32_MAX
 
 enum {
-    BUCKET_PLACES = 10,
-    BUCKET_OVERFLOW = 10, /* tag[] that counts those that went on to the next bucket */
+    BUCKET_PLACES = 15,
+    BUCKET_OVERFLOW = 15, /* tag[] that counts those that went on to the next bucket */
 };
 
 typedef struct bucket {
-    uint16_t tag[12]; /* 0: empty */
-    uint32_t entry[BUCKET_PLACES];
+    uint16_t tag[16]; /* 0: empty */
+    uint16_t entry[16];
 } bucket_t;
 
 static_assert(sizeof(bucket_t) == 64, "a bucket fills one cache line");
+
+typedef struct flow_index {
+    bucket_t *buckets;
+    uint32_t count;
+} flow_index_t;
+
+/* Which of a partition's indexes. */
+enum { BY_CLIENT, BY_SERVER, INDEXES };
 
 typedef struct flow_link {
     uint32_t previous, next;
@@ -36,10 +43,10 @@ typedef struct flow_list {
 
 /* Written by the worker that owns the partition only; counts are read by others. */
 typedef struct partition {
-    bucket_t *buckets;
+    flow_index_t index[INDEXES];
     flow_t *flows;
     flow_link_t *links; /* an entry is in at most one list: free, half_open, closed */
-    uint32_t bucket_count, flow_count;
+    uint32_t flow_count;
     uint32_t free_head;
     uint32_t fresh; /* entries from here on were never used */
     uint32_t used;
@@ -51,8 +58,9 @@ typedef struct partition {
 
 /* Steps through the entries that a hash nominates. */
 typedef struct index_cursor {
+    const flow_index_t *index;
     const bucket_t *bucket;
-    uint32_t matches; /* places of the bucket still to be looked at */
+    uint32_t matches; /* bit per place of the bucket still to be looked at */
     uint16_t tag;
 } index_cursor_t;
 
@@ -61,39 +69,57 @@ static inline uint16_t index_tag(uint64_t hash)
     return (uint16_t)(hash >> 48) | 1u;
 }
 
-static inline uint32_t index_home(const partition_t *partition, uint64_t hash)
+static inline bucket_t *index_home(const flow_index_t *index, uint64_t hash)
 {
-    return (uint32_t)(((hash >> 8 & 0xffffffffu) * partition->bucket_count) >> 32);
+    return &index->buckets[(hash >> 8 & 0xffffffffu) * index->count >> 32];
 }
 
-/* Bit per place that holds the tag. */
+static inline bucket_t *index_after(const flow_index_t *index, const bucket_t *bucket)
+{
+    size_t next = (size_t)(bucket - index->buckets) + 1;
+    return &index->buckets[next == index->count ? 0 : next];
+}
+
+/* Bit per place that holds the tag: four tags at a time, where their order in a word is that of memory. */
 static inline uint32_t bucket_matches(const bucket_t *bucket, uint16_t tag)
 {
     uint32_t matches = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const uint64_t low = 0x7fff7fff7fff7fffu;
+    const uint64_t gather =
+        1ull << 48 | 1ull << 33 | 1ull << 18 | 1ull << 3; /* bits 0, 16, 32, 48 to 48 .. 51 */
+    uint64_t pattern = tag * 0x0001000100010001u;
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t word;
+        memcpy(&word, &bucket->tag[i * 4], sizeof(word));
+        word ^= pattern;
+        uint64_t zero =
+            ~(((word & low) + low) | word | low); /* highest bit of each lane that is 0 */
+        matches |= (uint32_t)((zero >> 15) * gather >> 48 & 15) << (i * 4);
+    }
+#else
     for (unsigned i = 0; i < BUCKET_PLACES; i++) {
         matches |= (uint32_t)(bucket->tag[i] == tag) << i;
     }
-    return matches;
+#endif
+    return matches & ((1u << BUCKET_PLACES) - 1);
 }
 
-static inline index_cursor_t index_find(const partition_t *partition, uint64_t hash)
+static inline index_cursor_t index_find(const flow_index_t *index, uint64_t hash)
 {
-    const bucket_t *bucket = &partition->buckets[index_home(partition, hash)];
+    const bucket_t *bucket = index_home(index, hash);
     uint16_t tag = index_tag(hash);
-    return (index_cursor_t){bucket, bucket_matches(bucket, tag), tag};
+    return (index_cursor_t){index, bucket, bucket_matches(bucket, tag), tag};
 }
 
 /* Next nominated entry, or FLOW_NONE. */
-static inline uint32_t index_next(const partition_t *partition, index_cursor_t *cursor)
+static inline uint32_t index_next(index_cursor_t *cursor)
 {
     while (!cursor->matches) {
         if (!cursor->bucket->tag[BUCKET_OVERFLOW]) {
             return FLOW_NONE;
         }
-        cursor->bucket++;
-        if (cursor->bucket == partition->buckets + partition->bucket_count) {
-            cursor->bucket = partition->buckets;
-        }
+        cursor->bucket = index_after(cursor->index, cursor->bucket);
         cursor->matches = bucket_matches(cursor->bucket, cursor->tag);
     }
     uint32_t place = (uint32_t)__builtin_ctz(cursor->matches);
@@ -101,11 +127,12 @@ static inline uint32_t index_next(const partition_t *partition, index_cursor_t *
     return cursor->bucket->entry[place];
 }
 
-/* Buckets per partition for so many flows: at most half full. */
+/* Buckets of an index for so many flows. */
 uint32_t index_buckets(uint32_t flows);
 
-void index_add(partition_t *partition, uint64_t hash, uint32_t entry);
-void index_remove(partition_t *partition, uint64_t hash, uint32_t entry);
+void index_add(const flow_index_t *index, uint64_t hash, uint32_t entry);
+/* The entry must be there. */
+void index_remove(const flow_index_t *index, uint64_t hash, uint32_t entry);
 
 void list_append(partition_t *partition, flow_list_t *list, uint32_t entry);
 void list_unlink(partition_t *partition, flow_list_t *list, uint32_t entry);

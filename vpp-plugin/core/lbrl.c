@@ -25,7 +25,7 @@ static bool make_partitions(lbrl_t *lb)
 {
     uint32_t flows = lb->arena.flow_count / LBRL_PARTITIONS;
     uint32_t buckets = index_buckets(flows);
-    size_t bucket_bytes = (size_t)buckets * LBRL_PARTITIONS * sizeof(bucket_t);
+    size_t bucket_bytes = (size_t)buckets * INDEXES * LBRL_PARTITIONS * sizeof(bucket_t);
     size_t link_bytes = (size_t)flows * LBRL_PARTITIONS * sizeof(flow_link_t);
     lb->partitions = memory_take(LBRL_PARTITIONS * sizeof(partition_t));
     lb->index_memory = memory_take(bucket_bytes + link_bytes);
@@ -35,15 +35,15 @@ static bool make_partitions(lbrl_t *lb)
     bucket_t *bucket = lb->index_memory;
     flow_link_t *link = (flow_link_t *)(void *)((uint8_t *)lb->index_memory + bucket_bytes);
     for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
-        lb->partitions[i] = (partition_t){.buckets = bucket + (size_t)i * buckets,
+        lb->partitions[i] = (partition_t){.index = {{bucket, buckets}, {bucket + buckets, buckets}},
                                           .flows = lb->arena.flows + (size_t)i * flows,
                                           .links = link + (size_t)i * flows,
-                                          .bucket_count = buckets,
                                           .flow_count = flows,
                                           .free_head = FLOW_NONE,
                                           .half_open_max = flows / 8 > 4 ? flows / 8 : 4,
                                           .half_open = {FLOW_NONE, FLOW_NONE, 0},
                                           .closed = {FLOW_NONE, FLOW_NONE, 0}};
+        bucket += (size_t)INDEXES * buckets;
         lb->owner[i] = (uint8_t)(i * lb->worker_count / LBRL_PARTITIONS);
     }
     return true;

@@ -81,7 +81,7 @@ static inline void classify(lbrl_worker_t *worker, meta_t *meta)
         return;
     }
     const partition_t *partition = &lb->partitions[meta->partition];
-    __builtin_prefetch(&partition->buckets[index_home(partition, meta->hash)]);
+    __builtin_prefetch(index_home(flow_index(partition, meta), meta->hash));
 }
 
 /* Entry that the index nominates first; fetches it. */
@@ -90,8 +90,8 @@ static inline void nominate(const lbrl_worker_t *worker, meta_t *meta)
     meta->candidate = FLOW_NONE;
     if (meta->kind == META_FLOW || meta->kind == META_ICMP_ERROR) {
         const partition_t *partition = &worker->lb->partitions[meta->partition];
-        index_cursor_t cursor = index_find(partition, meta->hash);
-        meta->candidate = index_next(partition, &cursor);
+        index_cursor_t cursor = index_find(flow_index(partition, meta), meta->hash);
+        meta->candidate = index_next(&cursor);
         if (meta->candidate != FLOW_NONE) {
             __builtin_prefetch(&partition->flows[meta->candidate], 1);
         }

@@ -62,7 +62,7 @@ typedef struct lbrl_address {
  */
 
 typedef struct lbrl_config {
-    uint32_t flows; /* entries of the flow table, half-open ones included; 64 .. 2^24, rounded up to
+    uint32_t flows; /* entries of the flow table, half-open ones included; 64 .. 2^22, rounded up to
                        64 */
     uint32_t vips;  /* core VIPs that the directory holds, 1 .. 65535 */
     uint32_t
@@ -257,8 +257,8 @@ typedef struct lbrl_backend_status {
 
 typedef struct lbrl_vip_status {
     uint64_t id;
-    uint32_t slots;         /* width of tables and frames */
-    uint32_t backend_count; /* slots in use */
+    uint32_t slots;           /* width of tables and frames */
+    uint32_t backend_count;   /* slots in use */
     uint32_t unrepresentable; /* backends whose weight is too small for the Maglev table */
     uint8_t removing;
     uint8_t feature_level;
