@@ -63,9 +63,11 @@ def lab() -> Iterator[Lab]:
         for left, name, number in ((client, "client0", 1), (server, "server0", 2)):
             connect(left, "eth0", node, name)
             for host, device, last in ((left, "eth0", 2), (node, name, 1)):
-                host.sh(
-                    f"""ip addr add 10.{number}.0.{last}/24 dev {device}
-                        ip addr add fd0{number}::{last}/64 dev {device} nodad"""
+                host.shell(
+                    f"""ip -batch - <<END
+                    addr add 10.{number}.0.{last}/24 dev {device}
+                    addr add fd0{number}::{last}/64 dev {device} nodad
+END"""
                 )
             left.sh(f"ip route add default via 10.{number}.0.1\nip -6 route add default via fd0{number}::1")
         yield Lab(client, node, server)

@@ -8,8 +8,9 @@ from ipaddress import ip_address
 import pytest
 from penstock_node import ApplyError, NatSource, Tun, TunError, open_tun, reconcile, withdraw
 from penstock_node.actual import ActualNode
-from penstock_node.changes import CreateTun, ReplaceNftTable, UpdateNftSets
+from penstock_node.changes import ConfigureTun, CreateTun, ReplaceNftTable, UpdateNftSets
 from penstock_node.netlink import observe
+from penstock_node.plans import plan, plan_withdrawal
 
 from tests.node.conftest import Lab, TunUser
 
@@ -27,6 +28,17 @@ def test_withdraw_leaves_the_node_as_it_was(lab: Lab) -> None:
     assert lab.snapshot() != before
     lab.node.run(withdraw)
     assert lab.snapshot() == before
+    assert lab.node.run(withdraw) == ()
+
+
+def test_the_text_of_a_change_is_a_command_that_does_the_same(lab: Lab) -> None:
+    changes = plan(lab.desired(), lab.node.run(observe))
+    commands = [str(change) for change in changes if not isinstance(change, ReplaceNftTable)]
+    lab.node.sh("\n".join(commands))
+    rest = lab.node.run(reconcile, lab.desired())
+    assert {type(change) for change in rest} == {ReplaceNftTable, ConfigureTun}  # of more settings than the text tells
+    commands = [str(change) for change in plan_withdrawal(lab.node.run(observe))]
+    lab.node.sh("\n".join(commands))
     assert lab.node.run(withdraw) == ()
 
 
@@ -132,8 +144,9 @@ def test_a_foreign_device_of_our_name_is_left_alone(lab: Lab) -> None:
 
 
 def test_what_can_be_done_is_done(lab: Lab) -> None:
-    with pytest.raises(ApplyError, match="the node has no interface eth7"):
+    with pytest.raises(ApplyError, match="the node has no interface eth7") as caught:
         lab.node.run(reconcile, lab.desired(interfaces=("eth7", "server0")))
+    assert any(isinstance(change, CreateTun) for change in caught.value.made)
     assert lab.node.sh("sysctl -n net.ipv4.conf.server0.forwarding").strip() == "1"
     assert "lookup 11200" in lab.node.sh("ip rule")
 

@@ -27,11 +27,13 @@ class AnnounceError(NodeError):
 
 
 class ApplyError(NodeError):
-    """Some changes failed; the others were made.
+    """Some changes failed, each with its reason; those in `made` succeeded.
 
-    A later `reconcile` tries the failed ones again, so the caller reports this and carries on.
+    A later `reconcile` tries the failed ones again, so the caller reports this and carries on. As with its
+    result, a `CreateTun` in `made` means that descriptors of an earlier device are dead.
     """
 
-    def __init__(self, failures: Sequence[tuple[Change, str]]) -> None:
+    def __init__(self, failures: Sequence[tuple[Change, str]], made: Sequence[Change]) -> None:
         self.failures = tuple(failures)
+        self.made = tuple(made)
         super().__init__("; ".join(f"{change}: {reason}" for change, reason in self.failures))

@@ -84,15 +84,18 @@ def default_interfaces() -> tuple[str, ...]:
 
 def apply(changes: tuple[Change, ...]) -> None:
     """Make the changes in order. One that fails does not stop the others; raises `ApplyError` at the end."""
-    failures = []
+    failures: list[tuple[Change, str]] = []
+    made: list[Change] = []
     with IPRoute() as channel:
         for change in changes:
             try:
                 _make(channel, change)
             except (NetlinkError, OSError, NodeError) as error:
                 failures.append((change, _reason(error)))
+            else:
+                made.append(change)
     if failures:
-        raise ApplyError(failures)
+        raise ApplyError(failures, made)
 
 
 def read_sysctl(path: str) -> str:
