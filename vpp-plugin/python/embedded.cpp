@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "lbio.h"
+#include "modules.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -222,6 +223,13 @@ class EmbeddedDataplane
         call([&](lbio_t *io, lbio_problem_t *problem) { return lbio_vip_remove(io, id, problem); });
     }
 
+    void publish()
+    {
+        lbio_t *io = opened();
+        nb::gil_scoped_release unlocked;
+        lbio_publish(io);
+    }
+
     std::vector<uint64_t> vip_ids()
     {
         lbio_t *io = opened();
@@ -319,12 +327,17 @@ class EmbeddedDataplane
 const char *core_name(int error)
 {
     switch (error) {
-    case LBRL_ERR_INVALID: return "invalid";
+    case LBRL_ERR_INVALID:
+        return "invalid";
     case LBRL_ERR_MEMORY:
-    case LBRL_ERR_EXHAUSTED: return "exhausted";
-    case LBRL_ERR_CONFLICT: return "conflict";
-    case LBRL_ERR_IMMUTABLE: return "unsupported";
-    default: return "internal";
+    case LBRL_ERR_EXHAUSTED:
+        return "exhausted";
+    case LBRL_ERR_CONFLICT:
+        return "conflict";
+    case LBRL_ERR_IMMUTABLE:
+        return "unsupported";
+    default:
+        return "internal";
     }
 }
 
@@ -342,37 +355,41 @@ void raise_failure(const std::exception_ptr &pointer, void *)
 
 } // namespace
 
-void register_embedded(nb::module_ &m)
+void penstock::register_embedded(nb::module_ &m)
 {
-    dataplane_error = PyErr_NewExceptionWithDoc(
-        "penstock_core.DataplaneError",
-        "The embedded data plane refused or could not do something; `code` as in the control protocol.",
-        nullptr, nullptr);
+    dataplane_error = PyErr_NewExceptionWithDoc("penstock_core.DataplaneError",
+                                                "The embedded data plane refused or could not do "
+                                                "something; `code` as in the control protocol.",
+                                                nullptr, nullptr);
     m.attr("DataplaneError") = nb::borrow(dataplane_error);
     nb::register_exception_translator(raise_failure);
 
-    nb::class_<EmbeddedDataplane>(m, "EmbeddedDataplane",
-                                  "Packet and control threads on TUN queues, around one flow arena.\n\n"
-                                  "Addresses are 16 bytes, IPv4 mapped into IPv6.")
-        .def(nb::init<const std::string &, const std::string &, const nb::bytes &, uint32_t, uint32_t,
-                      uint32_t, uint32_t, uint32_t, std::optional<uint32_t>>(),
-             "directory"_a, "instance_id"_a, "boot_id"_a, nb::kw_only(), "flows"_a, "vips"_a, "slots"_a,
-             "workers"_a = 1, "interval_ms"_a = 200, "group"_a = nb::none())
+    nb::class_<EmbeddedDataplane>(
+        m, "EmbeddedDataplane",
+        "Packet and control threads on TUN queues, around one flow arena.\n\n"
+        "Addresses are 16 bytes, IPv4 mapped into IPv6.")
+        .def(nb::init<const std::string &, const std::string &, const nb::bytes &, uint32_t,
+                      uint32_t, uint32_t, uint32_t, uint32_t, std::optional<uint32_t>>(),
+             "directory"_a, "instance_id"_a, "boot_id"_a, nb::kw_only(), "flows"_a, "vips"_a,
+             "slots"_a, "workers"_a = 1, "interval_ms"_a = 200, "group"_a = nb::none())
         .def_prop_ro("report", &EmbeddedDataplane::report, "What was found in the arena.")
         .def("start", &EmbeddedDataplane::start, "queues"_a,
              "Start the threads on TUN descriptors, which stay the caller's and must stay open.")
         .def("stop", &EmbeddedDataplane::stop, "End the threads; `start` may follow.")
-        .def("close", &EmbeddedDataplane::close, "Stop and let go; the objects stay for the next process.")
-        .def("withdraw", &EmbeddedDataplane::withdraw, "Stop, remove the shared-memory objects, close.")
+        .def("close", &EmbeddedDataplane::close,
+             "Stop and let go; the objects stay for the next process.")
+        .def("withdraw", &EmbeddedDataplane::withdraw,
+             "Stop, remove the shared-memory objects, close.")
         .def("set_sources", &EmbeddedDataplane::set_sources, "sources"_a,
              "Set the complete NAT sources: (address, first port, last port).")
         .def("set_node", &EmbeddedDataplane::set_node, "scheduler_key"_a, "nodes"_a,
              "Set what all nodes of a DataPlane share.")
         .def("set_vip", &EmbeddedDataplane::set_vip, "id"_a, nb::kw_only(), "addresses"_a, "port"_a,
-             "protocol"_a, "client_affinity"_a, "scheduler"_a, "table_size"_a, "level"_a, "timeouts_ms"_a,
-             "drain_ms"_a, "backends"_a,
+             "protocol"_a, "client_affinity"_a, "scheduler"_a, "table_size"_a, "level"_a,
+             "timeouts_ms"_a, "drain_ms"_a, "backends"_a,
              "Make a VIP be so, whole or not at all. Backends: (id, address, port, state, weight).")
         .def("remove_vip", &EmbeddedDataplane::remove_vip, "id"_a, "Drain a VIP, then remove it.")
+        .def("publish", &EmbeddedDataplane::publish, "Publish a frame of every VIP now.")
         .def("vip_ids", &EmbeddedDataplane::vip_ids, "VIPs in force, those being removed included.")
         .def("vip_status", &EmbeddedDataplane::vip_status, "id"_a, "One VIP and its backends.")
         .def("stats", &EmbeddedDataplane::stats, "Counters since the start.");

@@ -14,4 +14,5 @@ NB_MODULE(penstock_core, m)
     penstock::register_statistics(m);
     penstock::register_writers(m);
     penstock::register_schedulers(m);
+    penstock::register_embedded(m);
 }

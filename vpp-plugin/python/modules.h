@@ -6,6 +6,7 @@
 namespace penstock
 {
 void register_core(nanobind::module_ &m);
+void register_embedded(nanobind::module_ &m);
 void register_statistics(nanobind::module_ &m);
 void register_schedulers(nanobind::module_ &m);
 void register_writers(nanobind::module_ &m);

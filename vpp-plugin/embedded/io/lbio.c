@@ -156,6 +156,13 @@ int lbio_node_set(lbio_t *io, const uint8_t scheduler_key[16], uint32_t nodes,
     return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "scheduler key");
 }
 
+void lbio_publish(lbio_t *io)
+{
+    (void)pthread_mutex_lock(&io->lock);
+    lbrl_publish(io->core, lbio_now_us());
+    (void)pthread_mutex_unlock(&io->lock);
+}
+
 uint32_t lbio_vip_ids(lbio_t *io, uint64_t *ids, uint32_t max)
 {
     (void)pthread_mutex_lock(&io->lock);

@@ -72,6 +72,9 @@ int lbio_node_set(lbio_t *io, const uint8_t scheduler_key[16], uint32_t nodes,
 int lbio_vip_set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lbio_vip_remove(lbio_t *io, uint64_t id, lbio_problem_t *problem);
 
+/* Publishes frames now, so that those of new VIPs can be read before the next interval. */
+void lbio_publish(lbio_t *io);
+
 /* ---- Status ---- */
 
 typedef struct lbio_vip_status {

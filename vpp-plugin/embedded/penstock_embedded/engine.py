@@ -89,6 +89,10 @@ class Engine:
             case RemoveVip():
                 self._core.remove_vip(native.vip_number(change.id))
 
+    def publish(self) -> None:
+        """Publish frames now: who has applied something may read them at once."""
+        self._core.publish()
+
     def vip_ids(self) -> frozenset[str]:
         """Return the VIPs in force, those still draining included."""
         return frozenset(native.vip_identifier(number) for number in self._core.vip_ids())

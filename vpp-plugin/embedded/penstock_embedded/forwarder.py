@@ -107,6 +107,7 @@ class Forwarder:
             self._plumb(outcome, desired.nat_sources)
         for change in planned.changes:
             self._perform(engine, change, outcome)
+        engine.publish()
         self._plumb(outcome, desired.nat_sources)
         self._update(generation=desired.generation, announcement=desired.announcement)
         self._remember(engine)

@@ -1,0 +1,183 @@
+"""What an apply changes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from penstock_embedded.client import ControlError
+from penstock_embedded.messages import BackendState
+
+from tests.support.clients import Ear, HttpConnection, get, udp_socket
+from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, plumbing, running_dataplane, sources, vip
+from tests.support.lab import UDP_PORT, Lab, eventually
+
+pytestmark = pytest.mark.netns
+
+
+def backends(lab: Lab, *names: str, **states: str) -> list[dict[str, Any]]:
+    rows = [row for row in vip(lab)["backends"] if row["id"] in names]
+    return [row | {"state": states.get(row["id"], "active")} for row in rows]
+
+
+def test_before_the_first_apply_nothing_of_the_node_is_taken_into_use(lab: Lab, dataplane: RunningDataplane) -> None:
+    assert "penstock" not in lab.balancer.sh("ip link")
+    assert not dataplane.settings.arena_path.exists()
+    assert dataplane.hello().generation is None
+    assert dataplane.dump().vips == ()
+    assert dataplane.stats().packets == 0
+    dataplane.withdraw()  # nothing to do, and no error
+
+
+def test_the_same_state_twice_changes_nothing(lab: Lab, dataplane: RunningDataplane) -> None:
+    assert dataplane.apply(vip(lab), vip(lab, VIP_IPV6)).changed
+    present, dump = plumbing(lab), dataplane.dump()
+    frames = {each.frames: (dataplane.settings.shm_dir / each.frames[1:]).stat().st_ino for each in dump.vips}
+    again = dataplane.apply(vip(lab), vip(lab, VIP_IPV6))
+    assert not again.changed
+    assert plumbing(lab) == present
+    after = dataplane.dump()
+    assert after.model_copy(update={"generation": dump.generation}) == dump
+    assert frames == {each.frames: (dataplane.settings.shm_dir / each.frames[1:]).stat().st_ino for each in dump.vips}
+
+
+def test_a_vip_that_is_refused_leaves_the_others_and_itself_as_they_were(lab: Lab, balanced: RunningDataplane) -> None:
+    bad = vip(lab, lab.balancer_ipv4)
+    result = balanced.try_apply(vip(lab), bad)
+    errors = {each.id: each.error for each in result.vips}
+    assert errors[vip(lab)["id"]] is None
+    refused = errors[bad["id"]]
+    assert refused is not None
+    assert refused.code == "conflict"
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+def test_a_malformed_apply_changes_nothing(lab: Lab, balanced: RunningDataplane) -> None:
+    present, dump = plumbing(lab), balanced.dump()
+    for params in ({}, {"generation": 5}, {"generation": 5, "scheduler_key": "no"}):
+        with pytest.raises(ControlError):
+            balanced.ask_raw(params)
+    assert plumbing(lab) == present
+    after = balanced.dump()
+    assert [(each.key, each.slots) for each in after.vips] == [(each.key, each.slots) for each in dump.vips]
+    assert after.generation == dump.generation
+
+
+def test_kept_alive_connections_survive_other_backends(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, backends=backends(lab, "s1")))
+    with HttpConnection(lab, VIP_IPV4) as old, Ear(lab) as ear:
+        assert old.get() == b"s1"
+        dataplane.apply(vip(lab, backends=backends(lab, "s1", "s2")))
+        assert old.get() == b"s1"
+        dataplane.apply(vip(lab, backends=backends(lab, "s2")))
+        assert old.get() == b"s1"  # removed, and drains
+        assert {get(lab, VIP_IPV4) for _ in range(8)} == {b"s2"}
+        dataplane.apply(vip(lab, backends=backends(lab, "s1", "s2"), scheduler={"type": "sed"}))
+        assert old.get() == b"s1"
+        assert ear.heard == []
+
+
+def test_a_draining_backend_gets_no_new_flows_and_keeps_its_old_ones(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, backends=backends(lab, "s1")))
+    with HttpConnection(lab, VIP_IPV4) as old:
+        assert old.get() == b"s1"
+        dataplane.apply(vip(lab, backends=backends(lab, "s1", "s2", s1="draining")))
+        assert {get(lab, VIP_IPV4) for _ in range(8)} == {b"s2"}
+        assert old.get() == b"s1"
+        states = {each.id: each.state for each in dataplane.dump().vips[0].backends}
+        assert states == {"s1": BackendState.DRAINING, "s2": BackendState.ACTIVE}
+
+
+def test_when_the_drain_timeout_has_passed_a_removed_backend_fails(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, drain_timeout=0.5, backends=backends(lab, "s1")))
+    with HttpConnection(lab, VIP_IPV4) as old:
+        assert old.get() == b"s1"
+        dataplane.apply(vip(lab, drain_timeout=0.5, backends=backends(lab, "s2")))
+        assert old.get() == b"s1"
+        time.sleep(1.0)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            old.get()
+    eventually(lambda: [each.id for each in dataplane.dump().vips[0].backends] == ["s2"], seconds=15)
+
+
+def test_a_failed_backend_resets_tcp_and_moves_udp(lab: Lab, dataplane: RunningDataplane) -> None:
+    udp = [{"id": server.name, "address": server.ipv4, "port": UDP_PORT} for server in lab.servers]
+    service = {"port": 5000, "protocol": "UDP"}
+    dataplane.apply(vip(lab, backends=backends(lab, "s1")), vip(lab, **service, backends=udp[:1]))
+    with HttpConnection(lab, VIP_IPV4) as old, udp_socket(lab, VIP_IPV4, 5000) as datagrams:
+        assert old.get() == b"s1"
+        datagrams.send(b"x")
+        assert datagrams.recv(100) == b"s1 x"
+        moved = [udp[0] | {"state": "failed"}, udp[1]]
+        dataplane.apply(vip(lab, backends=backends(lab, "s1", "s2", s1="failed")), vip(lab, **service, backends=moved))
+        datagrams.send(b"y")
+        assert datagrams.recv(100) == b"s2 y"
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            old.get()
+        assert get(lab, VIP_IPV4) == b"s2"
+
+
+def test_weights_of_the_configuration_are_in_force_until_an_agent_writes(lab: Lab, dataplane: RunningDataplane) -> None:
+    rows = [row | {"weight": weight} for row, weight in zip(vip(lab)["backends"], (1.0, 0.0), strict=True)]
+    dataplane.apply(vip(lab, backends=rows, scheduler={"type": "sed"}))
+    assert {get(lab, VIP_IPV4) for _ in range(8)} == {b"s1"}
+    assert [each.weight for each in dataplane.dump().vips[0].backends] == [1.0, 0.0]
+
+
+def test_a_removed_vip_drains_and_then_takes_its_routes_along(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, timeouts={"tcp_closing": 0.5}), vip(lab, VIP_IPV6))
+    with HttpConnection(lab, VIP_IPV4) as old:
+        name = old.get()
+        dataplane.apply(vip(lab, VIP_IPV6))
+        assert old.get() == name
+    route = f"ip route show table all {VIP_IPV4}"
+    eventually(lambda: lab.balancer.sh(route) == "", seconds=20)
+    assert [each.key for each in dataplane.dump().vips] == [vip(lab, VIP_IPV6)["key"]]
+    assert not list(dataplane.settings.shm_dir.glob(f"*{vip(lab)['id']}*"))
+
+
+def test_an_address_moves_from_one_vip_to_another(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    other = vip(lab) | {"id": "00000000deadbeef", "key": "test/other"}
+    dataplane.apply(other)
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+def test_withdraw_leaves_nothing_and_a_later_apply_starts_afresh(lab: Lab, dataplane: RunningDataplane) -> None:
+    clean = plumbing(lab)
+    dataplane.apply(vip(lab), vip(lab, VIP_IPV6), announcement={"interfaces": ["c0"], "addresses": [VIP_IPV4]})
+    assert get(lab, VIP_IPV4)
+    assert plumbing(lab) != clean
+    dataplane.withdraw()
+    assert plumbing(lab) == clean
+    assert list(dataplane.settings.shm_dir.iterdir()) == []
+    assert dataplane.dump().vips == ()
+    dataplane.kill_child()  # and a restart brings nothing back
+    eventually(dataplane.answers)
+    assert plumbing(lab) == clean
+    dataplane.apply(vip(lab))
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+def test_drift_on_the_node_is_repaired_by_the_next_apply(lab: Lab, balanced: RunningDataplane) -> None:
+    present = plumbing(lab)
+    lab.balancer.sh("nft delete table inet penstock")
+    lab.balancer.sh(f"ip route del {VIP_IPV4} table 11201 metric 100")
+    assert balanced.apply(vip(lab)).changed
+    repaired = plumbing(lab)
+    assert "table inet penstock" in repaired
+    assert f"{VIP_IPV4} dev penstock" in repaired
+    assert present
+
+
+def test_an_arena_too_small_for_its_vips_says_so(lab: Lab) -> None:
+    with running_dataplane(lab, max_vips=1) as running:
+        result = running.try_apply(vip(lab), vip(lab, VIP_IPV6), nat_sources=sources(lab))
+        errors = [each.error for each in result.vips]
+        assert errors[0] is None
+        assert errors[1] is not None
+        assert errors[1].code == "exhausted"
+        assert "more VIPs" in errors[1].fix
+        assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+        running.withdraw()

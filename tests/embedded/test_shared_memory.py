@@ -1,0 +1,178 @@
+"""Frames and actions of a running data plane, as an agent sees and writes them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import penstock_core
+import pytest
+
+from tests.support.clients import HttpConnection, get
+from tests.support.dataplane import VIP_IPV4, RunningDataplane, vip
+from tests.support.lab import HTTP_PORT, Lab, eventually
+
+pytestmark = pytest.mark.netns
+
+
+def path_of(dataplane: RunningDataplane, name: str) -> Path:
+    return dataplane.settings.shm_dir / name.lstrip("/")
+
+
+def reader_of(dataplane: RunningDataplane) -> penstock_core.FrameReader:
+    return penstock_core.FrameReader(str(path_of(dataplane, dataplane.dump().vips[0].frames)))
+
+
+def published(reader: penstock_core.FrameReader) -> penstock_core.Frame | None:
+    """The newest frame of an object that may be new itself."""
+    try:
+        return reader.read()
+    except penstock_core.ShmError as error:
+        assert error.reason == "empty"
+        return None
+
+
+def weights_of(dataplane: RunningDataplane) -> dict[str, float]:
+    return {each.id: each.weight for each in dataplane.dump().vips[0].backends}
+
+
+def write_weights(dataplane: RunningDataplane, writer: penstock_core.ActionsWriter, **weights: float) -> None:
+    frame = reader_of(dataplane).read()
+    column = np.zeros(len(frame.generation), dtype=np.float32)
+    for backend in dataplane.dump().vips[0].backends:
+        column[backend.slot] = weights[backend.id]
+    writer.write(column, frame.generation, penstock_core.boottime_us())
+
+
+def writer_for(dataplane: RunningDataplane) -> penstock_core.ActionsWriter:
+    status = dataplane.dump().vips[0]
+    return penstock_core.ActionsWriter(str(path_of(dataplane, status.actions)), status.slots)
+
+
+def test_frames_count_what_was_served(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    reader = reader_of(dataplane)
+    assert reader.instance_id == dataplane.hello().instance_id
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        kept.get()
+        for _ in range(6):
+            get(lab, VIP_IPV4)
+        frame = eventually(lambda: (f := reader.read()).counters["n_flow"].sum() == 7 and f)
+        assert frame.counters["n_flow_on"].sum() >= 1
+        eventually(lambda: reader.read().counters["n_fct"].sum() == 6)
+    eventually(lambda: reader.read().counters["n_fct"].sum() == 7)
+    assert frame.active.sum() == 2
+    slots = [backend.slot for backend in dataplane.dump().vips[0].backends]
+    assert set(np.flatnonzero(frame.active)) == set(slots)
+    _values, _ages, valid, seen = reader.samples("fct")
+    assert valid.sum() == seen.sum() == 7
+
+
+def test_the_heartbeat_goes_on_while_the_socket_is_busy_or_idle(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    reader = reader_of(dataplane)
+    first = reader.heartbeat_us
+    eventually(lambda: reader.heartbeat_us > first, seconds=1)
+    sequence = reader.read().sequence
+    time.sleep(1.0)
+    assert 3 <= reader.read().sequence - sequence <= 7  # every 200 ms
+
+
+def test_an_agent_steers_new_flows_by_weights(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, scheduler={"type": "sed"}))
+    writer = writer_for(dataplane)
+    for s1, s2, expected in ((1.0, 0.0, b"s1"), (0.0, 1.0, b"s2")):
+        write_weights(dataplane, writer, s1=s1, s2=s2)
+        eventually(lambda want={"s1": s1, "s2": s2}: weights_of(dataplane) == want, seconds=2)
+        assert {get(lab, VIP_IPV4) for _ in range(6)} == {expected}
+    again = dataplane.apply(vip(lab, scheduler={"type": "sed"}))
+    assert not again.changed
+    assert weights_of(dataplane) == {"s1": 0.0, "s2": 1.0}  # an apply keeps the agent's weights
+
+
+def test_weights_outlive_a_restart_of_the_data_plane(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, scheduler={"type": "sed"}))
+    write_weights(dataplane, writer_for(dataplane), s1=2.5, s2=0.5)
+    eventually(lambda: weights_of(dataplane) == {"s1": 2.5, "s2": 0.5}, seconds=2)
+    old = reader_of(dataplane)
+    dataplane.kill_child()
+    eventually(dataplane.answers)
+    eventually(lambda: weights_of(dataplane) == {"s1": 2.5, "s2": 0.5}, seconds=2)
+    assert old.retired
+    assert reader_of(dataplane).instance_id == dataplane.hello().instance_id
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "garbage", "fifo", "directory", "link"])
+def test_a_spoiled_actions_object_changes_nothing_and_kills_nobody(
+    lab: Lab, dataplane: RunningDataplane, spoil: str
+) -> None:
+    dataplane.apply(vip(lab, scheduler={"type": "sed"}))
+    writer = writer_for(dataplane)
+    write_weights(dataplane, writer, s1=1.0, s2=3.0)
+    eventually(lambda: weights_of(dataplane) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+    instance = dataplane.hello().instance_id
+    path = path_of(dataplane, dataplane.dump().vips[0].actions)
+    match spoil:
+        case "truncated":
+            os.truncate(path, 100)
+        case "garbage":
+            path.write_bytes(os.urandom(path.stat().st_size))
+        case "fifo":
+            path.unlink()
+            os.mkfifo(path)
+        case "directory":
+            path.unlink()
+            path.mkdir()
+        case "link":
+            path.unlink()
+            path.symlink_to("/proc/kcore")
+    time.sleep(0.7)
+    assert dataplane.hello().instance_id == instance
+    assert weights_of(dataplane) == {"s1": 1.0, "s2": 3.0}
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+    if spoil == "directory":
+        path.rmdir()
+    else:
+        path.unlink()
+    again = writer_for(dataplane)  # a new object is taken as the old one was
+    for _ in range(2):
+        write_weights(dataplane, again, s1=3.0, s2=1.0)
+    eventually(lambda: weights_of(dataplane) == {"s1": 3.0, "s2": 1.0}, seconds=2)
+
+
+def test_weights_that_cannot_be_are_refused(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, scheduler={"type": "sed"}))
+    writer = writer_for(dataplane)
+    for s1, s2 in ((float("nan"), 1.0), (-1.0, 1.0), (float("inf"), 1.0), (0.0, 0.0), (2e6, 1.0)):
+        write_weights(dataplane, writer, s1=s1, s2=s2)
+        time.sleep(0.3)
+        assert weights_of(dataplane) == {"s1": 1.0, "s2": 1.0}
+
+
+def test_growth_makes_a_new_frames_object_and_retires_the_old(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    before = dataplane.dump().vips[0]
+    reader = reader_of(dataplane)
+    for _ in range(4):
+        get(lab, VIP_IPV4)
+    eventually(lambda: reader.read().counters["n_flow"].sum() == 4)
+    many = [{"id": f"b{n}", "address": "10.77.1.2", "port": HTTP_PORT + n} for n in range(before.slots)]
+    dataplane.apply(vip(lab, backends=[*vip(lab)["backends"], *many]))
+    after = dataplane.dump().vips[0]
+    assert after.slots >= 2 * before.slots
+    assert {each.id: each.slot for each in before.backends}.items() <= {e.id: e.slot for e in after.backends}.items()
+    eventually(lambda: reader.retired)
+    grown = reader_of(dataplane)
+    assert grown.slots == after.slots
+    assert eventually(lambda: published(grown)).counters["n_flow"].sum() == 4
+    assert grown.samples("fct")[2].sum() == 4  # samples were carried over
+
+
+def test_frames_may_be_read_by_the_group_and_written_by_nobody_else(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    frames = path_of(dataplane, dataplane.dump().vips[0].frames)
+    assert frames.stat().st_mode & 0o777 == 0o640
+    for private in (dataplane.settings.arena_path, dataplane.settings.state_path):
+        assert private.stat().st_mode & 0o777 == 0o600
