@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 from penstock_api.dataplane import AnnouncementType
-from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_LABEL
+from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_LABEL, node_lease_name
 from penstock_kube import LEASES, ApiError, Key, KubeClient, Object, Reflector
 from penstock_kube.lease import NodeLease
 from pydantic import BaseModel, ValidationError
@@ -32,7 +32,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TICK_SECONDS = 0.25
 PROBE_SECONDS = 0.5
 GRACE_FACTOR = 10  # times the Lease's duration: for this long a machine that answers keeps its addresses
-PREFIX = "penstock-"  # of Leases; the DataPlaneNode's name follows
+PREFIX = node_lease_name("")  # of Leases; the DataPlaneNode's name follows
 DATAPLANE_SECONDS = 10.0  # without a data plane after which this node stops to claim that it can announce
 
 
@@ -74,7 +74,6 @@ class LeaseAnnouncer:
         self._renewals: dict[str, str] = {}
         self._live: frozenset[str] = frozenset()
         self._lease: NodeLease | None = None
-        self._leaving = False
         self._forwarded_at = time.monotonic()
         before = _remembered(memory)
         self._rebooted = before is None or before.boot_id != self._boot_id
@@ -142,9 +141,9 @@ class LeaseAnnouncer:
 
     async def leave(self) -> None:
         """Delete our Lease: the others take over at once."""
-        self._leaving = True
-        if self._lease is not None:
-            await self._lease.release()
+        node = self._source.node
+        if node is not None:
+            await self._client.delete(LEASES, node_lease_name(node.metadata.name), self._namespace)
         self._announced = frozenset()
         self._memory.unlink(missing_ok=True)
 
@@ -154,7 +153,7 @@ class LeaseAnnouncer:
                 self._forwarded_at = time.monotonic()
             if self._own is None:
                 self._lease = None
-            elif not self._leaving and time.monotonic() - self._forwarded_at < DATAPLANE_SECONDS:
+            elif time.monotonic() - self._forwarded_at < DATAPLANE_SECONDS:
                 self._lease = self._lease or self._make_lease(self._own)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._seconds):
@@ -172,7 +171,7 @@ class LeaseAnnouncer:
         assert node is not None  # noqa: S101 - it has the name `own`
         return NodeLease(
             self._client,
-            PREFIX + own,
+            node_lease_name(own),
             self._namespace,
             self._boot_id,
             duration_seconds=self._seconds,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import structlog
 from penstock_api.dataplanenode import DataPlaneNode, DataPlaneNodeStatus
 from penstock_api.dataplanenodereport import DataPlaneNodeReport, NodeReport, VipReport
-from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_FINALIZER, NODE_LABEL
+from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_FINALIZER, NODE_LABEL, report_name
 from penstock_kube import ApiError, KubeClient, NotFound, Object, Resource
 
 from penstock_agent import reports
@@ -133,8 +133,9 @@ class Reporter:
             return
         await self._agent.withdraw()
         await self._leave()
-        prefix = f"{node.metadata.name}-"
-        for name in [*self._written, *[f"{prefix}{index}" for index in range(len(self._written) + 1)]]:
+        # After a restart we do not know what was written; the one that is always there will do, its owner's end
+        # takes the rest along.
+        for name in {*self._written, report_name(node.metadata.name, 0)}:
             await self._client.delete(REPORTS, name)
         rest = tuple(f for f in node.metadata.finalizers if f != NODE_FINALIZER)
         await self._set_finalizers(node, rest)

@@ -21,6 +21,7 @@ from penstock_api.dataplanenode import (
     NodeVips,
 )
 from penstock_api.dataplanenodereport import SHARD_SIZE, NodeReport, VipReport
+from penstock_api.names import report_name
 from penstock_embedded.messages import ApplyResult, BackendState, Hello, Stats, Vip
 
 from penstock_agent.desired import CoreVip, Findings, Plan, WithHealth
@@ -112,7 +113,7 @@ def _text(parts: Iterable[str]) -> str:
 def shards(node: DataPlaneNode, reports: Sequence[VipReport]) -> dict[str, NodeReport]:
     """Cut reports into objects, by name; a node without VIPs has one, which is empty."""
     return {
-        f"{node.metadata.name}-{index}": NodeReport(
+        report_name(node.metadata.name, index): NodeReport(
             node_name=node.spec.node_name,
             data_plane_name=node.spec.data_plane_name,
             vips=tuple(reports[index * SHARD_SIZE : (index + 1) * SHARD_SIZE]),

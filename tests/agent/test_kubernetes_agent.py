@@ -1,0 +1,264 @@
+"""Whole agents against a real API server: what they program, report, announce, and how they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from agent_cluster import DATAPLANE_NODES, REPORTS, VIPS
+from penstock_agent.main import serve
+from penstock_agent.settings import Settings
+from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_lease_name
+from penstock_embedded.messages import Method
+from penstock_kube import LEASES
+from recording_dataplane import RecordingDataPlane
+from waiting import eventually
+
+pytestmark = pytest.mark.apiserver
+
+
+class Node:
+    """One node's directories, data plane and agent."""
+
+    def __init__(self, path, cluster, name, kubeconfig):
+        self.name = name
+        self.cluster = cluster
+        for part in ("run", "shm", "state"):
+            (path / part).mkdir(parents=True)
+        self.settings = Settings(
+            node_name=cluster.node_name(name),
+            dataplane=cluster.dataplane,
+            run_dir=path / "run",
+            shm_dir=path / "shm",
+            state_dir=path / "state",
+            kubeconfig=kubeconfig,
+            host="127.0.0.1",
+            port=0,
+            lease_seconds=2,
+        )
+        self.dataplane = RecordingDataPlane(self.settings.socket)
+
+    @property
+    def programmed(self):
+        """Backends by core VIP."""
+        state = self.dataplane.state
+        return {vip.key: [str(b.address) for b in vip.backends] for vip in state.vips} if state else None
+
+    @property
+    def announced(self):
+        return {str(a) for a in self.dataplane.state.announcement.addresses} if self.dataplane.state else set()
+
+    @contextlib.asynccontextmanager
+    async def agent(self):
+        found = []
+        task = asyncio.create_task(serve(self.settings, ready=lambda agent, port: found.append(agent)))
+        try:
+            await eventually(lambda: found or task.done())
+            if task.done():
+                task.result()
+            yield found[0]
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def object(self):
+        return await self.cluster.get(DATAPLANE_NODES, self.cluster.object_name(self.name))
+
+    async def report(self):
+        found = await self.cluster.get(REPORTS, f"{self.cluster.object_name(self.name)}-0")
+        return {entry["name"]: entry for entry in found["report"].get("vips", ())} if found else None
+
+
+async def soon(look, seconds=10.0):
+    """Wait until an awaitable question is answered with yes; returns the answer."""
+    async with asyncio.timeout(seconds):
+        while not (answer := await look()):  # noqa: ASYNC110 - the API server tells nobody here
+            await asyncio.sleep(0.05)
+        return answer
+
+
+@pytest.fixture
+def nodes(tmp_path, cluster):
+    async def make(name, **options):
+        kubeconfig = await cluster.node(name, **options)
+        return Node(tmp_path / name, cluster, name, kubeconfig)
+
+    return make
+
+
+async def test_a_vip_is_programmed_and_reported(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1", "10.0.0.2")
+    await cluster.vip(policyName="fast")
+    await cluster.policy("fast", heuristic="little")
+    key = f"{cluster.namespace}/web:80/TCP/IPv4"
+    async with node.dataplane, node.agent():
+        await eventually(lambda: node.programmed == {key: ["10.0.0.1", "10.0.0.2"]}, 10)
+        await cluster.slice("web", "10.0.0.2", "10.0.0.3")
+        await eventually(lambda: node.programmed == {key: ["10.0.0.2", "10.0.0.3"]})
+
+        async def reported():
+            entries = await node.report()
+            return entries if entries and entries.get("web", {}).get("generation") else None
+
+        entry = (await soon(reported))["web"]
+        assert (entry["ready"], entry["total"], entry["policy"], entry["mode"]) == (2, 2, "little", "Active")
+        assert entry["error"] == ""
+
+        async def ready():
+            found = await node.object()
+            conditions = found.get("status", {}).get("conditions", ())
+            return found if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) else None
+
+        found = await soon(ready)
+        assert found["metadata"]["finalizers"] == [NODE_FINALIZER]
+        assert found["status"]["instanceId"] == node.dataplane.instance_id
+        assert found["status"]["vips"] == {"programmed": 1, "failing": 0}
+        assert found["status"]["summary"]["vips"] == "1/1"
+
+
+async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1", "203.0.113.10")
+    await cluster.vip(policyName="gone")
+    async with node.dataplane, node.agent():
+
+        async def failing():
+            found = await node.object()
+            return found.get("status", {}).get("failingVIPs")
+
+        (failing_vip,) = await soon(failing)
+        assert "no RLPolicy" in failing_vip["error"]
+        assert "endpoint 203.0.113.10: is the address of a VIP" in failing_vip["error"]
+        assert list(node.programmed.values()) == [["10.0.0.1"]]
+
+
+async def test_a_lost_data_plane_makes_the_node_unready(cluster, nodes):
+    node = await nodes("a")
+
+    def condition(found):
+        conditions = found.get("status", {}).get("conditions", ())
+        return next(((c["status"], c["reason"]) for c in conditions if c["type"] == "Ready"), None)
+
+    async def is_unreachable():
+        return condition(await node.object()) == ("False", "DataPlaneUnreachable")
+
+    async def is_ready():
+        return condition(await node.object()) == ("True", "Ready")
+
+    async with node.agent():
+        await soon(is_unreachable)
+        async with node.dataplane:
+            await soon(is_ready)
+
+
+async def test_leaving_withdraws_before_the_object_goes(cluster, nodes):
+    node = await nodes("a", l2=True)
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    name = cluster.object_name("a")
+    async with node.dataplane, node.agent() as agent:
+        await eventually(lambda: node.programmed and agent.link.settled, 10)
+        await soon(lambda: cluster.get(LEASES, node_lease_name(name), INSTALL_NAMESPACE))
+        await soon(node.report)
+        await cluster.client.delete(DATAPLANE_NODES, name)
+
+        async def gone():
+            return await node.object() is None
+
+        await soon(gone)
+        assert node.dataplane.asked(Method.WITHDRAW)
+        assert node.dataplane.state is None
+        assert await node.report() is None
+        assert await cluster.get(LEASES, node_lease_name(name), INSTALL_NAMESPACE) is None
+        await asyncio.sleep(1.2)
+        assert node.dataplane.state is None
+        assert await node.report() is None
+        assert not (node.settings.state_dir / "plan.json").exists()
+
+
+async def test_without_api_server_the_last_state_is_used(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    async with node.dataplane:
+        async with node.agent() as agent:
+            await eventually(lambda: node.programmed and agent.link.settled, 10)
+        cluster.plane.stop_apiserver(grace=0)
+        try:
+            await node.dataplane.restart()
+            async with node.agent() as agent:
+                # Neither the agent nor the data plane remembers anything but what is on disk.
+                await eventually(lambda: node.programmed and agent.link.settled, 10)
+                assert list(node.programmed.values()) == [["10.0.0.1"]]
+                await asyncio.to_thread(cluster.plane.start_apiserver)
+                await cluster.slice("web", "10.0.0.2")
+                await eventually(lambda: list(node.programmed.values()) == [["10.0.0.2"]], 15)
+        finally:
+            if not cluster.plane.ready():
+                cluster.plane.start_apiserver()
+
+
+ADDRESSES = tuple(f"203.0.113.{number}" for number in range(20, 28))
+
+
+async def test_nodes_share_addresses_and_take_over_from_a_lost_one(cluster, nodes):
+    # The nodes' own addresses lead nowhere: what does not answer is lost.
+    a, b = await nodes("a", l2=True, nodes=2), await nodes("b", l2=True, nodes=2)
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip(addresses=ADDRESSES)
+    async with a.dataplane, b.dataplane, a.agent() as agent_a:
+        async with b.agent() as agent_b:
+            await eventually(lambda: a.announced and b.announced, 15)
+            await eventually(lambda: a.announced | b.announced == set(ADDRESSES) and not a.announced & b.announced)
+            assert agent_a.link.settled or agent_b.link.settled
+        started = asyncio.get_running_loop().time()
+        await eventually(lambda: a.announced == set(ADDRESSES), 8)
+        assert asyncio.get_running_loop().time() - started < 5
+        async with b.agent():
+            await eventually(lambda: b.announced and not a.announced & b.announced, 15)
+
+
+async def test_a_node_whose_machine_answers_keeps_its_addresses_for_a_while(cluster, nodes):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        here = probe.getsockname()[0]
+    a, b = await nodes("a", l2=True, nodes=2, address=here), await nodes("b", l2=True, nodes=2, address=here)
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip(addresses=ADDRESSES)
+    async with a.dataplane, b.dataplane, a.agent():
+        async with b.agent():
+            await eventually(lambda: a.announced and b.announced and not a.announced & b.announced, 15)
+        share = a.announced
+        await asyncio.sleep(3.5)
+        assert a.announced == share
+
+
+async def test_an_address_heard_from_another_node_is_announced_again_if_it_is_ours(cluster, nodes):
+    a = await nodes("a", l2=True)
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip(addresses=ADDRESSES[:1])
+    async with a.dataplane, a.agent() as agent:
+        await eventually(lambda: a.announced == {ADDRESSES[0]} and agent.link.settled, 15)
+        before = len(a.dataplane.applied)
+        a.dataplane.lost_announcements = (ADDRESSES[0],)
+        await eventually(lambda: len(a.dataplane.applied) > before)
+        assert a.announced == {ADDRESSES[0]}
+
+
+async def test_deleted_vips_leave_and_their_reports_with_them(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    async with node.dataplane, node.agent():
+        await eventually(lambda: node.programmed, 10)
+        await soon(node.report)
+        await cluster.client.delete(VIPS, "web", cluster.namespace)
+        await eventually(lambda: node.programmed == {})
+
+        async def empty():
+            return await node.report() == {}
+
+        await soon(empty)

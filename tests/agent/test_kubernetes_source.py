@@ -1,0 +1,82 @@
+"""Source `kubernetes` against a real API server."""
+
+from __future__ import annotations
+
+import pytest
+from agent_cluster import VIPS
+from penstock_agent.sources.kubernetes import KubernetesSource
+from penstock_kube import ENDPOINT_SLICES, KubeClient
+from waiting import eventually, running
+
+pytestmark = pytest.mark.apiserver
+
+
+@pytest.fixture
+async def source(cluster):
+    """The source of the agent on node a, with no more rights than it has."""
+    kubeconfig = await cluster.node("a")
+    async with KubeClient.from_kubeconfig(str(kubeconfig)) as client:
+        yield KubernetesSource(client, lambda: None, dataplane=cluster.dataplane, node_name=cluster.node_name("a"))
+
+
+def backends(source, cluster, service="web"):
+    if source.snapshot is None:
+        return None
+    slices = source.snapshot.slices.get((cluster.namespace, service), ())
+    return sorted(endpoint.address for piece in slices for endpoint in piece.endpoints)
+
+
+async def test_what_is_there_is_one_snapshot(source, cluster):
+    await cluster.slice("web", "10.0.0.1", "10.0.0.2")
+    await cluster.slice("other", "10.0.0.9")
+    await cluster.vip(policyName="fast")
+    await cluster.vip("foreign", dataplane="another", addresses=("203.0.113.99",), service="other")
+    await cluster.policy("fast", heuristic="little")
+    assert source.snapshot is None
+    async with running(source.run()):
+        await eventually(lambda: source.snapshot is not None)
+        snapshot = source.snapshot
+        assert [served.vip.metadata.name for served in snapshot.vips] == ["web"]
+        assert [str(a) for a in snapshot.vips[0].addresses] == ["203.0.113.10"]
+        assert snapshot.policies[(cluster.namespace, "fast")].heuristic == "little"
+        assert backends(source, cluster) == ["10.0.0.1", "10.0.0.2"]
+        assert backends(source, cluster, "other") == []
+        assert {str(a) for a in snapshot.vip_addresses} >= {"203.0.113.10", "203.0.113.99"}
+        assert snapshot.node.node_name == cluster.node_name("a")
+        assert source.snapshot is snapshot
+        assert max(source.ages().values()) < 5
+
+
+async def test_services_of_new_vips_are_asked_for(source, cluster):
+    await cluster.slice("late", "10.0.0.7")
+    async with running(source.run()):
+        await eventually(lambda: source.snapshot is not None)
+        await cluster.vip("late", service="late", addresses=("203.0.113.11",))
+        await eventually(lambda: backends(source, cluster, "late") == ["10.0.0.7"])
+        await cluster.slice("late", "10.0.0.7", "10.0.0.8")
+        await eventually(lambda: backends(source, cluster, "late") == ["10.0.0.7", "10.0.0.8"])
+        await cluster.slice("late", "10.0.0.9", name="late-2")
+        await eventually(lambda: len(backends(source, cluster, "late")) == 3)
+        await cluster.client.delete(ENDPOINT_SLICES, "late-1", cluster.namespace)
+        await eventually(lambda: backends(source, cluster, "late") == ["10.0.0.9"])
+
+
+async def test_slices_of_vips_that_went_are_forgotten(source, cluster):
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    async with running(source.run()):
+        await eventually(lambda: backends(source, cluster) == ["10.0.0.1"])
+        await cluster.client.delete(VIPS, "web", cluster.namespace)
+        await eventually(lambda: source.snapshot.vips == ())
+        assert backends(source, cluster) == []
+        await cluster.vip()
+        await eventually(lambda: backends(source, cluster) == ["10.0.0.1"])
+
+
+async def test_without_a_dataplanenode_there_is_nothing_to_serve(cluster):
+    await cluster.node("a")
+    source = KubernetesSource(cluster.client, lambda: None, dataplane=cluster.dataplane, node_name="nowhere")
+    async with running(source.run()):
+        await eventually(lambda: source.error)
+        assert "check that the DataPlane's nodeSelector has this node" in source.error
+        assert source.snapshot is None
