@@ -139,7 +139,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="penstock-demo-", dir=shared) as directory:
         demonstration = demonstrate(Path(directory), options)
     console = Console()
-    console.print(report.table(demonstration))
+    console.print(report.tables(demonstration))
     console.print(demonstration.verdict())
     passed = demonstration.failed == 0
     console.print("DEMO PASSED" if passed else f"DEMO FAILED: {demonstration.failed} requests failed")

@@ -127,7 +127,7 @@ def demonstrate(installation: Installation, options: argparse.Namespace) -> repo
 def conclude(demonstration: report.Demonstration, options: argparse.Namespace, seconds: float) -> bool:
     """Print the table and write the page; say whether the demonstration passed."""
     console = Console()
-    console.print(report.table(demonstration))
+    console.print(report.tables(demonstration))
     console.print(demonstration.verdict())
     console.print(f"report: {report.write(demonstration, options.report)}   ({seconds:.0f} s in all)")
     missing = [phase.policy for phase in demonstration.phases if not phase.weights or not phase.load.intervals]

@@ -10,6 +10,8 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from e2e.load import Report
@@ -39,7 +41,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """All that the report shows; `speeds` says how much processor each backend may use, in cores."""
+    """All that the report shows; `speeds` says how fast each backend is, in cores."""
 
     title: str
     setting: str
@@ -72,25 +74,30 @@ class Demonstration:
         )
 
 
-def table(demonstration: Demonstration) -> Table:
-    """Compare the phases."""
-    result = Table(title=demonstration.title, title_justify="left", caption=demonstration.setting)
+def tables(demonstration: Demonstration) -> Group:
+    """Compare the phases: what clients felt, and who answered. Fits 80 columns."""
+    felt = Table(title=demonstration.title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("policy", "requests", "failed", "retried", "mean ms", "p50", "p90", "p99"):
-        result.add_column(name, justify="left" if name == "policy" else "right")
-    for backend in demonstration.backends:
-        result.add_column(f"{backend}\n{demonstration.speeds[backend]:.1f} core", justify="right")
+        felt.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     for phase in demonstration.phases:
         summary = phase.load.summary
         latency = summary.latency_ms
-        result.add_row(
+        felt.add_row(
             phase.policy,
             f"{summary.requests:,}",
             f"{summary.failed:,}",
             f"{summary.retried:,}",
             *(f"{value:.1f}" for value in (latency.mean, latency.p50, latency.p90, latency.p99)),
-            *(f"{demonstration.share(phase, backend):.1%}" for backend in demonstration.backends),
         )
-    return result
+    answered = Table(title="Share of answers per backend", title_justify="left", box=box.SIMPLE_HEAD)
+    answered.add_column("backend")
+    answered.add_column("speed", justify="right")
+    for phase in demonstration.phases:
+        answered.add_column(phase.policy, justify="right")
+    for backend in demonstration.backends:
+        shares = (f"{demonstration.share(phase, backend):.1%}" for phase in demonstration.phases)
+        answered.add_row(backend, f"{demonstration.speeds[backend]:g}", *shares)
+    return Group(felt, answered, demonstration.setting)
 
 
 def write(demonstration: Demonstration, directory: Path) -> Path:
@@ -145,7 +152,7 @@ def _plot_weights(demonstration: Demonstration) -> str:
                 [offset + sample.elapsed_s for sample in samples],
                 [sample.weights[backend] / (sum(sample.weights.values()) or 1.0) for sample in samples],
                 color=COLOURS[number % len(COLOURS)],
-                label=f"{backend} ({demonstration.speeds[backend]:.1f} core)" if offset == 0 else None,
+                label=f"{backend} ({demonstration.speeds[backend]:g} core)" if offset == 0 else None,
             )
     axes.set_ylabel("weight / sum of weights")
     axes.set_ylim(bottom=0)
