@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from penstock_node import ApplyError, NatSource, Tun, TunError, open_tun, reconcile, withdraw
@@ -40,6 +42,17 @@ def test_the_text_of_a_change_is_a_command_that_does_the_same(lab: Lab) -> None:
     commands = [str(change) for change in plan_withdrawal(lab.node.run(observe))]
     lab.node.sh("\n".join(commands))
     assert lab.node.run(withdraw) == ()
+
+
+def test_the_documented_removal_by_hand_removes_everything(lab: Lab) -> None:
+    """Forwarding apart, as the page says."""
+    lab.node.sh("sysctl -w net.ipv4.ip_forward=1\nsysctl -w net.ipv6.conf.all.forwarding=1")
+    before = lab.snapshot()
+    lab.node.run(reconcile, lab.desired())
+    page = Path(__file__).parents[2] / "docs/explanation/node.md"
+    script = page.read_text().partition("```sh\n")[2].partition("```")[0]
+    lab.node.run(subprocess.run, ["sh", "-c", script], check=True, capture_output=True)
+    assert lab.snapshot() == before
 
 
 def test_without_vips_only_device_and_table_are_there(lab: Lab) -> None:
