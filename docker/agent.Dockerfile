@@ -21,13 +21,13 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=requirements /requirements/build.txt /requirements/
 RUN python3 -m venv /opt/tools \
- && /opt/tools/bin/pip install --no-cache-dir --requirement /requirements/build.txt
+ && /opt/tools/bin/pip install --no-cache-dir --requirement /requirements/build.txt \
+ && python3 -m venv --without-pip /opt/penstock
 WORKDIR /src
 
 FROM tools AS dependencies
 COPY --from=requirements /requirements/role.txt /requirements/
-RUN python3 -m venv --without-pip /opt/penstock \
- && /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir \
+RUN /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir \
       --requirement /requirements/role.txt \
  && find /opt/penstock -type d -name tests -prune -exec rm -rf {} +
 
@@ -44,7 +44,8 @@ RUN cmake -S vpp-plugin -B /tmp/build -G Ninja -DSKBUILD=2 -DCMAKE_BUILD_TYPE=Re
  && cmake --build /tmp/build \
  && cmake --install /tmp/build --strip
 
-FROM dependencies AS code
+# One wheel of pure Python serves all images.
+FROM tools AS code
 COPY pyproject.toml LICENSE README.md ./
 COPY crds crds
 COPY operator operator

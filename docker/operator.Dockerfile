@@ -17,21 +17,22 @@ RUN mkdir /requirements \
 
 FROM base AS tools
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends python3-pip python3-venv \
+ && apt-get install --yes --no-install-recommends cmake g++ ninja-build python3-dev python3-pip python3-venv \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=requirements /requirements/build.txt /requirements/
 RUN python3 -m venv /opt/tools \
- && /opt/tools/bin/pip install --no-cache-dir --requirement /requirements/build.txt
+ && /opt/tools/bin/pip install --no-cache-dir --requirement /requirements/build.txt \
+ && python3 -m venv --without-pip /opt/penstock
 WORKDIR /src
 
 FROM tools AS dependencies
 COPY --from=requirements /requirements/role.txt /requirements/
-RUN python3 -m venv --without-pip /opt/penstock \
- && /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir \
+RUN /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir \
       --requirement /requirements/role.txt \
  && find /opt/penstock -type d -name tests -prune -exec rm -rf {} +
 
-FROM dependencies AS code
+# One wheel of pure Python serves all images.
+FROM tools AS code
 COPY pyproject.toml LICENSE README.md ./
 COPY crds crds
 COPY operator operator
