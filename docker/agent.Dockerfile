@@ -57,10 +57,12 @@ RUN PENSTOCK_PURE=1 /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation
       --prefix /opt/code /tmp/wheel/*.whl
 
 FROM base
+RUN useradd --uid 65532 --user-group --no-create-home --no-log-init --shell /usr/sbin/nologin penstock
 COPY --from=dependencies /opt/penstock /opt/penstock
 COPY --from=extension /opt/extension /opt/penstock/lib/python3.11/site-packages
 COPY --from=code /opt/code /opt/penstock
 ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1
+# By number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
 ENTRYPOINT ["penstock"]
 CMD ["agent"]

@@ -127,8 +127,13 @@ class Node:
         return run(binaries.program("ctr"), *options, *arguments, timeout=_IMPORT_SECONDS)
 
     def import_image(self, archive: Path) -> None:
-        """Load an image archive into the node."""
-        self.ctr("images", "import", str(archive))
+        """Load an image archive into the node, once."""
+        known = archive.stat()
+        mark = self.directory / "imported" / f"{archive.name}.{known.st_size}.{known.st_mtime_ns}"
+        if not mark.exists():
+            self.ctr("images", "import", str(archive))
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
 
     def log_ends(self) -> dict[str, Path]:
         """Return the log files of the node's programs."""
