@@ -30,7 +30,8 @@ from penstock_agent.sources import Source
 log = structlog.get_logger(__name__)
 
 SETTLE_SECONDS = 0.02  # changes often come together: one state for all of them
-STEER_SECONDS = 1.0  # after which the state is computed again without any news
+STEER_SECONDS = 10.0  # after which the state is computed again without any news
+SAVE_SECONDS = 1.0  # between two writes of the last good state
 
 
 class Announcer(Protocol):
@@ -71,6 +72,9 @@ class Agent:
         self._plan_file = plan_file
         self._shm_dir = shm_dir
         self._dirty = asyncio.Event()
+        self._memo = desired.Memo()
+        self._unsaved = False
+        self._saved_at = float("-inf")
         self._snapshot: desired.Snapshot | None = None
         self._lost: frozenset[Address] = frozenset()
         self.started_at = time.monotonic()
@@ -87,13 +91,14 @@ class Agent:
         """Reconcile whenever something changed, and now and then."""
         while True:
             try:
-                async with asyncio.timeout(STEER_SECONDS):
+                async with asyncio.timeout(SAVE_SECONDS if self._unsaved else STEER_SECONDS):
                     await self._dirty.wait()
                 await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
                 pass
             self._dirty.clear()
             self.reconcile()
+            await self._save()
 
     def reconcile(self) -> None:
         """Compute what should be, and hand it out."""
@@ -115,7 +120,7 @@ class Agent:
 
     async def withdraw(self) -> None:
         """Take everything off the node: it is leaving."""
-        self.plan, self.outcome, self._snapshot = None, None, None
+        self.plan, self.outcome, self._snapshot, self._unsaved = None, None, None, False
         self._plan_file.unlink(missing_ok=True)
         self.checker.set_targets(())
         self.loop.configure(())
@@ -127,22 +132,29 @@ class Agent:
         if snapshot is None or snapshot is self._snapshot:
             return
         self._snapshot = snapshot
-        planned = desired.plan(snapshot, self.plan)
+        planned = desired.plan(snapshot, self.plan, self._memo)
         if planned != self.plan:
             self.plan = planned
-            write_atomically(self._plan_file, planned.model_dump_json())
+            self._unsaved = True
+
+    async def _save(self) -> None:
+        """Keep the last good state, in a thread: a disk may take its time."""
+        plan = self.plan
+        if plan is None or not self._unsaved or time.monotonic() - self._saved_at < SAVE_SECONDS:
+            return
+        self._unsaved, self._saved_at = False, time.monotonic()
+        try:
+            await asyncio.to_thread(lambda: write_atomically(self._plan_file, plan.model_dump_json()))
+        except OSError as error:
+            log.warning("the last good state is not kept", path=str(self._plan_file), error=str(error))
 
     def _check_health(self, plan: Plan, dump: Dump) -> None:
         held = {vip.id: {b.id for b in vip.backends if b.state is BackendState.FAILED} for vip in dump.vips}
         targets: set[Target] = set()
         failed: set[Target] = set()
         for core in plan.vips:
-            for backend in core.vip.backends:
-                target = core.target(backend)
-                if target is not None:
-                    targets.add(target)
-                    if backend.id in held.get(core.vip.id, ()):
-                        failed.add(target)
+            targets.update(core.targets.values())
+            failed.update(core.targets[backend] for backend in held.get(core.vip.id, ()) if backend in core.targets)
         self.checker.set_targets(targets, failed=failed)
 
     def _announce(self, plan: Plan) -> frozenset[Address]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from penstock_api.dataplane import AnnouncementType, FeatureLevelName
@@ -87,11 +88,12 @@ class CoreVip(Frozen):
     check: Check | None  # None: the endpoint's readiness is all that counts
     check_port: int | None = None  # None: each backend's own
 
-    def target(self, backend: Backend) -> Target | None:
-        """What to check to know whether a backend is well."""
+    @cached_property
+    def targets(self) -> dict[str, Target]:
+        """What to check to know whether a backend is well, by its id; empty where nothing is checked."""
         if self.check is None:
-            return None
-        return Target(backend.address, self.check_port or backend.port, self.check)
+            return {}
+        return {b.id: Target(b.address, self.check_port or b.port, self.check) for b in self.vip.backends}
 
 
 class Findings(Frozen):
@@ -125,14 +127,40 @@ def core_vip_id(uid: str, protocol: str, port: int, version: int) -> str:
     return hashlib.sha256(f"{uid}/{protocol}/{port}/IPv{version}".encode()).hexdigest()[:16]
 
 
-def plan(snapshot: Snapshot, previous: Plan | None) -> Plan:
+Planned = tuple[list[CoreVip], Findings]
+
+
+class Memo:
+    """What was planned for each VIP from the same inputs: of hundreds of VIPs, a change mostly touches one.
+
+    Equal inputs give equal plans with or without it; it only saves the time.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[tuple[object, ...], Planned]] = {}
+        self._now: dict[str, tuple[tuple[object, ...], Planned]] = {}
+
+    def next_plan(self) -> None:
+        """Forget what the last plan did not use."""
+        self._before, self._now = self._now, {}
+
+    def get(self, uid: str, inputs: tuple[object, ...], compute: Callable[[], Planned]) -> Planned:
+        """Take what was planned from equal inputs, else compute it."""
+        kept = self._before.get(uid)
+        self._now[uid] = kept if kept is not None and kept[0] == inputs else (inputs, compute())
+        return self._now[uid][1]
+
+
+def plan(snapshot: Snapshot, previous: Plan | None, memo: Memo | None = None) -> Plan:
     """Compute what this node should do; `previous` is what paused and unreadable VIPs are frozen at."""
+    memo = memo or Memo()
+    memo.next_plan()
     node = snapshot.node
     cores: list[CoreVip] = []
     findings: list[Findings] = []
     taken: dict[tuple[Address, str, int], str] = {}
     for served in sorted(snapshot.vips, key=lambda s: (s.vip.metadata.namespace, s.vip.metadata.name)):
-        planned, found = _plan_vip(served, snapshot, previous)
+        planned, found = _plan_vip(served, snapshot, previous, memo)
         errors = [error for core in planned for error in _claim(core, taken)]
         if len(cores) + len(planned) > MAX_VIPS:
             errors.append(f"more than {MAX_VIPS} ports of VIPs on one DataPlane; move VIPs to another one")
@@ -173,22 +201,32 @@ def _claim(core: CoreVip, taken: dict[tuple[Address, str, int], str]) -> Iterato
             yield f"{where} is held by another VIP; choose another address or port"
 
 
-def _plan_vip(served: Served, snapshot: Snapshot, previous: Plan | None) -> tuple[list[CoreVip], Findings]:
-    metadata = served.vip.metadata
-    owner = Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid, generation=metadata.generation)
-    if served.vip.paused:
+def _plan_vip(served: Served, snapshot: Snapshot, previous: Plan | None, memo: Memo) -> Planned:
+    vip = served.vip
+    owner = Owner(
+        namespace=vip.metadata.namespace,
+        name=vip.metadata.name,
+        uid=vip.metadata.uid,
+        generation=vip.metadata.generation,
+    )
+    if vip.paused:
         return _frozen(owner, previous)
-    builder = _Builder(served, owner, snapshot)
-    cores = [
-        core
-        for port in served.vip.spec.ports
-        for version in (4, 6)
-        if (core := builder.core_vip(port, version)) is not None
-    ]
-    return cores, Findings(owner=owner, errors=tuple(builder.errors), warnings=tuple(builder.warnings))
+    service, static = vip.spec.backends.service, vip.spec.backends.endpoints or ()
+    slices = snapshot.slices.get((owner.namespace, service.name), ()) if service else ()
+    candidates = {e.address for piece in slices for e in piece.endpoints} or {e.address for e in static}
+    inputs = (
+        owner,
+        vip.spec,
+        served.addresses,
+        snapshot.node,
+        snapshot.policies.get((owner.namespace, vip.spec.policy_name or "")),
+        slices,
+        candidates & snapshot.vip_addresses,
+    )
+    return memo.get(owner.uid, inputs, lambda: _Builder(served, owner, snapshot).build())
 
 
-def _frozen(owner: Owner, previous: Plan | None) -> tuple[list[CoreVip], Findings]:
+def _frozen(owner: Owner, previous: Plan | None) -> Planned:
     kept = [core for core in _of(previous) if core.owner.uid == owner.uid]
     before = [found for found in (previous.findings if previous else ()) if found.owner.uid == owner.uid]
     if not kept:
@@ -210,7 +248,13 @@ class _Builder:
         self.warnings: list[str] = []
         self._policy = self._choose_policy()
 
-    def core_vip(self, port: VipPort, version: int) -> CoreVip | None:
+    def build(self) -> Planned:
+        """Build all of them."""
+        built = [self._core_vip(port, version) for port in self._spec.ports for version in (4, 6)]
+        found = Findings(owner=self._owner, errors=tuple(self.errors), warnings=tuple(self.warnings))
+        return [core for core in built if core is not None], found
+
+    def _core_vip(self, port: VipPort, version: int) -> CoreVip | None:
         """Build the core VIP of one port and family; None where the VIP has no such address, or it cannot be."""
         addresses = tuple(address for address in self._served.addresses if address.version == version)
         if not addresses:
@@ -252,16 +296,13 @@ class _Builder:
             slices = self._snapshot.slices.get((self._owner.namespace, backends.service.name), ())
             return from_slices(slices, port.target, port.protocol, version, forbidden)
         allowed = self._snapshot.node.static_endpoint_cidrs
-        endpoints = [e for e in backends.endpoints or () if any(e.address in network for network in allowed)]
+        endpoints = []
         for endpoint in backends.endpoints or ():
-            if endpoint not in endpoints:
-                self._note(
-                    self.errors,
-                    [
-                        f"endpoint {endpoint.address}: lies in no network of the DataPlane's staticEndpointCIDRs; "
-                        "ask its admin to add one"
-                    ],
-                )
+            if any(endpoint.address in network for network in allowed):
+                endpoints.append(endpoint)
+                continue
+            where = f"endpoint {endpoint.address}: lies in no network of the DataPlane's staticEndpointCIDRs"
+            self._note(self.errors, [f"{where}; ask its admin to add one"])
         return from_static(endpoints, int(port.target), version, forbidden)
 
     def _choose_policy(self) -> PolicySpec:
@@ -356,7 +397,8 @@ def desired_state(
     all_well: dict[str, frozenset[str]] = {}
     now_healthy: dict[str, frozenset[str]] = {}
     for core in wanted.vips:
-        well = frozenset(b.id for b in core.vip.backends if (t := core.target(b)) is None or healthy(t))
+        sick = {backend for backend, target in core.targets.items() if not healthy(target)}
+        well = frozenset(b.id for b in core.vip.backends if b.id not in sick)
         all_well[core.vip.id] = well
         active = frozenset(b.id for b in core.vip.backends if b.state is BackendState.ACTIVE)
         if active and not well & active:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -13,6 +14,7 @@ from penstock_embedded.messages import Backend, BackendState
 
 Address = IPv4Address | IPv6Address
 
+LARGEST_WEIGHT = 1e6  # of messages.Backend
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
@@ -29,7 +31,7 @@ class SlicePort:
 class SliceEndpoint:
     """A server of a slice; conditions with Kubernetes' defaults filled in."""
 
-    address: str
+    address: Address
     uid: str  # of the pod; "" for what is no pod
     ready: bool
     serving: bool
@@ -56,6 +58,8 @@ class Resolved:
 def prune_slice(raw: dict[str, Any]) -> dict[str, Any]:
     """Keep of a slice what `read_slice` reads: a tenth of it, where there are thousands."""
     metadata = raw["metadata"]
+    # Slices of names (addressType FQDN) are for others: a packet needs an address.
+    endpoints = raw.get("endpoints") or () if raw.get("addressType") in ("IPv4", "IPv6") else ()
     return {
         "metadata": {"namespace": metadata["namespace"], "name": metadata["name"]},
         "service": (metadata.get("labels") or {}).get(SERVICE_LABEL, ""),
@@ -64,7 +68,7 @@ def prune_slice(raw: dict[str, Any]) -> dict[str, Any]:
             for port in raw.get("ports") or ()
             if port.get("port")
         ],
-        "endpoints": [_prune_endpoint(endpoint) for endpoint in raw.get("endpoints") or () if endpoint["addresses"]],
+        "endpoints": [_prune_endpoint(endpoint) for endpoint in endpoints if endpoint["addresses"]],
     }
 
 
@@ -87,7 +91,7 @@ def read_slice(pruned: Mapping[str, Any]) -> Slice:
     return Slice(
         service=pruned["service"],
         ports=tuple(SlicePort(**port) for port in pruned["ports"]),
-        endpoints=tuple(SliceEndpoint(*endpoint) for endpoint in pruned["endpoints"]),
+        endpoints=tuple(SliceEndpoint(ip_address(address), *rest) for address, *rest in pruned["endpoints"]),
     )
 
 
@@ -110,7 +114,7 @@ def from_slices(
             continue
         named = True
         for endpoint in piece.endpoints:
-            address = ip_address(endpoint.address)
+            address = endpoint.address
             if address.version != version:
                 continue
             if refusal := _refusal(address, vip_addresses):
@@ -143,10 +147,12 @@ def from_static(
         if refusal := _refusal(endpoint.address, vip_addresses):
             problems.append(refusal)
             continue
-        backend = _backend("", endpoint.address, endpoint.port or target, BackendState.ACTIVE)
-        # With port 0 and the same port spelled out, one server may be listed twice: it counts once, with both shares.
-        weight = endpoint.weight + (backends[backend.id].weight if backend.id in backends else 0.0)
-        backends[backend.id] = backend.model_copy(update={"weight": min(weight, 1e6)})
+        backend = _backend("", endpoint.address, endpoint.port or target, BackendState.ACTIVE, endpoint.weight)
+        if backend.id in backends:
+            # With port 0 and the same port spelled out, one server may be listed twice: it counts once.
+            weight = min(backend.weight + backends[backend.id].weight, LARGEST_WEIGHT)
+            backend = backend.model_copy(update={"weight": weight})
+        backends[backend.id] = backend
     return Resolved(_sorted(backends.values()), tuple(problems))
 
 
@@ -156,17 +162,22 @@ def _port_of(piece: Slice, target: int | str, protocol: str) -> int | None:
     return next((p.port for p in piece.ports if p.name == target and p.protocol == protocol), None)
 
 
-def _backend(uid: str, address: Address, port: int, state: BackendState) -> Backend:
-    host = f"[{address}]" if address.version == 6 else str(address)
-    return Backend(id=uid or f"{host}:{port}", address=address, port=port, state=state)
+def _backend(uid: str, address: Address, port: int, state: BackendState, weight: float = 1.0) -> Backend:
+    if not uid:
+        uid = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return Backend(id=uid, address=address, port=port, state=state, weight=weight)
 
 
 def _sorted(backends: Iterable[Backend]) -> tuple[Backend, ...]:
     return tuple(sorted(backends, key=lambda backend: backend.id))
 
 
+# A plan looks at every endpoint again, and nearly all of them it has seen before.
+_is_unicast = lru_cache(maxsize=65_536)(is_unicast)
+
+
 def _refusal(address: Address, vip_addresses: Collection[Address]) -> str:
-    if not is_unicast(address):
+    if not _is_unicast(address):
         return f"endpoint {address}: loopback, link-local and other special addresses are refused; use a routable one"
     if address in vip_addresses:
         return f"endpoint {address}: is the address of a VIP, which would be a loop; use the server's own address"

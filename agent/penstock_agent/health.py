@@ -20,7 +20,6 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 import structlog
-from pydantic import BaseModel, ConfigDict
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +36,9 @@ class CheckType(StrEnum):
     HTTP = "HTTP"
 
 
-class Check(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Check:
     """How the backends of a VIP are checked."""
-
-    model_config = ConfigDict(frozen=True)
 
     type: CheckType = CheckType.TCP
     path: str = "/"

@@ -119,7 +119,7 @@ class _Viewer:
         return views
 
     def _backend(self, backend: Backend, measured: _Measured) -> BackendView:
-        target = self.core.target(backend)
+        target = self.core.targets.get(backend.id)
         health = self.agent.checker.states.get(target) if target else None
         slot = measured.slots.get(backend.id)
         return BackendView(

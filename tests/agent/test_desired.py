@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from ipaddress import ip_address
 
 import pytest
 from agent_objects import node, policy, snapshot, vip
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_agent.desired import Plan, desired_state, plan
+from penstock_agent.desired import Memo, Plan, desired_state, plan
 from penstock_agent.endpoints import Slice, SliceEndpoint, SlicePort
 from penstock_embedded.messages import BackendState, SchedulerType
 
@@ -64,7 +65,7 @@ def test_fields_arrive_at_the_data_plane():
     assert core.vip.timeouts.tcp_established == 77
     assert core.check is not None
     assert core.check.statuses == ((200, 200), (300, 301))
-    assert core.target(core.vip.backends[0]).port == 9000
+    assert core.targets["10.0.0.1:8080"].port == 9000
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,11 @@ def test_static_endpoints_outside_the_allowed_networks_are_refused():
 def test_endpoints_of_the_service_are_found_by_name():
     slices = {
         ("shop", "web"): (
-            Slice("web", (SlicePort("http", "TCP", 8080),), (SliceEndpoint("10.1.0.1", "pod", True, True, False),)),
+            Slice(
+                "web",
+                (SlicePort("http", "TCP", 8080),),
+                (SliceEndpoint(ip_address("10.1.0.1"), "pod", True, True, False),),
+            ),
         )
     }
     result = planned(
@@ -179,7 +184,7 @@ def test_all_failing_from_the_start_uses_all():
 
 def test_unchecked_backends_are_well():
     result = planned(vip(healthCheck={"type": "None"}))
-    assert result.vips[0].target(result.vips[0].vip.backends[0]) is None
+    assert result.vips[0].targets == {}
     assert sent(result, failed=("10.0.0.1",)).fail_open == frozenset()
 
 
@@ -214,3 +219,21 @@ def test_some_backend_always_takes_flows(endpoints, failed, earlier, ports):
 def test_the_plan_does_not_depend_on_the_order_of_arrival(order):
     vips = {name: vip(name, addresses=(f"203.0.113.{index}",)) for index, name in enumerate("abc", 1)}
     assert planned(*(vips[name] for name in order)) == planned(*vips.values())
+
+
+def test_a_memo_only_saves_time():
+    memo = Memo()
+    vips = [vip(name, addresses=(f"203.0.113.{index}",)) for index, name in enumerate("abc", 1)]
+    first = plan(snapshot(*vips), None, memo)
+    changed = [vips[0], vip("b", addresses=("203.0.113.2",), drainSeconds=1), vips[2]]
+    second = plan(snapshot(*changed), first, memo)
+    assert second == plan(snapshot(*changed), first)
+    assert second.vips[0] is first.vips[0]
+    assert second.vips[1].vip.drain_timeout == 1
+
+
+def test_a_memo_notices_that_an_endpoint_became_a_vip():
+    memo = Memo()
+    first = plan(snapshot(vip()), None, memo)
+    second = plan(snapshot(vip(), vip("b", addresses=("10.0.0.1",))), first, memo)
+    assert [b.id for b in second.vips[1].vip.backends] == ["10.0.0.2:8080"]

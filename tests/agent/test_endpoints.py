@@ -18,7 +18,7 @@ def raw_slice(*endpoints, ports=({"name": "http", "port": 8080, "protocol": "TCP
             "labels": {"kubernetes.io/service-name": "web"},
             "managedFields": ["much"],
         },
-        "addressType": "IPv4",
+        "addressType": "IPv6" if endpoints and ":" in endpoints[0]["addresses"][0] else "IPv4",
         "ports": list(ports),
         "endpoints": list(endpoints),
     }
@@ -140,3 +140,8 @@ def test_static_endpoints_that_are_vips_are_refused():
     resolved = from_static((Endpoint(address="203.0.113.10"),), 80, 4, {ip_address("203.0.113.10")})
     assert resolved.backends == ()
     assert "loop" in resolved.problems[0]
+
+
+def test_slices_of_names_have_no_endpoints():
+    raw = raw_slice(endpoint("server.example")) | {"addressType": "FQDN"}
+    assert resolve(raw).backends == ()

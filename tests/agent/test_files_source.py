@@ -54,11 +54,11 @@ def source(directory, tmp_path):
     return source
 
 
-def test_a_directory_is_a_snapshot(source, directory):
+async def test_a_directory_is_a_snapshot(source, directory):
     (directory / "more.yml").write_text(f"{POLICY}---\n{DATAPLANE}")
     (directory / "notes.txt").write_text("not: [yaml")
     (directory / "service.yaml").write_text("apiVersion: v1\nkind: Service\nmetadata: {name: other}\n")
-    source.load()
+    await source.load()
     assert source.error == ""
     snapshot = source.snapshot
     assert [served.vip.key for served in snapshot.vips] == ["default/web"]
@@ -69,7 +69,7 @@ def test_a_directory_is_a_snapshot(source, directory):
     assert snapshot.vip_addresses == {ip_address("203.0.113.10")}
 
 
-def test_one_file_will_do(directory, tmp_path):
+async def test_one_file_will_do(directory, tmp_path):
     source = FilesSource(
         directory / "vip.yaml",
         lambda: None,
@@ -77,17 +77,17 @@ def test_one_file_will_do(directory, tmp_path):
         node_name="",
         node_addresses=(ip_address("192.0.2.1"),),
     )
-    source.load()
+    await source.load()
     assert len(source.snapshot.vips) == 1
     assert [str(network) for network in source.snapshot.node.static_endpoint_cidrs] == ["0.0.0.0/0", "::/0"]
 
 
-def test_the_scheduler_key_stays(source, directory, tmp_path):
-    source.load()
+async def test_the_scheduler_key_stays(source, directory, tmp_path):
+    await source.load()
     again = FilesSource(
         directory, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("192.0.2.1"),)
     )
-    again.load()
+    await again.load()
     assert again.snapshot.node.scheduler_key == source.snapshot.node.scheduler_key
 
 
@@ -103,34 +103,34 @@ def test_the_scheduler_key_stays(source, directory, tmp_path):
         (f"{DATAPLANE}---\n{DATAPLANE.replace('here', 'there')}", "a second DataPlane"),
     ],
 )
-def test_a_bad_file_names_the_fix_and_changes_nothing(source, directory, content, error):
-    source.load()
+async def test_a_bad_file_names_the_fix_and_changes_nothing(source, directory, content, error):
+    await source.load()
     before = source.snapshot
     (directory / "vip.yaml").write_text(content)
-    source.load()
+    await source.load()
     assert re.search(error, source.error, re.DOTALL), source.error
     assert source.snapshot is before
     assert source.ages()["files"] > 0
 
 
-def test_bytes_that_are_no_text_are_an_error_of_their_file(source, directory):
+async def test_bytes_that_are_no_text_are_an_error_of_their_file(source, directory):
     (directory / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    source.load()
+    await source.load()
     assert "binary.yaml" in source.error
 
 
-def test_the_same_object_in_two_files_is_an_error_that_names_both(source, directory):
+async def test_the_same_object_in_two_files_is_an_error_that_names_both(source, directory):
     (directory / "copy.yaml").write_text(VIP)
-    source.load()
+    await source.load()
     assert "vip.yaml" in source.error
     assert "copy.yaml" in source.error
 
 
-def test_a_source_address_that_backends_cannot_reach_is_refused(directory, tmp_path):
+async def test_a_source_address_that_backends_cannot_reach_is_refused(directory, tmp_path):
     source = FilesSource(
         directory, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("127.0.0.1"),)
     )
-    source.load()
+    await source.load()
     assert "node_addresses: 127.0.0.1 cannot be reached" in source.error
 
 

@@ -23,7 +23,7 @@ def backends(source, cluster, service="web"):
     if source.snapshot is None:
         return None
     slices = source.snapshot.slices.get((cluster.namespace, service), ())
-    return sorted(endpoint.address for piece in slices for endpoint in piece.endpoints)
+    return sorted(str(endpoint.address) for piece in slices for endpoint in piece.endpoints)
 
 
 async def test_what_is_there_is_one_snapshot(source, cluster):

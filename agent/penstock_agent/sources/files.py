@@ -79,16 +79,16 @@ class FilesSource:
     async def run(self) -> None:
         """Read, then watch."""
         while True:
-            self.load()
+            await self.load()
             with contextlib.suppress(FileNotFoundError):
                 async for _ in watchfiles.awatch(self._path, debounce=100, step=50, rust_timeout=1000):
-                    self.load()
+                    await self.load()
             await asyncio.sleep(RETRY_SECONDS)
 
-    def load(self) -> None:
-        """Read all files; on an error keep what was."""
+    async def load(self) -> None:
+        """Read all files; on an error keep what was. In a thread, for much YAML takes seconds."""
         try:
-            snapshot = self._read()
+            snapshot = await asyncio.to_thread(self._read)
         except ConfigError as error:
             if str(error) != self._error:
                 log.error("files not taken, the last good state stays", error=str(error))  # noqa: TRY400 - for people
