@@ -13,7 +13,8 @@
 enum {
     STRIDE =
         64, /* packets per round: their headers, buckets and entries fit the first-level cache */
-    PREFETCH_AHEAD = 4, /* packet headers */
+    PREFETCH_AHEAD = 4,  /* packet headers */
+    NOMINATE_BEHIND = 8, /* packets between fetching a bucket and reading it */
 };
 
 static inline lbrl_verdict_t pass(lbrl_packet_t *packet)
@@ -339,17 +340,19 @@ static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_
 {
     meta_t *metas = worker->metas;
     uint64_t bytes = 0; /* of packets that are ours to process */
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + PREFETCH_AHEAD < n) {
-            __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
+    for (uint32_t i = 0; i < n + NOMINATE_BEHIND; i++) {
+        if (i < n) {
+            if (i + PREFETCH_AHEAD < n) {
+                __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
+            }
+            packets[i].reason = LBRL_DROP_NONE;
+            lbrl_parse(&packets[i], &metas[i]);
+            classify(worker, &metas[i]);
+            bytes += metas[i].kind == META_HANDOVER ? 0 : packets[i].length;
         }
-        packets[i].reason = LBRL_DROP_NONE;
-        lbrl_parse(&packets[i], &metas[i]);
-        classify(worker, &metas[i]);
-        bytes += metas[i].kind == META_HANDOVER ? 0 : packets[i].length;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        nominate(worker, &metas[i]);
+        if (i >= NOMINATE_BEHIND) {
+            nominate(worker, &metas[i - NOMINATE_BEHIND]);
+        }
     }
     for (uint32_t i = 0; i < n; i++) {
         packets[i].verdict = (uint8_t)act(worker, &packets[i], &metas[i]);

@@ -43,7 +43,7 @@ static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
         return; /* acknowledges nothing that the client sent */
     }
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
-    flow->scales = options.has_scale ? (uint8_t)((flow->scales & 15u) | options.scale << 4) : 0;
+    flow->scales = options.has_scale ? (uint8_t)((flow->scales & 15u) | (uint32_t)options.scale << 4) : 0;
     flow->server_end = segment->sequence + 1 + segment->payload;
     flow->client_ack = segment->sequence;
     flow->server_ack = segment->ack;
