@@ -4,21 +4,34 @@
 #include "lbrl/reduce.h"
 #include "objects.h"
 
-static lbrl_reduction_t reduce(const lbrl_sample_t *samples, uint32_t n)
+typedef struct sample {
+    float value, weight;
+    uint32_t age_ticks;
+} sample_t;
+
+static lbrl_reduction_t reduce(const sample_t *samples, uint32_t n)
 {
+    float value[64], weight[64];
+    uint32_t age_ticks[64];
     lbrl_decay_t decay;
     lbrl_decay_init(&decay);
     lbrl_weighted_t scratch[LBRL_REDUCE_SCRATCH * 64];
     lbrl_reduction_t out;
-    lbrl_reduce_samples(&decay, samples, n, scratch, &out);
+    for (uint32_t i = 0; i < n; i++) {
+        value[i] = samples[i].value;
+        weight[i] = samples[i].weight;
+        age_ticks[i] = samples[i].age_ticks;
+    }
+    const lbrl_samples_t columns = {value, weight, age_ticks};
+    lbrl_reduce_samples(&decay, &columns, n, scratch, &out);
     return out;
 }
 
 static void equal_samples(void)
 {
-    lbrl_sample_t samples[10];
+    sample_t samples[10];
     for (int i = 0; i < 10; i++) {
-        samples[i] = (lbrl_sample_t){(float)(10 - i), 1, 512};
+        samples[i] = (sample_t){(float)(10 - i), 1, 512};
     }
     lbrl_reduction_t r = reduce(samples, 10); /* 1 .. 10 */
     CHECK_NEAR(r.avg, 5.5, 1e-12);
@@ -30,7 +43,7 @@ static void equal_samples(void)
 
 static void weights_count_as_repetition(void)
 {
-    const lbrl_sample_t weighted[] = {{1, 8, 0}, {2, 1, 0}, {3, 1, 0}};
+    const sample_t weighted[] = {{1, 8, 0}, {2, 1, 0}, {3, 1, 0}};
     lbrl_reduction_t r = reduce(weighted, 3);
     CHECK_NEAR(r.avg, 1.3, 1e-12);
     CHECK_NEAR(r.p90, 2, 0); /* 9 of 10 are reached with the 2 */
@@ -38,20 +51,20 @@ static void weights_count_as_repetition(void)
 
 static void decay_is_a_tenth_per_second(void)
 {
-    const lbrl_sample_t aged[] = {{1, 1, 0}, {2, 1, 256}, {3, 1, 2560}};
+    const sample_t aged[] = {{1, 1, 0}, {2, 1, 256}, {3, 1, 2560}};
     const double w1 = 0.9, w10 = 0.34867844; /* 0.9^10 */
     lbrl_reduction_t r = reduce(aged, 3);
     CHECK_NEAR(r.avg, 2, 1e-12);
     CHECK_NEAR(r.avg_decay, (1 + 2 * w1 + 3 * w10) / (1 + w1 + w10), 1e-6);
     CHECK_NEAR(r.p90, 3, 0);
     CHECK_NEAR(r.p90_decay, 3, 0); /* (1 + 0.9) / 2.249 = 0.845 < 0.9 */
-    const lbrl_sample_t older[] = {{1, 1, 0}, {2, 1, 256}, {3, 1, 25600}};
+    const sample_t older[] = {{1, 1, 0}, {2, 1, 256}, {3, 1, 25600}};
     CHECK_NEAR(reduce(older, 3).p90_decay, 2, 0);
 }
 
 static void an_idle_hour_does_not_underflow(void)
 {
-    const lbrl_sample_t old[] = {{4, 1, 3600 * 256}, {6, 1, 3600 * 256 - 256}};
+    const sample_t old[] = {{4, 1, 3600 * 256}, {6, 1, 3600 * 256 - 256}};
     lbrl_reduction_t r = reduce(old, 2);
     CHECK_NEAR(r.avg_decay, (4 * 0.9 + 6) / 1.9, 1e-6);
     CHECK_NEAR(r.p90_decay, 6, 0);

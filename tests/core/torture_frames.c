@@ -93,6 +93,9 @@ static void check_frame(const lbrl_shm_view_t *view, totals_t *totals)
     CHECK_EQUAL(frame->sequence, tick);
     CHECK_EQUAL(frame->actions_sequence, tick * 5);
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
+        if (!(lbrl_level_counters(LBRL_LEVEL_BASIC) >> i & 1)) {
+            continue;
+        }
         const lbrl_shm_field_t *field =
             lbrl_shm_find(view, LBRL_SHM_IN_FRAME, lbrl_counter_info((lbrl_counter_t)i)->name);
         const int64_t *column = (const int64_t *)(const void *)((uint8_t *)copy + field->offset);

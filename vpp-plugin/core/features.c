@@ -43,7 +43,7 @@ uint32_t lbrl_level_channels(lbrl_level_t level)
     return channels;
 }
 
-static uint32_t recorded_counters(lbrl_level_t level)
+uint32_t lbrl_level_counters(lbrl_level_t level)
 {
     uint32_t recorded = 0;
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
@@ -61,7 +61,7 @@ int lbrl_sink_init(lbrl_sink_t *sink, lbrl_slot_counters_t *counters, uint32_t s
     *sink = (lbrl_sink_t){
         .counters = counters,
         .slots = slots,
-        .recorded = recorded_counters(level),
+        .recorded = lbrl_level_counters(level),
         .level = (uint8_t)level,
         .random = seed,
     };

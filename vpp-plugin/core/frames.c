@@ -23,9 +23,10 @@ static layout_t plan_layout(const lbrl_frames_config_t *config)
 {
     const uint32_t slots = config->slots;
     const uint64_t bits = lbrl_bit_words(slots) * sizeof(uint64_t);
-    const uint64_t cells = (uint64_t)lbrl_level_channels(config->level) * slots;
-    /* header: 3 places before the frames; frame: 3 of lbrl_frame_t, active, generation, counters */
-    const uint64_t fields = 2 + 5 + LBRL_COUNTER_COUNT + 2 * lbrl_level_channels(config->level);
+    const uint64_t channels = lbrl_level_channels(config->level);
+    const uint64_t counters = (uint64_t)__builtin_popcount(lbrl_level_counters(config->level));
+    /* active and generation live; sequence, times, active and generation of a frame; the rest */
+    const uint64_t fields = 2 + 5 + counters + 2 * channels;
 
     layout_t plan = {0};
     uint64_t at =
@@ -38,13 +39,13 @@ static layout_t plan_layout(const lbrl_frames_config_t *config)
     uint64_t in_frame = sizeof(lbrl_frame_t);
     plan.frame_active = (uint32_t)in_frame;
     plan.frame_counters = (uint32_t)(in_frame += bits);
-    plan.frame_generation = (uint32_t)(in_frame += LBRL_COUNTER_COUNT * slots * sizeof(int64_t));
+    plan.frame_generation = (uint32_t)(in_frame += counters * slots * sizeof(int64_t));
     plan.header.frame_stride = (uint32_t)lbrl_align(in_frame + slots, LBRL_SHM_LINE);
 
     at = lbrl_align(at + (uint64_t)LBRL_SHM_FRAMES * plan.header.frame_stride, LBRL_SHM_PAGE);
     plan.header.workers_offset = (uint32_t)at;
     plan.header.worker_stride =
-        lbrl_align(cells * (1 + LBRL_RESERVOIR_WORDS) * sizeof(uint64_t), LBRL_SHM_PAGE);
+        lbrl_align(channels * slots * (1 + LBRL_RESERVOIR_WORDS) * sizeof(uint64_t), LBRL_SHM_PAGE);
     plan.header.size = at + config->workers * plan.header.worker_stride;
     plan.header.fields_offset = sizeof(lbrl_shm_header_t);
     plan.header.byte_order = LBRL_SHM_BYTE_ORDER;
@@ -92,10 +93,13 @@ static void describe_fields(const layout_t *plan, lbrl_shm_header_t *header,
                        plan->frame_active);
     lbrl_shm_add_field(header, fields, "generation", LBRL_SHM_IN_FRAME, LBRL_SHM_U8, slots,
                        plan->frame_generation);
+    uint64_t column = plan->frame_counters;
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
-        lbrl_shm_add_field(header, fields, lbrl_counter_info((lbrl_counter_t)i)->name,
-                           LBRL_SHM_IN_FRAME, LBRL_SHM_I64, slots,
-                           plan->frame_counters + (uint64_t)i * slots * sizeof(int64_t));
+        if (lbrl_level_counters((lbrl_level_t)header->level) >> i & 1) {
+            lbrl_shm_add_field(header, fields, lbrl_counter_info((lbrl_counter_t)i)->name,
+                               LBRL_SHM_IN_FRAME, LBRL_SHM_I64, slots, column);
+            column += slots * sizeof(int64_t);
+        }
     }
     describe_channels(header, fields);
 }
@@ -128,6 +132,7 @@ int lbrl_frames_format(lbrl_frames_t *frames, void *memory, size_t size,
         .slots = config->slots,
         .workers = config->workers,
         .channels = lbrl_level_channels(config->level),
+        .recorded = lbrl_level_counters(config->level),
         .frame_active = plan.frame_active,
         .frame_generation = plan.frame_generation,
         .frame_counters = plan.frame_counters,
@@ -184,9 +189,10 @@ static void fill_frame(const lbrl_frames_t *frames, uint8_t *frame, const lbrl_s
     for (uint32_t slot = 0; slot < frames->slots; slot++) {
         __atomic_store_n(&frame[frames->frame_generation + slot], frames->generation[slot],
                          __ATOMIC_RELAXED);
-        for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
-            __atomic_store_n(&counters[(size_t)i * frames->slots + slot],
-                             sum_counter(sinks, n_sinks, slot, i), __ATOMIC_RELAXED);
+        int64_t *cell = &counters[slot];
+        for (uint32_t left = frames->recorded; left != 0; left &= left - 1, cell += frames->slots) {
+            const uint32_t counter = (uint32_t)__builtin_ctz(left);
+            __atomic_store_n(cell, sum_counter(sinks, n_sinks, slot, counter), __ATOMIC_RELAXED);
         }
     }
 }

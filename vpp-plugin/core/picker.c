@@ -107,20 +107,17 @@ static float score_of(const lbrl_picker_t *picker, const int32_t *load, uint32_t
 
 static uint32_t scan(const lbrl_picker_t *picker, const int32_t *load, uint64_t random)
 {
-    float score[LBRL_PICKER_FULL_SCAN];
-    float best[4] = {INFINITY, INFINITY, INFINITY,
-                     INFINITY}; /* four chains, so that they overlap */
+    uint32_t
+        bits[LBRL_PICKER_FULL_SCAN]; /* of the scores: they order like positive floats, faster */
+    uint32_t least = UINT32_MAX;
     for (uint32_t slot = 0; slot < picker->slots; slot++) {
-        score[slot] = score_of(picker, load, slot);
-        best[slot % 4] = score[slot] < best[slot % 4] ? score[slot] : best[slot % 4];
+        const float score = score_of(picker, load, slot);
+        memcpy(&bits[slot], &score, sizeof(score));
+        least = bits[slot] < least ? bits[slot] : least;
     }
-    float low = best[0] < best[1] ? best[0] : best[1];
-    float high = best[2] < best[3] ? best[2] : best[3];
-    const float least = low < high ? low : high;
-
     uint64_t ties = 0;
     for (uint32_t slot = 0; slot < picker->slots; slot++) {
-        ties |= (uint64_t)(score[slot] == least) << slot;
+        ties |= (uint64_t)(bits[slot] == least) << slot;
     }
     uint32_t skip = (uint32_t)((random >> 32) * (uint64_t)__builtin_popcountll(ties) >> 32);
     while (skip-- > 0) {

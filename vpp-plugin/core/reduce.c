@@ -4,9 +4,8 @@
 
 #include <math.h>
 
-#define QUANTILE 0.9
-/* Sums of equal weights must not miss the exact boundary by a rounding error. */
-#define QUANTILE_SLACK (1.0 - 1e-9)
+/* Weights of a selection are integers, so that sums are exact and equal weights meet the boundary. */
+#define WEIGHT_ONE 0x1p30f
 
 #define MAX_AGE_TICKS (LBRL_SAMPLE_MAX_AGE_SECONDS * LBRL_SAMPLE_TICKS_PER_SECOND)
 static_assert(MAX_AGE_TICKS < 1u << 20, "three tables cover 20 bits of age");
@@ -31,94 +30,137 @@ static double decay_after(const lbrl_decay_t *decay, uint32_t age_ticks)
            decay->high[age_ticks >> 14 & 63];
 }
 
-static float middle_of_three(float a, float b, float c)
+static float smaller(float a, float b)
 {
-    float low = a < b ? a : b;
-    float high = a < b ? b : a;
-    return c < low ? low : c > high ? high : c;
+    return a < b ? a : b;
+}
+static float larger(float a, float b)
+{
+    return a < b ? b : a;
+}
+
+/* A value that splits the items. Quantiles lie high: of many items, the second largest of eight, which most often
+ * leaves a fifth of them; of few, the middle one of three. */
+static float choose_pivot(const lbrl_weighted_t *items, uint32_t n)
+{
+    if (n < 16) {
+        float a = items[0].value, b = items[n / 2].value, c = items[n - 1].value;
+        return larger(smaller(a, b), smaller(larger(a, b), c));
+    }
+    float first = items[0].value, second = -INFINITY;
+    for (uint32_t i = 1; i < 8; i++) {
+        float value = items[(size_t)i * (n - 1) / 7].value;
+        second = larger(second, smaller(first, value));
+        first = larger(first, value);
+    }
+    return second;
 }
 
 /* Smallest value at which the cumulative weight reaches `target`. Each round keeps the side of a pivot that
- * holds it; both sides are written without branches, since on random samples half of them would be mispredicted.
- * A side that is kept is partitioned in place: it is never written beyond where it was read. */
+ * holds it; both sides are written without branches, since on random samples half of them would be
+ * mispredicted. A side that is kept is partitioned in place: it is never written beyond where it was read. */
 static float weighted_quantile(const lbrl_weighted_t *items, lbrl_weighted_t *below,
-                               lbrl_weighted_t *above, uint32_t n, double target)
+                               lbrl_weighted_t *above, uint32_t n, uint64_t target)
 {
     for (;;) {
-        float pivot = middle_of_three(items[0].value, items[n / 2].value, items[n - 1].value);
-        double weight_below = 0, weight_above = 0, weight = 0;
+        const float pivot = choose_pivot(items, n);
+        uint64_t weight_below = 0, weight_reached = 0;
         uint32_t n_below = 0, n_above = 0;
         for (uint32_t i = 0; i < n; i++) {
             const lbrl_weighted_t item = items[i];
-            const uint32_t is_below = item.value<pivot, is_above = item.value> pivot;
+            const bool is_below = item.value<pivot, is_above = item.value> pivot;
             below[n_below] = item;
             above[n_above] = item;
             n_below += is_below;
             n_above += is_above;
-            weight += (double)item.weight;
-            weight_below += (double)item.weight * is_below;
-            weight_above += (double)item.weight * is_above;
+            weight_below += item.weight & -(uint32_t)is_below;
+            weight_reached += item.weight & -(uint32_t)!is_above;
         }
         if (n_below > 0 && weight_below >= target) {
             n = n_below;
             items = below;
-        } else if (n_above == 0 || weight - weight_above >= target) {
+        } else if (n_above == 0 || weight_reached >= target) {
             return pivot;
         } else {
-            target -= weight - weight_above;
+            target -= weight_reached;
             n = n_above;
             items = above;
         }
     }
 }
 
-typedef struct moments {
-    double weight, mean, variance;
-} moments_t;
-
-static moments_t moments(const lbrl_weighted_t *items, uint32_t n)
+static double p90(const float *values, const float *weights, uint32_t n, lbrl_weighted_t *scratch)
 {
-    moments_t m = {0, 0, 0};
+    uint32_t heaviest =
+        0; /* as bits: positive floats are ordered like them, and integers are faster */
     for (uint32_t i = 0; i < n; i++) {
-        m.weight += (double)items[i].weight;
-        m.mean += (double)items[i].weight * (double)items[i].value;
+        uint32_t bits;
+        memcpy(&bits, &weights[i], sizeof(bits));
+        heaviest = bits > heaviest ? bits : heaviest;
     }
-    m.mean /= m.weight;
+    float scale;
+    memcpy(&scale, &heaviest, sizeof(scale));
+    scale = WEIGHT_ONE / scale;
+    uint64_t total = 0;
     for (uint32_t i = 0; i < n; i++) {
-        double off = (double)items[i].value - m.mean;
-        m.variance += (double)items[i].weight * off * off;
+        scratch[i] = (lbrl_weighted_t){values[i], (uint32_t)(weights[i] * scale)};
+        total += scratch[i].weight;
     }
-    m.variance /= m.weight;
-    return m;
+    /* weights were rounded to floats: a boundary that they meet but for that is met */
+    const uint64_t target = (9 * total + 9) / 10 - (total >> 22);
+    return (double)weighted_quantile(scratch, scratch + n, scratch + 2 * (size_t)n, n, target);
 }
 
-void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_sample_t *samples, uint32_t n,
+/* weight x (value - centre)^power */
+static inline double term(float value, float weight, double centre, int power)
+{
+    const double off = (double)value - centre;
+    return (double)weight * (power == 0 ? 1 : power == 1 ? off : off * off);
+}
+
+/* Sum of the terms, in four chains of additions, so that they overlap. */
+static inline double moment(const float *value, const float *weight, uint32_t n, double centre,
+                            int power)
+{
+    double a = 0, b = 0, c = 0, d = 0;
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        a += term(value[i], weight[i], centre, power);
+        b += term(value[i + 1], weight[i + 1], centre, power);
+        c += term(value[i + 2], weight[i + 2], centre, power);
+        d += term(value[i + 3], weight[i + 3], centre, power);
+    }
+    for (; i < n; i++) {
+        a += term(value[i], weight[i], centre, power);
+    }
+    return (a + b) + (c + d);
+}
+
+void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *samples, uint32_t n,
                          lbrl_weighted_t *scratch, lbrl_reduction_t *out)
 {
     if (n == 0) {
         *out = (lbrl_reduction_t){NAN, NAN, NAN, NAN, NAN};
         return;
     }
-    lbrl_weighted_t *items = scratch, *below = scratch + n, *above = scratch + 2 * (size_t)n;
-    uint32_t youngest = UINT32_MAX;
-    for (uint32_t i = 0; i < n; i++) {
-        items[i] = (lbrl_weighted_t){samples[i].value, samples[i].weight};
-        youngest = samples[i].age_ticks < youngest ? samples[i].age_ticks : youngest;
-    }
-    const double rank = QUANTILE * QUANTILE_SLACK;
-    moments_t m = moments(items, n);
-    out->avg = m.mean;
-    out->std = sqrt(m.variance);
-    out->p90 = (double)weighted_quantile(items, below, above, n, rank * m.weight);
+    const float *value = samples->value;
+    float *weight = samples->weight;
+    double total = moment(value, weight, n, 0, 0);
+    out->avg = moment(value, weight, n, 0, 1) / total;
+    out->std = sqrt(moment(value, weight, n, out->avg, 2) / total);
+    out->p90 = p90(value, weight, n, scratch);
 
     /* ages relative to the youngest: the same after normalisation, and an idle backend's do not all vanish */
+    uint32_t youngest = UINT32_MAX;
     for (uint32_t i = 0; i < n; i++) {
-        items[i].weight =
-            (float)(samples[i].weight * decay_after(decay, samples[i].age_ticks - youngest));
+        youngest = samples->age_ticks[i] < youngest ? samples->age_ticks[i] : youngest;
     }
-    m = moments(items, n);
-    out->avg_decay = m.mean;
-    out->p90_decay = (double)weighted_quantile(items, below, above, n, rank * m.weight);
+    for (uint32_t i = 0; i < n; i++) {
+        weight[i] = (float)(weight[i] * decay_after(decay, samples->age_ticks[i] - youngest));
+    }
+    total = moment(value, weight, n, 0, 0);
+    out->avg_decay = moment(value, weight, n, 0, 1) / total;
+    out->p90_decay = p90(value, weight, n, scratch);
 }
 
 /* ---- Of a frames object ---- */
@@ -147,30 +189,69 @@ static bool find_channel(const lbrl_shm_view_t *view, const char *channel, chann
            fields->generation->count == slots;
 }
 
-/* Appends one worker's samples of a slot. */
+/* Appends one worker's samples of a slot behind the first `n`; returns how many there are then. */
 static uint32_t collect(const uint64_t *words, uint64_t seen, uint8_t generation,
-                        uint32_t now_ticks, lbrl_sample_t *samples)
+                        uint32_t now_ticks, const lbrl_samples_t *samples, uint32_t n)
 {
-    uint32_t n = 0;
+    const uint32_t first = n;
     for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
         const uint64_t word = words[i];
-        samples[n].value = lbrl_sample_value(word);
-        samples[n].age_ticks = lbrl_sample_age_ticks(word, now_ticks);
+        samples->value[n] = lbrl_sample_value(word);
+        samples->age_ticks[n] = lbrl_sample_age_ticks(word, now_ticks);
         n += lbrl_sample_valid(word, generation, now_ticks);
     }
     /* `seen` is written after the word: a sample may be there that is not counted yet */
-    const float weight = (float)(seen > n ? seen : n) / (float)(n ? n : 1);
-    for (uint32_t i = 0; i < n; i++) {
-        samples[i].weight = weight;
+    const uint32_t found = n - first;
+    const float weight = found ? (float)(seen > found ? seen : found) / (float)found : 0;
+    for (uint32_t i = first; i < n; i++) {
+        samples->weight[i] = weight;
     }
     return n;
 }
 
+/* Arrays for all samples of a slot, in the caller's scratch memory. One more than there are: the branchless
+ * collection writes one beyond those that it keeps. */
+typedef struct room {
+    lbrl_weighted_t *weighted;
+    lbrl_samples_t samples;
+} room_t;
+
+static size_t room_of(const lbrl_shm_view_t *view)
+{
+    return (size_t)view->header.workers * LBRL_RESERVOIR_WORDS + 1;
+}
+
+static room_t divide(void *scratch, size_t room)
+{
+    lbrl_weighted_t *weighted = scratch;
+    float *value = (float *)(void *)(weighted + LBRL_REDUCE_SCRATCH * room);
+    float *weight = value + room;
+    return (room_t){weighted, {value, weight, (uint32_t *)(void *)(weight + room)}};
+}
+
 size_t lbrl_reduce_scratch(const lbrl_shm_view_t *view)
 {
-    /* + 1: the branchless collection writes one sample beyond those that it keeps */
-    const size_t samples = (size_t)view->header.workers * LBRL_RESERVOIR_WORDS + 1;
-    return samples * (sizeof(lbrl_sample_t) + LBRL_REDUCE_SCRATCH * sizeof(lbrl_weighted_t)) + 8;
+    return room_of(view) *
+           (LBRL_REDUCE_SCRATCH * sizeof(lbrl_weighted_t) + 2 * sizeof(float) + sizeof(uint32_t));
+}
+
+/* Samples of a slot from all workers; those that have seen none are not looked at. */
+static uint32_t collect_slot(const lbrl_shm_view_t *view, const channel_fields_t *fields,
+                             uint32_t slot, uint32_t now_ticks, const lbrl_samples_t *samples)
+{
+    uint8_t generation;
+    uint32_t n = 0;
+    lbrl_read_live(view, fields->generation, 0, slot, 1, &generation);
+    for (uint32_t worker = 0; worker < view->header.workers; worker++) {
+        uint64_t words[LBRL_RESERVOIR_WORDS], seen;
+        lbrl_read_live(view, fields->seen, worker, slot, 1, &seen);
+        if (seen > 0) {
+            lbrl_read_live(view, fields->words, worker, slot * LBRL_RESERVOIR_WORDS,
+                           LBRL_RESERVOIR_WORDS, words);
+            n = collect(words, seen, generation, now_ticks, samples, n);
+        }
+    }
+    return n;
 }
 
 int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
@@ -182,23 +263,10 @@ int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_u
     }
     lbrl_decay_t decay;
     lbrl_decay_init(&decay);
-    const uint32_t now_ticks = lbrl_sample_ticks(now_us);
-    const size_t room = (size_t)view->header.workers * LBRL_RESERVOIR_WORDS + 1;
-    lbrl_weighted_t *weighted = scratch;
-    lbrl_sample_t *samples = (lbrl_sample_t *)(void *)(weighted + LBRL_REDUCE_SCRATCH * room);
-
+    const room_t room = divide(scratch, room_of(view));
     for (uint32_t slot = 0; slot < view->header.slots; slot++) {
-        uint8_t generation;
-        uint32_t n = 0;
-        lbrl_read_live(view, fields.generation, 0, slot, 1, &generation);
-        for (uint32_t worker = 0; worker < view->header.workers; worker++) {
-            uint64_t words[LBRL_RESERVOIR_WORDS], seen;
-            lbrl_read_live(view, fields.seen, worker, slot, 1, &seen);
-            lbrl_read_live(view, fields.words, worker, slot * LBRL_RESERVOIR_WORDS,
-                           LBRL_RESERVOIR_WORDS, words);
-            n += collect(words, seen, generation, now_ticks, samples + n);
-        }
-        lbrl_reduce_samples(&decay, samples, n, weighted, &out[slot]);
+        uint32_t n = collect_slot(view, &fields, slot, lbrl_sample_ticks(now_us), &room.samples);
+        lbrl_reduce_samples(&decay, &room.samples, n, room.weighted, &out[slot]);
     }
     return LBRL_SHM_OK;
 }

@@ -1,4 +1,5 @@
 // Features, frames and reductions for Python: what the agent and `penstock top` read.
+#include <cmath>
 #include <ctime>
 #include <optional>
 #include <string>
@@ -63,8 +64,9 @@ class FrameReader
     nb::tuple channels() const
     {
         nb::list names;
-        for (uint32_t i = 0; i < object_.header().fields; i++) {
-            const lbrl_shm_field_t &field = object_.view()->fields[i];
+        const lbrl_shm_view_t *view = object_.view();
+        for (uint32_t i = 0; i < view->header.fields; i++) {
+            const lbrl_shm_field_t &field = view->fields[i];
             if (field.place == LBRL_SHM_IN_WORKER && field.type == LBRL_SHM_SAMPLE) {
                 names.append(field.name);
             }
@@ -82,9 +84,13 @@ class FrameReader
                     object_.bits(copy, "active"),
                     object_.column<uint8_t>(copy, "generation", LBRL_SHM_U8),
                     nb::dict()};
-        for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
-            const char *name = lbrl_counter_info(static_cast<lbrl_counter_t>(i))->name;
-            frame.counters[name] = object_.column<int64_t>(copy, name, LBRL_SHM_I64);
+        const lbrl_shm_view_t *view = object_.view();
+        for (uint32_t i = 0; i < view->header.fields; i++) {
+            const lbrl_shm_field_t &field = view->fields[i];
+            if (field.place == LBRL_SHM_IN_FRAME && field.type == LBRL_SHM_I64) {
+                frame.counters[field.name] =
+                    object_.column<int64_t>(copy, field.name, LBRL_SHM_I64);
+            }
         }
         return frame;
     }
@@ -155,24 +161,26 @@ Vector<double> reduce_samples(Input<float> values, Input<float> age_seconds,
     if (age_seconds.shape(0) != n || (weights && weights->shape(0) != n)) {
         throw nb::value_error("age_seconds, weights: must have as many entries as values");
     }
-    std::vector<lbrl_sample_t> samples(n);
+    std::vector<float> value(values.data(), values.data() + n), weight(n, 1.0f);
+    std::vector<uint32_t> age_ticks(n);
     for (size_t i = 0; i < n; i++) {
         const float ticks = age_seconds.data()[i] * LBRL_SAMPLE_TICKS_PER_SECOND;
         const float limit = LBRL_SAMPLE_MAX_AGE_SECONDS * LBRL_SAMPLE_TICKS_PER_SECOND;
         if (!(ticks >= 0.0f && ticks <= limit)) {
             throw nb::value_error("age_seconds: must be from 0 to 3600");
         }
-        samples[i] = {values.data()[i], weights ? weights->data()[i] : 1.0f,
-                      static_cast<uint32_t>(ticks + 0.5f)};
-        if (!(samples[i].weight > 0.0f)) {
-            throw nb::value_error("weights: must be positive");
+        age_ticks[i] = static_cast<uint32_t>(ticks + 0.5f);
+        weight[i] = weights ? weights->data()[i] : 1.0f;
+        if (!(weight[i] > 0.0f) || !std::isfinite(weight[i])) {
+            throw nb::value_error("weights: must be positive numbers");
         }
     }
+    const lbrl_samples_t samples{value.data(), weight.data(), age_ticks.data()};
     lbrl_decay_t decay;
     lbrl_decay_init(&decay);
     std::vector<lbrl_weighted_t> scratch(LBRL_REDUCE_SCRATCH * n);
     auto out = std::make_unique<double[]>(5);
-    lbrl_reduce_samples(&decay, samples.data(), static_cast<uint32_t>(n), scratch.data(),
+    lbrl_reduce_samples(&decay, &samples, static_cast<uint32_t>(n), scratch.data(),
                         reinterpret_cast<lbrl_reduction_t *>(out.get()));
     return to_array<Vector<double>>(std::move(out), {5});
 }
@@ -260,7 +268,7 @@ void register_reader(nb::module_ &m)
                 nb::sig("def counters(self) -> dict[str, "
                         "typing.Annotated[numpy.typing.NDArray[numpy.int64], "
                         "dict(shape=(None,))]]"),
-                "By name, see COUNTERS.");
+                "By name, see COUNTERS; those that are recorded at the object's level.");
     nb::class_<FrameReader>(m, "FrameReader",
                             "Reads the frames object of one VIP; raises ShmError.")
         .def(nb::init<const std::string &>(), "path"_a)

@@ -63,7 +63,7 @@ typedef enum lbrl_level {
     X(L_ASSIGN, "l_assign", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "flows",                    \
       "new flow adds the local count of open flows just before it", "with n_flow", "as defined",   \
       "as defined", "none", "as defined")                                                          \
-    X(N_ACTIVE, "n_active", LBRL_LEVEL_BASIC, LBRL_LEVEL_NEVER, "gauge", "flows",                  \
+    X(N_ACTIVE, "n_active", LBRL_LEVEL_FULL, LBRL_LEVEL_NEVER, "gauge", "flows",                   \
       "client payload: +1; client acknowledges the end of a server burst: -1",                     \
       "once per flow; the burst ends with PSH or a segment below the MSS; at most 30 s",           \
       "ends 30 s after the last client payload", "as defined", "the last segment decides",         \
@@ -167,6 +167,9 @@ const char *lbrl_level_name(lbrl_level_t level); /* "off", "basic", "full"; NULL
 
 /* Number of channels that are sampled at a level: 0, 2, 13. */
 uint32_t lbrl_level_channels(lbrl_level_t level);
+
+/* Counters that are recorded at a level, a bit per lbrl_counter_t. */
+uint32_t lbrl_level_counters(lbrl_level_t level);
 
 /* ---- Samples ---- */
 

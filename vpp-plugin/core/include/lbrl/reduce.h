@@ -20,15 +20,17 @@ typedef struct lbrl_reduction {
     double avg, std, p90, avg_decay, p90_decay; /* all not-a-number without samples */
 } lbrl_reduction_t;
 
-typedef struct lbrl_sample {
-    float value;
-    float weight;       /* > 0 */
-    uint32_t age_ticks; /* 1/256 s, at most LBRL_SAMPLE_MAX_AGE_SECONDS */
-} lbrl_sample_t;
+/* Samples as columns. */
+typedef struct lbrl_samples {
+    float *value;
+    float *weight;       /* > 0; overwritten */
+    uint32_t *age_ticks; /* 1/256 s, at most LBRL_SAMPLE_MAX_AGE_SECONDS */
+} lbrl_samples_t;
 
-/* A sample on its way through the selection of a quantile. */
+/* A sample on its way through the selection of a quantile; weights are relative to the largest, 2^30. */
 typedef struct lbrl_weighted {
-    float value, weight;
+    float value;
+    uint32_t weight;
 } lbrl_weighted_t;
 
 #define LBRL_REDUCE_SCRATCH 3u /* lbrl_weighted_t of scratch memory per sample */
@@ -41,7 +43,7 @@ typedef struct lbrl_decay {
 void lbrl_decay_init(lbrl_decay_t *decay);
 
 /* Reduces `n` samples; `scratch` has room for LBRL_REDUCE_SCRATCH x n. */
-void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_sample_t *samples, uint32_t n,
+void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *samples, uint32_t n,
                          lbrl_weighted_t *scratch, lbrl_reduction_t *out);
 
 /* Bytes of scratch memory (8-byte aligned) that lbrl_reduce needs for a view. */

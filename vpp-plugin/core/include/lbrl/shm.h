@@ -181,6 +181,7 @@ typedef struct lbrl_frames {
     uint8_t *generation;
     uint64_t sequence; /* of the last frame published */
     uint32_t slots, workers, channels;
+    uint32_t recorded;      /* bit per counter that has a column: those of the object's level */
     uint32_t expire_cursor; /* next reservoir to be searched for old samples */
     uint32_t frame_active, frame_generation, frame_counters; /* offsets in a frame */
 } lbrl_frames_t;
