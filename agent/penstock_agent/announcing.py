@@ -57,7 +57,7 @@ class LeaseAnnouncer:
         memory: Path,
         lease_seconds: int,
         is_forwarding: Callable[[], bool] = lambda: True,
-        probe_port: int = 9090,
+        probe_port: int = 9402,
         boot_id: str | None = None,
     ) -> None:
         self._client = client

@@ -132,7 +132,7 @@ async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Lin
         memory=settings.state_dir / "announced.json",
         lease_seconds=settings.lease_seconds,
         is_forwarding=lambda: link.hello is not None,
-        probe_port=settings.port or 9090,
+        probe_port=settings.port or 9402,
     )
 
     def more_jobs(agent: Agent) -> list[Job]:

@@ -37,7 +37,7 @@ class Settings(BaseModel):
     kubeconfig: Path | None = None
     namespace: str = "penstock-system"  # of the installation, where Leases are; POD_NAMESPACE in a pod
     host: str = ""  # of the HTTP server; empty: all addresses
-    port: Annotated[int, Field(ge=0, le=65535)] = 9090  # of the HTTP server; 0: any free one
+    port: Annotated[int, Field(ge=0, le=65535)] = 9402  # of the HTTP server; 0: any free one
     lease_seconds: Annotated[int, Field(ge=2, le=60)] = 3  # without a renewal after which a node counts as lost
 
     @model_validator(mode="after")
