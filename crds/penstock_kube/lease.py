@@ -78,7 +78,8 @@ class LeaderLease:
             await asyncio.sleep(self._retry)
             remaining = self._renew_deadline - (time.monotonic() - self._renewed_at)
             try:
-                async with asyncio.timeout(max(remaining, 0.0)):
+                # Half of the time at most, so that a request that hangs leaves room for another.
+                async with asyncio.timeout(min(max(remaining, 0.0), self._renew_deadline / 2)):
                     renewed = await self._attempt()
             except TimeoutError:
                 renewed = False
@@ -101,17 +102,26 @@ class LeaderLease:
         """Try once to take or renew; False where somebody else has it or the API server is away."""
         started = time.monotonic()
         try:
-            self._observe(await self._client.get(LEASES, self._name, self._namespace))
+            if not self.held:  # a holder knows the record: one request renews it
+                self._observe(await self._client.get(LEASES, self._name, self._namespace))
             if self._taken() and time.monotonic() - self._seen_at < self._lifetime():
                 return False
             self._observe(await self._client.replace(LEASES, self._body(self._identity, self._duration)))
         except errors.NotFound:
             return await self._create(started)
+        except errors.Conflict:
+            return await self._look()
         except errors.ApiError as error:
             log.debug("lease not renewed", lease=self._name, error=str(error))
             return False
         self._renewed_at = started  # not now: others count from when the server wrote it
         return True
+
+    async def _look(self) -> bool:
+        """Find out who wrote the lease; ours or not, this attempt failed."""
+        with contextlib.suppress(errors.ApiError):
+            self._observe(await self._client.get(LEASES, self._name, self._namespace))
+        return False
 
     async def _create(self, started: float) -> bool:
         self._record = {}

@@ -32,6 +32,7 @@ from penstock_kube import (
     Resource,
     WorkQueue,
 )
+from penstock_kube.config import load
 from prometheus_client import CollectorRegistry, generate_latest
 
 from penstock_operator import handlers, health, kinds, serving
@@ -78,11 +79,14 @@ class Operator:
     async def run(self) -> None:
         """Wait for the lease, then work until `stop` is set; raises LeaseLostError when another may lead."""
         settings = self.settings
-        async with KubeClient.from_kubeconfig(
-            settings.kubeconfig, settings.context, user_agent="penstock-operator"
-        ) as client:
+        connection = load(settings.kubeconfig, settings.context)
+        # The lease has a connection of its own: renewing must not queue behind the work.
+        async with (
+            KubeClient(connection, user_agent="penstock-operator") as client,
+            KubeClient(connection, user_agent="penstock-operator-lease") as lease_client,
+        ):
             lease = LeaderLease(
-                client,
+                lease_client,
                 settings.lease_name,
                 settings.namespace,
                 settings.identity,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock_api import AddressPool, LoadBalancerVIP, Reason
-from penstock_api.fields import AddressFamily, IPAddress, family_of
+from penstock_api.fields import AddressBlock, AddressFamily, IPAddress, family_of
 
 from penstock_operator.plan.ledger import Claim, Ledger
-from penstock_operator.plan.pools import Pools, addresses_of
+from penstock_operator.plan.pools import Pools, assignable
 from penstock_operator.plan.reserved import Reserved
 
 
@@ -133,9 +133,20 @@ def _may_keep(vip: LoadBalancerVIP, world: World, pools: list[AddressPool]) -> l
 
 def _first_free(pools: list[AddressPool], family: AddressFamily, world: World) -> IPAddress | None:
     for pool in pools:
-        for address in addresses_of(pool, family):
-            if world.ledger.is_free(address) and world.reserved.owner(address) is None:
-                return address
+        for block in pool.spec.addresses:
+            if family_of(block.first) is family and (found := _first_free_in(block, world)) is not None:
+                return found
+    return None
+
+
+def _first_free_in(block: AddressBlock, world: World) -> IPAddress | None:
+    first, last = assignable(block)
+    make, version = type(block.first), block.first.version
+    while (number := world.ledger.first_unheld(version, first, last)) is not None:
+        address = make(number)
+        if world.ledger.is_free(address) and world.reserved.owner(address) is None:
+            return address
+        first = number + 1
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,10 +90,14 @@ class Ledger:
     def __init__(self) -> None:
         self._claims: dict[Name, Claim] = {}
         self._by_address: dict[IPAddress, set[Name]] = {}
+        self._held: dict[int, list[int]] = {4: [], 6: []}  # held addresses as numbers, sorted, by IP version
 
     def put(self, claim: Claim) -> None:
         """Enter or replace a VIP's claim."""
         self.remove(claim.name)
+        for address in claim.held:
+            if not self.is_held(address):
+                insort(self._held[address.version], int(address))
         self._claims[claim.name] = claim
         for address in claim.held | claim.wanted:
             self._by_address.setdefault(address, set()).add(claim.name)
@@ -107,6 +112,10 @@ class Ledger:
             names.discard(name)
             if not names:
                 del self._by_address[address]
+        for address in claim.held:
+            if not self.is_held(address):
+                numbers = self._held[address.version]
+                del numbers[bisect_left(numbers, int(address))]
 
     def rival(self, claim: Claim, address: IPAddress) -> Claim | None:
         """Return the VIP that stands before `claim` on an address and leaves no room for it."""
@@ -124,6 +133,19 @@ class Ledger:
     def is_held(self, address: IPAddress) -> bool:
         """Tell whether a VIP holds an address."""
         return any(address in self._claims[name].held for name in self._by_address.get(address, ()))
+
+    def first_unheld(self, version: int, first: int, last: int) -> int | None:
+        """Return the lowest address of a range that nobody holds, in logarithmic time."""
+        numbers = self._held[version]
+        start = bisect_left(numbers, first)
+        low, high = 0, len(numbers) - start
+        while low < high:  # up to `low` the range is held without a gap
+            middle = (low + high) // 2
+            if numbers[start + middle] == first + middle:
+                low = middle + 1
+            else:
+                high = middle
+        return first + low if first + low <= last else None
 
     def names_on(self, address: IPAddress) -> frozenset[Name]:
         """Return the VIPs that hold or claim an address."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -87,16 +87,6 @@ def assignable(block: AddressBlock) -> tuple[int, int]:
     if "/" in block.text and block.size > 2:  # a /31 or /127 has two hosts and no such addresses
         return first + 1, last - 1 if block.first.version == 4 else last
     return first, last
-
-
-def addresses_of(pool: AddressPool, family: AddressFamily) -> Iterator[IPAddress]:
-    """Yield a pool's assignable addresses in order."""
-    for block in pool.spec.addresses:
-        if family_of(block.first) is family:
-            first, last = assignable(block)
-            make = type(block.first)
-            for number in range(first, last + 1):
-                yield make(number)
 
 
 def pool_status(
