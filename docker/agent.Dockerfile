@@ -57,7 +57,8 @@ RUN PENSTOCK_PURE=1 /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation
       --prefix /opt/code /tmp/wheel/*.whl
 
 FROM base
-RUN useradd --uid 65532 --user-group --no-create-home --no-log-init --shell /usr/sbin/nologin penstock
+RUN groupadd --gid 65532 penstock \
+ && useradd --uid 65532 --gid penstock --no-create-home --no-log-init --shell /usr/sbin/nologin penstock
 COPY --from=dependencies /opt/penstock /opt/penstock
 COPY --from=extension /opt/extension /opt/penstock/lib/python3.11/site-packages
 COPY --from=code /opt/code /opt/penstock

@@ -44,7 +44,8 @@ RUN PENSTOCK_PURE=1 /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation
       --prefix /opt/code /tmp/wheel/*.whl
 
 FROM base
-RUN useradd --uid 65532 --user-group --no-create-home --no-log-init --shell /usr/sbin/nologin penstock
+RUN groupadd --gid 65532 penstock \
+ && useradd --uid 65532 --gid penstock --no-create-home --no-log-init --shell /usr/sbin/nologin penstock
 COPY --from=dependencies /opt/penstock /opt/penstock
 COPY --from=code /opt/code /opt/penstock
 ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1

@@ -168,11 +168,12 @@ class LocalCluster(Provider):
 
     def _record(self, spec: ClusterSpec) -> None:
         """Write down what will be made, before any of it is."""
-        missing = [str(directory) for directory in PRIVATE_DIRECTORIES if not directory.exists()]
         self.directory.mkdir()
-        facts = {"public_port": Ports.free().apiserver, "made_directories": missing}
-        (self.directory / "facts.json").write_text(json.dumps(facts))
+        (self.directory / "facts.json").write_text(json.dumps({"public_port": Ports.free().apiserver}))
         (self.directory / "spec.json").write_text(spec.to_json())
+        missing = [str(directory) for directory in PRIVATE_DIRECTORIES if not directory.exists()]
+        if missing:
+            self._made_directories.write_text(json.dumps(missing))
         for directory in missing:
             Path(directory).mkdir(parents=True)
 
@@ -223,14 +224,22 @@ class LocalCluster(Provider):
         if not wait_until(gone, 20, interval=0.1):
             raise StateError(f"processes {network.members(spec)} in the cluster's networks survive SIGKILL")
 
+    @property
+    def _made_directories(self) -> Path:
+        """Names the mount points that were made on this machine; they serve all of its clusters."""
+        return self.directory.parent / "made-directories.json"
+
     def _remove_directories(self) -> None:
-        facts = json.loads((self.directory / "facts.json").read_text())
         for mount in _mounts_below(self.directory):
             network.run("umount", "--lazy", mount)
-        for directory in map(Path, facts["made_directories"]):
+        shutil.rmtree(self.directory)
+        others = [entry for entry in self.directory.parent.iterdir() if entry.is_dir()]
+        if others or not self._made_directories.exists():
+            return
+        for directory in map(Path, json.loads(self._made_directories.read_text())):
             if directory.exists() and not any(directory.iterdir()):
                 directory.rmdir()
-        shutil.rmtree(self.directory)
+        self._made_directories.unlink()
 
 
 def _settings(cluster: str, public_port: int) -> Settings:

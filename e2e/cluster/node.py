@@ -127,11 +127,11 @@ class Node:
         return run(binaries.program("ctr"), *options, *arguments, timeout=_IMPORT_SECONDS)
 
     def import_image(self, archive: Path) -> None:
-        """Load an image archive into the node, once."""
+        """Load an image archive into the node, once; it is unpacked there when the first pod needs it."""
         known = archive.stat()
         mark = self.directory / "imported" / f"{archive.name}.{known.st_size}.{known.st_mtime_ns}"
         if not mark.exists():
-            self.ctr("images", "import", str(archive))
+            self.ctr("images", "import", "--local", "--no-unpack", str(archive))
             mark.parent.mkdir(exist_ok=True)
             mark.touch()
 

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from e2e.cluster.errors import StartError, StateError
 
+# Children of this Python process by pid, to collect when they end. They may well outlive it and whoever started them.
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
+
 TERMINATION_GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 
@@ -69,7 +72,6 @@ class Processes:
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def names(self) -> list[str]:
         """Return the names of all recorded processes, stopped ones too, in the order they were first started."""
@@ -105,14 +107,16 @@ class Processes:
 
     def running(self, name: str) -> bool:
         """Say whether the recorded process lives."""
-        child = self._children.get(name)
-        if child is not None:
-            child.poll()
         try:
             record = self.record(name)
         except StateError:
             return False
-        return record.pid > 0 and start_ticks(record.pid) == record.start_ticks
+        if start_ticks(record.pid) == record.start_ticks:
+            return True
+        child = _CHILDREN.pop(record.pid, None)
+        if child is not None:
+            child.wait()
+        return False
 
     def stop(self, name: str, *, grace: float = TERMINATION_GRACE_SECONDS) -> None:
         """Terminate a process, kill it after the grace time; no effect if it is gone already."""
@@ -123,9 +127,6 @@ class Processes:
                 self._signal(pid, signal.SIGKILL)
                 if not wait_until(lambda: not self.running(name), 10):
                     raise StateError(f"process {name!r} (pid {pid}) survives SIGKILL: see /proc/{pid}/stack")
-        child = self._children.pop(name, None)
-        if child is not None:
-            child.wait()
 
     def pause(self, name: str) -> None:
         """Freeze a process (SIGSTOP): it keeps its sockets and answers nothing."""
@@ -162,7 +163,7 @@ class Processes:
                 env={**os.environ, **record.environment},
                 start_new_session=True,
             )
-        self._children[record.name] = child
+        _CHILDREN[child.pid] = child
         started = Record(**{**asdict(record), "pid": child.pid, "start_ticks": start_ticks(child.pid) or 0})
         path = self._path(record.name)
         temporary = path.with_suffix(".tmp")
