@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from penstock_api import (
@@ -21,6 +22,14 @@ POOLS = Resource(*AddressPool.resource())
 DATA_PLANES = Resource(*DataPlane.resource())
 DATA_PLANE_NODES = Resource(*DataPlaneNode.resource())
 REPORTS = Resource(*DataPlaneNodeReport.resource())
+
+USER_KINDS: Mapping[Resource, type[KubeObject]] = {
+    POOLS: AddressPool,
+    DATA_PLANES: DataPlane,
+    POLICIES: RLPolicy,
+    VIPS: LoadBalancerVIP,
+}
+"""Kinds that people write."""
 
 
 def identity(obj: KubeObject) -> Object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, Self
@@ -31,7 +31,7 @@ class NodeFacts:
 
     name: str
     uid: str = ""
-    labels: Mapping[str, str] = ()  # type: ignore[assignment]
+    labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     addresses: tuple[IPAddress, ...] = ()
     internal: tuple[IPAddress, ...] = ()

@@ -16,8 +16,7 @@ GONE_AFTER = timedelta(minutes=5)
 
 LABEL_LIMIT = 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ALWAYS_TOLERATED = (
-    # What the DaemonSet controller adds to every DaemonSet's pods.
+ALWAYS_TOLERATED = (
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
     "node.kubernetes.io/disk-pressure",
@@ -26,6 +25,7 @@ _ALWAYS_TOLERATED = (
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/network-unavailable",
 )
+"""Taints that pods of every DaemonSet ignore."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def matches(data_plane: DataPlane, node: NodeFacts) -> bool:
 
 
 def _tolerated(data_plane: DataPlane, taint: Taint) -> bool:
-    if taint.key in _ALWAYS_TOLERATED:
+    if taint.key in ALWAYS_TOLERATED:
         return True
     for toleration in data_plane.spec.tolerations:
         effect_fits = toleration.effect is None or toleration.effect == taint.effect
