@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.generators import admission, cli_reference, crds, examples, kinds_reference, rbac
+from tools.generators import admission, cli_reference, crds, examples, features, kinds_reference, rbac
 from tools.generators.output import Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +22,7 @@ GENERATORS: dict[str, Callable[[], Files]] = {
     "admission": admission.render,
     "kinds-reference": kinds_reference.render,
     "cli-reference": cli_reference.render,
+    "features": features.render,
 }
 
 CHECKS: tuple[Callable[[Path], list[str]], ...] = (examples.check,)
