@@ -501,7 +501,7 @@ void register_core(nb::module_ &m)
         "A load balancer on memory of its own. Times are CLOCK_BOOTTIME in microseconds.")
         .def(nb::init<uint32_t, uint32_t, uint32_t, uint32_t, uint64_t, const nb::bytes &,
                       const nb::bytes &, const std::optional<nb::bytes> &>(),
-             "flows"_a = 4096, "vips"_a = 64, "slots"_a = 1024, "workers"_a = 1,
+             "flows"_a = 4096, "vips"_a = 64, "slots"_a = 1024, "workers"_a = 1, nb::kw_only(),
              "now_us"_a = 1000000, "seed"_a, "boot_id"_a = nb::bytes("0123456789abcdef", 16),
              "arena"_a.none() = nb::none())
         .def("arena", &Core::arena, "A copy of the arena, as a killed process would leave it.")
@@ -514,7 +514,7 @@ void register_core(nb::module_ &m)
         .def("set_vip", &Core::set_vip, "id"_a, "addresses"_a, "port"_a, "protocol"_a, "backends"_a,
              "scheduler"_a = "lsq", "client_affinity"_a = false, "table_size"_a = 251,
              "drain_timeout"_a = 300000, "timeouts"_a = std::vector<uint32_t>(),
-             "feature_level"_a = 0, "now_us"_a)
+             "feature_level"_a = 0, nb::kw_only(), "now_us"_a)
         .def("remove_vip", &Core::remove_vip, "id"_a, "now_us"_a)
         .def("set_weights", &Core::set_weights, "vip"_a, "weights"_a, "generations"_a)
         .def("reset_weights", &Core::reset_weights, "vip"_a)
