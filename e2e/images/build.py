@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from e2e.cluster import binaries
 from e2e.cluster.binaries import cache_root
 from e2e.cluster.steps import step
 from e2e.images.archive import write_archive
-from e2e.images.builders import Builder, find_builder
+from e2e.images.builders import find_builder
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("operator", "agent", "dataplane")
@@ -63,12 +64,17 @@ def digest(files: Iterable[Path], context: Path, *more: str) -> str:
 
 
 def build(names: Iterable[str] = (*ROLES, *TOOLS)) -> list[Image]:
-    """Build what has changed since it was built last; return all images asked for."""
+    """Build what has changed since it was built last; return all images asked for. One build runs at a time."""
     folder = cache_root() / "images" / "archives"
     folder.mkdir(parents=True, exist_ok=True)
-    images = [_tool(name, folder) if name in TOOLS else _role(name, folder) for name in names]
-    for image in images:
-        _prune(folder, image)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        images = [_tool(name, folder) if name in TOOLS else _role_image(name, folder) for name in names]
+        missing = [image for image in images if not image.archive.exists()]
+        if missing:
+            _build_roles(missing)
+        for image in images:
+            _prune(folder, image)
     return images
 
 
@@ -76,23 +82,28 @@ def _image(name: str, tag: str, folder: Path) -> Image:
     return Image(name, f"penstock/{name}", f"dev-{tag}", folder / f"{name}-{tag}.tar")
 
 
-def _role(name: str, folder: Path) -> Image:
-    dockerfile = ROOT / "docker" / f"{name}.Dockerfile"
-    image = _image(name, digest(inputs(dockerfile, ROOT), ROOT), folder)
-    if not image.archive.exists():
-        builder = find_builder()
-        _build_role(builder, dockerfile, image)
-    return image
+def _dockerfile(name: str) -> Path:
+    return ROOT / "docker" / f"{name}.Dockerfile"
 
 
-def _build_role(builder: Builder, dockerfile: Path, image: Image) -> None:
-    with step(f"base image ({builder.name})"):
-        base = builder.base()
-    with step(f"image {image.reference}"):
-        builder.build(dockerfile, ROOT, image.reference, {"BASE": base})
-        unfinished = image.archive.with_suffix(".tmp")
-        builder.save(image.reference, unfinished)
-        unfinished.replace(image.archive)
+def _role_image(name: str, folder: Path) -> Image:
+    return _image(name, digest(inputs(_dockerfile(name), ROOT), ROOT), folder)
+
+
+def _build_roles(images: Iterable[Image]) -> None:
+    builder = find_builder()
+    builder.tidy()
+    try:
+        with step(f"base image ({builder.name})"):
+            base = builder.base()
+        for image in images:
+            with step(f"image {image.reference}"):
+                builder.build(_dockerfile(image.name), ROOT, image.reference, {"BASE": base})
+                unfinished = image.archive.with_suffix(".tmp")
+                builder.save(image.reference, unfinished)
+                unfinished.replace(image.archive)
+    finally:
+        builder.tidy()
 
 
 def _tool(name: str, folder: Path) -> Image:

@@ -38,6 +38,10 @@ class Builder(ABC):
     def save(self, tag: str, target: Path) -> None:
         """Write an image as `docker save` does."""
 
+    def tidy(self) -> None:
+        """Remove what builds leave on the machine beside their cache: nothing, unless a builder says otherwise."""
+        return
+
 
 def _run(command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
@@ -116,6 +120,13 @@ class Buildah(Builder):
         """Write an image archive."""
         target.unlink(missing_ok=True)  # an existing archive is not replaced
         self._buildah("push", "--quiet", tag, f"docker-archive:{target}:{tag}")
+
+    def tidy(self) -> None:
+        """Remove containers of builds that were broken off, and the store's mount. No build may be under way."""
+        self._buildah("rm", "--all")
+        layers = self._folder / "storage" / "overlay"
+        if layers.is_mount():
+            _run(["umount", str(layers)], seconds=_PULL_SECONDS)
 
     def _command(self) -> list[str]:
         driver = "overlay" if Path("/sys/module/overlay").exists() or _knows("overlay") else "vfs"

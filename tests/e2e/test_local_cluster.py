@@ -129,7 +129,7 @@ def test_down_clears_what_a_crash_left(cluster: LocalCluster) -> None:
         for line in making.stderr:
             if "control plane" in line:
                 break
-        assert wait_until(lambda: (cluster.directory / "nodes").exists(), 30)
+        assert wait_until((cluster.directory / "nodes").exists, 30)
         making.kill()
     spec = cluster.spec
     cluster.down()
