@@ -1,0 +1,374 @@
+"""Tables of allocation and acceptance: no cluster, one line per case."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock_operator.plan.acceptance import Neighbours, judge
+from penstock_operator.plan.allocation import World, assign
+from penstock_operator.plan.facts import NodeFacts, ServiceFacts
+from penstock_operator.plan.ledger import Claim, Ledger
+from penstock_operator.plan.pools import Pools, pool_status
+from penstock_operator.plan.reserved import Reserved
+from plan_builders import NOW, data_plane, node, policy, pool, vip
+
+
+def world(*vips: Any, pools: Any = None, **reserved: Any) -> World:
+    found = Reserved(**reserved)
+    ledger = Ledger()
+    for each in vips:
+        ledger.put(Claim.of(each))
+    return World(Pools([pool("203.0.113.10-203.0.113.12")] if pools is None else pools, found), found, ledger)
+
+
+def addresses(found: Any) -> list[str]:
+    return [str(address) for address in found.addresses]
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "expected"),
+    [
+        pytest.param(vip(), [], ["203.0.113.10"], id="the lowest free address"),
+        pytest.param(vip(), [vip("a", held=["203.0.113.10"])], ["203.0.113.11"], id="not one that is held"),
+        pytest.param(vip(), [vip("a", addresses=["203.0.113.10"])], ["203.0.113.11"], id="not one that is claimed"),
+        pytest.param(
+            vip(),
+            [vip("a", addresses=["203.0.113.10"], generation=1, seen=1, held=["203.0.113.12"])],
+            ["203.0.113.10"],
+            id="a refused claim blocks nothing",
+        ),
+        pytest.param(vip(held=["203.0.113.12"]), [], ["203.0.113.12"], id="the holder keeps its own"),
+        pytest.param(
+            vip(age=1, held=["203.0.113.10"]),
+            [vip("a", age=900, addresses=["203.0.113.10"])],
+            ["203.0.113.10"],
+            id="an older claimant does not take what is held",
+        ),
+        pytest.param(
+            vip(addresses=["203.0.113.10"], ports=[{"port": 443}]),
+            [vip("a", held=["203.0.113.10"])],
+            ["203.0.113.10"],
+            id="VIPs of one namespace share an address by port",
+        ),
+        pytest.param(
+            vip(addresses=["203.0.113.10"], ports=[{"port": 80, "protocol": "UDP"}], healthCheck={"type": "None"}),
+            [vip("a", held=["203.0.113.10"])],
+            ["203.0.113.10"],
+            id="and by protocol",
+        ),
+        pytest.param(
+            vip(held=["203.0.113.11"], addresses=["203.0.113.12"]), [], ["203.0.113.12"], id="an edit moves the VIP"
+        ),
+        pytest.param(
+            vip(held=["203.0.113.11", "203.0.113.12"]), [], ["203.0.113.11"], id="one per family when none is chosen"
+        ),
+    ],
+)
+def test_addresses_are_given(mine: Any, others: list[Any], expected: list[str]) -> None:
+    found = assign(mine, world(mine, *others))
+    assert found.problem is None
+    assert addresses(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "message", "kept"),
+    [
+        pytest.param(
+            vip(addresses=["203.0.113.10"], age=5),
+            [vip("a", age=9, addresses=["203.0.113.10"])],
+            "203.0.113.10:80/TCP is held by shop/a;",
+            [],
+            id="of two claimants the older wins",
+        ),
+        pytest.param(
+            vip("b", addresses=["203.0.113.10"]),
+            [vip("a", addresses=["203.0.113.10"])],
+            "is held by shop/a;",
+            [],
+            id="of equally old ones the lower UID",
+        ),
+        pytest.param(
+            vip(addresses=["203.0.113.10"], ports=[{"port": 443}]),
+            [vip("a", "bank", held=["203.0.113.10"])],
+            "203.0.113.10 is held by bank/a; only VIPs of one namespace",
+            [],
+            id="namespaces do not share",
+        ),
+        pytest.param(
+            vip(addresses=["203.0.113.10"], ports=[{"port": 443}], dataPlaneName="core"),
+            [vip("a", held=["203.0.113.10"], servedBy="edge")],
+            "only VIPs of one namespace and one DataPlane",
+            [],
+            id="DataPlanes do not share",
+        ),
+        pytest.param(
+            vip(held=["203.0.113.11"], addresses=["203.0.113.10"]),
+            [vip("a", held=["203.0.113.10"])],
+            "203.0.113.10:80/TCP is held by shop/a; choose another address or port",
+            ["203.0.113.11"],
+            id="a bad edit keeps what is held",
+        ),
+        pytest.param(
+            vip(addresses=["203.0.113.10", "203.0.113.11"]),
+            [vip("a", held=["203.0.113.10"])],
+            "is held by shop/a",
+            [],
+            id="all of the chosen addresses or none",
+        ),
+        pytest.param(
+            vip(held=["203.0.113.10"], ports=[{"port": 80}, {"port": 443}], generation=2, age=900),
+            [vip("a", held=["203.0.113.10"], ports=[{"port": 443}], age=1)],
+            "no IPv4 address is free",
+            [],
+            id="an edit does not take a port that another holds, however young",
+        ),
+    ],
+)
+def test_conflicts_name_the_holder(mine: Any, others: list[Any], message: str, kept: list[str]) -> None:
+    full = [pool("203.0.113.10")] if "free" in message else None
+    found = assign(mine, world(mine, *others, pools=full))
+    assert found.problem is not None
+    assert message in found.problem.message
+    assert addresses(found) == kept
+
+
+@pytest.mark.parametrize(
+    ("spec", "pools", "reason", "message"),
+    [
+        ({"addresses": ["198.51.100.1"]}, None, "AddressNotAllowed", "public has 203.0.113.10-203.0.113.12"),
+        ({"addresses": ["198.51.100.1"]}, [], "AddressNotAllowed", "there is none, create one"),
+        (
+            {"addresses": ["203.0.113.10"]},
+            [pool("203.0.113.10", namespaces=["bank"])],
+            "AddressNotAllowed",
+            "namespace shop may not use",
+        ),
+        (
+            {"addresses": ["203.0.113.10"], "addressPool": "other"},
+            None,
+            "AddressNotAllowed",
+            "not to spec.addressPool other",
+        ),
+        ({}, [], "PoolNotFound", "no AddressPool with IPv4 addresses and autoAssign is open to namespace shop"),
+        ({}, [pool("203.0.113.10", autoAssign=False)], "PoolNotFound", "autoAssign"),
+        ({"addressPool": "absent"}, None, "PoolNotFound", "AddressPool absent does not exist (there is: public)"),
+        (
+            {"addressPool": "public"},
+            [pool("203.0.113.10", namespaces=["bank"])],
+            "AddressNotAllowed",
+            "is not open to namespace shop",
+        ),
+        ({"addressPool": "public"}, [pool("2001:db8::1")], "NoAddressAvailable", "has no IPv4 addresses"),
+        (
+            {"addressPool": "young"},
+            [pool("203.0.113.0/24"), pool("203.0.113.9", name="young", age=1)],
+            "PoolNotFound",
+            "can't be used: spec.addresses: 203.0.113.9 overlaps",
+        ),
+        ({"addresses": ["192.0.2.1"]}, [pool("192.0.2.0/24")], "AddressNotAllowed", "192.0.2.1 is of node lb-1"),
+        (
+            {"addresses": ["192.0.2.7"]},
+            [pool("192.0.2.0/24")],
+            "AddressNotAllowed",
+            "192.0.2.7 is of Service default/api",
+        ),
+        (
+            {"addresses": ["10.244.1.9"]},
+            None,
+            "AddressNotAllowed",
+            "10.244.1.9 is in the pod network 10.244.1.0/24 of node lb-1",
+        ),
+        ({"addresses": ["10.96.0.9"]}, None, "AddressNotAllowed", "in the Service network 10.96.0.0/16"),
+        ({"addresses": ["172.16.0.9"]}, None, "AddressNotAllowed", "in the reserved network 172.16.0.0/12"),
+    ],
+)
+def test_refusals_name_the_fix(spec: dict[str, Any], pools: Any, reason: str, message: str) -> None:
+    mine = vip(**spec)
+    surroundings = world(
+        mine,
+        pools=pools,
+        nodes=[node(pods=["10.244.1.0/24"])],
+        services=[ServiceFacts(("default", "api"), (ip_address("192.0.2.7"),))],
+        service_networks=[ip_network("10.96.0.0/16")],
+        extra=[ip_network("172.16.0.0/12")],
+    )
+    found = assign(mine, surroundings)
+    assert found.problem is not None
+    assert found.problem.reason == reason
+    assert message in found.problem.message
+    assert found.addresses == ()
+
+
+def test_families_get_an_address_each() -> None:
+    mine = vip(addressFamilies=["IPv4", "IPv6"])
+    pools = [pool("203.0.113.0/30", name="four"), pool("2001:db8::/64", name="six")]
+    assert addresses(assign(mine, world(mine, pools=pools))) == ["203.0.113.1", "2001:db8::1"]
+    half = assign(mine, world(mine, pools=pools[:1]))
+    assert half.addresses == ()  # both families or none
+    assert half.problem is not None
+    assert "IPv6" in half.problem.message
+
+
+def test_what_is_held_stays_when_its_pool_goes() -> None:
+    mine = vip(held=["198.51.100.5"])
+    found = assign(mine, world(mine, pools=[]))
+    assert addresses(found) == ["198.51.100.5"]
+    assert found.problem is not None
+    assert "put it back into a pool" in found.problem.message
+    moved = assign(mine, world(mine))
+    assert addresses(moved) == ["203.0.113.10"]
+    assert moved.problem is None
+
+
+def test_switching_auto_assign_off_takes_nothing_away() -> None:
+    mine = vip(held=["203.0.113.10"])
+    found = assign(mine, world(mine, pools=[pool("203.0.113.10", autoAssign=False)]))
+    assert (addresses(found), found.problem) == (["203.0.113.10"], None)
+
+
+def test_an_unreadable_vip_keeps_its_address() -> None:
+    raw = {
+        "metadata": {"name": "future", "namespace": "shop", "uid": "x", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"forwarding": "Teleport"},
+        "status": {"addresses": ["203.0.113.10"]},
+    }
+    mine = vip(addresses=["203.0.113.10"], ports=[{"port": 443}])
+    surroundings = world(mine)
+    surroundings.ledger.put(Claim.of_unreadable(raw))
+    found = assign(mine, surroundings)
+    assert found.problem is not None
+    assert "203.0.113.10 is held by shop/future" in found.problem.message
+
+
+@given(st.sets(st.integers(0, 40), max_size=41), st.integers(0, 20), st.integers(0, 20))
+def test_the_lowest_gap_is_found(held: set[int], first: int, length: int) -> None:
+    ledger = Ledger()
+    base = int(ip_address("203.0.113.0"))
+    for number in held:
+        ledger.put(Claim.of(vip(f"vip-{number}", held=[str(ip_address(base + number))])))
+    expected = next((n for n in range(first, first + length + 1) if n not in held), None)
+    found = ledger.first_unheld(4, base + first, base + first + length)
+    assert (found - base if found is not None else None) == expected
+    for number in held:
+        ledger.remove(("shop", f"vip-{number}"))
+    assert ledger.first_unheld(4, base, base) == base
+
+
+@pytest.mark.parametrize(
+    ("pools", "usable", "used", "free", "message"),
+    [
+        ([pool("203.0.113.0/29")], "True", "1", "5", "can be given out"),  # of 8, two are the subnet's own
+        ([pool("203.0.113.1")], "True", "1", "0", "all addresses are held"),
+        ([pool("2001:db8::/64")], "True", "0", "2^63", "can be given out"),
+        ([pool("10.96.1.0/24")], "False", "0", "254", "in the Service network"),
+        ([pool("203.0.113.0/24", age=1), pool("203.0.113.7", name="old")], "False", "1", "253", "AddressPool old"),
+        ([pool("192.0.2.0/30")], "True", "0", "1", "can be given out"),  # 192.0.2.1 is a node's
+    ],
+)
+def test_pools_say_how_full_they_are(pools: Any, usable: str, used: str, free: str, message: str) -> None:
+    reserved = Reserved([node()], (), [ip_network("10.96.0.0/16")])
+    found = pool_status(pools[0], Pools(pools, reserved), [ip_address("203.0.113.1")], reserved, NOW)
+    by_type = {condition.type: condition for condition in found.conditions}
+    assert by_type["Accepted"].status == usable
+    assert (found.summary.used, found.summary.free) == (used, free)
+    assert message in by_type["Ready"].message
+    assert (
+        pool_status(
+            pools[0].model_copy(update={"status": found}),
+            Pools(pools, reserved),
+            [ip_address("203.0.113.1")],
+            reserved,
+            NOW,
+        )
+        == found
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "neighbours", "reason", "message"),
+    [
+        ({"dataPlaneName": "core"}, {}, "DataPlaneNotFound", "does not exist (there is: edge)"),
+        ({"dataPlaneName": "edge"}, {"deleting": True}, "DataPlaneNotFound", "is being deleted"),
+        ({}, {"default": False}, "DataPlaneNotFound", "no DataPlane is annotated"),
+        ({}, {"second": True}, "DataPlaneNotFound", "several DataPlanes are annotated"),
+        ({}, {"service_exists": False}, "ServiceNotFound", "Service shop/web does not exist"),
+        (
+            {"backends": {"endpoints": [{"address": "198.51.100.1", "port": 80}]}},
+            {},
+            "EndpointNotAllowed",
+            "spec.backends.endpoints[0]: 198.51.100.1 is outside",
+        ),
+        (
+            {"backends": {"endpoints": [{"address": "203.0.113.12", "port": 80}]}},
+            {"cidrs": ["203.0.113.0/24"]},
+            "EndpointNotAllowed",
+            "is an address of a VIP",
+        ),
+    ],
+)
+def test_what_a_vip_refers_to_is_checked(
+    spec: dict[str, Any], neighbours: dict[str, Any], reason: str, message: str
+) -> None:
+    mine = vip(**spec)
+    edge = data_plane(
+        default=neighbours.get("default", True),
+        deleting=neighbours.get("deleting", False),
+        staticEndpointCIDRs=neighbours.get("cidrs", []),
+    )
+    planes = {"edge": edge} | ({"second": data_plane("second")} if neighbours.get("second") else {})
+    verdict = judge(
+        mine,
+        Neighbours(planes, neighbours.get("service_exists", True)),
+        world(mine, vip("other", held=["203.0.113.12"])),
+    )
+    assert verdict.problem is not None
+    assert verdict.problem.reason == reason
+    assert message in verdict.problem.message
+
+
+def test_a_missing_policy_is_only_a_warning() -> None:
+    mine = vip(policyName="clever")
+    verdict = judge(mine, Neighbours({"edge": data_plane()}), world(mine))
+    assert verdict.accepted
+    assert "lsq is used" in verdict.warnings[0].message
+    verdict = judge(mine, Neighbours({"edge": data_plane()}, policy=policy("clever")), world(mine))
+    assert verdict.warnings == ()
+
+
+def test_moving_the_default_moves_no_vip_in_service() -> None:
+    mine = vip(held=["203.0.113.10"], servedBy="edge")
+    planes = {"edge": data_plane(default=False), "core": data_plane("core")}
+    verdict = judge(mine, Neighbours(planes), world(mine))
+    assert verdict.data_plane is planes["edge"]
+
+
+def test_facts_are_cut_out_of_kubernetes_objects() -> None:
+    raw = {
+        "metadata": {"name": "a", "uid": "u", "labels": {"x": "y"}},
+        "spec": {"podCIDRs": ["10.0.1.0/24", "2001:db8:1::/64"], "taints": [{"key": "k", "effect": "NoSchedule"}]},
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": "192.0.2.1"},
+                {"type": "InternalIP", "address": "2001:db8::1"},
+                {"type": "InternalIP", "address": "192.0.2.2"},
+                {"type": "Hostname", "address": "a.example"},
+            ],
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        },
+    }
+    found = NodeFacts.from_raw(raw)
+    assert [str(address) for address in found.primary()] == ["192.0.2.1", "2001:db8::1"]
+    assert len(found.addresses) == 3
+    assert found.ready
+    service = ServiceFacts.from_raw(
+        {
+            "metadata": {"name": "s", "namespace": "n"},
+            "spec": {"clusterIP": "None", "clusterIPs": ["None"], "externalIPs": ["198.51.100.1"]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.2"}, {"hostname": "x.example"}]}},
+        }
+    )
+    assert [str(address) for address in service.addresses] == ["198.51.100.1", "198.51.100.2"]

@@ -1,0 +1,81 @@
+"""Objects for tables of plan tests: short to write, complete to the models."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from penstock_api import AddressPool, DataPlane, DataPlaneNode, LoadBalancerVIP, RLPolicy, parse
+from penstock_operator.plan.facts import NodeFacts, PodFacts, Taint
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+
+
+def _metadata(name: str, age: int, namespace: str = "", **more: Any) -> dict[str, Any]:
+    """`age` counts seconds since the object was made."""
+    made = (NOW - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata = {"name": name, "uid": f"uid-{namespace}-{name}", "generation": 1, "creationTimestamp": made, **more}
+    return metadata | ({"namespace": namespace} if namespace else {})
+
+
+def vip(
+    name: str = "web", namespace: str = "shop", *, age: int = 60, held: Any = (), seen: int = 1, **spec: Any
+) -> Any:
+    annotations = spec.pop("annotations", {})
+    generation = spec.pop("generation", 1)
+    data_plane = spec.pop("servedBy", None)
+    spec.setdefault("ports", [{"port": 80}])
+    spec.setdefault("backends", {"service": {"name": "web"}})
+    status: dict[str, Any] = {"observedGeneration": seen if held or seen != 1 else -1, "addresses": list(held)}
+    if data_plane:
+        status["dataPlaneName"] = data_plane
+    metadata = _metadata(name, age, namespace, annotations=annotations) | {"generation": generation}
+    return parse(LoadBalancerVIP, {"metadata": metadata, "spec": spec, "status": status})
+
+
+def pool(*addresses: str, name: str = "public", age: int = 100, **spec: Any) -> AddressPool:
+    return parse(AddressPool, {"metadata": _metadata(name, age), "spec": {"addresses": list(addresses), **spec}})
+
+
+def data_plane(name: str = "edge", *, age: int = 100, default: bool = True, deleting: bool = False, **spec: Any) -> Any:
+    more: dict[str, Any] = {"annotations": {"penstock.dev/default": "true"} if default else {}}
+    if deleting:
+        more["deletionTimestamp"] = "2026-06-01T12:00:00Z"
+    status = spec.pop("status", {})
+    return parse(DataPlane, {"metadata": _metadata(name, age, **more), "spec": spec, "status": status})
+
+
+def policy(name: str = "web", namespace: str = "shop") -> RLPolicy:
+    return parse(RLPolicy, {"metadata": _metadata(name, 5, namespace), "spec": {"heuristic": "little"}})
+
+
+def node(name: str = "lb-1", address: str = "192.0.2.1", **more: Any) -> NodeFacts:
+    networks = tuple(ip_network(text) for text in more.pop("pods", ()))
+    taints = tuple(Taint(*taint) for taint in more.pop("taints", ()))
+    values: dict[str, Any] = {"labels": {"role": "lb"}, "ready": True, **more}
+    addresses = (ip_address(address),) if address else ()
+    return NodeFacts(
+        name, f"uid-{name}", addresses=addresses, internal=addresses, pod_networks=networks, taints=taints, **values
+    )
+
+
+def data_plane_node(node_name: str, *, ready: bool = True, instance: str = "run-1", **more: Any) -> DataPlaneNode:
+    conditions = [
+        {"type": "Ready", "status": str(ready), "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    ]
+    metadata = _metadata(f"edge.{node_name}", 50, **more)
+    spec = {
+        "dataPlaneName": "edge",
+        "nodeName": node_name,
+        "schedulerKey": "0" * 32,
+        "natSource": {"addresses": ["192.0.2.1"]},
+    }
+    status = {"instanceId": instance, "conditions": conditions}
+    return parse(DataPlaneNode, {"metadata": metadata, "spec": spec, "status": status})
+
+
+def pod(node_name: str, template_hash: str = "new", *, ready: bool = True, deleting: bool = False) -> PodFacts:
+    return PodFacts(
+        ("penstock-system", f"pod-{node_name}"), f"uid-{node_name}", node_name, "edge", template_hash, ready, deleting
+    )
