@@ -8,6 +8,7 @@ import pytest
 from agent_cluster import DATAPLANE_NODES, MANIFESTS, AgentCluster
 from penstock_api.names import INSTALL_NAMESPACE
 from penstock_kube import NAMESPACES, KubeClient
+from waiting import let_connections_go
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,4 @@ async def cluster(installed):
             if node is not None:
                 await client.patch(DATAPLANE_NODES, node["metadata"]["name"], {"metadata": {"finalizers": None}})
                 await client.delete(DATAPLANE_NODES, node["metadata"]["name"])
+    await let_connections_go()

@@ -14,7 +14,7 @@ from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_lease_nam
 from penstock_embedded.messages import Method
 from penstock_kube import LEASES
 from recording_dataplane import RecordingDataPlane
-from waiting import eventually
+from waiting import eventually, let_connections_go
 
 pytestmark = pytest.mark.apiserver
 
@@ -62,6 +62,7 @@ class Node:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await let_connections_go()
 
     async def object(self):
         return await self.cluster.get(DATAPLANE_NODES, self.cluster.object_name(self.name))

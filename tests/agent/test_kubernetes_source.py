@@ -6,7 +6,7 @@ import pytest
 from agent_cluster import VIPS
 from penstock_agent.sources.kubernetes import KubernetesSource
 from penstock_kube import ENDPOINT_SLICES, KubeClient
-from waiting import eventually, running
+from waiting import eventually, let_connections_go, running
 
 pytestmark = pytest.mark.apiserver
 
@@ -17,6 +17,7 @@ async def source(cluster):
     kubeconfig = await cluster.node("a")
     async with KubeClient.from_kubeconfig(str(kubeconfig)) as client:
         yield KubernetesSource(client, lambda: None, dataplane=cluster.dataplane, node_name=cluster.node_name("a"))
+    await let_connections_go()
 
 
 def backends(source, cluster, service="web"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import warnings
 
 
 async def eventually(condition, seconds=5.0):
@@ -75,3 +77,15 @@ class StreamServer:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+async def let_connections_go():
+    """Let TLS transports close, which takes turns of the loop, and collect those that httpx leaves behind.
+
+    A connection that is cancelled while it is made is left to the garbage collector, whose warning would fail whatever
+    test runs then.
+    """
+    await asyncio.sleep(0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
