@@ -10,6 +10,7 @@ from penstock_api.names import DATAPLANE_LABEL, NODE_FINALIZER
 from penstock_operator.apply import contains
 from penstock_operator.plan import daemonsets, nodes
 from penstock_operator.plan.dataplane import DataPlanePlan, DataPlaneView, plan_data_plane
+from penstock_operator.plan.facts import PodFacts
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION, plan_rollout
 from plan_builders import NOW, data_plane, data_plane_node, node, pod
 
@@ -270,3 +271,13 @@ def test_the_hash_changes_with_what_pods_run() -> None:
 )
 def test_what_the_server_fills_in_does_not_matter(actual: Any, desired: Any, expected: bool) -> None:
     assert contains(actual, desired) is expected
+
+
+def test_only_data_plane_pods_are_replaced_as_such() -> None:
+    """Agents carry the DataPlane's label too and roll by themselves."""
+    found = []
+    for render in (daemonsets.data_plane_daemon_set, daemonsets.agent_daemon_set):
+        template = render(data_plane(), INSTALLATION)["spec"]["template"]
+        metadata = template["metadata"] | {"name": "pod", "namespace": "penstock-system"}
+        found.append(PodFacts.from_raw({"metadata": metadata, "spec": {"nodeName": "lb-1"}}).data_plane)
+    assert found == ["edge", ""]

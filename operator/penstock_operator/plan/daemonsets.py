@@ -54,7 +54,7 @@ def data_plane_daemon_set(data_plane: DataPlane, installation: Installation) -> 
     capabilities = ["NET_ADMIN"]
     if data_plane.spec.announcement.type is AnnouncementType.L2:
         capabilities.append("NET_RAW")  # ARP and neighbour discovery
-    probe = ["penstock", "dataplane", "--probe", "--run-dir", _run_dir(name)]
+    probe = ["penstock-probe", _run_dir(name)]
     container: Manifest = {
         "name": "dataplane",
         "image": installation.data_plane_image,
@@ -63,13 +63,14 @@ def data_plane_daemon_set(data_plane: DataPlane, installation: Installation) -> 
         "args": ["--run-dir", _run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)],
         "securityContext": _security(capabilities),
         "volumeMounts": [*_shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
-        "readinessProbe": {"exec": {"command": probe}, "periodSeconds": 5, "timeoutSeconds": 5},
+        "readinessProbe": {"exec": {"command": probe}, "periodSeconds": 5, "timeoutSeconds": 10},
+        # The supervisor inside restarts a crashed process; this is for one that hangs, and must survive a busy node.
         "livenessProbe": {
             "exec": {"command": probe},
-            "initialDelaySeconds": 10,
+            "initialDelaySeconds": 15,
             "periodSeconds": 20,
-            "timeoutSeconds": 10,
-            "failureThreshold": 3,
+            "timeoutSeconds": 15,
+            "failureThreshold": 4,
         },
         "resources": _resources(data_plane.spec.resources.data_plane),
     }

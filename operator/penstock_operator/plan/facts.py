@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Self
 
 from penstock_api.fields import IPAddress, IPNetwork
-from penstock_api.names import DATAPLANE_LABEL
+from penstock_api.names import COMPONENT_LABEL, DATAPLANE_LABEL
 
 TEMPLATE_HASH_LABEL = "penstock.dev/template-hash"
 
@@ -98,12 +98,12 @@ class ServiceFacts:
 
 @dataclass(frozen=True)
 class PodFacts:
-    """A data-plane pod."""
+    """A pod in our namespace."""
 
     name: Name
     uid: str
     node: str
-    data_plane: str
+    data_plane: str  # whose packets it forwards; empty for agents and other pods
     template_hash: str
     ready: bool
     deleting: bool
@@ -117,7 +117,7 @@ class PodFacts:
             name=(metadata["namespace"], metadata["name"]),
             uid=metadata.get("uid", ""),
             node=(raw.get("spec") or {}).get("nodeName") or "",
-            data_plane=labels.get(DATAPLANE_LABEL, ""),
+            data_plane=labels.get(DATAPLANE_LABEL, "") if labels.get(COMPONENT_LABEL) == "dataplane" else "",
             template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
             ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
             deleting="deletionTimestamp" in metadata,
