@@ -200,9 +200,10 @@ static void configurations_are_checked(void)
 {
     const char *long_id = "0123456789012345678901234567890123456789";
     const lbrl_frames_config_t bad[] = {
-        {0, 1, LBRL_LEVEL_OFF, ""},   {LBRL_SHM_MAX_SLOTS + 1, 1, LBRL_LEVEL_OFF, ""},
-        {1, 0, LBRL_LEVEL_OFF, ""},   {1, LBRL_SHM_MAX_WORKERS + 1, LBRL_LEVEL_OFF, ""},
-        {1, 1, LBRL_LEVEL_COUNT, ""}, {1, 1, LBRL_LEVEL_OFF, long_id},
+        {0, 1, LBRL_LEVEL_OFF, ""},           {LBRL_SHM_MAX_SLOTS + 1, 1, LBRL_LEVEL_OFF, ""},
+        {1, 0, LBRL_LEVEL_OFF, ""},           {1, LBRL_SHM_MAX_WORKERS + 1, LBRL_LEVEL_OFF, ""},
+        {1, 1, LBRL_LEVEL_COUNT, ""},         {1, 1, LBRL_LEVEL_OFF, long_id},
+        {1, 1, LBRL_LEVEL_OFF, "with space"}, {1, 1, LBRL_LEVEL_OFF, "\xff"},
     };
     uint64_t memory[8];
     lbrl_frames_t frames;

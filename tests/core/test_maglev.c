@@ -151,7 +151,7 @@ static uint32_t ideal(const uint32_t *before, const uint32_t *after, uint32_t n)
     return sum;
 }
 
-/* Churn as a multiple of the ideal, over 64 backends each of which in turn has its weight multiplied. */
+/* Churn as a multiple of the ideal, over every fourth backend, which in turn have their weight multiplied. */
 static double churn_of(double factor, bool equal)
 {
     static uint32_t before[SIZE], after[SIZE];
@@ -161,7 +161,7 @@ static double churn_of(double factor, bool equal)
     make(backends, MANY, 2, equal);
     CHECK_EQUAL(lbrl_maglev_build(before, SIZE, backends, MANY, key), 0);
     CHECK_EQUAL(lbrl_maglev_quotas(quotas, SIZE, backends, MANY), 0);
-    for (uint32_t i = 0; i < MANY; i++) {
+    for (uint32_t i = 0; i < MANY; i += 4) {
         const double weight = backends[i].weight;
         backends[i].weight = weight * factor;
         CHECK_EQUAL(lbrl_maglev_build(after, SIZE, backends, MANY, key), 0);

@@ -16,7 +16,7 @@ static bool config_valid(const lbrl_frames_config_t *config)
 {
     return config->slots >= 1 && config->slots <= LBRL_SHM_MAX_SLOTS && config->workers >= 1 &&
            config->workers <= LBRL_SHM_MAX_WORKERS && (uint32_t)config->level < LBRL_LEVEL_COUNT &&
-           strlen(config->instance_id) < sizeof(((lbrl_shm_header_t *)0)->instance_id);
+           lbrl_shm_text_valid(config->instance_id, sizeof(((lbrl_shm_header_t *)0)->instance_id));
 }
 
 static layout_t plan_layout(const lbrl_frames_config_t *config)

@@ -104,6 +104,19 @@ static int check_identity(const lbrl_shm_header_t *header, uint64_t magic,
     return LBRL_SHM_OK;
 }
 
+bool lbrl_shm_text_valid(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == 0) {
+            return true;
+        }
+        if (text[i] <= ' ' || text[i] > '~') {
+            return false;
+        }
+    }
+    return false;
+}
+
 /* A part of the object: `count` elements of `stride` bytes from `offset`, aligned to `alignment`. */
 static bool part_fits(uint64_t offset, uint64_t stride, uint64_t count, uint64_t alignment,
                       uint64_t size)
@@ -121,7 +134,7 @@ static int check_parts(const lbrl_shm_header_t *header, uint64_t magic, lbrl_shm
         bool valid;
         uint64_t found, limit;
     } checks[] = {
-        {"instance_id", memchr(header->instance_id, 0, sizeof(header->instance_id)) != NULL,
+        {"instance_id", lbrl_shm_text_valid(header->instance_id, sizeof(header->instance_id)),
          sizeof(header->instance_id), sizeof(header->instance_id) - 1},
         {"slots", header->slots >= 1 && header->slots <= LBRL_SHM_MAX_SLOTS, header->slots,
          LBRL_SHM_MAX_SLOTS},
@@ -172,7 +185,7 @@ static bool field_fits(const lbrl_shm_header_t *header, const lbrl_shm_field_t *
         return false;
     }
     return element != 0 && field->name[0] != 0 &&
-           memchr(field->name, 0, sizeof(field->name)) != NULL &&
+           lbrl_shm_text_valid(field->name, sizeof(field->name)) &&
            part_fits(field->offset, element, field->count, element, limit);
 }
 

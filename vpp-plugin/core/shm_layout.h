@@ -25,6 +25,9 @@ void lbrl_shm_add_field(lbrl_shm_header_t *header, lbrl_shm_field_t *fields, con
                         lbrl_shm_place_t place, lbrl_shm_type_t type, uint32_t count,
                         uint64_t offset);
 
+/* Printable ASCII without spaces that ends with NUL within `size`: safe to show and to decode. */
+bool lbrl_shm_text_valid(const char *text, size_t size);
+
 uint32_t lbrl_shm_type_size(uint32_t type); /* bytes of an element; 0 for an unknown type */
 
 /* Frame `index` (0 .. 2) of an object that is laid out as `header` says. */

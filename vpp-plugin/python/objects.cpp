@@ -97,7 +97,7 @@ void raise_errno(const std::string &path)
 
 Mapping Mapping::open_existing(const std::string &path, bool writable)
 {
-    int fd = ::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    int fd = ::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         raise_errno(path);
     }

@@ -169,7 +169,7 @@ typedef struct lbrl_frames_config {
     uint32_t slots;     /* 1 .. LBRL_SHM_MAX_SLOTS; >= 2 x backends leaves room for replacement */
     uint32_t workers;   /* 1 .. LBRL_SHM_MAX_WORKERS */
     lbrl_level_t level; /* reservoirs are laid out for its channels */
-    const char *instance_id; /* at most 39 characters, the same in all objects of a process */
+    const char *instance_id; /* at most 39 printable ASCII characters without spaces */
 } lbrl_frames_config_t;
 
 /* Writer's handle: private memory of the control thread; sinks keep pointers into the mapping, not
