@@ -14,7 +14,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-REQUEST_SECONDS = 5.0
+READ_SECONDS = 5.0  # for a request to arrive
+WRITE_SECONDS = 30.0  # for an answer of some megabytes to leave
 LONGEST_REQUEST = 16 * 1024  # head of a request; a Prometheus server sends some hundred bytes
 STATUS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
 
@@ -57,35 +58,49 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(REQUEST_SECONDS):
-                response, with_body = await self._answer(reader)
-                head = (
-                    f"HTTP/1.1 {response.status} {STATUS[response.status]}\r\n"
-                    f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
-                    "Connection: close\r\n\r\n"
-                )
-                writer.write(head.encode() + (response.body if with_body else b""))
+            async with asyncio.timeout(READ_SECONDS):
+                request = await _read(reader)
+            response = await self._answer(request)
+            head = (
+                f"HTTP/1.1 {response.status} {STATUS[response.status]}\r\n"
+                f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
+                "Connection: close\r\n\r\n"
+            )
+            writer.write(head.encode() + (b"" if request.method == "HEAD" else response.body))
+            async with asyncio.timeout(WRITE_SECONDS):
                 await writer.drain()
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> tuple[Response, bool]:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return Response(b"the request is too long\n", status=400), True
-        parts = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-            return Response(b"not an HTTP/1 request\n", status=400), True
-        method, path = parts[0], parts[1].partition("?")[0]
-        if method not in ("GET", "HEAD"):
-            return Response(b"use GET\n", status=405), True
-        page = self._pages.get(path)
+    async def _answer(self, request: _Request) -> Response:
+        if request.problem:
+            return Response(f"{request.problem}\n".encode(), status=400)
+        if request.method not in ("GET", "HEAD"):
+            return Response(b"use GET\n", status=405)
+        page = self._pages.get(request.path)
         if page is None:
-            return Response(f"paths: {' '.join(sorted(self._pages))}\n".encode(), status=404), method == "GET"
+            return Response(f"paths: {' '.join(sorted(self._pages))}\n".encode(), status=404)
         try:
-            return await page(), method == "GET"
+            return await page()
         except Exception:
-            log.exception("page failed", path=path)
-            return Response(b"see the agent's log\n", status=500), method == "GET"
+            log.exception("page failed", path=request.path)
+            return Response(b"see the agent's log\n", status=500)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str = ""
+    path: str = ""
+    problem: str = ""
+
+
+async def _read(reader: asyncio.StreamReader) -> _Request:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        return _Request(problem="the request is too long")
+    parts = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+        return _Request(problem="not an HTTP/1 request")
+    return _Request(parts[0], parts[1].partition("?")[0])

@@ -1,0 +1,187 @@
+"""What an agent says of its VIPs and its node: the pure part."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from agent_objects import policy, snapshot, vip
+from penstock_agent.desired import desired_state, plan
+from penstock_agent.loop import Reason
+from penstock_agent.reports import NodeFacts, Trouble, node_status, shards, vip_reports
+from penstock_api.dataplanenode import DataPlaneNode
+from penstock_embedded.messages import ApplyResult, Error, Hello, Stats, VipResult
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HELLO = Hello(
+    protocol_version=1,
+    version="0.1",
+    type="embedded",
+    instance_id="one",
+    boot_id="boot",
+    reattached_flows=7,
+    generation=1,
+)
+STATS = Stats(
+    instance_id="one",
+    uptime_seconds=1,
+    packets=0,
+    forwarded=0,
+    dropped={},
+    flows=5,
+    flow_capacity=100,
+    half_open=0,
+)
+
+
+def reports(*vips, failed=(), in_force=None, result=None, troubles=None, **fields):
+    planned = plan(snapshot(*vips, **fields), None)
+    outcome = desired_state(planned, lambda target: str(target.address) not in failed, {}, ())
+    ids = {core.owner.name: core.vip.id for core in planned.vips}
+    return vip_reports(
+        planned,
+        outcome,
+        {f"uid-{name}": 1 for name in ids} if in_force is None else in_force,
+        result(ids) if result else None,
+        {ids[name]: trouble for name, trouble in (troubles or {}).items()},
+    )
+
+
+def dpn(**status):
+    return DataPlaneNode.model_validate(
+        {
+            "metadata": {"name": "edge.node-1", "uid": "u", "generation": 3},
+            "spec": snapshot().node.to_dict(),
+            "status": status,
+        }
+    )
+
+
+def facts(**changes):
+    return NodeFacts(
+        **{
+            "hello": HELLO,
+            "stats": STATS,
+            "link_error": "",
+            "source_error": "",
+            "result": None,
+            "settled": True,
+            "troubles": {},
+            "agent_version": "0.1",
+            **changes,
+        }
+    )
+
+
+def condition(status):
+    ready = next(c for c in status.conditions if c.type == "Ready")
+    return ready.status, ready.reason, ready.message
+
+
+def test_a_vip_that_works():
+    (entry,) = reports(vip(policyName="p"), policies={("shop", "p"): policy(mode="Shadow")})
+    assert (entry.ready, entry.total, entry.policy, entry.mode) == (2, 2, "little", "Shadow")
+    assert (entry.generation, entry.error, entry.warning) == (1, "", "")
+
+
+def test_a_failed_backend_is_not_ready():
+    (entry,) = reports(vip(), failed=("10.0.0.1",))
+    assert (entry.ready, entry.total, entry.warning) == (1, 2, "")
+
+
+def test_a_backend_of_several_ports_counts_once():
+    ports = [{"port": 80, "targetPort": 8080}, {"port": 81, "targetPort": 8080}]
+    (entry,) = reports(vip(ports=ports), failed=("10.0.0.1",))
+    assert (entry.ready, entry.total) == (1, 2)
+
+
+def test_fail_open_is_a_warning_with_nobody_ready():
+    (entry,) = reports(vip(), failed=("10.0.0.1", "10.0.0.2"))
+    assert (entry.ready, entry.total) == (0, 2)
+    assert "all backends fail their health checks" in entry.warning
+
+
+def test_what_the_data_plane_has_not_yet_is_not_reported_as_in_force():
+    (entry,) = reports(vip(), in_force={})
+    assert entry.generation == 0
+
+
+def test_refusals_and_warnings_of_the_data_plane_arrive():
+    def result(ids):
+        refused = VipResult(id=ids["a"], error=Error(code="exhausted", message="no slot is free"))
+        return ApplyResult(generation=1, changed=True, vips=(refused, VipResult(id=ids["b"], warnings=("uneven",))))
+
+    first, second = reports(vip("a"), vip("b", addresses=("203.0.113.11",)), result=result)
+    assert first.error == "no slot is free"
+    assert (second.error, second.warning) == ("", "uneven")
+
+
+def test_a_lasting_fallback_is_a_warning():
+    trouble = Trouble(Reason.STALE, "frames are old")
+    (entry,) = reports(vip(policyName="p"), policies={("shop", "p"): policy()}, troubles={"web": trouble})
+    assert entry.warning == "policy little: stale, fallback lsq is used: frames are old"
+
+
+def test_long_errors_fit_the_object():
+    (entry,) = reports(vip(backends={"endpoints": [{"address": f"172.16.{i}.1"} for i in range(50)]}))
+    assert len(entry.error) == 1024
+    assert entry.error.endswith("...")
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])])
+def test_shards_of_a_hundred(count, sizes):
+    entries = reports(*(vip(f"v{i:03}", addresses=(f"203.0.{i // 200}.{i % 200 + 1}",)) for i in range(count)))
+    cut = shards(dpn(), entries)
+    assert [len(shard.vips) for shard in cut.values()] == sizes
+    assert list(cut) == [f"edge.node-1-{index}" for index in range(len(sizes))]
+
+
+def test_a_node_that_works():
+    status = node_status(dpn(), reports(vip()), facts(), NOW)
+    assert condition(status)[:2] == ("True", "Ready")
+    assert (status.observed_generation, status.instance_id, status.reattached_flows) == (3, "one", 7)
+    assert (status.vips.programmed, status.vips.failing, status.summary.vips, status.summary.flows) == (
+        1,
+        0,
+        "1/1",
+        "5/100",
+    )
+
+
+def test_failing_vips_are_listed_up_to_a_limit():
+    entries = reports(*(vip(f"v{i:03}", policyName="gone", addresses=(f"203.0.113.{i + 1}",)) for i in range(60)))
+    status = node_status(dpn(), entries, facts(), NOW)
+    assert (len(status.failing_vips), status.vips.failing) == (50, 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "message"),
+    [
+        ({"hello": None, "link_error": "gone"}, "DataPlaneUnreachable", "gone"),
+        ({"hello": None}, "DataPlaneUnreachable", "the data plane was not reached yet"),
+        (
+            {
+                "result": ApplyResult(
+                    generation=1,
+                    changed=True,
+                    vips=(),
+                    errors=(Error(code="preflight", message="ip_forward is off", fix="sysctl -w ..."),),
+                )
+            },
+            "PreflightFailed",
+            "ip_forward is off; sysctl -w ...",
+        ),
+        ({"settled": False, "link_error": "refused"}, "Error", "refused"),
+        ({"troubles": {"v": Trouble(Reason.UNREADABLE, "no such file")}}, "FramesStale", "no such file"),
+    ],
+)
+def test_a_node_that_does_not(changes, reason, message):
+    assert condition(node_status(dpn(), (), facts(**changes), NOW)) == ("False", reason, message)
+
+
+def test_what_was_known_stays_while_the_data_plane_is_away():
+    before = node_status(dpn(), (), facts(), NOW)
+    after = node_status(
+        dpn().model_copy(update={"status": before}), (), facts(hello=None, stats=None, link_error="gone"), NOW
+    )
+    assert (after.instance_id, after.last_error) == ("one", "gone")
