@@ -68,7 +68,7 @@ def test_killed_again_and_again_no_connection_meets_a_wrong_backend(lab: Lab, ba
         eventually(balanced.answers)
         assert [connection.get() for connection in connections] == names
     for connection in connections:
-        connection.__exit__(None, None, None)
+        connection.close()
 
 
 def test_a_larger_flow_table_takes_the_flows_of_the_smaller_one_over(lab: Lab) -> None:

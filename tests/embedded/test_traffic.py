@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.clients import Ear, HttpConnection, get, udp_socket
-from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane
-from tests.support.lab import Lab
+from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, running_dataplane, vip
+from tests.support.lab import Lab, eventually
 
 pytestmark = pytest.mark.netns
 
@@ -88,3 +88,21 @@ def test_servers_see_the_balancer_and_the_dump_counts_flows(lab: Lab, balanced: 
     assert sum(backend.flows for backend in status.backends) == 10
     assert {backend.id for backend in status.backends} == {"s1", "s2"}
     assert all(backend.bytes > 0 and backend.packets > 0 for backend in status.backends)
+
+
+def test_several_queues_share_the_work_and_hand_packets_over(lab: Lab) -> None:
+    with running_dataplane(lab, queues=2) as running:
+        running.apply(vip(lab), vip(lab, VIP_IPV6))
+        for address in (VIP_IPV4, VIP_IPV6):
+            assert {get(lab, address) for _ in range(40)} == {b"s1", b"s2"}
+            assert len(get(lab, address, "/bytes/20000000")) == 20 * MEGABYTE
+        connections = [HttpConnection(lab, VIP_IPV4) for _ in range(32)]
+        names = [connection.get() for connection in connections]
+        assert [connection.get() for connection in connections] == names
+        running.kill_child()
+        eventually(running.answers)
+        assert [connection.get() for connection in connections] == names
+        for connection in connections:
+            connection.close()
+        assert running.stats().dropped["handover_full"] == 0
+        running.withdraw()

@@ -14,12 +14,16 @@ uint64_t lbio_now_us(void)
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument, const char *name)
+int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument, const char *name,
+                      int taken)
 {
-    sigset_t all;
+    sigset_t blocked;
     sigset_t before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    (void)sigfillset(&blocked);
+    if (taken != 0) {
+        (void)sigdelset(&blocked, taken);
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &blocked, &before);
     int error = pthread_create(thread, NULL, entry, argument);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0) {
@@ -28,9 +32,8 @@ int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument,
     return error;
 }
 
-static void step(lbio_t *io)
+static void step(lbio_t *io, uint64_t now_us)
 {
-    uint64_t now_us = lbio_now_us();
     for (uint32_t i = 0; i < io->vip_count; i++) {
         lbio_actions_follow(io, io->vips[i], now_us);
     }
@@ -40,29 +43,33 @@ static void step(lbio_t *io)
     io->heartbeat_us = now_us;
 }
 
-static void advance(struct timespec *due, uint32_t ms)
+/* Sleeps for a nudge's time, or until it is told to stop. */
+static void sleep_until_nudge(lbio_t *io)
 {
-    struct timespec now;
-    due->tv_nsec += (long)(ms % 1000u) * 1000000L;
-    due->tv_sec += (time_t)(ms / 1000u) + due->tv_nsec / NANOSECONDS;
-    due->tv_nsec %= NANOSECONDS;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    if (due->tv_sec < now.tv_sec) { /* a suspended machine: no frames to catch up with */
-        *due = now;
+    struct timespec due;
+    (void)clock_gettime(CLOCK_MONOTONIC, &due);
+    due.tv_nsec += LBIO_NUDGE_MS * 1000000L;
+    due.tv_sec += due.tv_nsec / NANOSECONDS;
+    due.tv_nsec %= NANOSECONDS;
+    while (!io->stop && pthread_cond_timedwait(&io->stopped, &io->lock, &due) == 0) {
     }
 }
 
 static void *control_main(void *argument)
 {
     lbio_t *io = argument;
-    struct timespec due;
-    (void)clock_gettime(CLOCK_MONOTONIC, &due);
+    uint64_t interval_us = io->interval_ms * (uint64_t)1000;
+    uint64_t due_us = 0;
     (void)pthread_mutex_lock(&io->lock);
     while (!io->stop) {
-        step(io);
-        advance(&due, io->interval_ms);
-        while (!io->stop && pthread_cond_timedwait(&io->stopped, &io->lock, &due) == 0) {
+        uint64_t now_us = lbio_now_us();
+        if (now_us >= due_us) {
+            step(io, now_us);
+            /* At a steady pace; after a pause (a suspended machine) no interval is made up for. */
+            due_us = now_us < due_us + interval_us ? due_us + interval_us : now_us + interval_us;
         }
+        lbio_workers_nudge(io, now_us);
+        sleep_until_nudge(io);
     }
     (void)pthread_mutex_unlock(&io->lock);
     return NULL;
@@ -71,7 +78,7 @@ static void *control_main(void *argument)
 int lbio_control_start(lbio_t *io, lbio_problem_t *problem)
 {
     io->stop = false;
-    errno = lbio_thread_start(&io->control, control_main, io, "control");
+    errno = lbio_thread_start(&io->control, control_main, io, "control", 0);
     if (errno != 0) {
         return lbio_object_problem(problem, &io->directory, "", "no control thread",
                                    "raise the limits of memory and threads");

@@ -9,19 +9,20 @@
 #include "object.h"
 #include "tun.h"
 
-/* One packet thread. Everything but `counters`, `lost` and `stop` is its own while it runs. */
+/* One packet thread. Everything is its own while it runs, but for what is marked. */
 typedef struct lbio_worker {
     lbio_t *io;
     lbrl_worker_t *core;
     uint32_t index;
     int queue; /* the caller's */
-    int wake;  /* eventfd: stop, or packets handed over */
+    int wake;  /* eventfd, of several workers: stop, or packets handed over; else -1 */
     pthread_t thread;
-    bool started;
-    bool stop;
-    bool lost;
-    uint64_t vectors, write_errors; /* written by the thread, read by others */
+    bool started;     /* of who starts and stops */
+    bool stop;        /* set by others */
+    bool ended, lost; /* read by others, as are the counters and `ticked_us` */
+    uint64_t vectors, write_errors;
     uint64_t ticked_us;
+    uint32_t patience, unlooked; /* see how_to_read() */
     lbrl_packet_t packets[LBRL_VECTOR_MAX];
 } lbio_worker_t;
 
@@ -101,10 +102,16 @@ void lbio_actions_close(lbio_vip_t *vip);
 
 int lbio_workers_start(lbio_t *io, const int *queues, lbio_problem_t *problem);
 void lbio_workers_stop(lbio_t *io);
+
+/* Has workers that sleep see to their ageing; every LBIO_NUDGE_MS. */
+void lbio_workers_nudge(lbio_t *io, uint64_t now_us);
+#define LBIO_NUDGE_MS 50u
+
 int lbio_control_start(lbio_t *io, lbio_problem_t *problem);
 void lbio_control_stop(lbio_t *io);
 
-/* Starts a thread with every signal blocked: they are for the process's main thread. */
-int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument, const char *name);
+/* Starts a thread in which every signal but `taken` (0: none) is blocked: they are for the main thread. */
+int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument, const char *name,
+                      int taken);
 
 #endif

@@ -9,11 +9,14 @@
  * Threading. All functions here may be called from any thread; they serialise with the control thread by
  * a lock that packet threads never take. lbio_start(), lbio_stop() and lbio_close() are for one thread.
  *
+ * Signals. A packet thread that sleeps in read() is woken by LBIO_SIGNAL, whose handler lbio_start() sets.
+ *
  * Errors. Functions that can fail return 0, or -1 with `problem` filled in and nothing changed.
  */
 #ifndef LBIO_H
 #define LBIO_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,6 +26,7 @@
 extern "C" {
 #endif
 
+#define LBIO_SIGNAL       (SIGRTMAX - 1)
 #define LBIO_QUEUES_MAX   16
 #define LBIO_NAME_MAX     64 /* of an object in the directory */
 #define LBIO_INSTANCE_MAX 40 /* instance id, NUL included */

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* Distance of buffers: an odd number of cache lines, so that the first lines of a vector's packets do not
@@ -101,27 +102,39 @@ static void describe(lbrl_packet_t *packet, lbio_buffer_t *buffer, uint32_t leng
     };
 }
 
-int lbio_tun_read(int queue, lbio_pool_t *pool, lbrl_packet_t *packets, uint32_t max, int *drained)
+static ssize_t read_packet(int queue, bool ready_only, lbio_buffer_t *buffer)
 {
+    uint8_t *start = buffer->bytes + LBIO_BUFFER_BEFORE - LBIO_VNET_BYTES;
+    size_t size = LBIO_VNET_BYTES + LBIO_PACKET_MAX;
+    if (!ready_only) {
+        return read(queue, start, size);
+    }
+    struct iovec part = {.iov_base = start, .iov_len = size};
+    return preadv2(queue, &part, 1, -1, RWF_NOWAIT);
+}
+
+int lbio_tun_read(int queue, lbio_read_t how, lbio_pool_t *pool, lbrl_packet_t *packets,
+                  uint32_t max, bool *drained)
+{
+    uint32_t limit = how == LBIO_READ_WAIT_ONE ? 1 : max;
     uint32_t count = 0;
     uint32_t bytes = 0;
-    *drained = 0;
-    while (count < max && bytes < LBIO_VECTOR_BYTES) {
+    *drained = false;
+    while (count < limit && bytes < LBIO_VECTOR_BYTES) {
         lbio_buffer_t *buffer = take(pool);
         if (buffer == NULL) {
             break;
         }
-        ssize_t got = read(queue, buffer->bytes + LBIO_BUFFER_BEFORE - LBIO_VNET_BYTES,
-                           LBIO_VNET_BYTES + LBIO_PACKET_MAX);
+        ssize_t got = read_packet(queue, how == LBIO_READ_WAIT_MANY && count > 0, buffer);
         if (got <= (ssize_t)LBIO_VNET_BYTES) {
             int error = errno;
             buffer->next = pool->free;
             pool->free = buffer;
-            if (got < 0 && error != EAGAIN && error != EINTR) {
+            *drained = true;
+            if (got < 0 && error != EAGAIN && error != EINTR && count == 0) {
                 errno = error;
-                return count > 0 ? (int)count : -1;
+                return -1;
             }
-            *drained = got < 0;
             break;
         }
         uint32_t length = (uint32_t)got - LBIO_VNET_BYTES;

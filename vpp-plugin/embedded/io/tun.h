@@ -7,6 +7,7 @@
 #ifndef LBIO_TUN_H
 #define LBIO_TUN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,9 +44,18 @@ void lbio_pool_free(lbio_pool_t *pool);
 /* Gives a buffer back to its pool; `self` is the calling worker, `pools` those of all workers. */
 void lbio_buffer_return(lbio_pool_t *pools, uint32_t self, lbio_buffer_t *buffer);
 
-/* Reads until the queue is empty, `max` packets are there or the vector is heavy enough. Returns their
- * number, or -1 with errno when the device is gone; `*drained` says whether the queue was left empty. */
-int lbio_tun_read(int queue, lbio_pool_t *pool, lbrl_packet_t *packets, uint32_t max, int *drained);
+/* How to read. */
+typedef enum lbio_read {
+    LBIO_READ_READY,     /* what is there; the descriptor is non-blocking */
+    LBIO_READ_WAIT_ONE,  /* sleep until there is a packet and take that one; blocking descriptor */
+    LBIO_READ_WAIT_MANY, /* and what is there by then */
+} lbio_read_t;
+
+/* Reads at most `max` packets, fewer when the vector is heavy enough. Returns their number, 0 also when a
+ * signal came, or -1 with errno: EOPNOTSUPP when the kernel cannot read a blocking descriptor without
+ * waiting (before Linux 5.12), else the device is gone. `*drained` says whether the queue was left empty. */
+int lbio_tun_read(int queue, lbio_read_t how, lbio_pool_t *pool, lbrl_packet_t *packets,
+                  uint32_t max, bool *drained);
 
 /* Writes one packet. Returns 0, or -1 when the device refused it. */
 int lbio_tun_write(int queue, const lbrl_packet_t *packet);

@@ -1,7 +1,13 @@
-/* Packet threads: read a vector, process, write, and sleep when the queue is empty. */
+/*
+ * Packet threads: read a vector, process, write, and sleep when the queue is empty.
+ *
+ * One thread alone sleeps in read() itself: of all ways to wait for a packet the one with the fewest system
+ * calls and timers. Threads of several queues sleep in poll(), because packets are handed over to them too.
+ */
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +17,9 @@
 
 /* Ageing wants a call at least every 100 ms; while packets flow, the clock is read anyway. */
 #define TICK_BUSY_US 5000u
-#define TICK_IDLE_MS 50
+
+/* Most vectors of one packet between two looks for a second one. */
+#define PATIENCE_MAX 7u
 
 /* Buffers of a worker. With others it may have this many of its own at them, waiting in their rings. */
 #define BUFFERS_ALONE  LBRL_VECTOR_MAX
@@ -81,25 +89,58 @@ static void take_handed_over(lbio_worker_t *worker)
 static void tick_if_due(lbio_worker_t *worker, uint64_t now_us, uint64_t due_us)
 {
     if (now_us - worker->ticked_us >= due_us) {
-        worker->ticked_us = now_us;
+        __atomic_store_n(&worker->ticked_us, now_us, __ATOMIC_RELAXED);
         lbrl_worker_tick(worker->core, now_us);
     }
 }
 
+static bool is_alone(const lbio_worker_t *worker)
+{
+    return worker->wake < 0;
+}
+
+/* A look at an empty queue is a system call for nothing: where packets come one by one, look ever less. */
+static lbio_read_t how_to_read(lbio_worker_t *worker)
+{
+    if (!is_alone(worker)) {
+        return LBIO_READ_READY;
+    }
+    if (worker->unlooked > 0) {
+        worker->unlooked--;
+        return LBIO_READ_WAIT_ONE;
+    }
+    return LBIO_READ_WAIT_MANY;
+}
+
+static void learn(lbio_worker_t *worker, lbio_read_t how, int count)
+{
+    if (how == LBIO_READ_WAIT_MANY) {
+        uint32_t more = 2 * worker->patience + 1;
+        worker->patience = count > 1 ? 0 : (more < PATIENCE_MAX ? more : PATIENCE_MAX);
+        worker->unlooked = worker->patience;
+    }
+}
+
+/* Where the queue is empty, or gone: then only being stopped matters. */
 static void wait_for_packets(lbio_worker_t *worker)
 {
+    if (is_alone(worker)) {
+        if (worker->lost) {
+            (void)poll(NULL, 0, LBIO_NUDGE_MS);
+        }
+        tick_if_due(worker, lbio_now_us(), TICK_BUSY_US);
+        return;
+    }
     struct pollfd waits[2] = {{.fd = worker->wake, .events = POLLIN},
                               {.fd = worker->queue, .events = POLLIN}};
-    /* A device that is gone stays readable with an error: then only the event counts. */
-    nfds_t count = worker->lost ? 1 : 2;
-    int ready = poll(waits, count, TICK_IDLE_MS);
+    int ready = poll(waits, worker->lost ? 1 : 2, LBIO_NUDGE_MS);
     if (ready > 0 && (waits[0].revents & POLLIN)) {
         uint64_t value;
         (void)!read(worker->wake, &value, sizeof(value));
         take_handed_over(worker);
     }
     if (ready <= 0) {
-        tick_if_due(worker, lbio_now_us(), 0);
+        tick_if_due(worker, lbio_now_us(), TICK_BUSY_US);
     }
 }
 
@@ -108,10 +149,14 @@ static void *worker_main(void *argument)
     lbio_worker_t *worker = argument;
     lbio_pool_t *pool = &worker->io->pools[worker->index];
     while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
-        int drained = 1;
-        int count = worker->lost ? 0
-                                 : lbio_tun_read(worker->queue, pool, worker->packets,
-                                                 LBRL_VECTOR_MAX, &drained);
+        bool drained = true;
+        int count = 0;
+        if (!worker->lost) {
+            lbio_read_t how = how_to_read(worker);
+            count =
+                lbio_tun_read(worker->queue, how, pool, worker->packets, LBRL_VECTOR_MAX, &drained);
+            learn(worker, how, count);
+        }
         if (count > 0) {
             uint64_t now_us = lbio_now_us();
             process(worker, (uint32_t)count, now_us);
@@ -119,11 +164,36 @@ static void *worker_main(void *argument)
         } else if (count < 0) {
             __atomic_store_n(&worker->lost, true, __ATOMIC_RELEASE);
         }
-        if (count <= 0 || drained) {
+        if (count <= 0 || (drained && !is_alone(worker))) {
             wait_for_packets(worker);
         }
     }
+    __atomic_store_n(&worker->ended, true, __ATOMIC_RELEASE);
     return NULL;
+}
+
+/* ---- Starting and stopping ---- */
+
+static void woken(int signal)
+{
+    (void)signal; /* it has ended a read(): that is all */
+}
+
+static int prepare_queue(lbio_worker_t *worker, bool alone)
+{
+    int flags = fcntl(worker->queue, F_GETFL);
+    if (flags < 0) {
+        return -1;
+    }
+    if (alone) {
+        struct sigaction action = {.sa_handler = woken}; /* no SA_RESTART */
+        worker->wake = -1;
+        return sigaction(LBIO_SIGNAL, &action, NULL) == 0
+                   ? fcntl(worker->queue, F_SETFL, flags & ~O_NONBLOCK)
+                   : -1;
+    }
+    worker->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return worker->wake < 0 ? -1 : fcntl(worker->queue, F_SETFL, flags | O_NONBLOCK);
 }
 
 static int worker_start(lbio_t *io, uint32_t index, int queue)
@@ -136,13 +206,15 @@ static int worker_start(lbio_t *io, uint32_t index, int queue)
     worker->core = lbrl_worker(io->core, index);
     worker->index = index;
     worker->queue = queue;
+    worker->wake = -1;
     worker->ticked_us = lbio_now_us();
-    worker->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (worker->wake < 0 || lbio_pool_init(&io->pools[index], (uint16_t)index, buffers) != 0) {
+    if (prepare_queue(worker, io->workers == 1) != 0 ||
+        lbio_pool_init(&io->pools[index], (uint16_t)index, buffers) != 0) {
         return -1;
     }
     (void)snprintf(name, sizeof(name), "packets-%u", index % LBIO_QUEUES_MAX);
-    errno = lbio_thread_start(&worker->thread, worker_main, worker, name);
+    errno = lbio_thread_start(&worker->thread, worker_main, worker, name,
+                              is_alone(worker) ? LBIO_SIGNAL : 0);
     worker->started = errno == 0;
     return worker->started ? 0 : -1;
 }
@@ -163,19 +235,37 @@ int lbio_workers_start(lbio_t *io, const int *queues, lbio_problem_t *problem)
     return 0;
 }
 
+void lbio_workers_nudge(lbio_t *io, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < io->workers; i++) {
+        const lbio_worker_t *worker = &io->threads[i];
+        uint64_t ticked_us = __atomic_load_n(&worker->ticked_us, __ATOMIC_RELAXED);
+        if (is_alone(worker) && ticked_us + LBIO_NUDGE_MS * 1000u / 2 < now_us) {
+            (void)pthread_kill(worker->thread, LBIO_SIGNAL);
+        }
+    }
+}
+
+static void end_thread(lbio_worker_t *worker)
+{
+    __atomic_store_n(&worker->stop, true, __ATOMIC_RELEASE);
+    if (!is_alone(worker)) {
+        signal_event(worker->wake);
+    }
+    /* The signal may come just before the read() that it is to end: then it takes another. */
+    while (is_alone(worker) && !__atomic_load_n(&worker->ended, __ATOMIC_ACQUIRE)) {
+        (void)pthread_kill(worker->thread, LBIO_SIGNAL);
+        (void)poll(NULL, 0, 1);
+    }
+    (void)pthread_join(worker->thread, NULL);
+    worker->started = false;
+}
+
 void lbio_workers_stop(lbio_t *io)
 {
     for (uint32_t i = 0; i < io->workers; i++) {
-        lbio_worker_t *worker = &io->threads[i];
-        __atomic_store_n(&worker->stop, true, __ATOMIC_RELEASE);
-        if (worker->wake >= 0) {
-            signal_event(worker->wake);
-        }
-    }
-    for (uint32_t i = 0; i < io->workers; i++) {
         if (io->threads[i].started) {
-            (void)pthread_join(io->threads[i].thread, NULL);
-            io->threads[i].started = false;
+            end_thread(&io->threads[i]);
         }
     }
     /* What is still in the rings belongs to pools that end now: nobody may take it later. */
