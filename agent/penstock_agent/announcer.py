@@ -61,7 +61,12 @@ class Peers:
 
     def doubtful(self, now: float) -> frozenset[str]:
         """Nodes that did not renew in time, but whose machine may still forward: worth a look."""
-        return frozenset(node for node, (_, at) in self._seen.items() if self.duration <= now - at < self.grace)
+        return frozenset(
+            node
+            for node, (_, at) in self._seen.items()
+            if self.duration <= now - at < self.grace
+            and now - self._vouched.get(node, float("-inf")) >= self.duration / 3
+        )
 
     def vouch(self, node: str, now: float) -> None:
         """Take note that a doubtful node's machine answers: its agent may be restarting."""

@@ -151,18 +151,24 @@ class LeaseAnnouncer:
         while True:
             if self._is_forwarding():
                 self._forwarded_at = time.monotonic()
-            if self._own is None:
-                self._lease = None
-            elif time.monotonic() - self._forwarded_at < DATAPLANE_SECONDS:
-                self._lease = self._lease or self._make_lease(self._own)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._seconds):
-                        await self._write(self._lease)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await self._write()
             await asyncio.sleep(self._seconds / 3)
 
-    async def _write(self, lease: NodeLease) -> None:
+    async def _write(self) -> None:
+        """Renew our Lease, or give it up where nothing forwards: then the others need not wait."""
+        own = self._own
         try:
-            await lease.renew()
+            if own is None:
+                self._lease = None
+            elif time.monotonic() - self._forwarded_at < DATAPLANE_SECONDS:
+                self._lease = self._lease or self._make_lease(own)
+                await self._lease.renew()
+            elif self._lease is not None:
+                await self._lease.release()
+                self._lease = None
+                log.warning("no data plane: the others announce in our place", seconds=DATAPLANE_SECONDS)
         except ApiError as error:
             log.warning("lease not renewed", error=str(error))
 

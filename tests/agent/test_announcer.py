@@ -84,6 +84,8 @@ def test_a_machine_that_answers_is_spared_for_a_while():
     peers = Peers(duration=3, grace=30)
     peers.observe({"b": "t1"}, now=0)
     peers.vouch("b", now=5)
+    assert peers.doubtful(5.5) == frozenset()
+    assert peers.doubtful(6.5) == {"b"}
     assert peers.live(7.5) == {"b"}
     assert peers.live(8.5) == frozenset()
     peers.vouch("b", now=29)

@@ -263,3 +263,16 @@ async def test_deleted_vips_leave_and_their_reports_with_them(cluster, nodes):
             return await node.report() == {}
 
         await soon(empty)
+
+
+async def test_a_node_without_data_plane_leaves_its_addresses_to_others(cluster, nodes, monkeypatch):
+    monkeypatch.setattr("penstock_agent.announcing.DATAPLANE_SECONDS", 1.0)
+    a, b = await nodes("a", l2=True, nodes=2), await nodes("b", l2=True, nodes=2)
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip(addresses=ADDRESSES)
+    async with a.dataplane, b.dataplane, a.agent(), b.agent():
+        await eventually(lambda: a.announced and b.announced and not a.announced & b.announced, 15)
+        await b.dataplane.stop()
+        await eventually(lambda: a.announced == set(ADDRESSES), 10)
+        await b.dataplane.restart()
+        await eventually(lambda: b.announced and not a.announced & b.announced, 15)
