@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ FRAME = struct.Struct("<4Q")
 DTYPES = {1: "u1", 2: "<u4", 3: "<u8", 4: "<i8", 5: "<f4", 6: "<u8", 7: "<u8"}
 IN_HEADER, IN_FRAME, IN_WORKER = 1, 2, 3
 SLOTS = 70
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Field(NamedTuple):
@@ -87,6 +89,22 @@ def test_header_says_what_the_file_is(written: Path) -> None:
     assert layout.size == written.stat().st_size
     assert layout.instance_id.rstrip(b"\0") == b"me"
     assert (layout.slots, layout.workers, layout.level) == (SLOTS, 2, 1)
+
+
+def test_the_page_shows_this_header() -> None:
+    page = (ROOT / "docs/explanation/shared-memory.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (?:(\d+) x )?(u32|u64|char) \| (\w+) \|", page, re.MULTILINE)
+    codes = {"u32": "I", "u64": "Q", "char": "s"}
+    layout = "<" + "".join(f"{count}{codes[kind]}" for _, count, kind, _ in rows)
+    assert struct.calcsize(layout) == HEADER.size
+    assert [int(row[0]) for row in rows] == [
+        struct.calcsize("<" + "".join(f"{c}{codes[k]}" for _, c, k, _ in rows[:i])) for i in range(len(rows))
+    ]
+    header = (ROOT / "vpp-plugin/core/include/lbrl/shm.h").read_text()
+    members = re.search(r"typedef struct lbrl_shm_header \{(.*?)\} lbrl_shm_header_t", header, re.DOTALL)
+    assert members is not None
+    names = re.findall(r"^\s*(?:u?int\w+|char) (\w+)", members[1], re.MULTILINE)
+    assert [name for *_, name in rows] == names
 
 
 def test_columns_are_found_by_name(written: Path) -> None:

@@ -65,9 +65,8 @@ static void describe_channels(lbrl_shm_header_t *header, lbrl_shm_field_t *field
     for (uint32_t i = 0; i < channels; i++) {
         const char *name = lbrl_channel_info((lbrl_channel_t)i)->name;
         uint64_t cells = (uint64_t)i * slots * sizeof(uint64_t);
-        char seen[sizeof(fields->name)] = {0};
-        memcpy(seen, name, strlen(name));
-        memcpy(seen + strlen(name), ".seen", sizeof(".seen"));
+        char seen[sizeof(fields->name)];
+        (void)lbrl_shm_seen_name(seen, name); /* a test keeps names short enough */
         lbrl_shm_add_field(header, fields, seen, LBRL_SHM_IN_WORKER, LBRL_SHM_U64, slots, cells);
         lbrl_shm_add_field(header, fields, name, LBRL_SHM_IN_WORKER, LBRL_SHM_SAMPLE,
                            slots * LBRL_RESERVOIR_WORDS, words + cells * LBRL_RESERVOIR_WORDS);

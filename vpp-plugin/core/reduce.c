@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "shm_layout.h"
+
 /* Weights of a selection are integers, so that sums are exact and equal weights meet the boundary. */
 #define WEIGHT_ONE 0x1p30f
 
@@ -171,13 +173,10 @@ typedef struct channel_fields {
 
 static bool find_channel(const lbrl_shm_view_t *view, const char *channel, channel_fields_t *fields)
 {
-    char seen[sizeof(view->fields->name)] = {0};
-    size_t length = strlen(channel);
-    if (length + sizeof(".seen") > sizeof(seen)) {
+    char seen[sizeof(view->fields->name)];
+    if (!lbrl_shm_seen_name(seen, channel)) {
         return false;
     }
-    memcpy(seen, channel, length);
-    memcpy(seen + length, ".seen", sizeof(".seen"));
     fields->words = lbrl_shm_find(view, LBRL_SHM_IN_WORKER, channel);
     fields->seen = lbrl_shm_find(view, LBRL_SHM_IN_WORKER, seen);
     fields->generation = lbrl_shm_find(view, LBRL_SHM_IN_HEADER, "generation");

@@ -25,6 +25,25 @@ void lbrl_shm_add_field(lbrl_shm_header_t *header, lbrl_shm_field_t *fields, con
                         lbrl_shm_place_t place, lbrl_shm_type_t type, uint32_t count,
                         uint64_t offset);
 
+/* Name of the field that counts a channel's samples. False when the channel's name is too long for a field. */
+static inline bool lbrl_shm_seen_name(char name[sizeof(((lbrl_shm_field_t *)0)->name)],
+                                      const char *channel)
+{
+    static const char suffix[] = ".seen";
+    const size_t room = sizeof(((lbrl_shm_field_t *)0)->name), length = strlen(channel);
+    if (length + sizeof(suffix) > room) {
+        return false;
+    }
+    memset(name, 0, room);
+    for (size_t i = 0; i < length; i++) {
+        name[i] = channel[i];
+    }
+    for (size_t i = 0; i < sizeof(suffix); i++) {
+        name[length + i] = suffix[i];
+    }
+    return true;
+}
+
 /* Printable ASCII without spaces that ends with NUL within `size`: safe to show and to decode. */
 bool lbrl_shm_text_valid(const char *text, size_t size);
 
