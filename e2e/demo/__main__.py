@@ -147,8 +147,7 @@ def main() -> int:
         if not options.keep:
             stack.callback(cluster.down)
         try:
-            if not options.keep or not cluster.exists():
-                cluster.down()
+            cluster.down()  # what an earlier run left
             installation = set_up(cluster)
             note(cluster.kubectl("get", "vip,rlp,pool,dp,dpn", "-A"))
             demonstration = demonstrate(installation, options)

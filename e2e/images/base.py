@@ -46,11 +46,11 @@ def write_base(target: Path) -> Path:
             raise ImageError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
         unfinished = target.with_suffix(".tmp")
         with tarfile.open(unfinished, "w") as archive:
-            archive.add(root, arcname=".", filter=_kept)
+            archive.add(root, arcname=".", filter=slim)
         return unfinished.replace(target)
 
 
-def _kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def slim(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Keep empty folders of what a build fills, leave out their content; forget times."""
     name = entry.name.removeprefix("./")
     for folder in _LEFT_OUT:

@@ -11,6 +11,7 @@ from e2e.cluster import layout
 from e2e.cluster.errors import StateError
 from e2e.cluster.kind import configuration
 from e2e.cluster.layout import Layout
+from e2e.cluster.local import available_memory
 from e2e.cluster.node import kubelet_configuration, node_object, pod_network
 from e2e.cluster.spec import ClusterSpec, make_spec
 
@@ -87,3 +88,9 @@ def test_kind_gets_a_worker_per_node() -> None:
     assert [node["role"] for node in nodes] == ["control-plane", "worker", "worker"]
     assert nodes[1]["labels"] == {"a": "b"}
     assert json.loads(nodes[2]["kubeadmConfigPatches"][0])["nodeRegistration"]["taints"][0]["key"] == "c"
+
+
+def test_memory_is_what_the_kernel_says_is_available() -> None:
+    assert available_memory("MemTotal: 24000000 kB\nMemFree: 1 kB\nMemAvailable:   2048 kB\n") == 2048 * 1024
+    assert available_memory("MemFree: 1 kB\n") == 0
+    assert available_memory() > 0

@@ -117,3 +117,21 @@ def test_the_base_comes_from_the_machines_own_mirror(tmp_path: Path, name: str, 
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     assert base.host_mirror(tmp_path) == mirror
+
+
+def test_the_base_is_as_slim_as_the_official_one(tmp_path: Path) -> None:
+    for name in (
+        "usr/share/doc/bash/copyright",
+        "usr/share/locale/de/x.mo",
+        "usr/bin/sh",
+        "var/log/dpkg.log",
+        "dev/null",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    with tarfile.open(tmp_path / "root.tar", "w") as archive:
+        archive.add(tmp_path, arcname=".", filter=base.slim)
+    with tarfile.open(tmp_path / "root.tar") as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+    assert {"usr/bin/sh", "dev", "var/log", "usr/share"} <= names
+    assert not {"usr/share/doc", "usr/share/locale/de/x.mo", "var/log/dpkg.log", "dev/null"} & names
