@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from operator_rig import Cluster, RunningOperator, condition, is_true, refused
-from penstock_api.names import DATAPLANE_FINALIZER, DATAPLANE_LABEL, INSTALL_NAMESPACE, NODE_LABEL
+from penstock_api.names import COMPONENT_LABEL, DATAPLANE_FINALIZER, DATAPLANE_LABEL, INSTALL_NAMESPACE, NODE_LABEL
 from penstock_kube import DAEMON_SETS, LEASES, NODES, PODS, SERVICE_ACCOUNTS, KubeClient
 from penstock_operator import kinds
 from penstock_operator.plan.facts import TEMPLATE_HASH_LABEL
@@ -22,7 +22,7 @@ Object = dict[str, Any]
 async def make_pod(client: KubeClient, node: str, template_hash: str) -> None:
     """Do what the DaemonSet controller and a kubelet would do: there is none in these tests."""
     name = f"dataplane-{node}"
-    labels = {DATAPLANE_LABEL: "edge", TEMPLATE_HASH_LABEL: template_hash}
+    labels = {DATAPLANE_LABEL: "edge", COMPONENT_LABEL: "dataplane", TEMPLATE_HASH_LABEL: template_hash}
     account = {"metadata": {"name": "default", "namespace": INSTALL_NAMESPACE}}
     await client.apply(SERVICE_ACCOUNTS, account, field_manager="tests")
     spec = {"nodeName": node, "containers": [{"name": "dataplane", "image": "x"}], "terminationGracePeriodSeconds": 0}

@@ -94,9 +94,7 @@ def test_a_proposal_fits_the_cluster() -> None:
     linux = {"kubernetes.io/os": "linux"}
     taint = ("node-role.kubernetes.io/control-plane", "", "NoSchedule")
     nodes = [
-        node(
-            "control", "192.0.2.10", labels=linux, taints=[("node-role.kubernetes.io/control-plane", "", "NoSchedule")]
-        ),
+        node("control", "192.0.2.10", labels=linux, taints=[taint]),
         node("worker-1", "192.0.2.11", labels=linux, pods=["192.0.2.224/27"]),
         node("worker-2", "192.0.2.12", labels=linux),
     ]

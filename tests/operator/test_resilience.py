@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 from operator_rig import Cluster, RunningOperator, is_true, until
 from penstock_api.names import INSTALL_NAMESPACE
-from penstock_kube import LEASES, NAMESPACES, KubeClient, LeaseLostError
+from penstock_kube import LEASES, KubeClient, LeaseLostError
 from penstock_operator import kinds
 from penstock_operator.settings import Settings
 
-from e2e.cluster import ControlPlane, control_plane
+from e2e.cluster import ControlPlane
 
 pytestmark = pytest.mark.apiserver
-MANIFESTS = Path(__file__).parents[2] / "crds" / "manifests"
 
 
 async def test_the_standby_takes_over(
@@ -56,31 +55,20 @@ async def test_a_leader_that_is_robbed_of_its_lease_stops(
     assert isinstance(operator.error, LeaseLostError)
 
 
-@pytest.mark.timeout(120)
-async def test_the_api_server_goes_and_comes_back() -> None:
-    with control_plane() as plane:
-        install(plane)
-        settings = Settings(kubeconfig=str(plane.kubeconfig), lease_seconds=60.0, lease_name="outage")
-        async with KubeClient.from_kubeconfig(str(plane.kubeconfig)) as client:
-            await client.create(NAMESPACES, {"metadata": {"name": INSTALL_NAMESPACE}})
-            await client.create(NAMESPACES, {"metadata": {"name": "shop"}})
-            cluster = Cluster(client, "shop")
-            operator = RunningOperator(settings).start()
-            try:
-                await until(lambda: operator.following)
-                await cluster.data_plane()
-                await cluster.pool("203.0.113.10-203.0.113.13")
-                await cluster.service()
-                await cluster.vip("before")
-                await cluster.wait_vip(is_true("Accepted"), "before")
-                await asyncio.to_thread(plane.stop_apiserver)
-                await asyncio.sleep(2)
-                await asyncio.to_thread(plane.start_apiserver)
-                await cluster.vip("after")
-                await cluster.wait_vip(is_true("Accepted"), "after")
-                assert operator.error is None
-            finally:
-                await asyncio.to_thread(operator.stop)
+async def test_the_api_server_goes_and_comes_back(
+    apiserver: ControlPlane, operators: Callable[..., RunningOperator], ready_cluster: Cluster
+) -> None:
+    cluster = ready_cluster
+    operator = operators(lease_seconds=60.0)
+    await until(lambda: operator.following)
+    await cluster.vip("before")
+    await cluster.wait_vip(is_true("Accepted"), "before")
+    await asyncio.to_thread(apiserver.stop_apiserver)
+    await asyncio.sleep(2)
+    await asyncio.to_thread(apiserver.start_apiserver)
+    await cluster.vip("after")
+    await cluster.wait_vip(is_true("Accepted"), "after")
+    assert operator.error is None
 
 
 async def test_a_deletion_that_no_event_told_of_is_found(operator: RunningOperator, ready_cluster: Cluster) -> None:
@@ -142,12 +130,6 @@ def test_a_start_that_cannot_succeed_says_why(environment: dict[str, str], expec
     )
     assert done.returncode != 0
     assert expected in done.stderr
-
-
-def install(plane: ControlPlane) -> None:
-    files = [file for file in MANIFESTS.glob("*.yaml") if "CustomResourceDefinition" in file.read_text()]
-    plane.kubectl("apply", *(f"--filename={file}" for file in sorted(files)))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
 
 def fetch(port: int, path: str) -> Any:

@@ -149,7 +149,7 @@ class Cluster:
     ) -> Object:
         """Wait until an object is as told; show it if it never is."""
         obj: Object = {}
-        deadline = asyncio.get_running_loop().time() + 20
+        deadline = asyncio.get_running_loop().time() + 30
         while asyncio.get_running_loop().time() < deadline:
             try:
                 obj = await self.client.get(res, name, self.namespace if namespaced else None)

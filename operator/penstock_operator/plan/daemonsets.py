@@ -51,11 +51,21 @@ def agent_name(name: str) -> str:
 def data_plane_daemon_set(data_plane: DataPlane, installation: Installation) -> Manifest:
     """Render the pods that forward packets; the operator replaces them one at a time (OnDelete)."""
     name = data_plane.metadata.name
+    pod = _pod(data_plane, _forwarder(data_plane, installation), DATAPLANE_ACCOUNT)
+    pod |= {"hostNetwork": True, "dnsPolicy": "Default", "automountServiceAccountToken": False}
+    pod["volumes"] = [*_shared_volumes(name), _host_path("tun", "/dev/net/tun", "CharDevice")]
+    labels = _labels(name, "dataplane")
+    template = {"metadata": {"labels": labels | {TEMPLATE_HASH_LABEL: digest(pod)}}, "spec": pod}
+    return _daemon_set(data_plane_name(name), installation, labels, template, {"type": "OnDelete"})
+
+
+def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
+    name = data_plane.metadata.name
     capabilities = ["NET_ADMIN"]
     if data_plane.spec.announcement.type is AnnouncementType.L2:
         capabilities.append("NET_RAW")  # ARP and neighbour discovery
-    probe = ["penstock-probe", _run_dir(name)]
-    container: Manifest = {
+    probe = {"exec": {"command": ["penstock-probe", _run_dir(name)]}}
+    return {
         "name": "dataplane",
         "image": installation.data_plane_image,
         "imagePullPolicy": installation.pull_policy,
@@ -63,42 +73,35 @@ def data_plane_daemon_set(data_plane: DataPlane, installation: Installation) -> 
         "args": ["--run-dir", _run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)],
         "securityContext": _security(capabilities),
         "volumeMounts": [*_shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
-        "readinessProbe": {"exec": {"command": probe}, "periodSeconds": 5, "timeoutSeconds": 10},
+        "readinessProbe": probe | {"periodSeconds": 5, "timeoutSeconds": 10},
         # The supervisor inside restarts a crashed process; this is for one that hangs, and must survive a busy node.
-        "livenessProbe": {
-            "exec": {"command": probe},
-            "initialDelaySeconds": 15,
-            "periodSeconds": 20,
-            "timeoutSeconds": 15,
-            "failureThreshold": 4,
-        },
+        "livenessProbe": probe
+        | {"initialDelaySeconds": 15, "periodSeconds": 20, "timeoutSeconds": 15, "failureThreshold": 4},
         "resources": _resources(data_plane.spec.resources.data_plane),
     }
-    pod = _pod(data_plane, container, DATAPLANE_ACCOUNT)
-    pod |= {"hostNetwork": True, "dnsPolicy": "Default", "automountServiceAccountToken": False}
-    pod["volumes"] = [
-        *_shared_volumes(name),
-        {"name": "tun", "hostPath": {"path": "/dev/net/tun", "type": "CharDevice"}},
-    ]
-    labels = _labels(name, "dataplane")
-    template = {"metadata": {"labels": labels | {TEMPLATE_HASH_LABEL: digest(pod)}}, "spec": pod}
-    return _daemon_set(data_plane_name(name), installation, labels, template, {"type": "OnDelete"})
 
 
 def agent_daemon_set(data_plane: DataPlane, installation: Installation) -> Manifest:
     """Render the pods that steer: an API token and no power over the node."""
     name = data_plane.metadata.name
-    container: Manifest = {
+    pod = _pod(data_plane, _agent(data_plane, installation), AGENT_ACCOUNT)
+    pod["volumes"] = [*_shared_volumes(name), _host_path("state", _state_dir(name))]
+    labels = _labels(name, "agent")
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    return _daemon_set(agent_name(name), installation, labels, template, strategy)
+
+
+def _agent(data_plane: DataPlane, installation: Installation) -> Manifest:
+    name = data_plane.metadata.name
+    return {
         "name": "agent",
         "image": installation.agent_image,
         "imagePullPolicy": installation.pull_policy,
         "command": ["penstock", "agent"],
         "env": [
-            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
-            {
-                "name": "POD_NAMESPACE",
-                "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
-            },
+            _downward("NODE_NAME", "spec.nodeName"),
+            _downward("POD_NAMESPACE", "metadata.namespace"),
             {"name": "PENSTOCK_DATAPLANE", "value": name},
             {"name": "PENSTOCK_RUN_DIR", "value": _run_dir(name)},
             {"name": "PENSTOCK_STATE_DIR", "value": _state_dir(name)},
@@ -116,15 +119,6 @@ def agent_daemon_set(data_plane: DataPlane, installation: Installation) -> Manif
         },
         "resources": _resources(data_plane.spec.resources.agent),
     }
-    pod = _pod(data_plane, container, AGENT_ACCOUNT)
-    pod["volumes"] = [
-        *_shared_volumes(name),
-        {"name": "state", "hostPath": {"path": _state_dir(name), "type": "DirectoryOrCreate"}},
-    ]
-    labels = _labels(name, "agent")
-    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
-    template = {"metadata": {"labels": labels}, "spec": pod}
-    return _daemon_set(agent_name(name), installation, labels, template, strategy)
 
 
 def template_hash(daemon_set: Manifest) -> str:
@@ -196,9 +190,13 @@ def _shared_mounts(name: str) -> list[Manifest]:
 
 def _shared_volumes(name: str) -> list[Manifest]:
     return [
-        {"name": "shm", "hostPath": {"path": f"/dev/shm/penstock/{name}", "type": "DirectoryOrCreate"}},  # noqa: S108
-        {"name": "run", "hostPath": {"path": _run_dir(name), "type": "DirectoryOrCreate"}},
+        _host_path("shm", f"/dev/shm/penstock/{name}"),  # noqa: S108 - the node's own, one directory of it
+        _host_path("run", _run_dir(name)),
     ]
+
+
+def _host_path(name: str, path: str, type_: str = "DirectoryOrCreate") -> Manifest:
+    return {"name": name, "hostPath": {"path": path, "type": type_}}
 
 
 def _downward(name: str, field: str) -> Manifest:
