@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from penstock_agent.state import AgentState
-    from penstock_kube import KubeClient
+    from penstock_kube import KubeClient, Object
 
 PORT_NAME = "metrics"
-LOCAL_URL = "http://127.0.0.1:9402"
+DEFAULT_PORT = 9402
+LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 TIMEOUT_SECONDS = 5.0
 
 
@@ -70,14 +71,14 @@ class ClusterAgents:
 
         selector = f"{PART_OF_LABEL}=penstock,{COMPONENT_LABEL}=agent"
         pods, _ = await self._client.list(PODS, self._namespace, label_selector=selector)
-        return _collect(await asyncio.gather(*(self._one(pod["metadata"]["name"]) for pod in pods)))
+        return _collect(await asyncio.gather(*(self._one(pod["metadata"]["name"], _port(pod)) for pod in pods)))
 
-    async def _one(self, pod: str) -> AgentState | str:
+    async def _one(self, pod: str, port: int) -> AgentState | str:
         from penstock_agent.state import AgentState
         from penstock_kube import ApiError
         from pydantic import ValidationError
 
-        path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}:{PORT_NAME}/proxy/state"
+        path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}:{port}/proxy/state"
         try:
             return AgentState.model_validate(await self._client.get_path(path))
         except (ApiError, ValidationError) as error:
@@ -89,6 +90,12 @@ def cluster_client(kubeconfig: Path | None) -> KubeClient:
     from penstock_kube import KubeClient
 
     return KubeClient.from_kubeconfig(str(kubeconfig) if kubeconfig else None)
+
+
+def _port(pod: Object) -> int:
+    """Return the number of the pod's metrics port: the proxy resolves names of Services' ports only."""
+    ports = [port for container in pod["spec"]["containers"] for port in container.get("ports", ())]
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == PORT_NAME), DEFAULT_PORT)
 
 
 def _collect(results: list[AgentState | str]) -> Answers:
