@@ -11,7 +11,7 @@ import penstock_core
 import pytest
 
 from tests.support.clients import HttpConnection, get
-from tests.support.dataplane import VIP_IPV4, RunningDataplane, vip
+from tests.support.dataplane import VIP_IPV4, RunningDataplane, running_dataplane, vip
 from tests.support.lab import HTTP_PORT, Lab, eventually
 
 pytestmark = pytest.mark.netns
@@ -141,6 +141,20 @@ def test_a_spoiled_actions_object_changes_nothing_and_kills_nobody(
     for _ in range(2):
         write_weights(dataplane, again, s1=3.0, s2=1.0)
     eventually(lambda: weights_of(dataplane) == {"s1": 3.0, "s2": 1.0}, seconds=2)
+
+
+def test_weights_of_a_silent_agent_become_equal_after_the_grace_period(lab: Lab) -> None:
+    with running_dataplane(lab, grace_seconds=1.0) as running:
+        running.apply(vip(lab, scheduler={"type": "sed"}))
+        writer = writer_for(running)
+        for _ in range(8):  # for longer than the grace period, but not silent
+            write_weights(running, writer, s1=1.0, s2=3.0)
+            time.sleep(0.2)
+        assert weights_of(running) == {"s1": 1.0, "s2": 3.0}
+        eventually(lambda: 1.0 < weights_of(running)["s1"] < weights_of(running)["s2"] < 3.0, seconds=5)
+        write_weights(running, writer, s1=1.0, s2=3.0)  # it is back
+        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+        running.withdraw()
 
 
 def test_weights_that_cannot_be_are_refused(lab: Lab, dataplane: RunningDataplane) -> None:

@@ -207,6 +207,7 @@ struct lbrl {
     uint32_t wanted_count;
     uint64_t source_epochs[SOURCES_HELD]; /* after which workers know a source's last change */
     uint64_t random;                      /* seeds of sinks */
+    uint32_t grace_ms;                    /* of silent agents */
 };
 
 /* ------------------------------------------------------------------------------- small helpers */

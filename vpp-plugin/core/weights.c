@@ -113,11 +113,10 @@ void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
         return;
     }
     uint64_t silent_ms = (now_us - store->actions_time_us) / 1000;
-    if (silent_ms < LBRL_ORPHAN_GRACE_MS) {
+    if (silent_ms < lb->grace_ms) {
         return;
     }
-    uint64_t due =
-        1 + (silent_ms - LBRL_ORPHAN_GRACE_MS) * (ORPHAN_STEPS - 1) / LBRL_ORPHAN_DECAY_MS;
+    uint64_t due = 1 + (silent_ms - lb->grace_ms) * (ORPHAN_STEPS - 1) / LBRL_ORPHAN_DECAY_MS;
     due = due > ORPHAN_STEPS ? ORPHAN_STEPS : due;
     if (store->orphan_steps >= due) {
         return;

@@ -113,7 +113,8 @@ class EmbeddedDataplane
   public:
     EmbeddedDataplane(const std::string &directory, const std::string &instance_id,
                       const nb::bytes &boot_id, uint32_t flows, uint32_t vips, uint32_t slots,
-                      uint32_t workers, uint32_t interval_ms, std::optional<uint32_t> group)
+                      uint32_t workers, uint32_t interval_ms, uint32_t grace_ms,
+                      std::optional<uint32_t> group)
     {
         lbio_config_t config = {};
         lbio_problem_t problem = {};
@@ -125,6 +126,7 @@ class EmbeddedDataplane
         config.slots = slots;
         config.workers = workers;
         config.interval_ms = interval_ms;
+        config.grace_ms = grace_ms;
         config.group = group.has_value() ? static_cast<int64_t>(*group) : -1;
         nb::gil_scoped_release unlocked;
         check(lbio_open(&io_, &config, &report_, &problem), problem);
@@ -369,9 +371,10 @@ void penstock::register_embedded(nb::module_ &m)
         "Packet and control threads on TUN queues, around one flow arena.\n\n"
         "Addresses are 16 bytes, IPv4 mapped into IPv6.")
         .def(nb::init<const std::string &, const std::string &, const nb::bytes &, uint32_t,
-                      uint32_t, uint32_t, uint32_t, uint32_t, std::optional<uint32_t>>(),
+                      uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, std::optional<uint32_t>>(),
              "directory"_a, "instance_id"_a, "boot_id"_a, nb::kw_only(), "flows"_a, "vips"_a,
-             "slots"_a, "workers"_a = 1, "interval_ms"_a = 200, "group"_a = nb::none())
+             "slots"_a, "workers"_a = 1, "interval_ms"_a = 200, "grace_ms"_a = 30000,
+             "group"_a = nb::none())
         .def_prop_ro("report", &EmbeddedDataplane::report, "What was found in the arena.")
         .def("start", &EmbeddedDataplane::start, "queues"_a,
              "Start the threads on TUN descriptors, which stay the caller's and must stay open.")

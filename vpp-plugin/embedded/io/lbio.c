@@ -58,6 +58,7 @@ static int open_parts(lbio_t *io, const lbio_config_t *config, lbrl_attach_repor
                           .vips = config->vips,
                           .slots = config->slots,
                           .workers = config->workers,
+                          .grace_ms = config->grace_ms,
                           .now_us = lbio_now_us()};
     memcpy(core.boot_id, config->boot_id, sizeof(core.boot_id));
     if (getrandom(core.seed, sizeof(core.seed), 0) != (ssize_t)sizeof(core.seed)) {

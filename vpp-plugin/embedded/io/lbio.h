@@ -47,6 +47,7 @@ typedef struct lbio_config {
     uint32_t flows, vips, slots;
     uint32_t workers;     /* 1 .. LBIO_QUEUES_MAX: queues that lbio_start() will be given */
     uint32_t interval_ms; /* between frames */
+    uint32_t grace_ms;    /* weights of a silent agent stay in force for so long */
     int64_t group;        /* that may read frames; -1: that of the process */
 } lbio_config_t;
 

@@ -10,10 +10,11 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from typing import TypeVar
 
 import structlog
-from penstock_core import DataplaneError, __version__
+from penstock_core import DataplaneError
 from penstock_node import NodeError
 
 from penstock_embedded.announcements import Announcements
@@ -45,6 +46,7 @@ class Dataplane:
     def __init__(self, settings: Settings) -> None:
         self._instance_id = uuid.uuid4().hex
         self._boot_id = boot_id()
+        self._version = metadata.version("penstock")
         self._started = time.monotonic()
         self._forwarder = Forwarder(settings, self._instance_id)
         self._announcements = Announcements()
@@ -75,7 +77,7 @@ class Dataplane:
         """Say who this is."""
         return Hello(
             protocol_version=PROTOCOL_VERSION,
-            version=__version__,
+            version=self._version,
             type="embedded",
             instance_id=self._instance_id,
             boot_id=self._boot_id,

@@ -40,6 +40,7 @@ class Engine:
             vips=settings.max_vips,
             slots=settings.max_slots,
             workers=settings.queues,
+            grace_ms=max(1, round(settings.grace_seconds * 1000)),
             group=settings.group,
         )
         self._report = self._core.report

@@ -43,7 +43,7 @@ typedef enum lbrl_error {
     LBRL_ERR_MEMORY = -102,    /* the allocator gave nothing */
     LBRL_ERR_EXHAUSTED = -103, /* the directory has no VIP or slots left */
     LBRL_ERR_CONFLICT =
-        -4, /* address and port are held by another VIP, or lie in a NAT source's range */
+        -104, /* address and port are held by another VIP, or lie in a NAT source's range */
     LBRL_ERR_NOT_FOUND = -105, /* no such VIP */
     LBRL_ERR_GEOMETRY =
         -106, /* sound arena of another size or version: make a new one and import */
@@ -67,7 +67,9 @@ typedef struct lbrl_config {
     uint32_t vips;  /* core VIPs that the directory holds, 1 .. 65535 */
     uint32_t
         slots; /* slots that all VIPs share, 8 .. 2^24; a VIP takes at least twice its backends */
-    uint32_t workers;    /* 1 .. LBRL_WORKERS_MAX */
+    uint32_t workers; /* 1 .. LBRL_WORKERS_MAX */
+    uint32_t
+        grace_ms; /* weights of a silent agent stay in force for so long; 0: LBRL_ORPHAN_GRACE_MS */
     uint64_t now_us;     /* time of the start */
     uint8_t boot_id[16]; /* of the kernel: flows of another boot are discarded */
     uint8_t seed[32];    /* randomness: hash seed of a new arena, generators of the workers */
@@ -210,7 +212,7 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id);
  * Takes weights from an agent's actions object (a view that lbrl_shm_open() has checked): 1 when new
  * ones came into force, 0 when there were none, a negative lbrl_shm_error_t or LBRL_ERR_NOT_FOUND
  * (below every lbrl_shm_error_t). Call it every interval. From the first weights on the VIP follows its agent:
- * LBRL_ORPHAN_GRACE_MS after the newest frame the weights decay within LBRL_ORPHAN_DECAY_MS to equal ones
+ * its grace (lbrl_config_t) after the newest frame the weights decay within LBRL_ORPHAN_DECAY_MS to equal ones
  * and the scheduler to `lsq`, until weights come again.
  */
 int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us);
