@@ -43,7 +43,7 @@ class RunningDataplane:
 
     def _start(self) -> subprocess.Popen[Any]:
         arguments = [*self._prefix, sys.executable, "-c", PROGRAM, self.settings.model_dump_json()]
-        process = self.lab.balancer.popen(arguments, stdout=None)
+        process = self.lab.balancer.popen(arguments, stdout=2)  # standard output is the caller's
         eventually(self.answers, seconds=10)
         return process
 
