@@ -38,7 +38,7 @@ void icmp_translate(const lbrl_worker_t *worker, lbrl_packet_t *packet, const me
     store16(icmp + 2, 0);
     uint64_t sum = sum_bytes(icmp, size);
     if (v6) {
-        sum += sum_ip(to.src) + sum_ip(to.dst) + swap32(size) + swap32(PROTO_ICMPV6);
+        sum += sum_pseudo(to.src, to.dst, size, PROTO_ICMPV6);
     }
     store16(icmp + 2, sum_finish(sum));
     packet->flags = 0;

@@ -270,7 +270,7 @@ static uint16_t icmp_sum(const uint8_t *icmp, uint32_t size, const meta_t *meta)
 {
     uint64_t sum = sum_bytes(icmp, size);
     if (meta->flags & META_V6) {
-        sum += sum_ip(&meta->src) + sum_ip(&meta->dst) + swap32(size) + swap32(PROTO_ICMPV6);
+        sum += sum_pseudo(&meta->src, &meta->dst, size, PROTO_ICMPV6);
     }
     return sum_finish(sum);
 }

@@ -65,7 +65,7 @@ static uint64_t write_ip(uint8_t *ip, const ip_t *src, const ip_t *dst, bool v6,
         store32(ip + 16, ip_v4(dst));
         store16(ip + 10, sum_finish(sum_bytes(ip, IPV4_HEADER)));
     }
-    return (uint64_t)sum_ip(src) + sum_ip(dst) + swap32(size) + swap32(protocol);
+    return sum_pseudo(src, dst, size, protocol);
 }
 
 lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
@@ -145,8 +145,7 @@ lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta)
         memcpy(ip + 8, &meta->dst, sizeof(ip_t));
         memcpy(ip + 24, &meta->src, sizeof(ip_t));
         ip[7] = TTL_OF_ANSWERS;
-        sum += sum_ip(&meta->src) + sum_ip(&meta->dst) + swap32(packet->length - meta->transport) +
-               swap32(PROTO_ICMPV6);
+        sum += sum_pseudo(&meta->src, &meta->dst, packet->length - meta->transport, PROTO_ICMPV6);
     } else {
         store32(ip + 12, ip_v4(&meta->dst));
         store32(ip + 16, ip_v4(&meta->src));

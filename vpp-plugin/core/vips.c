@@ -195,9 +195,9 @@ static uint32_t plan_slots(const lbrl_t *lb, vip_change_t *change)
     uint32_t next = 0;
     for (uint32_t i = 0; i < change->config->backend_count; i++) {
         change->slot_of[i] = UINT16_MAX;
-        for (uint16_t s = 0; s < present; s++) {
+        for (uint32_t s = 0; s < present; s++) {
             if (slot_is(&slots[s], &change->config->backends[i])) {
-                change->slot_of[i] = s;
+                change->slot_of[i] = (uint16_t)s;
             }
         }
     }

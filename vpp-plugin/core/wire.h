@@ -189,6 +189,12 @@ static inline uint64_t sum_bytes(const uint8_t *at, size_t size)
     return sum;
 }
 
+/* Sum of a pseudo-header. Terms are added as 64 bits: two of them fill 32. */
+static inline uint64_t sum_pseudo(const ip_t *src, const ip_t *dst, uint32_t size, uint8_t protocol)
+{
+    return (uint64_t)sum_ip(src) + sum_ip(dst) + swap32(size) + swap32(protocol);
+}
+
 /* The checksum field for a sum of everything it covers. */
 static inline uint16_t sum_finish(uint64_t sum)
 {

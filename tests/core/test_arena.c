@@ -1,0 +1,405 @@
+/* The arena across restarts: what is sound goes on, what is torn or foreign is dropped, other sizes are imported. */
+#include <math.h>
+
+#include "arena.h"
+#include "rig.h"
+
+static const char *const CLIENT[] = {"198.51.100.7", "5:7"};
+static const char *const VIP[] = {"203.0.113.10", "1:10"};
+
+enum { CONNECTIONS = 60 };
+
+static void open_many(rig_t *rig, connection_t *c)
+{
+    for (uint16_t i = 0; i < CONNECTIONS; i++) {
+        c[i] = connection_make(rig, CLIENT[i % 2], (uint16_t)(40000 + i), VIP[i % 2]);
+        connection_open(&c[i]);
+    }
+}
+
+static void all_go_on(connection_t *c)
+{
+    for (uint16_t i = 0; i < CONNECTIONS; i++) {
+        CHECK_EQUAL(connection_client(&c[i], PSH, 100), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_server(&c[i], PSH, 100), LBRL_VERDICT_FORWARD);
+    }
+}
+
+static void restarted_process_forwards_before_anybody_speaks(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    connection_t half = connection_make(&rig, CLIENT[0], 50000, VIP[0]);
+    CHECK_EQUAL(connection_syn(&half), LBRL_VERDICT_FORWARD);
+    connection_t closing = connection_make(&rig, CLIENT[0], 50001, VIP[0]);
+    connection_open(&closing);
+    connection_server(&closing, FIN, 0);
+    connection_client(&closing, FIN, 0);
+    connection_server(&closing, 0, 0);
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.status, LBRL_ARENA_ATTACHED);
+    CHECK_EQUAL(rig.report.vips, 3);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS + 2);
+    CHECK_EQUAL(rig.report.flows_dropped, 0);
+    all_go_on(c);
+    CHECK_EQUAL(connection_flow(&closing).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(connection_server(&half, SYN, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_client(&half, 0, 0), LBRL_VERDICT_FORWARD);
+    int64_t open = 0;
+    for (uint64_t id = 1001; id <= 1004; id++) {
+        open += rig_backend(&rig, 1, id).open_flows + rig_backend(&rig, 2, id + 1000).open_flows;
+    }
+    CHECK_EQUAL(open, CONNECTIONS + 1);
+    /* new flows get ports that are free, from all that are */
+    for (uint16_t i = 0; i < 500; i++) {
+        connection_t fresh = connection_make(&rig, CLIENT[0], (uint16_t)(51000 + i), VIP[0]);
+        connection_open(&fresh);
+        for (uint16_t j = 0; j < CONNECTIONS; j++) {
+            CHECK(fresh.nat_port != c[j].nat_port ||
+                  memcmp(&fresh.backend, &c[j].backend, 16) != 0);
+        }
+    }
+    /* the configuration that comes back changes nothing */
+    rig_set_standard_vips(&rig, 4);
+    all_go_on(c);
+    rig_pass(&rig, 1000000);
+    lbrl_stats_t stats;
+    lbrl_stats(rig.lb, &stats);
+    CHECK_EQUAL(stats.flows, 0);
+    rig_free(&rig);
+}
+
+static void flows_that_expired_meanwhile_are_gone(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    rig.now_us += 901000000;
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.flows, 0);
+    CHECK_EQUAL(rig.report.flows_dropped, CONNECTIONS);
+    rig_free(&rig);
+}
+
+static void flows_of_another_boot_are_gone_but_vips_are_not(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    rig.config.boot_id[0] ^= 1;
+    rig.now_us = 5000000;
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.vips, 3);
+    CHECK_EQUAL(rig.report.flows, 0);
+    CHECK_EQUAL(rig.report.flows_dropped, CONNECTIONS);
+    connection_t fresh = connection_make(&rig, CLIENT[0], 52000, VIP[0]);
+    connection_open(&fresh);
+    rig_free(&rig);
+}
+
+static void workers_may_change_in_number(void)
+{
+    rig_t rig = rig_make(3, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    rig.config.workers = 1;
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+    all_go_on(c);
+    rig.config.workers = 5;
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+    all_go_on(c);
+    rig_free(&rig);
+}
+
+static arena_t inspect(const rig_t *rig)
+{
+    arena_t arena;
+    CHECK_EQUAL(arena_inspect(&arena, rig->arena, rig->arena_size), ARENA_SOUND);
+    return arena;
+}
+
+/* Every bit of every identity: an entry that differs in one must not be believed. */
+static void torn_entries_are_dropped(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    lbrl_close(rig.lb);
+    arena_t arena = inspect(&rig);
+    uint32_t torn = 0;
+    for (uint32_t i = 0; i < arena.flow_count; i++) {
+        if (arena.flows[i].state != LBRL_FLOW_FREE) {
+            ((uint8_t *)&arena.flows[i])[torn * 5 % 32] ^= (uint8_t)(1 << torn % 8);
+            torn++;
+        }
+    }
+    CHECK_EQUAL(torn, CONNECTIONS);
+    rig.config.now_us = rig.now_us;
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig.report.flows, 0);
+    CHECK_EQUAL(rig.report.flows_dropped, CONNECTIONS);
+    rig_free(&rig);
+}
+
+static void copied_and_misplaced_entries_are_dropped(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    lbrl_close(rig.lb);
+    arena_t arena = inspect(&rig);
+    uint32_t per_partition = arena.flow_count / LBRL_PARTITIONS;
+    uint32_t first = UINT32_MAX;
+    for (uint32_t i = 0; first == UINT32_MAX; i++) {
+        first = arena.flows[i].state != LBRL_FLOW_FREE ? i : UINT32_MAX;
+    }
+    /* the last places of partitions, which nobody uses */
+    uint32_t last = (first / per_partition + 1) * per_partition - 1;
+    arena.flows[last] = arena.flows[first];                                      /* twice */
+    arena.flows[(last + per_partition) % arena.flow_count] = arena.flows[first]; /* elsewhere */
+    arena.flows[(last + 2 * per_partition) % arena.flow_count].state =
+        LBRL_FLOW_SYN; /* all zero but that */
+    arena.flows[(last + 3 * per_partition) % arena.flow_count].state = 200;
+    rig.config.now_us = rig.now_us;
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+    CHECK_EQUAL(rig.report.flows_dropped, 4);
+    all_go_on(c);
+    rig_free(&rig);
+}
+
+static void damaged_directory_loses_what_it_describes_and_no_more(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    lbrl_close(rig.lb);
+    arena_t arena = inspect(&rig);
+    const arena_vip_t *vip = arena_vip(&arena, 0);
+    CHECK(vip != NULL);
+    arena.slots[vip->slot_base + 1].address.word[1] ^=
+        1u << 24;                                 /* another backend address: check fails */
+    arena.slots[vip->slot_base + 2].weight = NAN; /* not part of the check, but mended */
+    rig.config.now_us = rig.now_us;
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig.report.vips, 3);
+    CHECK(rig.report.flows_dropped > 0 && rig.report.flows_dropped < 20);
+    for (uint16_t i = 0; i < CONNECTIONS; i++) {
+        lbrl_verdict_t verdict = connection_client(&c[i], PSH, 1);
+        CHECK(verdict == LBRL_VERDICT_FORWARD || c[i].packet.p.reason == LBRL_DROP_NO_FLOW);
+    }
+    rig_free(&rig);
+}
+
+/* Of the two copies of a record the newer sound one counts. */
+static void half_written_record_leaves_the_one_before(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&rig, c);
+    lbrl_close(rig.lb);
+    arena_t arena = inspect(&rig);
+    arena_vip_t vip = *arena_vip(&arena, 0);
+    vip.drain_timeout = 77;
+    arena_vip_write(&arena, 0, &vip);
+    CHECK_EQUAL(arena_vip(&arena, 0)->drain_timeout, 77);
+    uint8_t *newest = (uint8_t *)(uintptr_t)arena_vip(&arena, 0);
+    newest[20] ^= 4; /* as if killed while it was written */
+    CHECK_EQUAL(arena_vip(&arena, 0)->drain_timeout, 300000);
+    rig.config.now_us = rig.now_us;
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig.report.vips, 3);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+    all_go_on(c);
+    rig_free(&rig);
+}
+
+static void absurd_record_is_not_followed(void)
+{
+    rig_t rig = rig_make(1, 4);
+    lbrl_close(rig.lb);
+    arena_t arena = inspect(&rig);
+    arena_vip_t vip = *arena_vip(&arena, 0);
+    arena_vip_t edits[4] = {vip, vip, vip, vip};
+    edits[0].slots = 60000;
+    edits[1].slot_base = 510;
+    edits[2].slot_base = arena_vip(&arena, 1)->slot_base; /* another VIP's */
+    edits[3].scheduler = 9;
+    for (unsigned i = 0; i < 4; i++) {
+        arena_vip_write(&arena, 2, &edits[i]);
+        rig.config.now_us = rig.now_us;
+        CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+        CHECK_EQUAL(rig.report.vips, 2);
+        lbrl_close(rig.lb);
+    }
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    rig_free(&rig);
+}
+
+static void foreign_memory_is_formatted_anew(void)
+{
+    rig_t rig = rig_make(1, 4);
+    lbrl_close(rig.lb);
+    uint8_t *bytes = rig.arena;
+    const size_t places[] = {0, 8, 12, 16, 24, 40, 60, 72, 80};
+    for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        bytes[places[i]] ^= 0x40;
+        CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+        CHECK_EQUAL(rig.report.status, LBRL_ARENA_REPLACED);
+        CHECK_EQUAL(rig.report.vips, 0);
+        lbrl_close(rig.lb);
+        CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+        CHECK_EQUAL(rig.report.status, LBRL_ARENA_ATTACHED);
+        lbrl_close(rig.lb);
+    }
+    memset(rig.arena, 0xa5, rig.arena_size);
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig.report.status, LBRL_ARENA_REPLACED);
+    rig_free(&rig);
+}
+
+static void opening_refuses_what_cannot_be(void)
+{
+    rig_t rig = rig_make(1, 4);
+    lbrl_t *lb = NULL;
+    lbrl_attach_report_t report;
+    lbrl_config_t config = rig.config;
+    config.workers = 0;
+    CHECK_EQUAL(lbrl_open(&lb, &config, rig.arena, rig.arena_size, &report), LBRL_ERR_INVALID);
+    config.workers = LBRL_WORKERS_MAX + 1;
+    CHECK_EQUAL(lbrl_open(&lb, &config, rig.arena, rig.arena_size, &report), LBRL_ERR_INVALID);
+    config = rig.config;
+    CHECK_EQUAL(lbrl_open(&lb, &config, (uint8_t *)rig.arena + 8, rig.arena_size - 8, &report),
+                LBRL_ERR_INVALID);
+    config.flows = 63;
+    CHECK_EQUAL(lbrl_arena_size(&config), 0);
+    CHECK_EQUAL(lbrl_open(&lb, &config, rig.arena, rig.arena_size, &report), LBRL_ERR_INVALID);
+    config.flows = (1u << 22) + 1;
+    CHECK_EQUAL(lbrl_arena_size(&config), 0);
+    config = rig.config;
+    config.slots = 7;
+    CHECK_EQUAL(lbrl_arena_size(&config), 0);
+    config = rig.config;
+    config.vips = 0;
+    CHECK_EQUAL(lbrl_arena_size(&config), 0);
+    config = rig.config;
+    config.flows = 8192;
+    CHECK_EQUAL(lbrl_open(&lb, &config, rig.arena, rig.arena_size, &report), LBRL_ERR_GEOMETRY);
+    uint8_t *small = aligned_alloc(64, 64);
+    CHECK(small != NULL);
+    memset(small, 1, 64);
+    CHECK_EQUAL(lbrl_open(&lb, &config, small, 64, &report), LBRL_ERR_TOO_SMALL);
+    free(small);
+    CHECK(lbrl_worker(rig.lb, 1) == NULL);
+    rig_free(&rig);
+}
+
+/* Opens a rig of another size and imports; the old arena is left as it is. */
+static rig_t imported(const rig_t *old, uint32_t flows, uint32_t workers)
+{
+    rig_t rig = rig_sized(flows, workers);
+    rig.now_us = old->now_us;
+    CHECK_EQUAL(lbrl_import(rig.lb, old->arena, old->arena_size, rig.now_us, &rig.report), 0);
+    CHECK_EQUAL(rig.report.status, LBRL_ARENA_IMPORTED);
+    return rig;
+}
+
+static void arena_of_another_size_is_imported(void)
+{
+    const uint32_t sizes[] = {16384, 2048};
+    for (unsigned s = 0; s < 2; s++) {
+        rig_t old = rig_make(1, 4);
+        connection_t c[CONNECTIONS];
+        open_many(&old, c);
+        lbrl_close(old.lb);
+        rig_t rig = imported(&old, sizes[s], 2);
+        CHECK_EQUAL(rig.report.vips, 3);
+        CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+        CHECK_EQUAL(rig.report.flows_dropped, 0);
+        for (uint16_t i = 0; i < CONNECTIONS; i++) {
+            c[i].rig = &rig;
+        }
+        all_go_on(c);
+        CHECK_EQUAL(lbrl_import(rig.lb, old.arena, old.arena_size, rig.now_us, &rig.report),
+                    LBRL_ERR_INVALID);
+        rig_restart(&rig); /* and it is an arena like any other */
+        CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+        all_go_on(c);
+        free(old.arena);
+        rig_free(&rig);
+    }
+}
+
+static void import_keeps_what_fits(void)
+{
+    rig_t old = rig_make(1, 4);
+    for (uint16_t i = 0; i < 800; i++) {
+        connection_t c = connection_make(&old, CLIENT[0], (uint16_t)(20000 + i), VIP[0]);
+        connection_open(&c);
+    }
+    lbrl_close(old.lb);
+    rig_t rig = imported(&old, 512, 1); /* 8 per partition */
+    CHECK(rig.report.flows > 400 && rig.report.flows <= 512);
+    CHECK_EQUAL(rig.report.flows + rig.report.flows_dropped, 800);
+    rig_free(&rig);
+
+    rig = rig_sized(4096, 1);
+    rig.config.boot_id[3] ^= 1;
+    lbrl_close(rig.lb);
+    memset(rig.arena, 0, rig.arena_size);
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(lbrl_import(rig.lb, old.arena, old.arena_size, rig.now_us, &rig.report), 0);
+    CHECK_EQUAL(rig.report.flows, 0); /* of another boot */
+    CHECK_EQUAL(rig.report.flows_dropped, 800);
+    CHECK_EQUAL(rig.report.vips, 3);
+    rig_free(&rig);
+
+    rig = rig_sized(4096, 1);
+    memset(old.arena, 0, 64);
+    CHECK_EQUAL(lbrl_import(rig.lb, old.arena, old.arena_size, rig.now_us, &rig.report),
+                LBRL_ERR_GEOMETRY);
+    rig_free(&rig);
+    free(old.arena);
+}
+
+static void import_into_a_directory_that_is_too_small_is_refused(void)
+{
+    rig_t old = rig_make(1, 4);
+    lbrl_close(old.lb);
+    lbrl_config_t config = old.config;
+    config.vips = 2;
+    size_t size = lbrl_arena_size(&config);
+    void *memory = aligned_alloc(64, (size + 63) / 64 * 64);
+    CHECK(memory != NULL);
+    memset(memory, 0, size);
+    lbrl_t *lb;
+    lbrl_attach_report_t report;
+    CHECK_EQUAL(lbrl_open(&lb, &config, memory, size, &report), 0);
+    CHECK_EQUAL(lbrl_import(lb, old.arena, old.arena_size, config.now_us, &report),
+                LBRL_ERR_EXHAUSTED);
+    lbrl_close(lb);
+    free(memory);
+    free(old.arena);
+}
+
+int main(void)
+{
+    restarted_process_forwards_before_anybody_speaks();
+    flows_that_expired_meanwhile_are_gone();
+    flows_of_another_boot_are_gone_but_vips_are_not();
+    workers_may_change_in_number();
+    torn_entries_are_dropped();
+    copied_and_misplaced_entries_are_dropped();
+    damaged_directory_loses_what_it_describes_and_no_more();
+    half_written_record_leaves_the_one_before();
+    absurd_record_is_not_followed();
+    foreign_memory_is_formatted_anew();
+    opening_refuses_what_cannot_be();
+    arena_of_another_size_is_imported();
+    import_keeps_what_fits();
+    import_into_a_directory_that_is_too_small_is_refused();
+    return 0;
+}

@@ -1,0 +1,183 @@
+/* Super-packets and partial checksums stay what they are: whole, with a pseudo-header's sum in the field. */
+#include "rig.h"
+
+enum { GSO_ROOM = 66000 };
+
+static uint16_t pseudo(const lbrl_packet_t *p, bool v6, uint8_t protocol, size_t transport)
+{
+    uint32_t sum = protocol + (uint32_t)(p->length - transport);
+    size_t from = v6 ? 8 : 12;
+    size_t to = v6 ? 40 : 20;
+    for (size_t i = from; i < to; i += 2) {
+        sum += packet_u16(p, i);
+    }
+    sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)((sum & 0xffff) + (sum >> 16));
+}
+
+static void set_partial(lbrl_packet_t *p, bool v6, uint8_t protocol)
+{
+    size_t transport = v6 ? 40 : 20;
+    size_t offset = protocol == 6 ? 16 : 6;
+    uint16_t sum = pseudo(p, v6, protocol, transport);
+    p->data[transport + offset] = (uint8_t)(sum >> 8);
+    p->data[transport + offset + 1] = (uint8_t)sum;
+    p->flags = LBRL_PACKET_NEEDS_CSUM;
+    p->csum_start = (uint16_t)transport;
+    p->csum_offset = (uint16_t)offset;
+}
+
+static void check_partial(const lbrl_packet_t *p, bool v6, uint8_t protocol)
+{
+    size_t transport = v6 ? 40 : 20;
+    uint16_t found = packet_u16(p, transport + (protocol == 6 ? 16 : 6));
+    uint16_t expected = pseudo(p, v6, protocol, transport);
+    CHECK_EQUAL(found % 0xffff, expected % 0xffff);
+    CHECK_EQUAL(p->flags & LBRL_PACKET_NEEDS_CSUM, LBRL_PACKET_NEEDS_CSUM);
+}
+
+static void partial_checksums_cover_the_new_addresses(void)
+{
+    rig_t rig = rig_make(1, 2);
+    for (int v6 = 0; v6 < 2; v6++) {
+        connection_t c =
+            connection_make(&rig, v6 ? "5:7" : "198.51.100.7", 40000, v6 ? "1:10" : "203.0.113.10");
+        connection_open(&c);
+        for (int from_server = 0; from_server < 2; from_server++) {
+            test_packet_t p;
+            tcp_fields_t tcp = {.sequence = from_server ? c.server_next : c.client_next,
+                                .ack = from_server ? c.client_next : c.server_next,
+                                .flags = ACK | PSH};
+            if (from_server) {
+                make_tcp(&p, text_of(&c.backend), 8080, text_of(&c.source), c.nat_port, &tcp, 200);
+            } else {
+                make_tcp(&p, c.client, 40000, c.vip, 80, &tcp, 200);
+            }
+            set_partial(&p.p, v6, 6);
+            CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_FORWARD);
+            check_partial(&p.p, v6, 6);
+            look(&p.p);
+        }
+    }
+    test_packet_t u;
+    make_udp(&u, "198.51.100.7", 30000, "203.0.113.10", 53, 99);
+    set_partial(&u.p, false, 17);
+    CHECK_EQUAL(rig_send(&rig, &u), LBRL_VERDICT_FORWARD);
+    check_partial(&u.p, false, 17);
+    rig_free(&rig);
+}
+
+static void super_packet_is_forwarded_whole_and_counted_by_segments(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, "198.51.100.7", 40000, "203.0.113.10");
+    connection_open(&c);
+    uint8_t *room = malloc(GSO_ROOM);
+    CHECK(room != NULL);
+    test_packet_t small;
+    tcp_fields_t tcp = {.sequence = c.client_next, .ack = c.server_next, .flags = ACK};
+    make_tcp(&small, c.client, 40000, c.vip, 80, &tcp, 0);
+    memset(room, 0x5a, GSO_ROOM);
+    memcpy(room + 128, small.p.data, 40);
+    lbrl_packet_t p = {.data = room + 128,
+                       .length = 40 + 60000,
+                       .headroom = 128,
+                       .tailroom = 100,
+                       .gso_type = LBRL_GSO_TCPV4,
+                       .gso_size = 1448,
+                       .hdr_len = 40};
+    p.data[2] = (uint8_t)(p.length >> 8);
+    p.data[3] = (uint8_t)p.length;
+    fix_checksums(&p);
+    set_partial(&p, false, 6);
+    int64_t before = (int64_t)rig_backend(&rig, 1, 1001).packets;
+    rig.now_us += 10;
+    lbrl_process(lbrl_worker(rig.lb, 0), &p, 1, rig.now_us);
+    CHECK_EQUAL(p.verdict, LBRL_VERDICT_FORWARD);
+    check_partial(&p, false, 6);
+    CHECK_EQUAL(p.length, 60040);
+    CHECK_EQUAL(p.gso_size, 1448);
+    CHECK_EQUAL(p.gso_type, LBRL_GSO_TCPV4);
+    CHECK_EQUAL((int64_t)rig_backend(&rig, 1, 1001).packets - before, (60000 + 1447) / 1448);
+    free(room);
+    rig_free(&rig);
+}
+
+static void reply_to_a_super_packet_is_a_plain_packet(void)
+{
+    rig_t rig = rig_make(1, 1);
+    test_packet_t p;
+    tcp_fields_t tcp = {.sequence = 5, .ack = 6, .flags = ACK};
+    make_tcp(&p, "198.51.100.7", 40000, "203.0.113.10", 81, &tcp, 1500);
+    set_partial(&p.p, false, 6);
+    p.p.gso_type = LBRL_GSO_TCPV4;
+    p.p.gso_size = 500;
+    CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_REPLY);
+    CHECK_EQUAL(p.p.gso_type, LBRL_GSO_NONE);
+    CHECK_EQUAL(p.p.flags, 0);
+    CHECK_EQUAL(look(&p.p).flags, RST);
+    CHECK_EQUAL(p.p.length, 40);
+    rig_free(&rig);
+}
+
+static void metadata_that_contradicts_the_packet_is_refused(void)
+{
+    rig_t rig = rig_make(1, 1);
+    const struct {
+        uint16_t start, offset;
+        uint8_t gso_type;
+        uint16_t gso_size;
+        uint8_t flags;
+    } cases[] = {{22, 16, 0, 0, LBRL_PACKET_NEEDS_CSUM},
+                 {20, 6, 0, 0, LBRL_PACKET_NEEDS_CSUM},
+                 {20, 16, LBRL_GSO_TCPV4, 0, LBRL_PACKET_NEEDS_CSUM}};
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        test_packet_t p;
+        tcp_fields_t tcp = {.sequence = 5, .flags = SYN};
+        make_tcp(&p, "198.51.100.7", 40000, "203.0.113.10", 80, &tcp, 100);
+        p.p.csum_start = cases[i].start;
+        p.p.csum_offset = cases[i].offset;
+        p.p.gso_type = cases[i].gso_type;
+        p.p.gso_size = cases[i].gso_size;
+        p.p.flags = cases[i].flags;
+        CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_DROP);
+        CHECK_EQUAL(p.p.reason, LBRL_DROP_BAD_HEADER);
+    }
+    rig_free(&rig);
+}
+
+static void vector_of_many_is_processed_in_order(void)
+{
+    rig_t rig = rig_make(1, 4);
+    static test_packet_t packets[LBRL_VECTOR_MAX];
+    lbrl_packet_t vector[LBRL_VECTOR_MAX];
+    /* pairs of a SYN and its repetition: the second finds the flow that the first made in this very vector */
+    for (uint32_t i = 0; i < LBRL_VECTOR_MAX; i++) {
+        tcp_fields_t tcp = {.sequence = 5, .flags = SYN};
+        make_tcp(&packets[i], "198.51.100.7", (uint16_t)(40000 + i / 2), "203.0.113.10", 80, &tcp,
+                 0);
+        vector[i] = packets[i].p;
+    }
+    lbrl_process(lbrl_worker(rig.lb, 0), vector, LBRL_VECTOR_MAX, rig.now_us);
+    for (uint32_t i = 0; i < LBRL_VECTOR_MAX; i += 2) {
+        CHECK_EQUAL(vector[i].verdict, LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(look(&vector[i]).sport, look(&vector[i + 1]).sport);
+    }
+    lbrl_stats_t stats;
+    lbrl_stats(rig.lb, &stats);
+    CHECK_EQUAL(stats.flows_created, LBRL_VECTOR_MAX / 2);
+    CHECK_EQUAL(stats.packets, LBRL_VECTOR_MAX);
+    CHECK_EQUAL(stats.forwarded, LBRL_VECTOR_MAX);
+    CHECK_EQUAL(stats.bytes, LBRL_VECTOR_MAX * 40);
+    rig_free(&rig);
+}
+
+int main(void)
+{
+    partial_checksums_cover_the_new_addresses();
+    super_packet_is_forwarded_whole_and_counted_by_segments();
+    reply_to_a_super_packet_is_a_plain_packet();
+    metadata_that_contradicts_the_packet_is_refused();
+    vector_of_many_is_processed_in_order();
+    return 0;
+}

@@ -1,0 +1,294 @@
+/* NAT ports: shared between backends, returned in order, resting after the server closed, and safe from floods. */
+#include "rig.h"
+
+static const char *const CLIENT = "198.51.100.7";
+static const char *const VIP = "203.0.113.10";
+
+/* A rig whose NAT source has `per_partition` ports in each partition, and one VIP of `backends` backends. */
+static rig_t rig_of_ports(uint16_t per_partition, uint32_t backends)
+{
+    rig_t rig = rig_sized(16384, 1);
+    lbrl_nat_source_t source = {address_of("192.0.2.1"), 16384,
+                                (uint16_t)(16384 + 64 * per_partition - 1)};
+    CHECK_EQUAL(lbrl_sources_set(rig.lb, &source, 1), 0);
+    rig_set_standard_vips(&rig, backends);
+    return rig;
+}
+
+/* Opens connections from one client address until one finds no port in its partition; returns those that are open. */
+static uint32_t open_until_no_port(rig_t *rig, uint16_t first, connection_t *connections,
+                                   uint32_t max)
+{
+    for (uint32_t i = 0; i < max; i++) {
+        connections[i] = connection_make(rig, CLIENT, (uint16_t)(first + i), VIP);
+        lbrl_verdict_t verdict = connection_syn(&connections[i]);
+        if (verdict != LBRL_VERDICT_FORWARD) {
+            CHECK_EQUAL(connections[i].packet.p.reason, LBRL_DROP_NO_NAT_PORT);
+            return i;
+        }
+        connection_server(&connections[i], SYN, 0);
+        connection_client(&connections[i], 0, 0);
+    }
+    return max;
+}
+
+static void ports_are_used_again_towards_other_backends(void)
+{
+    enum { MAX = 4000 };
+    static connection_t connections[MAX];
+    rig_t rig = rig_of_ports(4, 8); /* 256 ports */
+    uint32_t held = open_until_no_port(&rig, 20000, connections, MAX);
+    CHECK(held > 256); /* more than there are ports: 8 backends share each */
+    for (uint32_t i = 0; i < held; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            CHECK(connections[i].nat_port != connections[j].nat_port ||
+                  memcmp(&connections[i].backend, &connections[j].backend, 16) != 0);
+        }
+        CHECK_EQUAL(connection_server(&connections[i], PSH, 10), LBRL_VERDICT_FORWARD);
+    }
+    CHECK_EQUAL(rig_dropped(&rig, LBRL_DROP_NO_NAT_PORT), 1);
+    rig_free(&rig);
+}
+
+static void vips_with_the_same_backend_share_its_ports(void)
+{
+    rig_t rig = rig_of_ports(32, 1);
+    lbrl_backend_config_t backends[1];
+    lbrl_vip_config_t config = rig_vip(9, "203.0.113.11", 80, 6, backends, 1);
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    connection_t c[200];
+    for (uint16_t i = 0; i < 200; i++) {
+        c[i] = connection_make(&rig, CLIENT, (uint16_t)(30000 + i), i % 2 ? VIP : "203.0.113.11");
+        connection_open(&c[i]);
+        for (uint16_t j = 0; j < i; j++) {
+            CHECK(c[i].nat_port != c[j].nat_port);
+        }
+    }
+    for (uint16_t i = 0; i < 200; i++) {
+        CHECK_EQUAL(connection_server(&c[i], PSH, 10),
+                    LBRL_VERDICT_FORWARD); /* from the right VIP: it is checked */
+    }
+    rig_free(&rig);
+}
+
+static void a_port_returns_last_in_the_queue(void)
+{
+    rig_t rig = rig_of_ports(8, 1);
+    uint16_t order[400];
+    uint8_t partition = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; n < 40; i++) {
+        connection_t c = connection_make(&rig, CLIENT, (uint16_t)(20000 + i), VIP);
+        connection_open(&c);
+        if (n == 0) {
+            partition = c.nat_port & 63;
+        }
+        if ((c.nat_port & 63) == partition) {
+            order[n++] = c.nat_port;
+        }
+        connection_client(&c, FIN, 0); /* the client closes first: no quarantine */
+        connection_server(&c, FIN, 0);
+        connection_client(&c, 0, 0);
+        rig_pass(&rig, 12000);
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    }
+    for (uint32_t i = 8; i < n; i++) {
+        CHECK_EQUAL(order[i], order[i - 8]); /* all 8 in turn */
+    }
+    rig_free(&rig);
+}
+
+/* A SYN with timestamps; on success fills the connection. */
+static lbrl_verdict_t syn_with_timestamp(connection_t *c, uint32_t timestamp, uint32_t sequence)
+{
+    uint8_t options[12] = {1,
+                           1,
+                           8,
+                           10,
+                           (uint8_t)(timestamp >> 24),
+                           (uint8_t)(timestamp >> 16),
+                           (uint8_t)(timestamp >> 8),
+                           (uint8_t)timestamp};
+    tcp_fields_t tcp = {.sequence = sequence, .flags = SYN, .options = options, .options_size = 12};
+    make_tcp(&c->packet, c->client, c->client_port, c->vip, 80, &tcp, 0);
+    lbrl_verdict_t verdict = rig_send(c->rig, &c->packet);
+    if (verdict == LBRL_VERDICT_FORWARD) {
+        seen_t seen = look(&c->packet.p);
+        c->nat_port = seen.sport;
+        c->source = seen.src;
+        c->backend = seen.dst;
+        c->backend_port = seen.dport;
+        c->client_next = sequence + 1;
+    }
+    return verdict;
+}
+
+/* A client's FIN that carries a timestamp. */
+static void fin_with_timestamp(connection_t *c, uint32_t timestamp)
+{
+    uint8_t options[12] = {1,
+                           1,
+                           8,
+                           10,
+                           (uint8_t)(timestamp >> 24),
+                           (uint8_t)(timestamp >> 16),
+                           (uint8_t)(timestamp >> 8),
+                           (uint8_t)timestamp};
+    tcp_fields_t tcp = {.sequence = c->client_next,
+                        .ack = c->server_next,
+                        .flags = FIN | ACK,
+                        .options = options,
+                        .options_size = 12};
+    make_tcp(&c->packet, c->client, c->client_port, c->vip, 80, &tcp, 0);
+    CHECK_EQUAL(rig_send(c->rig, &c->packet), LBRL_VERDICT_FORWARD);
+    c->client_next++;
+}
+
+/* One partition alone: client ports whose flows fall into it. */
+static uint32_t ports_of_partition(rig_t *rig, uint8_t partition, uint16_t *ports, uint32_t max)
+{
+    uint32_t n = 0;
+    for (uint32_t port = 1024; port < 65000 && n < max; port++) {
+        connection_t c = connection_make(rig, CLIENT, (uint16_t)port, "203.0.113.20");
+        if (connection_syn(&c) == LBRL_VERDICT_FORWARD && (c.nat_port & 63) == partition) {
+            ports[n++] = (uint16_t)port;
+        }
+        connection_server(&c, RST, 0);
+        if (port % 64 == 0) {
+            rig_pass(rig, 11000);
+        }
+    }
+    rig_pass(rig, 12000);
+    return n;
+}
+
+static void resting_port_wakes_for_a_later_syn_or_after_its_time(void)
+{
+    rig_t rig = rig_of_ports(2, 1);
+    lbrl_backend_config_t backends[1];
+    lbrl_vip_config_t config = rig_vip(9, "203.0.113.20", 80, 6, backends, 1);
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    uint16_t ports[6];
+    CHECK_EQUAL(ports_of_partition(&rig, 17, ports, 6), 6);
+    connection_t c[6];
+    for (int i = 0; i < 6; i++) {
+        c[i] = connection_make(&rig, CLIENT, ports[i], "203.0.113.20");
+    }
+    for (int i = 0; i < 2; i++) { /* both ports of the partition come to rest */
+        CHECK_EQUAL(syn_with_timestamp(&c[i], 1000, 5000000), LBRL_VERDICT_FORWARD);
+        connection_server(&c[i], SYN, 0);
+        connection_client(&c[i], 0, 0);
+        connection_server(&c[i], FIN, 0);
+        fin_with_timestamp(&c[i], 2000);
+        connection_server(&c[i], 0, 0);
+    }
+    rig_pass(&rig, 20000); /* beyond tcp_closing: only quarantine keeps them */
+    CHECK_EQUAL(connection_flow(&c[0]).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(syn_with_timestamp(&c[2], 1500, 9000000),
+                LBRL_VERDICT_DROP); /* timestamp is earlier */
+    CHECK_EQUAL(c[2].packet.p.reason, LBRL_DROP_NO_NAT_PORT);
+    CHECK_EQUAL(syn_with_timestamp(&c[2], 2500, 4000000),
+                LBRL_VERDICT_DROP);                        /* sequence is earlier */
+    CHECK_EQUAL(connection_syn(&c[2]), LBRL_VERDICT_DROP); /* says nothing of time */
+    CHECK_EQUAL(syn_with_timestamp(&c[2], 2500, 9000000), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(c[2].nat_port, c[0].nat_port); /* the one that has rested longest */
+    CHECK_EQUAL(connection_flow(&c[0]).state, LBRL_FLOW_FREE);
+    connection_server(&c[2], SYN, 0);
+    connection_client(&c[2], 0, 0);
+    CHECK_EQUAL(connection_syn(&c[3]), LBRL_VERDICT_DROP);
+    rig_pass(&rig, 43000); /* 60 s after the close */
+    CHECK_EQUAL(connection_syn(&c[3]), LBRL_VERDICT_FORWARD);
+    rig_free(&rig);
+}
+
+static void flood_of_syns_leaves_established_flows_alone(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c[64];
+    for (uint16_t i = 0; i < 64; i++) {
+        c[i] = connection_make(&rig, CLIENT, (uint16_t)(40000 + i), VIP);
+        connection_open(&c[i]);
+    }
+    for (uint32_t i = 0; i < 30000; i++) {
+        char client[24];
+        snprintf(client, sizeof(client), "100.64.%u.%u", i / 250 % 250, i % 250 + 1);
+        connection_t flood = connection_make(&rig, client, (uint16_t)(1024 + i), VIP);
+        connection_syn(&flood);
+    }
+    lbrl_stats_t stats;
+    lbrl_stats(rig.lb, &stats);
+    CHECK(stats.half_open <= 4096 / 8);
+    CHECK(stats.flows_recycled > 20000);
+    for (uint16_t i = 0; i < 64; i++) {
+        CHECK_EQUAL(connection_client(&c[i], PSH, 10), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_server(&c[i], PSH, 10), LBRL_VERDICT_FORWARD);
+    }
+    connection_t newcomer = connection_make(&rig, CLIENT, 50000, VIP);
+    connection_open(&newcomer);
+    CHECK_EQUAL(connection_flow(&newcomer).state, LBRL_FLOW_ESTABLISHED);
+    rig_pass(&rig, 12000);
+    lbrl_stats(rig.lb, &stats);
+    CHECK_EQUAL(stats.half_open, 0);
+    CHECK_EQUAL(stats.flows, 65);
+    rig_free(&rig);
+}
+
+static void half_open_flows_cannot_hold_all_ports_of_a_backend(void)
+{
+    rig_t rig = rig_of_ports(16, 1);
+    for (uint32_t i = 0; i < 20000; i++) {
+        connection_t flood = connection_make(&rig, CLIENT, (uint16_t)(1024 + i), VIP);
+        CHECK_EQUAL(connection_syn(&flood),
+                    LBRL_VERDICT_FORWARD); /* oldest recycled first, never refused */
+    }
+    lbrl_stats_t stats;
+    lbrl_stats(rig.lb, &stats);
+    CHECK(stats.half_open <= 64 * (16 / 4 + 1));
+    rig_free(&rig);
+}
+
+static void full_table_recycles_closed_flows_then_refuses(void)
+{
+    rig_t rig = rig_make(1, 4);
+    uint32_t refused = 0;
+    static connection_t c[5000];
+    for (uint32_t i = 0; i < 5000; i++) {
+        c[i] = connection_make(&rig, CLIENT, (uint16_t)(1024 + i), VIP);
+        if (connection_syn(&c[i]) == LBRL_VERDICT_FORWARD) {
+            connection_server(&c[i], SYN, 0);
+            connection_client(&c[i], 0, 0);
+        } else {
+            CHECK_EQUAL(c[i].packet.p.reason, LBRL_DROP_TABLE_FULL);
+            refused++;
+        }
+    }
+    CHECK(refused > 500 && refused < 1500);
+    CHECK_EQUAL(rig_dropped(&rig, LBRL_DROP_TABLE_FULL), refused);
+    for (uint32_t i = 0; i < 100; i++) {
+        connection_client(&c[i], FIN, 0);
+        connection_server(&c[i], FIN, 0);
+    }
+    uint32_t admitted = 0;
+    for (uint32_t i = 0; i < 3000; i++) {
+        connection_t more = connection_make(&rig, CLIENT, (uint16_t)(20000 + i), VIP);
+        if (connection_syn(&more) == LBRL_VERDICT_FORWARD) {
+            connection_server(&more, SYN, 0);
+            connection_client(&more, 0, 0);
+            admitted++;
+        }
+    }
+    CHECK(admitted >= 90); /* the places of flows that had closed, and those that were free */
+    rig_free(&rig);
+}
+
+int main(void)
+{
+    ports_are_used_again_towards_other_backends();
+    vips_with_the_same_backend_share_its_ports();
+    a_port_returns_last_in_the_queue();
+    resting_port_wakes_for_a_later_syn_or_after_its_time();
+    flood_of_syns_leaves_established_flows_alone();
+    half_open_flows_cannot_hold_all_ports_of_a_backend();
+    full_table_recycles_closed_flows_then_refuses();
+    return 0;
+}

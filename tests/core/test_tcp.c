@@ -1,0 +1,287 @@
+/* TCP connections: translated both ways, counted while they live, and let go as their ends say. */
+#include "rig.h"
+
+static const char *const CLIENTS[] = {"198.51.100.7", "5:7"};
+static const char *const VIPS[] = {"203.0.113.10", "1:10"};
+
+static int64_t open_flows(const rig_t *rig, uint64_t vip)
+{
+    int64_t sum = 0;
+    lbrl_vip_status_t status;
+    lbrl_backend_status_t backends[64];
+    CHECK_EQUAL(lbrl_vip_status(rig->lb, vip, &status, backends, 64), 0);
+    for (uint32_t i = 0; i < status.backend_count; i++) {
+        sum += backends[i].open_flows;
+    }
+    return sum;
+}
+
+static void connection_lives_through_both_families(void)
+{
+    rig_t rig = rig_make(1, 4);
+    for (int family = 0; family < 2; family++) {
+        connection_t c = connection_make(&rig, CLIENTS[family], 40000, VIPS[family]);
+        connection_open(&c);
+        CHECK_EQUAL(c.backend_port, 8080);
+        CHECK(is_address(&c.source, family ? "9:1" : "192.0.2.1"));
+        CHECK(c.nat_port >= 16384 && c.nat_port <= 28671);
+        CHECK_EQUAL(connection_client(&c, PSH, 301), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_server(&c, PSH, 1200), LBRL_VERDICT_FORWARD);
+        lbrl_flow_info_t flow = connection_flow(&c);
+        CHECK_EQUAL(flow.state, LBRL_FLOW_ESTABLISHED);
+        CHECK_EQUAL(flow.nat_port & 63, flow.partition);
+        CHECK(flow.open);
+        lbrl_backend_status_t backend =
+            rig_backend(&rig, family ? 2 : 1, (family ? 2001u : 1001u) + flow.slot);
+        CHECK_EQUAL(backend.open_flows, 1);
+        CHECK_EQUAL(backend.flows, 1);
+        CHECK_EQUAL(backend.packets, 5);
+    }
+    rig_free(&rig);
+}
+
+static void bytes_but_the_tuple_stay_as_they_were(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    CHECK_EQUAL(connection_client(&c, PSH, 64), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(c.packet.p.data[1], 0x2e); /* DSCP and ECN */
+    CHECK_EQUAL(packet_u16(&c.packet.p, 4), 0x1234);
+    for (unsigned i = 0; i < 64; i++) {
+        CHECK_EQUAL(c.packet.p.data[40 + i], (uint8_t)(i * 7 + 3));
+    }
+    rig_free(&rig);
+}
+
+static void half_open_flow_is_promoted_by_the_clients_ack_alone(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN);
+    c.server_next = 77;
+    CHECK_EQUAL(connection_client(&c, 0, 0),
+                LBRL_VERDICT_FORWARD); /* acknowledges what nobody sent */
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN);
+    CHECK_EQUAL(connection_server(&c, SYN, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN_ACK);
+    c.server_next += 5000; /* a guess */
+    CHECK_EQUAL(connection_client(&c, 0, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN_ACK);
+    c.server_next -= 5000;
+    CHECK_EQUAL(connection_client(&c, 0, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    rig_free(&rig);
+}
+
+static void server_that_refuses_ends_a_half_open_flow(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    c.client_next += 9; /* a RST that answers no SYN of ours */
+    CHECK_EQUAL(connection_server(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN);
+    c.client_next -= 9;
+    CHECK_EQUAL(connection_server(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(open_flows(&rig, 1), 0);
+    rig_free(&rig);
+}
+
+static void reset_counts_only_within_the_window(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    uint32_t next = c.client_next;
+    c.client_next = next + 0x40000000;
+    CHECK_EQUAL(connection_client(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    c.client_next = next - 2;
+    CHECK_EQUAL(connection_client(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    c.client_next = next;
+    CHECK_EQUAL(connection_client(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(open_flows(&rig, 1), 0);
+    rig_pass(&rig, 12000);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    rig_free(&rig);
+}
+
+static void data_after_a_reset_revives_the_flow(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    CHECK_EQUAL(connection_client(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(open_flows(&rig, 1), 0);
+    CHECK_EQUAL(connection_server(&c, 0, 0), LBRL_VERDICT_FORWARD); /* no data: proves nothing */
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(connection_server(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    CHECK_EQUAL(open_flows(&rig, 1), 1);
+    rig_pass(&rig, 60000);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    rig_free(&rig);
+}
+
+static void half_closed_connection_goes_on_in_the_other_direction(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    CHECK_EQUAL(connection_client(&c, FIN, 20), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(connection_server(&c, 0, 1000), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    CHECK_EQUAL(connection_server(&c, FIN, 500), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(connection_client(&c, 0, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    rig_pass(&rig, 9000);
+    CHECK_EQUAL(connection_flow(&c).state,
+                LBRL_FLOW_CLOSING); /* retransmissions still find their way */
+    rig_pass(&rig, 3000);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    CHECK_EQUAL(connection_client(&c, 0, 10), LBRL_VERDICT_DROP);
+    CHECK_EQUAL(c.packet.p.reason, LBRL_DROP_NO_FLOW);
+    CHECK_EQUAL(connection_server(&c, 0, 10), LBRL_VERDICT_DROP);
+    CHECK_EQUAL(c.packet.p.reason, LBRL_DROP_NO_FLOW_RETURN);
+    rig_free(&rig);
+}
+
+static void syn_on_a_closing_flow_starts_a_new_one(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    connection_client(&c, FIN, 0);
+    connection_server(&c, FIN, 0);
+    uint16_t port = c.nat_port;
+    lbrl_address_t backend = c.backend;
+    connection_open(&c);
+    CHECK(port != c.nat_port || memcmp(&backend, &c.backend, sizeof(backend)) != 0);
+    CHECK_EQUAL(open_flows(&rig, 1), 1);
+    lbrl_stats_t stats;
+    lbrl_stats(rig.lb, &stats);
+    CHECK_EQUAL(stats.flows, 1);
+    CHECK_EQUAL(stats.flows_created, 2);
+    rig_free(&rig);
+}
+
+static void syn_on_an_established_flow_goes_to_its_backend(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    connection_t other = c;
+    CHECK_EQUAL(connection_syn(&other), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(other.nat_port, c.nat_port);
+    CHECK(memcmp(&other.backend, &c.backend, sizeof(c.backend)) == 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    rig_free(&rig);
+}
+
+static void repeated_syn_keeps_its_flow_and_a_new_one_restarts_it(void)
+{
+    rig_t rig = rig_make(1, 4);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    uint16_t port = c.nat_port;
+    c.client_next--;
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(c.nat_port, port);
+    c.client_next += 100000;
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(c.nat_port, port);
+    CHECK_EQUAL(connection_server(&c, SYN, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_client(&c, 0, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    rig_free(&rig);
+}
+
+static void silence_ends_each_state_in_its_time(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t half = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&half), LBRL_VERDICT_FORWARD);
+    connection_t whole = connection_make(&rig, CLIENTS[1], 40001, VIPS[1]);
+    connection_open(&whole);
+    rig_pass(&rig, 9000);
+    CHECK_EQUAL(connection_flow(&half).state, LBRL_FLOW_SYN);
+    rig_pass(&rig, 3000);
+    CHECK_EQUAL(connection_flow(&half).state, LBRL_FLOW_FREE);
+    rig_pass(&rig, 880000);
+    CHECK_EQUAL(connection_flow(&whole).state, LBRL_FLOW_ESTABLISHED);
+    rig_pass(&rig, 12000);
+    CHECK_EQUAL(connection_flow(&whole).state, LBRL_FLOW_FREE);
+    CHECK_EQUAL(open_flows(&rig, 1), 0);
+    CHECK_EQUAL(open_flows(&rig, 2), 0);
+    rig_free(&rig);
+}
+
+static void segment_outside_the_window_moves_nothing(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    uint32_t next = c.client_next;
+    c.client_next += 0x50000000;
+    CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+    c.client_next = next;
+    CHECK_EQUAL(connection_client(&c, FIN, 0),
+                LBRL_VERDICT_FORWARD); /* still in window: the first moved nothing */
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    rig_free(&rig);
+}
+
+static void sequence_numbers_may_wrap(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    c.client_next = 0xffffffffu;
+    c.server_next = 0xfffffffeu;
+    connection_open(&c);
+    for (unsigned i = 0; i < 10; i++) {
+        CHECK_EQUAL(connection_client(&c, PSH, 700), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_server(&c, PSH, 900), LBRL_VERDICT_FORWARD);
+    }
+    CHECK_EQUAL(connection_server(&c, RST, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    rig_free(&rig);
+}
+
+static void backends_of_equal_weight_share_open_flows(void)
+{
+    rig_t rig = rig_make(1, 4);
+    for (uint16_t i = 0; i < 40; i++) {
+        connection_t c = connection_make(&rig, CLIENTS[0], (uint16_t)(41000 + i), VIPS[0]);
+        connection_open(&c);
+    }
+    for (uint64_t id = 1001; id <= 1004; id++) {
+        CHECK_EQUAL(rig_backend(&rig, 1, id).open_flows, 10);
+    }
+    rig_free(&rig);
+}
+
+int main(void)
+{
+    connection_lives_through_both_families();
+    bytes_but_the_tuple_stay_as_they_were();
+    half_open_flow_is_promoted_by_the_clients_ack_alone();
+    server_that_refuses_ends_a_half_open_flow();
+    reset_counts_only_within_the_window();
+    data_after_a_reset_revives_the_flow();
+    half_closed_connection_goes_on_in_the_other_direction();
+    syn_on_a_closing_flow_starts_a_new_one();
+    syn_on_an_established_flow_goes_to_its_backend();
+    repeated_syn_keeps_its_flow_and_a_new_one_restarts_it();
+    silence_ends_each_state_in_its_time();
+    segment_outside_the_window_moves_nothing();
+    sequence_numbers_may_wrap();
+    backends_of_equal_weight_share_open_flows();
+    return 0;
+}
