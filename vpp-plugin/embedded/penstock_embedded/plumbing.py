@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
-from penstock_node import ApplyError, CreateTun, DesiredNode, NodeError, Tun, reconcile
+from penstock_node import ApplyError, Change, CreateTun, DesiredNode, NodeError, Tun, reconcile
 from penstock_node import NatSource as NodeSource
 
 from penstock_embedded.messages import Address, Error, NatSource
@@ -44,7 +44,7 @@ def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[Na
             Error(code="internal", field="node", message=f"{change}: {reason}", fix="make the node allow this command")
             for change, reason in error.failures
         )
-        return Plumbed(changed=True, new_device=False, errors=errors)
+        return Plumbed(changed=True, new_device=_has_new_device(error.made), errors=errors)
     except (NodeError, ValueError, OSError) as error:
         fix = "run `penstock dataplane --preflight` for what the node lacks"
         return Plumbed(
@@ -52,4 +52,8 @@ def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[Na
         )
     for change in changes:
         log.info("node changed", change=str(change))
-    return Plumbed(bool(changes), any(isinstance(change, CreateTun) for change in changes), ())
+    return Plumbed(bool(changes), _has_new_device(changes), ())
+
+
+def _has_new_device(changes: Iterable[Change]) -> bool:
+    return any(isinstance(change, CreateTun) for change in changes)
