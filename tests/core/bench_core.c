@@ -376,16 +376,20 @@ static void whole_lives(void)
 }
 
 /* IPv6 flows, each through its handshake, until the first one finds no entry. */
-static void bytes_per_flow(void)
+static uint32_t fill_arena(uint8_t seed, size_t *arena_size)
 {
-    lbrl_config_t config = {
-        .flows = 65536, .vips = 1024, .slots = 16384, .workers = 1, .now_us = 1000000000};
-    memset(config.seed, 0x77, sizeof(config.seed));
-    rig_t rig = {.config = config, .now_us = config.now_us, .arena_size = lbrl_arena_size(&config)};
+    rig_t rig = {
+        .config = {
+            .flows = 65536, .vips = 1024, .slots = 16384, .workers = 1, .now_us = 1000000000}};
+    for (unsigned i = 0; i < sizeof(rig.config.seed); i++) {
+        rig.config.seed[i] = (uint8_t)(i * 37 + seed);
+    }
+    rig.now_us = rig.config.now_us;
+    rig.arena_size = *arena_size = lbrl_arena_size(&rig.config);
     rig.arena = aligned_alloc(64, rig.arena_size);
     CHECK(rig.arena != NULL);
     memset(rig.arena, 0, rig.arena_size);
-    CHECK_EQUAL(lbrl_open(&rig.lb, &config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
     rig_set_sources(&rig);
     rig_set_standard_vips(&rig, 64);
     uint32_t held = 0;
@@ -400,9 +404,21 @@ static void bytes_per_flow(void)
         connection_server(&c, SYN, 0);
         connection_client(&c, 0, 0);
     }
-    print("core_flows_held_at_first_failure", held, "flows");
-    print("core_arena_bytes_per_flow", (double)rig.arena_size / held, "bytes");
     rig_free(&rig);
+    return held;
+}
+
+static void bytes_per_flow(void)
+{
+    enum { SEEDS = 5 };
+    double held[SEEDS];
+    size_t size = 0;
+    for (uint8_t i = 0; i < SEEDS; i++) {
+        held[i] = fill_arena((uint8_t)(i * 11 + 1), &size);
+    }
+    double flows = median(held, SEEDS);
+    print("core_flows_held_at_first_failure", flows, "flows");
+    print("core_arena_bytes_per_flow", (double)size / flows, "bytes");
 }
 
 int main(void)

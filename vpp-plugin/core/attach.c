@@ -227,7 +227,8 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
                              lbrl_attach_report_t *report)
 {
     partition_t *partition = &lb->partitions[number];
-    partition->fresh = partition->flow_count;
+    partition->fresh = 0;
+    partition->free_head = FLOW_NONE;
     for (uint32_t entry = 0; entry < partition->flow_count; entry++) {
         flow_t *flow = &partition->flows[entry];
         if (flow->state == LBRL_FLOW_FREE) {
@@ -236,12 +237,13 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
         if (identity_sound(lb, flow) && partition_of(lb, flow) == number &&
             !is_expired(lb, flow, now_ms) && adopt(lb, number, entry)) {
             report->flows++;
+            partition->fresh = entry + 1;
         } else {
             flow->state = LBRL_FLOW_FREE;
             report->flows_dropped++;
         }
     }
-    for (uint32_t entry = partition->flow_count; entry-- > 0;) {
+    for (uint32_t entry = partition->fresh; entry-- > 0;) {
         if (partition->flows[entry].state == LBRL_FLOW_FREE) {
             partition->links[entry].next = partition->free_head;
             partition->free_head = entry;

@@ -267,11 +267,6 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
     if (error) {
         return error;
     }
-    for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
-        /* the opening of this arena found every entry free and listed it so */
-        lb->partitions[i].free_head = FLOW_NONE;
-        lb->partitions[i].fresh = 0;
-    }
     bool same_boot =
         memcmp(from.header->boot_id, lb->arena.header->boot_id, sizeof(from.header->boot_id)) == 0;
     for (uint32_t i = 0; i < from.flow_count; i++) {

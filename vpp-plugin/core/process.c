@@ -109,10 +109,10 @@ static inline uint32_t segments_of(const lbrl_packet_t *packet, const meta_t *me
     return (meta->payload + packet->gso_size - 1) / packet->gso_size;
 }
 
-static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
-                              const meta_t *meta)
+/* Records and translates a packet of a flow; what it says about the flow's state is another matter. */
+static inline void translate(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
+                             const meta_t *meta, bool from_client)
 {
-    bool from_client = !(meta->flags & META_RETURN);
     lbrl_sink_t *sink = ref->counts->sink;
     lbrl_sink_packet(sink, ref->flow->slot, segments_of(packet, meta), packet->length, from_client);
     if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
@@ -124,6 +124,13 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
     }
     translation_t to = translation_of(worker->table, ref, from_client);
     rewrite_packet(packet, meta, &to);
+}
+
+static inline lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref,
+                                     lbrl_packet_t *packet, const meta_t *meta)
+{
+    bool from_client = !(meta->flags & META_RETURN);
+    translate(worker, ref, packet, meta, from_client);
     if (meta->protocol == PROTO_TCP) {
         track_tcp(worker, ref, packet, meta, from_client);
     } else {
@@ -168,7 +175,11 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
     }
     flow_ref_t ref;
     uint8_t reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
-    return reason ? drop(packet, reason) : forward(worker, &ref, packet, meta);
+    if (reason) {
+        return drop(packet, reason);
+    }
+    translate(worker, &ref, packet, meta, true);
+    return LBRL_VERDICT_FORWARD;
 }
 
 /* The client's packet to a backend that has failed: UDP starts anew, TCP learns that its connection is gone. */
