@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import structlog
-from penstock_api.names import DATAPLANE_LABEL
+from penstock_api.names import API_VERSION, DATAPLANE_LABEL, GROUP
 from penstock_kube import (
     DAEMON_SETS,
     NODES,
@@ -200,12 +200,13 @@ async def _learn_all(sweeper: Sweeper, reflectors: list[Reflector]) -> None:
 
 async def _kinds_exist(client: KubeClient) -> None:
     """Wait until the API server serves our kinds: the chart may bring them a moment after us."""
+    wanted = {res.plural for res in CLUSTER_WIDE if res.group == GROUP}
     told = False
     while True:
         try:
-            for resource in (kinds.VIPS, kinds.REPORTS):
-                await client.list(resource)
-            break
+            served = await client.get_path(f"/apis/{API_VERSION}")
+            if wanted <= {entry["name"] for entry in served.get("resources") or ()}:
+                break
         except NotFound:
             if not told:
                 log.warning("the kinds of penstock.dev are not installed; install the chart with crds.enabled=true")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 
@@ -10,6 +10,7 @@ import structlog
 from penstock_api import (
     AddressPool,
     DataPlane,
+    KubeObject,
     LoadBalancerVIP,
     RLPolicy,
     VipStatus,
@@ -124,19 +125,21 @@ class Reconciler:
             else:
                 self._store.ledger.remove((vip.metadata.namespace, vip.metadata.name))
         if written:
-            self._tell(vip, wanted)
+            self._tell(vip, vip.status.conditions, wanted.conditions)
 
-    def _tell(self, vip: LoadBalancerVIP, wanted: VipStatus) -> None:
-        """Say what changed to whoever looks at the VIP's Events."""
-        regarding = kinds.reference(vip)
+    def _tell(self, obj: KubeObject, before: Sequence[Condition], after: Sequence[Condition]) -> None:
+        """Say what changed to whoever looks at the object's Events."""
         for type_ in (ConditionType.ACCEPTED, ConditionType.PROGRAMMED, ConditionType.READY):
-            before, after = get_condition(vip.status.conditions, type_), get_condition(wanted.conditions, type_)
-            if after is None or not _news(before, after):
+            found = get_condition(after, type_)
+            if found is None or not _news(get_condition(before, type_), found):
                 continue
-            good = after.status is ConditionStatus.TRUE
-            reason = str(type_) if good else after.reason
+            good = found.status is ConditionStatus.TRUE
+            reason = str(type_) if good else found.reason
             self._events.record(
-                regarding, type_="Normal" if good else "Warning", reason=reason, note=after.message or reason
+                kinds.reference(obj),
+                type_="Normal" if good else "Warning",
+                reason=reason,
+                note=found.message or reason,
             )
 
     def _neighbours(self, vip: LoadBalancerVIP) -> acceptance.Neighbours:
@@ -176,7 +179,8 @@ class Reconciler:
         if key.name in world.pools.by_name:
             held = self._store.ledger.held_addresses()
             wanted = pool_status(pool, world.pools, held, world.reserved, now())
-            await self._writer.status(kinds.POOLS, pool, wanted)
+            if await self._writer.status(kinds.POOLS, pool, wanted):
+                self._tell(pool, pool.status.conditions, wanted.conditions)
 
     async def _data_plane(self, key: WorkKey) -> None:
         view = self._data_plane_view(key.name)
@@ -184,6 +188,8 @@ class Reconciler:
             return
         plan = plan_data_plane(view, self._installation, now())
         await self._writer.data_plane(key.name, view.data_plane, plan, self._installation.namespace)
+        if view.data_plane is not None and plan.status is not None:
+            self._tell(view.data_plane, view.data_plane.status.conditions, plan.status.conditions)
         if plan.look_again is not None:
             self._look_again(key, plan.look_again)
 

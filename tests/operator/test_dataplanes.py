@@ -48,7 +48,7 @@ def rolling(text: str) -> Callable[[Object], bool]:
 
 
 async def template_hash(cluster: Cluster) -> str:
-    daemon_set = await cluster.client.get(DAEMON_SETS, "penstock-edge-dataplane", INSTALL_NAMESPACE)
+    daemon_set = await cluster.daemon_set("penstock-edge-dataplane")
     return str(daemon_set["spec"]["template"]["metadata"]["labels"][TEMPLATE_HASH_LABEL])
 
 
@@ -64,7 +64,7 @@ async def test_nodes_and_pods_are_made_as_asked(operator: RunningOperator, ready
     assert data_plane["status"]["schedulerKey"] == node["spec"]["schedulerKey"]
     assert data_plane["metadata"]["finalizers"] == [DATAPLANE_FINALIZER]
     for name, strategy in (("penstock-edge-dataplane", "OnDelete"), ("penstock-edge-agent", "RollingUpdate")):
-        made = await cluster.client.get(DAEMON_SETS, name, INSTALL_NAMESPACE)
+        made = await cluster.daemon_set(name)
         assert made["spec"]["updateStrategy"]["type"] == strategy
         assert made["spec"]["template"]["spec"]["nodeSelector"] == {DATAPLANE_LABEL: "edge"}
     await cluster.wait(NODES, "lb-2", lambda obj: obj["metadata"]["labels"].get(DATAPLANE_LABEL) == "edge")
@@ -73,6 +73,7 @@ async def test_nodes_and_pods_are_made_as_asked(operator: RunningOperator, ready
     await cluster.wait(kinds.DATA_PLANES, "edge", lambda obj: obj["status"]["summary"]["ready"] == "1/2")
     await cluster.report("lb-2")
     await cluster.wait(kinds.DATA_PLANES, "edge", is_true("Ready"))
+    await Cluster(client, "default").events("Ready", "NodesNotReady")  # Events of cluster-scoped objects live there
 
 
 async def test_drift_of_our_fields_is_put_back(operator: RunningOperator, ready_cluster: Cluster) -> None:
@@ -135,7 +136,7 @@ async def test_a_data_plane_is_cleared_away_in_order(operator: RunningOperator, 
         kinds.DATA_PLANES, "edge", lambda obj: condition(obj, "Ready")["message"].endswith("clear lb-2")
     )
     assert condition(leaving, "Ready")["reason"] == "Deleting"
-    await client.get(DAEMON_SETS, "penstock-edge-agent", INSTALL_NAMESPACE)  # the other agent still works
+    await cluster.daemon_set("penstock-edge-agent")  # the other agent still works
     assert (await client.get(NODES, "lb-2"))["metadata"]["labels"][DATAPLANE_LABEL] == "edge"
     await cluster.leave("lb-2")
     await cluster.gone(kinds.DATA_PLANES, "edge")

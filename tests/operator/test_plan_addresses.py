@@ -372,3 +372,10 @@ def test_facts_are_cut_out_of_kubernetes_objects() -> None:
         }
     )
     assert [str(address) for address in service.addresses] == ["198.51.100.1", "198.51.100.2"]
+
+
+def test_a_paused_claim_stands_in_nobodys_way() -> None:
+    mine = vip(addresses=["203.0.113.10"], age=1)
+    older = vip("a", addresses=["203.0.113.10"], age=900, annotations={"penstock.dev/paused": "true"})
+    found = assign(mine, world(mine, older))
+    assert (addresses(found), found.problem) == (["203.0.113.10"], None)

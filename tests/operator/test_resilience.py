@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from operator_rig import Cluster, RunningOperator, is_true, until
 from penstock_api.names import INSTALL_NAMESPACE
-from penstock_kube import LEASES, KubeClient, LeaseLostError
+from penstock_kube import CRDS, LEASES, KubeClient, LeaseLostError
 from penstock_operator import kinds
 from penstock_operator.settings import Settings
 
@@ -135,3 +135,18 @@ def test_a_start_that_cannot_succeed_says_why(environment: dict[str, str], expec
 def fetch(port: int, path: str) -> Any:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         return answer.read().decode()
+
+
+async def test_kinds_that_come_late_are_waited_for(
+    kinds_installed: ControlPlane, operators: Callable[..., RunningOperator], cluster: Cluster
+) -> None:
+    crd = await cluster.client.get(CRDS, "rlpolicies.penstock.dev")
+    await cluster.client.delete(CRDS, "rlpolicies.penstock.dev")
+    await cluster.gone(CRDS, "rlpolicies.penstock.dev")
+    operator = operators()
+    await asyncio.sleep(1)
+    assert not operator.following
+    fresh = {"metadata": {"name": "rlpolicies.penstock.dev"}, "spec": crd["spec"]}
+    await cluster.client.create(CRDS, fresh)
+    await until(lambda: operator.following)
+    await asyncio.to_thread(kinds_installed.kubectl, "wait", "--for=condition=Established", "crd", "--all")

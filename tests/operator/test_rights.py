@@ -36,7 +36,7 @@ async def test_its_account_is_enough(
     for node in ("lb-1", "lb-2"):
         await cluster.report(node)
     await cluster.wait(kinds.DATA_PLANES, "edge", is_true("Ready"))
-    await client.get(DAEMON_SETS, "penstock-edge-agent", INSTALL_NAMESPACE)
+    await cluster.daemon_set("penstock-edge-agent")
     await client.delete(NODES, "lb-2")
     await cluster.gone(kinds.REPORTS, "edge.lb-2-0")
     await client.delete(kinds.DATA_PLANES, "edge")

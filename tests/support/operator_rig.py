@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from penstock_api.names import NODE_FINALIZER, node_object_name, report_name
-from penstock_kube import EVENTS, NODES, SERVICES, KubeClient, KubeConfigError, LeaseLostError, NotFound, Object
+from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_object_name, report_name
+from penstock_kube import (
+    DAEMON_SETS,
+    EVENTS,
+    NODES,
+    PODS,
+    SERVICES,
+    KubeClient,
+    KubeConfigError,
+    LeaseLostError,
+    NotFound,
+    Object,
+)
 from penstock_operator import kinds
 from penstock_operator.main import Operator
 from penstock_operator.settings import Settings
@@ -80,7 +91,7 @@ class RunningOperator:
 
 async def wipe(client: KubeClient) -> None:
     """Delete all objects of ours and all nodes, finalizers or not: tests share one API server."""
-    for res in (*OUR_KINDS, NODES):
+    for res in (*OUR_KINDS, NODES, DAEMON_SETS, PODS):
         for item in (await client.list(res))[0]:
             name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")
             if item["metadata"].get("finalizers"):
@@ -162,6 +173,11 @@ class Cluster:
 
     async def wait_vip(self, condition: Callable[[Object], Any], name: str = "web") -> Object:
         return await self.wait(kinds.VIPS, name, condition, namespaced=True)
+
+    async def daemon_set(self, name: str) -> Object:
+        """Wait for a DaemonSet of the installation."""
+        installation = Cluster(self.client, INSTALL_NAMESPACE)
+        return await installation.wait(DAEMON_SETS, name, lambda obj: "spec" in obj, namespaced=True)
 
     async def gone(self, res: Any, name: str, namespace: str | None = None) -> None:
         async with asyncio.timeout(20):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from penstock_api import (
@@ -66,7 +66,6 @@ class DataPlanePlan:
     unlabel_nodes: tuple[NodeFacts, ...] = ()
     delete_daemon_sets: tuple[str, ...] = ()
     look_again: float | None = None  # seconds
-    notes: tuple[str, ...] = field(default=())  # what the user is told by Events
 
 
 def plan_data_plane(

@@ -40,7 +40,8 @@ class Claim:
             data_plane=vip.status.data_plane_name or vip.spec.data_plane_name or "",
             ports=frozenset((port.port, str(port.protocol)) for port in vip.spec.ports),
             held=frozenset(vip.status.addresses),
-            wanted=frozenset(vip.spec.addresses or ()),
+            # What is paused or on its way out asks for nothing new, and stands in nobody's way.
+            wanted=frozenset(() if vip.paused or vip.deleting else vip.spec.addresses or ()),
             decided=vip.status.observed_generation == vip.metadata.generation,
         )
 
