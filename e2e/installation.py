@@ -51,7 +51,7 @@ class Installation:
     def apply(self, manifest: str | Path) -> None:
         """Run `kubectl apply` with a manifest, or with a file of some."""
         text = manifest.read_text() if isinstance(manifest, Path) else manifest
-        self.cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+        self.cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
     def wait_condition(
         self, kind: str, name: str, condition: str, *, namespace: str = "", seconds: float = 120
