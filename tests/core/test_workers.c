@@ -120,7 +120,7 @@ typedef struct runner {
     rig_t *rig;
     uint32_t index;
     int stop;
-    uint64_t forwarded, other;
+    uint64_t forwarded;
 } runner_t;
 
 static void *run(void *argument)
@@ -141,14 +141,20 @@ static void *run(void *argument)
         now += 50;
         lbrl_process(worker, vector, 16, now);
         for (uint32_t i = 0; i < 16; i++) {
-            r->forwarded += vector[i].verdict == LBRL_VERDICT_FORWARD;
-            r->other += vector[i].verdict == LBRL_VERDICT_DROP;
+            uint64_t more = vector[i].verdict == LBRL_VERDICT_FORWARD;
+            __atomic_fetch_add(&r->forwarded, more, __ATOMIC_RELAXED);
         }
         if (round % 64 == 0) {
             lbrl_worker_tick(worker, now);
         }
     }
     return NULL;
+}
+
+static bool have_worked(const runner_t *runners)
+{
+    return __atomic_load_n(&runners[0].forwarded, __ATOMIC_RELAXED) > 100 &&
+           __atomic_load_n(&runners[1].forwarded, __ATOMIC_RELAXED) > 100;
 }
 
 static void control_changes_everything_under_running_workers(void)
@@ -160,7 +166,8 @@ static void control_changes_everything_under_running_workers(void)
         CHECK_EQUAL(pthread_create(&threads[i], NULL, run, &runners[i]), 0);
     }
     uint64_t now = rig.now_us;
-    for (uint32_t round = 0; round < 400; round++) {
+    for (uint32_t round = 0; round < 400 || !have_worked(runners); round++) {
+        CHECK(round < 1000000);
         lbrl_backend_config_t backends[8];
         lbrl_vip_config_t config = rig_vip(1, VIP, 80, 6, backends, 1 + round % 8);
         for (uint32_t i = 0; i < config.backend_count; i++) {
@@ -169,7 +176,8 @@ static void control_changes_everything_under_running_workers(void)
         }
         config.scheduler = (uint8_t)(round % 3);
         config.drain_timeout = 0;
-        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, now), 0);
+        int error = lbrl_vip_set(rig.lb, &config, now);
+        CHECK(error == 0 || error == LBRL_ERR_EXHAUSTED); /* slow workers give slots back slowly */
         lbrl_vip_config_t extra = rig_vip(50, "203.0.113.50", 80, 6, backends, 1);
         if (round % 2) {
             CHECK_EQUAL(lbrl_vip_set(rig.lb, &extra, now), 0);
@@ -185,7 +193,6 @@ static void control_changes_everything_under_running_workers(void)
     for (int i = 0; i < 2; i++) {
         __atomic_store_n(&runners[i].stop, 1, __ATOMIC_RELAXED);
         pthread_join(threads[i], NULL);
-        CHECK(runners[i].forwarded > 100);
     }
     rig_free(&rig);
 }

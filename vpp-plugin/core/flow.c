@@ -110,9 +110,9 @@ void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
     if (open != ((flow->flags & FLOW_OPEN) != 0)) {
         count_open(worker, ref, open);
         if (open) {
-            lbrl_sink_flow_reopen(ref->counts->sink, flow->slot);
+            lbrl_sink_flow_reopen(sink_of(ref->counts), flow->slot);
         } else {
-            lbrl_sink_flow_close(ref->counts->sink, flow->slot);
+            lbrl_sink_flow_close(sink_of(ref->counts), flow->slot);
         }
     }
 }
@@ -157,7 +157,7 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
     }
     if (flow->flags & FLOW_OPEN) {
         count_open(worker, ref, false);
-        lbrl_sink_flow_close(ref->counts->sink, flow->slot);
+        lbrl_sink_flow_close(sink_of(ref->counts), flow->slot);
     }
     __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
     entry_release(ref->partition, ref->entry);
@@ -312,7 +312,7 @@ static void write_entry(lbrl_worker_t *worker, flow_t *flow, const flow_birth_t 
 
 static uint8_t untracked(const vip_worker_t *counts, uint32_t slot, uint8_t reason)
 {
-    lbrl_sink_untracked(counts->sink, slot);
+    lbrl_sink_untracked(sink_of(counts), slot);
     return reason;
 }
 
@@ -354,7 +354,7 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
     list_append(partition, &partition->half_open, entry);
     map_of(ref)->shares[number].half_open++;
     flow_count_entry(worker, ref, 1);
-    lbrl_sink_flow_open(counts->sink, slot, counts->load[slot]);
+    lbrl_sink_flow_open(sink_of(counts), slot, counts->load[slot]);
     count_open(worker, ref, true);
     count(&worker->stats.created, 1);
     return LBRL_DROP_NONE;

@@ -43,6 +43,12 @@ void index_remove(const flow_index_t *index, uint64_t hash, uint32_t entry)
     bucket->tag[place] = 0;
 }
 
+/* One writer; atomic only for those who read how many there are. */
+static void change_count(uint32_t *count, int change)
+{
+    __atomic_store_n(count, *count + (uint32_t)change, __ATOMIC_RELAXED);
+}
+
 void list_append(partition_t *partition, flow_list_t *list, uint32_t entry)
 {
     partition->links[entry] = (flow_link_t){list->tail, FLOW_NONE};
@@ -52,7 +58,7 @@ void list_append(partition_t *partition, flow_list_t *list, uint32_t entry)
         partition->links[list->tail].next = entry;
     }
     list->tail = entry;
-    list->count++;
+    change_count(&list->count, 1);
 }
 
 void list_unlink(partition_t *partition, flow_list_t *list, uint32_t entry)
@@ -68,7 +74,7 @@ void list_unlink(partition_t *partition, flow_list_t *list, uint32_t entry)
     } else {
         partition->links[link.next].previous = link.previous;
     }
-    list->count--;
+    change_count(&list->count, -1);
 }
 
 uint32_t entry_take(partition_t *partition)
@@ -81,7 +87,7 @@ uint32_t entry_take(partition_t *partition)
     } else {
         return FLOW_NONE;
     }
-    partition->used++;
+    change_count(&partition->used, 1);
     return entry;
 }
 
@@ -89,5 +95,5 @@ void entry_release(partition_t *partition, uint32_t entry)
 {
     partition->links[entry].next = partition->free_head;
     partition->free_head = entry;
-    partition->used--;
+    change_count(&partition->used, -1);
 }

@@ -232,6 +232,12 @@ static inline uint64_t random_next(uint64_t *state)
     return x * 0x2545f4914f6cdd1du;
 }
 
+/* A worker's sink, valid until it leaves the vector. */
+static inline lbrl_sink_t *sink_of(const vip_worker_t *counts)
+{
+    return __atomic_load_n(&counts->sink, __ATOMIC_ACQUIRE);
+}
+
 static inline bool flow_is_half_open(uint8_t state)
 {
     return state == LBRL_FLOW_SYN || state == LBRL_FLOW_SYN_ACK || state == LBRL_FLOW_UDP_NEW;

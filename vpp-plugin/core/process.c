@@ -113,7 +113,7 @@ static inline uint32_t segments_of(const lbrl_packet_t *packet, const meta_t *me
 static inline void translate(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
                              const meta_t *meta, bool from_client)
 {
-    lbrl_sink_t *sink = ref->counts->sink;
+    lbrl_sink_t *sink = sink_of(ref->counts);
     lbrl_sink_packet(sink, ref->flow->slot, segments_of(packet, meta), packet->length, from_client);
     if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
         lbrl_sink_sample(sink, ref->flow->slot, LBRL_CHANNEL_FLOW_DURATION,
@@ -272,7 +272,7 @@ static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, 
     if (reason) {
         return drop(packet, reason);
     }
-    lbrl_sink_packet(ref.counts->sink, ref.flow->slot, 1, packet->length, from_client);
+    lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, from_client);
     return LBRL_VERDICT_FORWARD;
 }
 

@@ -97,12 +97,10 @@ void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_c
                            .weight = slot->configured};
     arena_slot_write(&lb->arena, lb->records[index].slot_base + number, &record,
                      lb->records[index].id);
+    /* counts of open flows need no reset: with the last flow their sum came to 0, in parts that workers hold */
     for (uint32_t i = 0; i < lb->worker_count; i++) {
         lbrl_sink_slot_reset(store->workers[i].sink, number);
-        store->workers[i].load[number] = 0;
-        store->workers[i].delta[number] = 0;
     }
-    __atomic_store_n(&store->total[number], 0, __ATOMIC_RELAXED);
     if (store->frames) {
         lbrl_frames_slot_open(store->frames, number, generation);
     }

@@ -13,7 +13,7 @@ static void complete(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     if (!(ref->flow->flags & FLOW_COMPLETED)) {
         ref->flow->flags |= FLOW_COMPLETED;
-        lbrl_sink_flow_completed(ref->counts->sink, ref->flow->slot,
+        lbrl_sink_flow_completed(sink_of(ref->counts), ref->flow->slot,
                                  flow_age(ref->flow, worker->now_us), worker->now_us);
     }
 }
@@ -26,7 +26,7 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
     flow_t *flow = ref->flow;
     uint32_t end = segment->sequence + 1 + segment->payload;
     if (end == flow->client_end) {
-        lbrl_sink_count(ref->counts->sink, flow->slot, LBRL_COUNTER_N_RTR, 1);
+        lbrl_sink_count(sink_of(ref->counts), flow->slot, LBRL_COUNTER_N_RTR, 1);
         return;
     }
     flow->client_end = end;
@@ -43,7 +43,8 @@ static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
         return; /* acknowledges nothing that the client sent */
     }
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
-    flow->scales = options.has_scale ? (uint8_t)((flow->scales & 15u) | (uint32_t)options.scale << 4) : 0;
+    flow->scales =
+        options.has_scale ? (uint8_t)((flow->scales & 15u) | (uint32_t)options.scale << 4) : 0;
     flow->server_end = segment->sequence + 1 + segment->payload;
     flow->client_ack = segment->sequence;
     flow->server_ack = segment->ack;
@@ -142,8 +143,8 @@ static void on_segment(lbrl_worker_t *worker, const flow_ref_t *ref, const segme
     }
     uint32_t end = segment->sequence + segment->payload + ((segment->flags & TCP_FIN) != 0);
     if (segment->from_client && segment->payload && flow->state == LBRL_FLOW_ESTABLISHED) {
-        track_features(ref->counts->sink, flow, segment->sequence, segment->payload, segment->ack,
-                       segment->window);
+        track_features(sink_of(ref->counts), flow, segment->sequence, segment->payload,
+                       segment->ack, segment->window);
     }
     if (!(flow->flags & FLOW_QUARANTINE)) {
         track_advance(flow, segment->from_client, end, segment->ack, segment->window);

@@ -82,7 +82,7 @@ static inline void track_tcp(lbrl_worker_t *worker, const flow_ref_t *ref,
     if (UNLIKELY(!track_acceptable(flow, from_client, sequence, meta->payload))) {
         return;
     }
-    lbrl_sink_t *sink = ref->counts->sink;
+    lbrl_sink_t *sink = sink_of(ref->counts);
     if (from_client && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
         track_features(sink, flow, sequence, meta->payload, ack, window);
     }
