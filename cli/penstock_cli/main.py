@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import roles, standalone, top
+from penstock_cli import initialise, roles, standalone, top, validate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +20,8 @@ ROLES = "Roles (started by pods and services)"
 
 app.command("run", rich_help_panel=EVERYDAY)(standalone.run)
 app.command("top", rich_help_panel=EVERYDAY)(top.top)
+app.command("init", rich_help_panel=EVERYDAY)(initialise.init)
+app.command("validate", rich_help_panel=EVERYDAY)(validate.validate)
 app.command("dataplane", rich_help_panel=ROLES)(roles.dataplane)
 app.command("agent", rich_help_panel=ROLES)(roles.agent)
 app.command("operator", rich_help_panel=ROLES)(roles.operator)

@@ -22,6 +22,10 @@ class LeaseLostError(Exception):
     """Somebody else leads, or may soon: stop writing at once."""
 
 
+_KEPT = ("resourceVersion", "labels", "annotations", "ownerReferences")
+"""Metadata that a renewal repeats: a chart that made the lease knows it by its labels and annotations."""
+
+
 class LeaderLease:
     """One holder at a time: `await acquire()`, then run `await hold()` beside the work; it raises when lost.
 
@@ -146,12 +150,10 @@ class LeaderLease:
         spec = self._record.get("spec") or {}
         now = _timestamp()
         taken = holder != spec.get("holderIdentity")
-        metadata: Object = {"name": self._name, "namespace": self._namespace}
-        version = (self._record.get("metadata") or {}).get("resourceVersion")
-        if version:
-            metadata["resourceVersion"] = version
+        known = self._record.get("metadata") or {}
+        kept = {name: known[name] for name in _KEPT if name in known}
         return {
-            "metadata": metadata,
+            "metadata": {"name": self._name, "namespace": self._namespace, **kept},
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": max(1, int(duration)),

@@ -117,3 +117,38 @@ def test_top_says_which_agent_gave_no_answer(agent_url: str) -> None:
     answer = json.loads(done.stdout)
     assert len(answer["agents"]) == 1
     assert "http://127.0.0.1:9" in answer["problems"][0]
+
+
+def test_validate_says_what_would_be_allocated() -> None:
+    done = penstock("validate", "-f", "examples/kubernetes")
+    assert done.returncode == 0
+    assert "accepted  LoadBalancerVIP default/web  203.0.113.10 by edge" in done.stdout
+
+
+def test_validate_names_file_field_and_fix(tmp_path: Path) -> None:
+    path = tmp_path / "pool.yaml"
+    path.write_text(
+        "apiVersion: penstock.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: p}\nspec: {addresses: [nonsense]}\n"
+    )
+    done = penstock("validate", "-f", str(path))
+    assert done.returncode == 1
+    assert "pool.yaml" in done.stderr
+    assert "spec.addresses" in done.stderr
+
+
+def test_validate_fails_for_what_the_operator_would_refuse(tmp_path: Path) -> None:
+    path = tmp_path / "vip.yaml"
+    path.write_text(
+        "apiVersion: penstock.dev/v1alpha1\nkind: LoadBalancerVIP\nmetadata: {name: web}\n"
+        "spec: {ports: [{port: 80}], backends: {service: {name: web}}}\n"
+    )
+    done = penstock("validate", "-f", str(path))
+    assert done.returncode == 1
+    assert "DataPlaneNotFound" in done.stdout
+    assert "1 of 1 objects would be refused" in done.stderr
+
+
+def test_init_names_the_label_that_is_no_assignment() -> None:
+    done = penstock("init", "--selector", "nonsense")
+    assert done.returncode == 2
+    assert "KEY=VALUE" in done.stderr

@@ -79,3 +79,13 @@ async def test_a_node_says_that_it_lives(client: KubeClient, namespace: str) -> 
     await node.release()
     with pytest.raises(NotFound):
         await client.get(LEASES, "penstock-a", namespace)
+
+
+async def test_a_lease_that_a_chart_made_is_taken_and_stays_the_charts(client: KubeClient, namespace: str) -> None:
+    metadata = {"name": "leader", "namespace": namespace, "labels": {"app": "x"}, "annotations": {"release": "y"}}
+    await client.create(LEASES, {"metadata": metadata})
+    leader = lease(client, namespace, "first")
+    await leader.acquire()
+    await leader.release()
+    found = (await client.get(LEASES, "leader", namespace))["metadata"]
+    assert (found["labels"], found["annotations"]) == ({"app": "x"}, {"release": "y"})
