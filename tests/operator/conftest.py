@@ -27,6 +27,7 @@ def kinds_installed(apiserver: ControlPlane) -> ControlPlane:
 async def client(kinds_installed: ControlPlane) -> AsyncIterator[KubeClient]:
     async with KubeClient.from_kubeconfig(str(kinds_installed.kubeconfig)) as client:
         await client.apply(NAMESPACES, {"metadata": {"name": INSTALL_NAMESPACE}}, field_manager="tests")
+        await wipe(client)  # other folders' tests share the API server too
         yield client
         await wipe(client)
 
