@@ -1,3 +1,6 @@
 #include "lbrl/version.h"
 
-const char *lbrl_version(void) { return LBRL_VERSION; }
+const char *lbrl_version(void)
+{
+    return LBRL_VERSION;
+}
