@@ -3,7 +3,8 @@
  * 64-byte load per packet. Prints a JSON object per line: {name, value, unit}. Both sides of each ratio take turns,
  * vector by vector, and medians are compared. Packets are IPv4 TCP segments with timestamps and data, in vectors of 256.
  */
-#include <math.h>
+
+#define _GNU_SOURCE /* clock_gettime */
 #include <time.h>
 
 #include "flowtable.h"
