@@ -10,6 +10,7 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -139,6 +140,8 @@ def _plot_latency(demonstration: Demonstration) -> str:
                 label=name if offset == 0 else None,
             )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("ms, per second of the run")
     return _finish(figure, axes, demonstration)
 
@@ -199,7 +202,7 @@ def _finish(figure: Figure, axes: Axes, demonstration: Demonstration) -> str:
         axes.annotate(phase.policy, (offset, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -10),
                       textcoords="offset points", color="#4b5563")  # fmt: skip
     axes.set_xlabel("seconds")
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the curves, never over them
     return _svg(figure)
 
 
