@@ -11,7 +11,7 @@ enum { CONNECTIONS = 60 };
 
 static void open_many(rig_t *rig, connection_t *c)
 {
-    for (uint16_t i = 0; i < CONNECTIONS; i++) {
+    for (uint32_t i = 0; i < CONNECTIONS; i++) {
         c[i] = connection_make(rig, CLIENT[i % 2], (uint16_t)(40000 + i), VIP[i % 2]);
         connection_open(&c[i]);
     }
@@ -19,7 +19,7 @@ static void open_many(rig_t *rig, connection_t *c)
 
 static void all_go_on(connection_t *c)
 {
-    for (uint16_t i = 0; i < CONNECTIONS; i++) {
+    for (uint32_t i = 0; i < CONNECTIONS; i++) {
         CHECK_EQUAL(connection_client(&c[i], PSH, 100), LBRL_VERDICT_FORWARD);
         CHECK_EQUAL(connection_server(&c[i], PSH, 100), LBRL_VERDICT_FORWARD);
     }
@@ -55,7 +55,7 @@ static void restarted_process_forwards_before_anybody_speaks(void)
     for (uint16_t i = 0; i < 500; i++) {
         connection_t fresh = connection_make(&rig, CLIENT[0], (uint16_t)(51000 + i), VIP[0]);
         connection_open(&fresh);
-        for (uint16_t j = 0; j < CONNECTIONS; j++) {
+        for (uint32_t j = 0; j < CONNECTIONS; j++) {
             CHECK(fresh.nat_port != c[j].nat_port ||
                   memcmp(&fresh.backend, &c[j].backend, 16) != 0);
         }
@@ -187,7 +187,7 @@ static void damaged_directory_loses_what_it_describes_and_no_more(void)
     CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
     CHECK_EQUAL(rig.report.vips, 3);
     CHECK(rig.report.flows_dropped > 0 && rig.report.flows_dropped < 20);
-    for (uint16_t i = 0; i < CONNECTIONS; i++) {
+    for (uint32_t i = 0; i < CONNECTIONS; i++) {
         lbrl_verdict_t verdict = connection_client(&c[i], PSH, 1);
         CHECK(verdict == LBRL_VERDICT_FORWARD || c[i].packet.p.reason == LBRL_DROP_NO_FLOW);
     }
@@ -319,7 +319,7 @@ static void arena_of_another_size_is_imported(void)
         CHECK_EQUAL(rig.report.vips, 3);
         CHECK_EQUAL(rig.report.flows, CONNECTIONS);
         CHECK_EQUAL(rig.report.flows_dropped, 0);
-        for (uint16_t i = 0; i < CONNECTIONS; i++) {
+        for (uint32_t i = 0; i < CONNECTIONS; i++) {
             c[i].rig = &rig;
         }
         all_go_on(c);

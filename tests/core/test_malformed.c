@@ -269,7 +269,7 @@ static void tcp_options_that_make_no_sense_are_ignored(rig_t *rig)
 {
     const uint8_t cases[][8] = {
         {3, 3, 200, 0, 3}, {3, 0, 1, 1}, {8, 10, 0, 0}, {3, 9, 9, 9}, {1, 1, 1, 1, 1, 1, 1, 8}};
-    for (uint16_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         test_packet_t p;
         tcp_fields_t tcp = {.sequence = 1, .flags = SYN, .options = cases[i], .options_size = 8};
         make_tcp(&p, CLIENT, (uint16_t)(42000 + i), VIP, 80, &tcp, 0);

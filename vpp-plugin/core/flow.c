@@ -161,6 +161,7 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
     }
     __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
     entry_release(ref->partition, ref->entry);
+    worker->removals++;
     flow_count_entry(worker, ref, -1);
 }
 

@@ -125,6 +125,8 @@ typedef struct source {
 
 typedef struct table {
     const vip_map_t *map;
+    uint16_t return_first;      /* lowest port of all held sources */
+    uint16_t return_span;       /* from it to the highest */
     uint32_t source_count;      /* entries of held[] */
     uint8_t held[SOURCES_HELD]; /* indexes of sources that are active or retired */
     source_t sources[SOURCES_HELD];
@@ -143,6 +145,10 @@ typedef struct fragment {
     uint32_t flow_check;
     uint8_t partition, protocol, from_client, used;
 } fragment_t;
+
+/* Packets that go through the passes of lbrl_process() together: their headers, buckets and entries fit the first-level
+ * cache, and are enough to hide the way to memory. */
+enum { ROUND = 32 };
 
 enum {
     FRAGMENT_SETS = 64,
@@ -164,7 +170,8 @@ struct lbrl_worker {
     const table_t *table;
     uint64_t now_us;
     uint32_t now_ms;
-    uint64_t vector; /* counts vectors and ticks */
+    uint64_t vector;   /* counts vectors and ticks */
+    uint64_t removals; /* counts flows removed */
     /* across vectors */
     uint64_t random;
     uint64_t tick_us; /* of the last tick; 0: none yet */
@@ -176,7 +183,7 @@ struct lbrl_worker {
     int32_t source_entries[SOURCES_HELD]; /* flow entries by NAT source; atomic */
     worker_stats_t stats;
     fragment_t fragments[FRAGMENT_SETS][FRAGMENT_WAYS];
-    meta_t metas[LBRL_VECTOR_MAX];
+    meta_t metas[ROUND];
 } __attribute__((aligned(64)));
 
 struct retired;
@@ -188,6 +195,10 @@ struct lbrl {
     uint32_t worker_count;
     uint8_t owner[LBRL_PARTITIONS]; /* worker of each partition */
     partition_t *partitions;
+    bucket_t
+        *buckets; /* of all partitions' indexes: [partition][BY_CLIENT, BY_SERVER][bucket_count] */
+    uint32_t bucket_count;
+    uint32_t partition_flows;
     void *index_memory;
     lbrl_worker_t *workers;
     struct ring **rings; /* [from][to] */

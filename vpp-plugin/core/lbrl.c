@@ -33,6 +33,9 @@ static bool make_partitions(lbrl_t *lb)
         return false;
     }
     bucket_t *bucket = lb->index_memory;
+    lb->buckets = bucket;
+    lb->bucket_count = buckets;
+    lb->partition_flows = flows;
     flow_link_t *link = (flow_link_t *)(void *)((uint8_t *)lb->index_memory + bucket_bytes);
     for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
         lb->partitions[i] = (partition_t){.index = {{bucket, buckets}, {bucket + buckets, buckets}},

@@ -329,6 +329,10 @@ static uint8_t parse_transport(lbrl_packet_t *packet, const span_t *span, meta_t
     uint8_t reason;
     if (span->protocol == PROTO_TCP) {
         reason = parse_tcp(at, span, meta);
+        if (!span->fragmented && !(meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
+            packet->data[meta->flags & META_V6 ? 7 : 8] > 1) {
+            meta->flags |= META_PLAIN;
+        }
     } else if (span->protocol == PROTO_UDP) {
         reason = parse_udp(at, span, meta, packet);
     } else if (span->protocol == ((meta->flags & META_V6) ? PROTO_ICMPV6 : PROTO_ICMP)) {

@@ -20,6 +20,7 @@ enum {
     META_V6 = 1,
     META_FIRST_FRAGMENT = 2, /* fragment_id is set; payload is of this fragment only */
     META_RETURN = 4,         /* towards a NAT source: from a backend */
+    META_PLAIN = 8,          /* whole TCP segment without SYN, FIN, RST, with hops left */
 };
 
 #define META_NO_CANDIDATE UINT32_MAX
@@ -31,6 +32,7 @@ enum {
 typedef struct meta {
     ip_t src, dst;
     uint64_t hash;         /* of the tuple, or of the fragment key */
+    const void *bucket;    /* of the index, where a search for the tuple begins */
     uint32_t payload;      /* bytes behind the transport header */
     uint32_t candidate;    /* entry that the index named, or META_NO_CANDIDATE */
     uint32_t fragment_id;  /* in network order */

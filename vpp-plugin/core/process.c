@@ -4,18 +4,14 @@
  */
 #include "fragment.h"
 #include "icmp.h"
+#include "plain.h"
 #include "reply.h"
 #include "rewrite.h"
 #include "track.h"
 #include "vipmap.h"
 #include "worker.h"
 
-enum {
-    STRIDE =
-        64, /* packets per round: their headers, buckets and entries fit the first-level cache */
-    PREFETCH_AHEAD = 4,  /* packet headers */
-    NOMINATE_BEHIND = 8, /* packets between fetching a bucket and reading it */
-};
+enum { PREFETCH_AHEAD = 4 }; /* packet headers */
 
 static inline lbrl_verdict_t pass(lbrl_packet_t *packet)
 {
@@ -31,9 +27,12 @@ static lbrl_verdict_t drop(lbrl_packet_t *packet, uint8_t reason)
 
 /* ------------------------------------------------------------------------------- whose packet it is */
 
-static bool is_return(const table_t *table, meta_t *meta)
+static inline bool is_return(const table_t *table, meta_t *meta)
 {
     uint16_t port = swap16(meta->dport);
+    if (LIKELY((uint16_t)(port - table->return_first) > table->return_span)) {
+        return false;
+    }
     for (uint32_t i = 0; i < table->source_count; i++) {
         const arena_source_t *source = &table->sources[table->held[i]].is;
         if (port >= source->port_first && port <= source->port_last &&
@@ -81,44 +80,44 @@ static inline void classify(lbrl_worker_t *worker, meta_t *meta)
         meta->kind = META_HANDOVER;
         return;
     }
-    const partition_t *partition = &lb->partitions[meta->partition];
-    __builtin_prefetch(index_home(flow_index(partition, meta), meta->hash));
+    uint32_t index =
+        (uint32_t)(meta->partition * INDEXES + (meta->flags & META_RETURN ? BY_SERVER : BY_CLIENT));
+    flow_index_t home = {lb->buckets + (size_t)index * lb->bucket_count, lb->bucket_count};
+    meta->bucket = index_home(&home, meta->hash);
+    __builtin_prefetch(meta->bucket);
 }
 
 /* Entry that the index nominates first; fetches it. */
 static inline void nominate(const lbrl_worker_t *worker, meta_t *meta)
 {
+    const lbrl_t *lb = worker->lb;
     meta->candidate = FLOW_NONE;
-    if (meta->kind == META_FLOW || meta->kind == META_ICMP_ERROR) {
-        const partition_t *partition = &worker->lb->partitions[meta->partition];
-        index_cursor_t cursor = index_find(flow_index(partition, meta), meta->hash);
+    if (UNLIKELY(meta->kind != META_FLOW && meta->kind != META_ICMP_ERROR)) {
+        return;
+    }
+    const bucket_t *bucket = meta->bucket;
+    uint32_t matches = bucket_matches(bucket, index_tag(meta->hash));
+    if (LIKELY(matches)) {
+        meta->candidate = bucket->entry[__builtin_ctz(matches)];
+    } else {
+        index_cursor_t cursor =
+            index_find(flow_index(&lb->partitions[meta->partition], meta), meta->hash);
         meta->candidate = index_next(&cursor);
-        if (meta->candidate != FLOW_NONE) {
-            __builtin_prefetch(&partition->flows[meta->candidate], 1);
+        if (meta->candidate == FLOW_NONE) {
+            return;
         }
     }
+    __builtin_prefetch(&lb->arena.flows[meta->partition * lb->partition_flows + meta->candidate],
+                       1);
 }
 
 /* ------------------------------------------------------------------------------- packets of flows */
 
-static inline uint32_t segments_of(const lbrl_packet_t *packet, const meta_t *meta)
-{
-    if (LIKELY(packet->gso_type == LBRL_GSO_NONE || meta->payload == 0)) {
-        return 1;
-    }
-    return (meta->payload + packet->gso_size - 1) / packet->gso_size;
-}
-
 /* Records and translates a packet of a flow; what it says about the flow's state is another matter. */
-static inline void translate(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
-                             const meta_t *meta, bool from_client)
+static void translate(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
+                      const meta_t *meta, bool from_client)
 {
-    lbrl_sink_t *sink = sink_of(ref->counts);
-    lbrl_sink_packet(sink, ref->flow->slot, segments_of(packet, meta), packet->length, from_client);
-    if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
-        lbrl_sink_sample(sink, ref->flow->slot, LBRL_CHANNEL_FLOW_DURATION,
-                         flow_age(ref->flow, worker->now_us), worker->now_us);
-    }
+    track_packet(worker, ref->flow, sink_of(ref->counts), packet, meta, from_client);
     if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
         fragment_first(worker, packet, meta, ref);
     }
@@ -126,8 +125,8 @@ static inline void translate(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_
     rewrite_packet(packet, meta, &to);
 }
 
-static inline lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref,
-                                     lbrl_packet_t *packet, const meta_t *meta)
+static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
+                              const meta_t *meta)
 {
     bool from_client = !(meta->flags & META_RETURN);
     translate(worker, ref, packet, meta, from_client);
@@ -227,8 +226,7 @@ static inline uint32_t settle(const lbrl_worker_t *worker, const partition_t *pa
     return flow_find(worker, partition, meta);
 }
 
-static inline lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet,
-                                     const meta_t *meta)
+static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
 {
     partition_t *partition = &worker->lb->partitions[meta->partition];
     uint32_t entry = settle(worker, partition, meta);
@@ -347,26 +345,48 @@ static void count_verdicts(lbrl_worker_t *worker, const lbrl_packet_t *packets, 
     }
 }
 
-static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n)
+/* Looks up all packets of a round, and settles those of the common case. */
+static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_t *plains,
+                           uint32_t n)
 {
     meta_t *metas = worker->metas;
-    uint64_t bytes = 0; /* of packets that are ours to process */
-    for (uint32_t i = 0; i < n + NOMINATE_BEHIND; i++) {
-        if (i < n) {
-            if (i + PREFETCH_AHEAD < n) {
-                __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
-            }
-            packets[i].reason = LBRL_DROP_NONE;
-            lbrl_parse(&packets[i], &metas[i]);
-            classify(worker, &metas[i]);
-            bytes += metas[i].kind == META_HANDOVER ? 0 : packets[i].length;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + PREFETCH_AHEAD < n) {
+            __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
         }
-        if (i >= NOMINATE_BEHIND) {
-            nominate(worker, &metas[i - NOMINATE_BEHIND]);
-        }
+        packets[i].reason = LBRL_DROP_NONE;
+        lbrl_parse(&packets[i], &metas[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
-        packets[i].verdict = (uint8_t)act(worker, &packets[i], &metas[i]);
+        classify(worker, &metas[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        nominate(worker, &metas[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (!plain_is(&metas[i]) || UNLIKELY(!plain_settle(worker, &metas[i], &plains[i]))) {
+            plains[i].flow = NULL;
+        }
+    }
+}
+
+static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n)
+{
+    plain_t plains[ROUND];
+    uint64_t bytes = 0; /* of packets that are ours to process */
+    look_up(worker, packets, plains, n);
+    uint64_t removals = worker->removals;
+    for (uint32_t i = 0; i < n; i++) {
+        const meta_t *meta = &worker->metas[i];
+        bytes += meta->kind == META_HANDOVER ? 0 : packets[i].length;
+        /* a flow may have ended, or gone, with a packet of this very vector */
+        if (LIKELY(plains[i].flow != NULL && plains[i].flow->state == LBRL_FLOW_ESTABLISHED &&
+                   worker->removals == removals)) {
+            plain_forward(worker, &packets[i], meta, &plains[i]);
+            packets[i].verdict = LBRL_VERDICT_FORWARD;
+        } else {
+            packets[i].verdict = (uint8_t)act(worker, &packets[i], meta);
+        }
     }
     count_verdicts(worker, packets, n, bytes);
 }
@@ -374,8 +394,8 @@ static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_
 void lbrl_process(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n, uint64_t now_us)
 {
     worker_enter(worker, now_us);
-    for (uint32_t i = 0; i < n; i += STRIDE) {
-        process_round(worker, packets + i, n - i < STRIDE ? n - i : STRIDE);
+    for (uint32_t i = 0; i < n; i += ROUND) {
+        process_round(worker, packets + i, n - i < ROUND ? n - i : ROUND);
     }
     worker_leave(worker);
 }

@@ -11,25 +11,26 @@ typedef struct translation {
     uint16_t sport, dport;
 } translation_t;
 
-static inline translation_t translation_to_server(const table_t *table, const flow_ref_t *ref)
+static inline translation_t translation_to_server(const table_t *table, const slot_t *slot,
+                                                  const flow_t *flow)
 {
-    const source_t *source = &table->sources[ref->flow->source];
-    return (translation_t){&source->is.address, &ref->slot->address, source->sum + ref->slot->sum,
-                           ref->flow->nat_port, ref->slot->port};
+    const source_t *source = &table->sources[flow->source];
+    return (translation_t){&source->is.address, &slot->address, source->sum + slot->sum,
+                           flow->nat_port, slot->port};
 }
 
-static inline translation_t translation_to_client(const flow_ref_t *ref)
+static inline translation_t translation_to_client(const vip_t *vip, const flow_t *flow)
 {
-    const flow_t *flow = ref->flow;
-    return (translation_t){&ref->vip->addresses[flow->address], &flow->client,
-                           ref->vip->sums[flow->address] + sum_ip(&flow->client), ref->vip->port,
+    return (translation_t){&vip->addresses[flow->address], &flow->client,
+                           vip->sums[flow->address] + sum_ip(&flow->client), vip->port,
                            flow->client_port};
 }
 
 static inline translation_t translation_of(const table_t *table, const flow_ref_t *ref,
                                            bool from_client)
 {
-    return from_client ? translation_to_server(table, ref) : translation_to_client(ref);
+    return from_client ? translation_to_server(table, ref->slot, ref->flow)
+                       : translation_to_client(ref->vip, ref->flow);
 }
 
 /* Change that new addresses make to a sum that covers them. */

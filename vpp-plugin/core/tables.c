@@ -90,6 +90,24 @@ static vip_map_t *map_make(const lbrl_t *lb)
 
 /* ------------------------------------------------------------------------------- the table */
 
+static void table_sources(const lbrl_t *lb, table_t *table)
+{
+    uint16_t first = UINT16_MAX;
+    uint16_t last = 0;
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        const arena_source_t *source = &lb->node.sources[i];
+        table->sources[i].is = *source;
+        table->sources[i].sum = sum_ip(&source->address);
+        if (source->state == SOURCE_ACTIVE || source->state == SOURCE_RETIRED) {
+            table->held[table->source_count++] = (uint8_t)i;
+            first = source->port_first < first ? source->port_first : first;
+            last = source->port_last > last ? source->port_last : last;
+        }
+    }
+    table->return_first = first;
+    table->return_span = table->source_count ? (uint16_t)(last - first) : 0;
+}
+
 int table_publish(lbrl_t *lb, bool remap)
 {
     uint32_t vips = lb->arena.vip_count;
@@ -104,14 +122,7 @@ int table_publish(lbrl_t *lb, bool remap)
     }
     table->map = map;
     memcpy(table->vips, lb->vips, vips * sizeof(table->vips[0]));
-    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
-        table->sources[i].is = lb->node.sources[i];
-        table->sources[i].sum = sum_ip(&lb->node.sources[i].address);
-        if (lb->node.sources[i].state == SOURCE_ACTIVE ||
-            lb->node.sources[i].state == SOURCE_RETIRED) {
-            table->held[table->source_count++] = (uint8_t)i;
-        }
-    }
+    table_sources(lb, table);
     const table_t *old = lb->table;
     __atomic_store_n(&lb->table, table, __ATOMIC_SEQ_CST);
     if (old) {

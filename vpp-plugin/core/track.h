@@ -66,28 +66,48 @@ static inline void track_advance(flow_t *flow, bool from_client, uint32_t end, u
     }
 }
 
-static inline void track_tcp(lbrl_worker_t *worker, const flow_ref_t *ref,
-                             const lbrl_packet_t *packet, const meta_t *meta, bool from_client)
+/* A segment without SYN, FIN and RST on an established flow. One outside the window moves nothing. */
+static inline void track_plain(const lbrl_worker_t *worker, flow_t *flow, lbrl_sink_t *sink,
+                               const uint8_t *tcp, uint32_t payload, bool from_client)
 {
-    flow_t *flow = ref->flow;
-    if (UNLIKELY(flow->state != LBRL_FLOW_ESTABLISHED ||
-                 (meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))) {
-        track_tcp_slow(worker, ref, packet, meta, from_client);
-        return;
-    }
-    const uint8_t *tcp = packet->data + meta->transport;
     uint32_t sequence = get32(tcp + 4);
     uint32_t ack = get32(tcp + 8);
     uint16_t window = get16(tcp + 14);
-    if (UNLIKELY(!track_acceptable(flow, from_client, sequence, meta->payload))) {
+    if (UNLIKELY(!track_acceptable(flow, from_client, sequence, payload))) {
         return;
     }
-    lbrl_sink_t *sink = sink_of(ref->counts);
     if (from_client && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
-        track_features(sink, flow, sequence, meta->payload, ack, window);
+        track_features(sink, flow, sequence, payload, ack, window);
     }
-    track_advance(flow, from_client, sequence + meta->payload, ack, window);
+    track_advance(flow, from_client, sequence + payload, ack, window);
     flow->last_ms = worker->now_ms;
+}
+
+static inline void track_tcp(lbrl_worker_t *worker, const flow_ref_t *ref,
+                             const lbrl_packet_t *packet, const meta_t *meta, bool from_client)
+{
+    if (ref->flow->state == LBRL_FLOW_ESTABLISHED &&
+        !(meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))) {
+        track_plain(worker, ref->flow, sink_of(ref->counts), packet->data + meta->transport,
+                    meta->payload, from_client);
+    } else {
+        track_tcp_slow(worker, ref, packet, meta, from_client);
+    }
+}
+
+/* What the wire carries of a packet, and how long its flow has lived if it brings data. */
+static inline void track_packet(const lbrl_worker_t *worker, const flow_t *flow, lbrl_sink_t *sink,
+                                const lbrl_packet_t *packet, const meta_t *meta, bool from_client)
+{
+    uint32_t segments = 1;
+    if (UNLIKELY(packet->gso_type != LBRL_GSO_NONE && meta->payload != 0)) {
+        segments = (meta->payload + packet->gso_size - 1) / packet->gso_size;
+    }
+    lbrl_sink_packet(sink, flow->slot, segments, packet->length, from_client);
+    if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
+        lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
+                         flow_age(flow, worker->now_us), worker->now_us);
+    }
 }
 
 #endif

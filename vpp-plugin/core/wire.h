@@ -148,18 +148,16 @@ static inline bool ip_is_zero(const ip_t *ip)
 
 /* Sums are of 16-bit words in memory order, which makes them independent of the byte order. */
 
+/* Each fold adds the halves with end-around carry: x + (x rotated by half its width) has that in its upper half. */
+
 static inline uint32_t sum_fold64(uint64_t sum)
 {
-    sum = (sum & 0xffffffffu) + (sum >> 32);
-    sum = (sum & 0xffffu) + (sum >> 16);
-    return (uint32_t)sum; /* at most 18 bits */
+    return (uint32_t)((sum + (sum << 32 | sum >> 32)) >> 32);
 }
 
 static inline uint16_t sum_fold(uint32_t sum)
 {
-    sum = (sum & 0xffffu) + (sum >> 16);
-    sum = (sum & 0xffffu) + (sum >> 16);
-    return (uint16_t)sum;
+    return (uint16_t)((sum + (sum << 16 | sum >> 16)) >> 16);
 }
 
 /* Sum of an address, folded to 16 bits. */

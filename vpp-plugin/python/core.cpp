@@ -6,13 +6,14 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "lbrl/lbrl.h"
@@ -25,6 +26,9 @@ namespace
 {
 
 constexpr size_t alignment = 64;
+
+// What stubs say of dictionaries: keys are names, values as documented.
+using Dict = nb::typed<nb::dict, nb::str, nb::any>;
 
 struct FreeMemory {
     void operator()(void *memory) const { std::free(memory); }
@@ -111,6 +115,8 @@ struct Flow {
     lbrl_flow_info_t info = {};
 };
 
+using Source = std::tuple<nb::bytes, uint16_t, uint16_t>;
+
 class Core
 {
   public:
@@ -142,7 +148,7 @@ class Core
 
     nb::bytes arena() const { return nb::bytes(memory_.get(), size_); }
 
-    nb::dict report() const
+    Dict report() const
     {
         static const char *const names[] = {"formatted", "attached", "replaced", "imported"};
         nb::dict out;
@@ -160,12 +166,11 @@ class Core
         check(lbrl_import(lb_, copy.get(), old.size(), now_us, &report_), "import");
     }
 
-    void set_sources(const std::vector<nb::tuple> &sources)
+    void set_sources(const std::vector<Source> &sources)
     {
         std::vector<lbrl_nat_source_t> made;
-        for (const nb::tuple &source : sources) {
-            made.push_back({to_address(nb::cast<nb::bytes>(source[0])),
-                            nb::cast<uint16_t>(source[1]), nb::cast<uint16_t>(source[2])});
+        for (const auto &[address, first, last] : sources) {
+            made.push_back({to_address(address), first, last});
         }
         check(lbrl_sources_set(lb_, made.data(), static_cast<uint32_t>(made.size())), "sources");
     }
@@ -290,7 +295,7 @@ class Core
         return out;
     }
 
-    nb::dict stats() const
+    Dict stats() const
     {
         lbrl_stats_t stats;
         lbrl_stats(lb_, &stats);
@@ -316,7 +321,7 @@ class Core
         return out;
     }
 
-    nb::dict vip_status(uint64_t vip) const
+    Dict vip_status(uint64_t vip) const
     {
         lbrl_vip_status_t status;
         std::vector<lbrl_backend_status_t> found(2 * LBRL_BACKENDS_MAX);

@@ -283,15 +283,19 @@ static inline lbrl_level_t lbrl_sink_level(const lbrl_sink_t *sink)
     return (lbrl_level_t)sink->level;
 }
 
+/* One writer; atomic only so that the control thread never reads half a value. */
+static inline void lbrl_counter_add(int64_t *cell, int64_t amount)
+{
+    __atomic_store_n(cell, *cell + amount, __ATOMIC_RELAXED);
+}
+
 /* Adds to a counter, if it is recorded at the sink's level. For n_ooo, n_rtr, n_dpk and n_active
  * (+1, -1). */
 static inline void lbrl_sink_count(lbrl_sink_t *sink, uint32_t slot, lbrl_counter_t counter,
                                    int64_t amount)
 {
     if (sink->recorded >> counter & 1) {
-        int64_t *cell = &sink->counters[slot].value[counter];
-        /* one writer; atomic only so that the control thread never reads half a value */
-        __atomic_store_n(cell, *cell + amount, __ATOMIC_RELAXED);
+        lbrl_counter_add(&sink->counters[slot].value[counter], amount);
     }
 }
 
@@ -349,9 +353,11 @@ static inline void lbrl_sink_flow_completed(lbrl_sink_t *sink, uint32_t slot, fl
 static inline void lbrl_sink_packet(lbrl_sink_t *sink, uint32_t slot, uint32_t segments,
                                     uint32_t bytes, bool from_client)
 {
-    lbrl_sink_count(sink, slot, LBRL_COUNTER_PACKETS, segments);
-    lbrl_sink_count(sink, slot, LBRL_COUNTER_BYTES, bytes);
-    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_PACKET, from_client ? segments : 0);
+    /* recorded at every level, so that nothing is to be asked */
+    int64_t *value = sink->counters[slot].value;
+    lbrl_counter_add(&value[LBRL_COUNTER_PACKETS], segments);
+    lbrl_counter_add(&value[LBRL_COUNTER_BYTES], bytes);
+    lbrl_counter_add(&value[LBRL_COUNTER_N_PACKET], from_client ? segments : 0);
 }
 
 /* A new flow for which the slot was picked stays untracked: no entry or no NAT port was free. */
