@@ -234,6 +234,97 @@ static void weights_follow_the_agent_until_it_falls_silent(void)
     free(memory);
 }
 
+/* An actions object of 8 slots with one frame in it. */
+typedef struct object {
+    void *memory;
+    lbrl_actions_t writer;
+    lbrl_shm_view_t view;
+} object_t;
+
+static object_t object_with(float first, float second, uint64_t now_us)
+{
+    object_t object;
+    size_t size = lbrl_actions_size(8);
+    object.memory = aligned_alloc(64, (size + 63) / 64 * 64);
+    CHECK(object.memory != NULL);
+    memset(object.memory, 0, size);
+    CHECK_EQUAL(lbrl_actions_format(&object.writer, object.memory, size, 8, now_us), 0);
+    lbrl_actions_write(&object.writer, (float[8]){first, second}, (uint8_t[8]){1, 1}, now_us);
+    CHECK_EQUAL(lbrl_shm_open(&object.view, object.memory, size, LBRL_SHM_ACTIONS_MAGIC, NULL), 0);
+    return object;
+}
+
+static void another_object_is_new_whatever_its_sequence(void)
+{
+    bound_t b;
+    bind(&b, 2);
+    object_t first = object_with(3, 1, b.rig.now_us);
+    object_t second = object_with(7, 1, b.rig.now_us);
+    CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 99, b.rig.now_us), LBRL_ERR_NOT_FOUND);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &first.view, b.rig.now_us), 1);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &second.view, b.rig.now_us), 0);
+    CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 1, b.rig.now_us), 0);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 3, 0);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &second.view, b.rig.now_us), 1);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 7, 0);
+    /* it is followed, as if there had been no other */
+    rig_pass(&b.rig, 20000);
+    lbrl_actions_write(&second.writer, (float[8]){6, 1}, (uint8_t[8]){1, 1}, b.rig.now_us);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &second.view, b.rig.now_us), 1);
+    rig_pass(&b.rig, 20000);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 6, 0);
+    unbind(&b);
+    free(first.memory);
+    free(second.memory);
+}
+
+static void refused_weights_of_another_object_are_reported_once(void)
+{
+    bound_t b;
+    bind(&b, 2);
+    object_t object = object_with(-1, 1, b.rig.now_us);
+    lbrl_vip_status_t status;
+    CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 1, b.rig.now_us), 0);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &object.view, b.rig.now_us), LBRL_SHM_BAD_WEIGHT);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &object.view, b.rig.now_us), 0);
+    CHECK_EQUAL(lbrl_vip_status(b.rig.lb, 1, &status, NULL, 0), 0);
+    CHECK_EQUAL(status.actions_sequence, 0); /* these weights are not in force */
+    unbind(&b);
+    free(object.memory);
+}
+
+static void without_an_object_the_configured_weights_come_back(void)
+{
+    bound_t b;
+    bind(&b, 2);
+    object_t object = object_with(3, 1, b.rig.now_us);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &object.view, b.rig.now_us), 1);
+    rig_pass(&b.rig, 20000);
+    CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 1, b.rig.now_us), 0);
+    rig_pass(&b.rig, 20000);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 3, 0); /* the grace counts from the removal */
+    CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 1, b.rig.now_us), 0); /* from the first of them */
+    rig_pass(&b.rig, 11000);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 1, 0);
+    lbrl_vip_status_t status;
+    CHECK_EQUAL(lbrl_vip_status(b.rig.lb, 1, &status, NULL, 0), 0);
+    CHECK_EQUAL(status.actions_sequence, 0);
+    CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &object.view, b.rig.now_us), 1); /* it is back */
+    unbind(&b);
+    free(object.memory);
+}
+
+static void weights_set_by_hand_stay_without_an_object(void)
+{
+    bound_t b;
+    bind(&b, 2);
+    CHECK_EQUAL(lbrl_weights_set(b.rig.lb, 1, (float[]){4, 1}, NULL, 2), 0);
+    CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 1, b.rig.now_us), 0);
+    rig_pass(&b.rig, 40000);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 4, 0);
+    unbind(&b);
+}
+
 int main(void)
 {
     events_are_counted_when_they_happen();
@@ -241,5 +332,9 @@ int main(void)
     frames_must_fit_and_are_released();
     slots_follow_backends_in_the_frames();
     weights_follow_the_agent_until_it_falls_silent();
+    another_object_is_new_whatever_its_sequence();
+    refused_weights_of_another_object_are_reported_once();
+    without_an_object_the_configured_weights_come_back();
+    weights_set_by_hand_stay_without_an_object();
     return 0;
 }

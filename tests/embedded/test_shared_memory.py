@@ -137,9 +137,8 @@ def test_a_spoiled_actions_object_changes_nothing_and_kills_nobody(
         path.rmdir()
     else:
         path.unlink()
-    again = writer_for(dataplane)  # a new object is taken as the old one was
-    for _ in range(2):
-        write_weights(dataplane, again, s1=3.0, s2=1.0)
+    again = writer_for(dataplane)  # a new object is taken as the old one was, and its sequence is the same
+    write_weights(dataplane, again, s1=3.0, s2=1.0)
     eventually(lambda: weights_of(dataplane) == {"s1": 3.0, "s2": 1.0}, seconds=2)
 
 
@@ -154,6 +153,18 @@ def test_weights_of_a_silent_agent_become_equal_after_the_grace_period(lab: Lab)
         eventually(lambda: 1.0 < weights_of(running)["s1"] < weights_of(running)["s2"] < 3.0, seconds=5)
         write_weights(running, writer, s1=1.0, s2=3.0)  # it is back
         eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+        running.withdraw()
+
+
+def test_without_an_object_the_configured_weights_come_back_after_the_grace_period(lab: Lab) -> None:
+    with running_dataplane(lab, grace_seconds=1.0) as running:
+        running.apply(vip(lab, scheduler={"type": "sed"}))
+        write_weights(running, writer_for(running), s1=1.0, s2=3.0)
+        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+        path_of(running, running.dump().vips[0].actions).unlink()
+        time.sleep(0.5)
+        assert weights_of(running) == {"s1": 1.0, "s2": 3.0}
+        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 1.0}, seconds=3)
         running.withdraw()
 
 

@@ -73,11 +73,13 @@ typedef struct vip_store {
     slot_t *slots;
     int32_t *total; /* open flows over all workers; atomic */
     vip_worker_t *workers;
-    const schedule_t *schedule;     /* atomic: replaced by control */
-    lbrl_slot_counters_t *counters; /* [worker][VIP_SLOTS_MAX] */
-    lbrl_frames_t *frames;          /* control thread, from here on */
-    uint64_t address_epoch;         /* after which no flow gets a retired address */
-    uint64_t actions_sequence, actions_time_us;
+    const schedule_t *schedule;                 /* atomic: replaced by control */
+    lbrl_slot_counters_t *counters;             /* [worker][VIP_SLOTS_MAX] */
+    lbrl_frames_t *frames;                      /* control thread, from here on */
+    uint64_t address_epoch;                     /* after which no flow gets a retired address */
+    uint64_t actions_sequence, actions_time_us; /* of the weights in force */
+    uint64_t actions_seen;    /* sequence of the object's newest frame, taken or refused */
+    uint64_t unfollowed_us;   /* since when there is no object, 0: there is */
     uint32_t unrepresentable; /* weights too small for the Maglev table */
     uint8_t following;        /* weights come from an agent */
     uint8_t orphan_steps;     /* of the decay after the agent fell silent */

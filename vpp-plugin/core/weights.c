@@ -43,6 +43,7 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
     }
     vip_store_t *store = lb->stores[index];
     store->weights_set = store->following = store->orphan_steps = 0;
+    store->actions_sequence = 0;
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         store->slots[i].weight = store->slots[i].configured;
     }
@@ -72,10 +73,12 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
     lbrl_actions_target_t target = {slots, active, generations, weights};
     uint64_t time_us = 0;
     int result = lbrl_actions_apply(view, &target, scratch, view->header.frame_stride,
-                                    &store->actions_sequence, &time_us);
+                                    &store->actions_seen, &time_us);
     memory_free(scratch);
     if (result > 0) {
         bool was_orphan = store->orphan_steps > 0;
+        store->actions_sequence = store->actions_seen;
+        store->unfollowed_us = 0;
         store->actions_time_us = time_us && time_us < now_us ? time_us : now_us;
         store->following = store->weights_set = 1;
         store->orphan_steps = 0;
@@ -84,6 +87,20 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
         return error ? error : result;
     }
     return result;
+}
+
+int lbrl_weights_unfollow(lbrl_t *lb, uint64_t vip_id, uint64_t now_us)
+{
+    uint32_t index = vip_index(lb, vip_id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    vip_store_t *store = lb->stores[index];
+    store->actions_seen = 0;
+    if (store->following && !store->unfollowed_us) {
+        store->unfollowed_us = now_us ? now_us : 1;
+    }
+    return LBRL_OK;
 }
 
 /* Moves weights a share of their way to the mean of those that pick, so that they are equal after the last step. */
@@ -109,6 +126,13 @@ static void decay(lbrl_t *lb, uint32_t index, uint32_t steps_left)
 void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
 {
     vip_store_t *store = lb->stores[index];
+    if (store->unfollowed_us) {
+        if (now_us >= store->unfollowed_us + lb->grace_ms * UINT64_C(1000)) {
+            store->unfollowed_us = 0;
+            (void)lbrl_weights_reset(lb, lb->records[index].id);
+        }
+        return;
+    }
     if (!store->following || now_us < store->actions_time_us) {
         return;
     }

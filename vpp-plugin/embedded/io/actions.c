@@ -92,11 +92,19 @@ static int follow(lbio_t *io, const lbio_vip_t *vip, off_t length, uint64_t now_
     return lbrl_weights_follow(io->core, vip->id, &view, now_us);
 }
 
+/* Ends an object. Its inode was kept in use until now, so that the next object is told from it by that alone, and not
+ * by a sequence, which may be the same. */
+static void leave(const lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
+{
+    lbio_actions_close(vip);
+    (void)lbrl_weights_unfollow(io->core, vip->id, now_us);
+}
+
 void lbio_actions_follow(lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
 {
     struct stat status;
     if (vip->actions >= 0 && (fstat(vip->actions, &status) != 0 || status.st_nlink == 0)) {
-        lbio_actions_close(vip); /* removed or replaced by the agent */
+        leave(io, vip, now_us); /* removed or replaced by the agent */
     }
     if (vip->actions < 0 && (!open_actions(io, vip) || fstat(vip->actions, &status) != 0)) {
         return;
@@ -107,6 +115,6 @@ void lbio_actions_follow(lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
         vip->refused++;
     }
     if (result == LBRL_SHM_GONE) {
-        lbio_actions_close(vip);
+        leave(io, vip, now_us);
     }
 }

@@ -217,6 +217,13 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id);
  */
 int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us);
 
+/*
+ * The object that was followed is gone, or another has its name: what the next one says is new, whatever its
+ * sequence. Without weights from a next one the configured weights come back, its grace after the first of such
+ * calls in a row.
+ */
+int lbrl_weights_unfollow(lbrl_t *lb, uint64_t vip_id, uint64_t now_us);
+
 #define LBRL_ORPHAN_GRACE_MS 30000u
 #define LBRL_ORPHAN_DECAY_MS 30000u
 
