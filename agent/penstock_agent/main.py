@@ -113,11 +113,12 @@ async def _parts(settings: Settings, changed: Callable[[], None], link: Link, st
 
 async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Link, stack: AsyncExitStack) -> Parts:
     # Imported here: `penstock run` needs no client of an API server.
-    from penstock_kube import KubeClient
+    from penstock_kube import EventRecorder, KubeClient
 
     from penstock_agent.announcing import LeaseAnnouncer
     from penstock_agent.reporting import Reporter
     from penstock_agent.sources.kubernetes import KubernetesSource
+    from penstock_agent.telling import CONTROLLER, Herald
 
     kubeconfig = str(settings.kubeconfig) if settings.kubeconfig else None
     client = KubeClient.from_kubeconfig(kubeconfig, user_agent="penstock-agent")
@@ -135,8 +136,13 @@ async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Lin
         probe_port=settings.port or 9402,
     )
 
+    # A user hears of a hundred VIPs within two minutes, and a broken node is no burden to the API server.
+    recorder = EventRecorder(client, controller=CONTROLLER, instance=settings.node_name, rate=1.0, burst=20)
+
     def more_jobs(agent: Agent) -> list[Job]:
-        return [announcer.run, Reporter(client, agent, source, leave=announcer.leave).run]
+        reporter = Reporter(client, agent, source, leave=announcer.leave)
+        herald = Herald(recorder, agent, source, node_name=settings.node_name)
+        return [announcer.run, reporter.run, herald.run, recorder.run]
 
     return Parts(source, announcer, more_jobs)
 
