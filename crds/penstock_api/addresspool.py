@@ -43,6 +43,8 @@ class PoolSpec(Model):
 class PoolSummary(Model):
     """The columns of `kubectl get pool`."""
 
+    addresses: ShortText = ""
+    """Networks and ranges, the first three of them."""
     used: ShortText = ""
     """Addresses held by VIPs."""
     free: ShortText = ""
@@ -66,7 +68,7 @@ class AddressPool(KubeObject):
         short_names=("pool",),
         namespaced=False,
         columns=(
-            Column("Addresses", ".spec.addresses"),
+            Column("Addresses", ".status.summary.addresses"),
             Column("AutoAssign", ".spec.autoAssign", "boolean"),
             Column("Used", ".status.summary.used"),
             Column("Free", ".status.summary.free"),

@@ -288,6 +288,26 @@ def test_pools_say_how_full_they_are(pools: Any, usable: str, used: str, free: s
     )
 
 
+LONG = "1111:1111:1111:1111:111"  # of an address, less its last digit: nothing to shorten
+
+
+@pytest.mark.parametrize(
+    ("blocks", "shown"),
+    [
+        (["203.0.113.0/29"], "203.0.113.0/29"),
+        (["203.0.113.0/29", "198.51.100.1-198.51.100.3"], "203.0.113.0/29, 198.51.100.1-198.51.100.3"),
+        ([f"203.0.113.{n}" for n in range(1, 6)], "203.0.113.1, 203.0.113.2, 203.0.113.3 and 2 more"),
+        ([f"2001:db8:{n}{n}{n}{n}:{LONG}1-2001:db8:{n}{n}{n}{n}:{LONG}f" for n in range(1, 9)], None),
+    ],
+)
+def test_pools_name_their_addresses_for_people(blocks: list[str], shown: str | None) -> None:
+    reserved = Reserved([], (), [])
+    subject = pool(*blocks)
+    found = pool_status(subject, Pools([subject], reserved), [], reserved, NOW).summary.addresses
+    assert len(found) <= 256
+    assert shown is None or found == shown
+
+
 @pytest.mark.parametrize(
     ("spec", "neighbours", "reason", "message"),
     [

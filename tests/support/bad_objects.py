@@ -275,6 +275,7 @@ BAD: tuple[Bad, ...] = (
         "spec.intervalMilliseconds",
         ("multiple of 200",),
     ),
+    Bad("mode On, which YAML makes true of", "policy", {"spec.mode": True}, "spec.mode", ("Active", "Shadow", "Off")),
     Bad("mode Canary", "policy", {"spec.mode": "Canary"}, "spec.mode", ("Active", "Shadow", "Off")),
     Bad("table size not prime", "policy", {"spec.tableSize": 65536}, "spec.tableSize", ("65537",)),
     Bad(

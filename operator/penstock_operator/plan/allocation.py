@@ -8,7 +8,7 @@ from penstock_api import AddressPool, LoadBalancerVIP, Reason
 from penstock_api.fields import AddressBlock, AddressFamily, IPAddress, family_of
 
 from penstock_operator.plan.ledger import Claim, Ledger
-from penstock_operator.plan.pools import Pools, assignable
+from penstock_operator.plan.pools import Pools, assignable, block_list
 from penstock_operator.plan.reserved import Reserved
 
 
@@ -112,7 +112,7 @@ def _membership(claim: Claim, address: IPAddress, pools: Pools) -> Problem | Non
     pool = pools.containing(address)
     namespace, wanted = claim.name[0], claim.pool
     if pool is None:
-        have = "; ".join(f"{p.metadata.name} has {_blocks(p)}" for p in pools.usable) or "there is none, create one"
+        have = "; ".join(f"{p.metadata.name} has {block_list(p)}" for p in pools.usable) or "there is none, create one"
         message = f"{address} is in no usable AddressPool ({have}); choose an address of a pool"
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
     name = pool.metadata.name
@@ -208,8 +208,3 @@ def _named_pool_problem(wanted: str, namespace: str, family: AddressFamily, pool
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
     message = f"AddressPool {wanted} has no {family} addresses; add some, or name another pool"
     return Problem(Reason.NO_ADDRESS_AVAILABLE, message)
-
-
-def _blocks(pool: AddressPool) -> str:
-    texts = [block.text for block in pool.spec.addresses]
-    return ", ".join(texts[:4]) + (" and more" if len(texts) > 4 else "")
