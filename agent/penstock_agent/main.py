@@ -16,6 +16,7 @@ import structlog
 
 from penstock_agent import metrics, views
 from penstock_agent.agent import Agent, AloneAnnouncer, Announcer
+from penstock_agent.backend_metrics import BackendMetrics
 from penstock_agent.dataplane.embedded import EmbeddedDataPlane
 from penstock_agent.dataplane.link import Link
 from penstock_agent.health import HealthChecker
@@ -151,11 +152,12 @@ def pages(agent: Agent, settings: Settings) -> dict[str, Callable[[], Coroutine[
     """Pages of the HTTP server."""
     node = settings.node_name or "localhost"
 
+    backends = BackendMetrics(agent)
+
     async def show_metrics() -> Response:
-        state = await views.build(agent, node=node, dataplane=settings.dataplane)
-        # Text of a hundred thousand lines takes a while: not on the loop's time.
-        body = await asyncio.to_thread(metrics.render, state)
-        return Response(body, metrics.CONTENT_TYPE)
+        state = await views.build(agent, node=node, dataplane=settings.dataplane, backends=False)
+        head = await asyncio.to_thread(metrics.render, state)
+        return Response(head + await backends.render(), metrics.CONTENT_TYPE)
 
     async def show_state() -> Response:
         state = await views.build(agent, node=node, dataplane=settings.dataplane)

@@ -23,13 +23,13 @@ QUANTILES = (0.5, 0.9)
 VERSION = version("penstock")
 
 
-async def build(agent: Agent, *, node: str, dataplane: str) -> AgentState:
-    """Gather everything; takes some milliseconds per VIP."""
+async def build(agent: Agent, *, node: str, dataplane: str, backends: bool = True) -> AgentState:
+    """Gather everything, which takes some milliseconds per VIP; or all but what there is of each backend."""
     vips = []
     if agent.plan is not None and agent.outcome is not None:
         findings = {found.owner.uid: found for found in agent.plan.findings}
         for core, vip in list(zip(agent.plan.vips, agent.outcome.state.vips, strict=True)):
-            vips.append(_Viewer(agent, core, vip).view(findings.get(core.owner.uid)))
+            vips.append(_Viewer(agent, core, vip).view(findings.get(core.owner.uid), backends=backends))
             await asyncio.sleep(0)
     checker, loop, link = agent.checker, agent.loop, agent.link
     return AgentState(
@@ -79,7 +79,7 @@ class _Viewer:
     core: CoreVip
     vip: Vip
 
-    def view(self, found: Findings | None) -> VipView:
+    def view(self, found: Findings | None, *, backends: bool) -> VipView:
         core, vip, choice = self.core, self.vip, self.core.policy
         outcome, steering = self.agent.outcome, self.agent.loop.vips.get(vip.id)
         return VipView(
@@ -103,7 +103,7 @@ class _Viewer:
             steps=dict(steering.steps) if steering else {},
             held=dict(steering.held) if steering else {},
             write_errors=steering.write_errors if steering else 0,
-            backends=tuple(self._backends(steering)),
+            backends=tuple(self._backends(steering)) if backends else (),
         )
 
     def _backends(self, steering: Steering | None) -> list[BackendView]:
