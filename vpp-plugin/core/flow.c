@@ -1,5 +1,7 @@
 #include "flow.h"
+
 #include "pick.h"
+#include "side.h"
 
 enum {
     RESTING_TRIES = 16, /* ports in quarantine that a new flow looks at */
@@ -67,6 +69,15 @@ static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
         (uint8_t)(open ? ref->flow->flags | FLOW_OPEN : ref->flow->flags & ~FLOW_OPEN);
 }
 
+static void leave_counts(const lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    lbrl_sink_t *sink = sink_of(ref->counts);
+    lbrl_sink_flow_close(sink, ref->flow->slot);
+    if (side_is(sink)) {
+        side_close(worker, sink, ref->flow);
+    }
+}
+
 static flow_list_t *list_of(partition_t *partition, uint8_t state)
 {
     return flow_is_half_open(state) ? &partition->half_open
@@ -112,7 +123,7 @@ void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
         if (open) {
             lbrl_sink_flow_reopen(sink_of(ref->counts), flow->slot);
         } else {
-            lbrl_sink_flow_close(sink_of(ref->counts), flow->slot);
+            leave_counts(worker, ref);
         }
     }
 }
@@ -157,7 +168,7 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
     }
     if (flow->flags & FLOW_OPEN) {
         count_open(worker, ref, false);
-        lbrl_sink_flow_close(sink_of(ref->counts), flow->slot);
+        leave_counts(worker, ref);
     }
     __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
     entry_release(ref->partition, ref->entry);
@@ -355,7 +366,11 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
     list_append(partition, &partition->half_open, entry);
     map_of(ref)->shares[number].half_open++;
     flow_count_entry(worker, ref, 1);
-    lbrl_sink_flow_open(sink_of(counts), slot, counts->load[slot]);
+    lbrl_sink_t *sink = sink_of(counts);
+    lbrl_sink_flow_open(sink, slot, counts->load[slot]);
+    if (side_is(sink)) {
+        side_open(worker, sink, ref->flow, birth);
+    }
     count_open(worker, ref, true);
     count(&worker->stats.created, 1);
     return LBRL_DROP_NONE;

@@ -84,6 +84,7 @@ typedef struct vip_store {
     uint8_t following;        /* weights come from an agent */
     uint8_t orphan_steps;     /* of the decay after the agent fell silent */
     uint8_t weights_set;      /* weights in force are not the configured ones */
+    uint8_t era;              /* counts changes of the level, 1 .. 255; 0: none yet */
     void *memory;             /* what all arrays above lie in */
 } vip_store_t;
 
@@ -190,6 +191,7 @@ struct lbrl_worker {
 
 struct retired;
 struct ring;
+struct side;
 
 struct lbrl {
     arena_t arena;
@@ -201,6 +203,7 @@ struct lbrl {
         *buckets; /* of all partitions' indexes: [partition][BY_CLIENT, BY_SERVER][bucket_count] */
     uint32_t bucket_count;
     uint32_t partition_flows;
+    struct side *sides; /* per flow entry, see side.h */
     void *index_memory;
     lbrl_worker_t *workers;
     struct ring **rings; /* [from][to] */

@@ -52,9 +52,11 @@ typedef struct meta {
 /* Fills `meta` but for hash, candidate, partition and source. Cuts link-layer padding off `packet`. */
 void lbrl_parse(lbrl_packet_t *packet, meta_t *meta);
 
-/* Options of a SYN that later packets depend on. */
+/* Options of a TCP segment, most of them a SYN's. */
 typedef struct tcp_options {
     uint32_t timestamp; /* TSval */
+    uint32_t echo;      /* TSecr */
+    uint16_t mss;       /* 536 where it is absent (RFC 9293, 3.7.1) */
     uint8_t scale;      /* of the window, at most 14 */
     uint8_t has_scale, has_timestamp;
 } tcp_options_t;

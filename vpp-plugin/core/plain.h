@@ -47,6 +47,7 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta,
     plain->flow = flow;
     plain->sink = sink_of(&vip->workers[worker->index]);
     lbrl_sink_prefetch(plain->sink, flow->slot);
+    side_prefetch(lb, plain->sink, flow);
     return true;
 }
 

@@ -129,11 +129,13 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
                               const meta_t *meta)
 {
     bool from_client = !(meta->flags & META_RETURN);
-    translate(worker, ref, packet, meta, from_client);
     if (meta->protocol == PROTO_TCP) {
+        translate(worker, ref, packet, meta, from_client);
         track_tcp(worker, ref, packet, meta, from_client);
     } else {
+        /* a datagram may begin its flow anew, and then belongs to that */
         track_udp(worker, ref, from_client);
+        translate(worker, ref, packet, meta, from_client);
     }
     return LBRL_VERDICT_FORWARD;
 }

@@ -268,12 +268,16 @@ static lbrl_sink_t *sink_make(lbrl_t *lb, uint32_t index, uint32_t worker)
     const arena_vip_t *record = &lb->records[index];
     vip_store_t *store = lb->stores[index];
     lbrl_sink_t *sink = memory_take(sizeof(*sink));
-    if (sink && lbrl_sink_init(sink, &store->counters[worker * VIP_SLOTS_MAX], record->slots,
-                               (lbrl_level_t)record->feature_level, store->frames, worker,
-                               random_next(&lb->random)) != 0) {
+    if (!sink) {
+        return NULL;
+    }
+    if (lbrl_sink_init(sink, &store->counters[worker * VIP_SLOTS_MAX], record->slots,
+                       (lbrl_level_t)record->feature_level, store->frames, worker,
+                       random_next(&lb->random)) != 0) {
         memory_free(sink);
         return NULL;
     }
+    sink->era = store->era;
     return sink;
 }
 
@@ -281,6 +285,10 @@ int sinks_publish(lbrl_t *lb, uint32_t index)
 {
     vip_store_t *store = lb->stores[index];
     lbrl_sink_t *made[LBRL_WORKERS_MAX];
+    const lbrl_sink_t *before = store->workers[0].sink;
+    if (!before || before->level != lb->records[index].feature_level) {
+        store->era = (uint8_t)(store->era % 255 + 1);
+    }
     for (uint32_t i = 0; i < lb->worker_count; i++) {
         made[i] = sink_make(lb, index, i);
         if (!made[i]) {

@@ -15,6 +15,9 @@ static void complete(lbrl_worker_t *worker, const flow_ref_t *ref)
         ref->flow->flags |= FLOW_COMPLETED;
         lbrl_sink_flow_completed(sink_of(ref->counts), ref->flow->slot,
                                  flow_age(ref->flow, worker->now_us), worker->now_us);
+        if (side_is(sink_of(ref->counts))) {
+            side_completed(worker, sink_of(ref->counts), ref->flow);
+        }
     }
 }
 
@@ -38,8 +41,7 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
 static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
 {
     flow_t *flow = ref->flow;
-    if (!(segment->flags & TCP_ACK) ||
-        segment->ack - flow->server_ack - 1 > flow->client_end - flow->server_ack - 1) {
+    if (!(segment->flags & TCP_ACK) || !track_acknowledges_syn(flow, segment->ack)) {
         return; /* acknowledges nothing that the client sent */
     }
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
@@ -113,16 +115,6 @@ static void on_fin(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t
     flow_move(worker, ref, LBRL_FLOW_CLOSING);
 }
 
-/* New data from a side that has not closed: the flow was not at its end after all. */
-static bool revives(const flow_t *flow, const segment_t *segment)
-{
-    uint8_t own = segment->from_client ? FLOW_CLIENT_FIN : FLOW_SERVER_FIN;
-    uint32_t known = segment->from_client ? flow->client_end : flow->server_end;
-    return flow->state == LBRL_FLOW_CLOSING && segment->payload &&
-           !(flow->flags & (own | FLOW_QUARANTINE)) &&
-           (int32_t)(segment->sequence + segment->payload - known) > 0;
-}
-
 /* ------------------------------------------------------------------------------- TCP */
 
 /* A segment that opens nothing and may move its flow on. */
@@ -137,7 +129,7 @@ static void on_segment(lbrl_worker_t *worker, const flow_ref_t *ref, const segme
         !track_acceptable(flow, segment->from_client, segment->sequence, segment->payload)) {
         return;
     }
-    if (revives(flow, segment)) {
+    if (track_revives(flow, segment->from_client, segment->sequence, segment->payload)) {
         flow->flags &= (uint8_t)~FLOW_RESET;
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }
@@ -199,6 +191,9 @@ void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client)
         flow->flags &= (uint8_t)~FLOW_COMPLETED;
         flow->start_us = (uint32_t)worker->now_us;
         flow->start_high = (uint8_t)(worker->now_us >> 32);
+        if (side_is(sink_of(ref->counts))) {
+            side_begin(worker, sink_of(ref->counts), flow);
+        }
         flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
     } else if (flow->state == LBRL_FLOW_UDP_EXCHANGE) {
         flow_move(worker, ref, LBRL_FLOW_UDP_STREAM);

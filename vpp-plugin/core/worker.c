@@ -1,8 +1,8 @@
 #include "worker.h"
 
-#include "flow.h"
 #include "pick.h"
 #include "ring.h"
+#include "side.h"
 
 enum {
     SWEEP_PERIOD_US = 1000000, /* in which ageing sees every entry */
@@ -31,6 +31,8 @@ static void age_entry(lbrl_worker_t *worker, partition_t *partition, uint32_t en
     int32_t silence = (int32_t)(worker->now_ms - flow->last_ms);
     if (silence > (int64_t)flow_timeout(ref.vip, flow) || is_orphan(worker->table, &ref)) {
         flow_remove(worker, &ref);
+    } else if (side_is(sink_of(ref.counts))) {
+        side_age(worker, sink_of(ref.counts), flow);
     }
 }
 

@@ -18,12 +18,15 @@
 
 #include "lbrl/lbrl.h"
 #include "modules.h"
+#include "objects.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace
 {
+
+using penstock::Mapping;
 
 constexpr size_t alignment = 64;
 
@@ -285,6 +288,24 @@ class Core
         lbrl_control_tick(lb_, now_us);
     }
 
+    void bind_frames(uint64_t vip, const std::string &path, uint8_t level, uint64_t now_us)
+    {
+        lbrl_vip_status_t status;
+        check(lbrl_vip_status(lb_, vip, &status, nullptr, 0), "vip");
+        const lbrl_frames_config_t config{status.slots, config_.workers,
+                                          static_cast<lbrl_level_t>(level), "core"};
+        const size_t size = lbrl_frames_size(&config);
+        if (size == 0) {
+            throw nb::value_error("level: must be 0, 1 or 2");
+        }
+        auto bound = std::make_unique<Frames>(Frames{Mapping::create(path, size), {}});
+        lbrl_frames_format(&bound->writer, bound->mapping.memory(), size, &config, now_us);
+        check(lbrl_frames_bind(lb_, vip, &bound->writer), "frames");
+        frames_.push_back(std::move(bound));
+    }
+
+    void publish(uint64_t now_us) { lbrl_publish(lb_, now_us); }
+
     std::vector<Flow> flows(uint64_t now_us) const
     {
         std::vector<Flow> out;
@@ -400,8 +421,15 @@ class Core
         return worker;
     }
 
+    struct Frames {
+        Mapping mapping;
+        lbrl_frames_t writer;
+    };
+
     lbrl_config_t config_;
     Memory memory_;
+    std::vector<std::unique_ptr<Frames>>
+        frames_; // all that were ever bound: workers may write to them
     size_t size_ = 0;
     lbrl_t *lb_ = nullptr;
     lbrl_attach_report_t report_ = {};
@@ -527,6 +555,10 @@ void register_core(nb::module_ &m)
              "Processes up to 256 packets; returns each one as it became, with its verdict.")
         .def("tick", &Core::tick, "now_us"_a,
              "Ageing of all workers and the control side's housekeeping.")
+        .def("bind_frames", &Core::bind_frames, "vip"_a, "path"_a, "level"_a, nb::kw_only(),
+             "now_us"_a,
+             "Makes a frames object at a path that does not exist and records the VIP into it.")
+        .def("publish", &Core::publish, "now_us"_a, "Writes a frame of every VIP with frames.")
         .def("flows", &Core::flows, "now_us"_a)
         .def("stats", &Core::stats)
         .def("vip_status", &Core::vip_status, "vip"_a)
