@@ -238,6 +238,10 @@ def kubelet_configuration(directory: Path, cgroup: str, socket: Path) -> dict[st
         "tlsCertFile": str(directory / "kubelet.crt"),
         "tlsPrivateKeyFile": str(directory / "kubelet.key"),
         "containerRuntimeEndpoint": f"unix://{socket}",
+        # A quota is spread evenly: a server with a tenth of a core is slow at every request, as a slow machine is,
+        # instead of fast for 10 ms and stopped for 90.
+        "featureGates": {"CustomCPUCFSQuotaPeriod": True},
+        "cpuCFSQuotaPeriod": "10ms",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cgroup}",
         "failCgroupV1": False,

@@ -40,7 +40,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--provider", choices=PROVIDERS, default="local", help="where the cluster is")
-    parser.add_argument("--rate", type=float, default=160.0, help="requests per second")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests per second")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each phase")
     parser.add_argument("--report", type=Path, default=Path("demo-report"), help="directory of the report")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, to look around")
