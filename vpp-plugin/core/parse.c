@@ -30,13 +30,6 @@ static void meta_drop(meta_t *meta, uint8_t reason)
 
 /* ------------------------------------------------------------------------------- IPv4 */
 
-/* Sources that cannot be answered: "this network", loopback, multicast, reserved, broadcast. */
-static bool v4_unanswerable(uint32_t address)
-{
-    uint8_t first = (uint8_t)(swap32(address) >> 24);
-    return first == 0 || first == 127 || first >= 224;
-}
-
 static uint8_t v4_options(const uint8_t *at, uint32_t size)
 {
     for (uint32_t i = 0; i < size;) {
