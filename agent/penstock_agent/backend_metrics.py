@@ -10,14 +10,15 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
+from numpy.typing import NDArray
 from penstock_embedded.messages import BackendStatus, Vip
 
 from penstock_agent import samples
 from penstock_agent.agent import Agent
 from penstock_agent.desired import CoreVip
 from penstock_agent.loop import Steering
-from penstock_agent.observation import FloatArray
 
 QUANTILES = (0.5, 0.9)
 
@@ -47,10 +48,33 @@ FCT = Family("penstock_backend_fct_seconds", "summary", "Completion times of flo
 FLOW_DURATION = Family(
     "penstock_backend_flow_duration_seconds", "summary", "Ages of flows at each packet, from the reservoir."
 )
+# Of the next, a VIP has samples only at feature level full.
+ACTIVE_FLOWS = Family("penstock_backend_active_flows", "gauge", "Flows with a request outstanding.")
+HANDSHAKE = Family(
+    "penstock_backend_handshake_seconds", "summary", "Times until the server answered a SYN, from the reservoir."
+)
+FIRST_BYTE = Family(
+    "penstock_backend_first_byte_seconds",
+    "summary",
+    "Times from a flow's first payload to the server's first answer, from the reservoir.",
+)
 
 COUNTERS = ((OPEN_FLOWS, "n_flow_on"), (FLOWS, "n_flow"), (PACKETS, "packets"), (BYTES, "bytes"))
-DURATIONS = ((FCT, "fct"), (FLOW_DURATION, "flow_duration"))
-FAMILIES = (OPEN_FLOWS, WEIGHT, POLICY_WEIGHT, HEALTHY, FLOWS, PACKETS, BYTES, FCT, FLOW_DURATION)
+DURATIONS = ((FCT, "fct"), (FLOW_DURATION, "flow_duration"), (HANDSHAKE, "lat_synack"), (FIRST_BYTE, "pt_1st"))
+FAMILIES = (
+    OPEN_FLOWS,
+    ACTIVE_FLOWS,
+    WEIGHT,
+    POLICY_WEIGHT,
+    HEALTHY,
+    FLOWS,
+    PACKETS,
+    BYTES,
+    FCT,
+    FLOW_DURATION,
+    HANDSHAKE,
+    FIRST_BYTE,
+)
 
 
 class BackendMetrics:
@@ -141,8 +165,10 @@ class _Writer:
             size = len(column)
             lines = [f"{name}{{{text}}} {column[slot] if slot < size else 0}\n" for text, slot in placed]
             self._add(family, lines + [f"{name}{{{text}}} 0\n" for text in unplaced])
+        if frame is not None and "n_active" in frame.counters:
+            self._column(ACTIVE_FLOWS, placed, frame.counters["n_active"].clip(min=0))
 
-    def _column(self, family: Family, placed: Sequence[tuple[str, int]], values: FloatArray | None) -> None:
+    def _column(self, family: Family, placed: Sequence[tuple[str, int]], values: NDArray[Any] | None) -> None:
         if values is not None:
             name, column = family.name, values.tolist()
             size = len(column)

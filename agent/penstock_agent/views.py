@@ -18,7 +18,7 @@ from penstock_agent.loop import Steering
 from penstock_agent.observation import FloatArray
 from penstock_agent.state import AgentState, BackendView, DataPlaneView, Durations, VipView
 
-CHANNELS = ("fct", "flow_duration")
+CHANNELS = ("fct", "flow_duration", "lat_synack", "pt_1st")
 QUANTILES = (0.5, 0.9)
 VERSION = version("penstock")
 
@@ -139,6 +139,9 @@ class _Viewer:
             flow_rate=_at(measured.rates, slot) or 0.0,
             fct=measured.durations("fct", slot),
             flow_duration=measured.durations("flow_duration", slot),
+            active_flows=max(measured.counter("n_active", slot), 0) if "n_active" in measured.counters else None,
+            handshake=measured.durations("lat_synack", slot),
+            first_byte=measured.durations("pt_1st", slot),
         )
 
 

@@ -106,9 +106,10 @@ def phase(policy: str, installation: Installation, watch: Watch, options: argpar
     with running(program, Load(target, options.rate, options.seconds), options.report / f"{policy}.jsonl") as run:
         watch.show_until(lambda: not run.active, Console(stderr=True))
         finished = run.finish()
+    times = watch.times()
     if settled.summary.failed:
         raise InstallationError(f"{settled.summary.failed} requests failed while {policy} settled")
-    return report.Phase(policy, finished, watch.samples())
+    return report.Phase(policy, finished, watch.samples(), times)
 
 
 def demonstrate(installation: Installation, options: argparse.Namespace) -> report.Demonstration:

@@ -325,7 +325,7 @@ BAD: tuple[Bad, ...] = (
     Bad("name with dot", "dataplane", {"metadata.name": "edge.one"}, "metadata", ("without dots",)),
     Bad("name too long", "dataplane", {"metadata.name": "e" * 33}, "metadata", ("32", "shorter")),
     Bad("table too small", "dataplane", {"spec.flowTableSize": 10}, "spec.flowTableSize", ("1024",)),
-    Bad("features full", "dataplane", {"spec.features": "full"}, "spec.features", ("off", "basic")),
+    Bad("features unknown", "dataplane", {"spec.features": "most"}, "spec.features", ("off", "basic", "full")),
     Bad(
         "ports not aligned",
         "dataplane",

@@ -56,6 +56,7 @@ class FeatureLevel(StrEnum):
 
     OFF = "off"
     BASIC = "basic"
+    FULL = "full"
 
 
 class Backend(Message):

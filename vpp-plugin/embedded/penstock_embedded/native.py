@@ -23,7 +23,7 @@ from penstock_embedded.messages import (
 
 PROTOCOLS = {Protocol.TCP: 6, Protocol.UDP: 17}
 SCHEDULERS = {SchedulerType.MAGLEV: 0, SchedulerType.SED: 1, SchedulerType.LSQ: 2}
-LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1}
+LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1, FeatureLevel.FULL: 2}
 STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3}
 STATES_BACK = {number: state for state, number in STATES.items()}
 
