@@ -76,8 +76,8 @@ int main(void)
         lbrl_packet_t packet = {.data = bytes};
         mutate(&packet, &random);
         lbrl_packet_t again = packet;
-        meta_t general;
-        meta_t plain;
+        meta_t general = {0};
+        meta_t plain = {0};
         lbrl_parse(&packet, &general);
         bool took = parse_plain(&again, &plain);
         bool is_plain = general.kind == META_FLOW && (general.flags & META_PLAIN) &&

@@ -177,6 +177,7 @@ static void free_stores(lbrl_t *lb)
                 memory_free(lb->stores[i]->workers[w].sink);
             }
             memory_free((void *)(uintptr_t)lb->stores[i]->schedule);
+            memory_free((void *)(uintptr_t)lb->stores[i]->fallback);
             memory_free(lb->stores[i]);
         }
         memory_free(lb->vips ? (void *)(uintptr_t)lb->vips[i] : NULL);

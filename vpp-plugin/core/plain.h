@@ -36,7 +36,7 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta,
         plain->sport = vip->port;
         plain->dport = flow->client_port;
     } else {
-        if (UNLIKELY(!flow_from_client(table, flow, meta) ||
+        if (UNLIKELY(!flow_from_client(table, flow, meta) || vip_is_one_way(vip) ||
                      __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == SLOT_FAILED)) {
             return false;
         }

@@ -4,6 +4,8 @@
  */
 #include "fragment.h"
 #include "icmp.h"
+#include "oneway.h"
+#include "pick.h"
 #include "plain.h"
 #include "reply.h"
 #include "rewrite.h"
@@ -133,6 +135,9 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
                               const meta_t *meta)
 {
     bool from_client = !(meta->flags & META_RETURN);
+    if (vip_is_one_way(ref->vip)) {
+        return one_way_flow(worker, ref, packet, meta);
+    }
     if (meta->protocol == PROTO_TCP) {
         translate(worker, ref, packet, meta, from_client);
         track_tcp(worker, ref, packet, meta, from_client);
@@ -169,14 +174,21 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
         }
         return answer_unconfigured(worker, packet, meta);
     }
-    flow_birth_t birth = {.meta = meta, .vip = table->vips[place->vip], .address = place->index};
+    flow_birth_t birth = {.meta = meta,
+                          .vip = table->vips[place->vip],
+                          .address = place->index,
+                          .slot = LBRL_NO_SLOT};
+    bool one_way = vip_is_one_way(birth.vip);
     if (meta->protocol == PROTO_TCP) {
-        if (!is_plain_syn(meta)) {
+        if (!one_way && !is_plain_syn(meta)) {
             return drop(packet, LBRL_DROP_NO_FLOW);
         }
         const uint8_t *tcp = packet->data + meta->transport;
-        birth.sequence = get32(tcp + 4);
+        birth.sequence = get32(tcp + 4) - !is_plain_syn(meta);
         birth.options = lbrl_tcp_options(tcp);
+    }
+    if (one_way) {
+        return one_way_stranger(worker, packet, &birth);
     }
     flow_ref_t ref;
     uint8_t reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
@@ -191,9 +203,14 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
 static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
                                         lbrl_packet_t *packet, const meta_t *meta)
 {
+    bool one_way = vip_is_one_way(ref->vip);
     flow_remove(worker, ref);
     if (meta->protocol == PROTO_UDP || is_plain_syn(meta)) {
         return on_new_flow(worker, packet, meta);
+    }
+    if (one_way) {
+        return drop(packet,
+                    LBRL_DROP_BACKEND_FAILED); /* a RST of ours would come from the wrong side */
     }
     return reply_reset(worker, packet, meta, LBRL_DROP_BACKEND_FAILED);
 }
@@ -277,7 +294,26 @@ static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, 
         return drop(packet, reason);
     }
     lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, from_client);
+    if (vip_is_one_way(ref.vip)) {
+        return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
+    }
     return LBRL_VERDICT_FORWARD;
+}
+
+/* About a packet of a one-way VIP's backend that has no flow here: goes where such packets go. */
+static lbrl_verdict_t on_stray_error(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                     const meta_t *meta)
+{
+    const table_t *table = worker->table;
+    const vip_place_t *place = vip_map_find(table->map, &meta->dst, meta->dport, meta->protocol);
+    if (!place || !vip_is_one_way(table->vips[place->vip]) || ttl_expired(packet, meta)) {
+        return drop(packet, LBRL_DROP_ICMP_NO_FLOW);
+    }
+    uint32_t slot = pick_fallback(table->vips[place->vip], meta);
+    if (slot == LBRL_NO_SLOT) {
+        return drop(packet, LBRL_DROP_NO_BACKEND);
+    }
+    return one_way_pass_on(worker, table->vips[place->vip], slot, packet, meta);
 }
 
 static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet,
@@ -286,12 +322,15 @@ static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet
     const partition_t *partition = &worker->lb->partitions[meta->partition];
     uint32_t entry = settle(worker, partition, meta);
     if (entry == FLOW_NONE) {
-        return drop(packet, LBRL_DROP_ICMP_NO_FLOW);
+        return on_stray_error(worker, packet, meta);
     }
     if (ttl_expired(packet, meta)) {
         return drop(packet, LBRL_DROP_TTL_EXPIRED); /* no error about an error */
     }
     flow_ref_t ref = flow_ref(worker, &worker->lb->partitions[meta->partition], entry);
+    if (vip_is_one_way(ref.vip)) {
+        return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
+    }
     icmp_translate(worker, packet, meta, &ref);
     return LBRL_VERDICT_FORWARD;
 }
@@ -365,6 +404,7 @@ static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_
             __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
         }
         packets[i].reason = LBRL_DROP_NONE;
+        packets[i].tunnel = 0;
         if (LIKELY(parse_plain(&packets[i], &metas[i]))) {
             classify_flow(worker, &metas[i]);
         } else {

@@ -64,21 +64,23 @@ static bool client_confirms(const flow_t *flow, const segment_t *segment)
 /* ------------------------------------------------------------------------------- TCP close */
 
 /* RFC 5961: only a RST within the receiver's window may be true. */
-static bool reset_credible(const flow_t *flow, const segment_t *segment)
+static bool reset_credible(const flow_ref_t *ref, const segment_t *segment)
 {
+    const flow_t *flow = ref->flow;
     if (flow->state == LBRL_FLOW_SYN) {
         return !segment->from_client
                    ? (segment->flags & TCP_ACK) && segment->ack == flow->client_end
                    : segment->sequence - flow->server_ack <= flow->client_end - flow->server_ack;
     }
     uint32_t next = segment->from_client ? flow->server_ack : flow->client_ack;
-    uint32_t window = track_window(flow, !segment->from_client);
+    uint32_t window =
+        vip_is_one_way(ref->vip) ? UINT16_MAX : track_window(flow, !segment->from_client);
     return segment->sequence - next <= window + 1;
 }
 
 static void on_reset(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
 {
-    if (reset_credible(ref->flow, segment)) {
+    if (reset_credible(ref, segment)) {
         ref->flow->flags |= FLOW_RESET;
         ref->flow->last_ms = worker->now_ms;
         flow_move(worker, ref, LBRL_FLOW_CLOSING);
@@ -106,7 +108,9 @@ static void on_fin(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t
         return; /* a retransmission */
     }
     flow->flags |= own;
-    if (flow->flags & other) {
+    if (vip_is_one_way(ref->vip)) {
+        complete(worker, ref); /* the server's FIN is never seen */
+    } else if (flow->flags & other) {
         complete(worker, ref);
         if (segment->from_client) {
             quarantine(worker, ref, segment);

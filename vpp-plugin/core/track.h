@@ -132,7 +132,8 @@ static inline void track_packet(const lbrl_worker_t *worker, const flow_t *flow,
     lbrl_sink_packet(sink, flow->slot, segments, packet->length, from_client);
     if (side_is(sink)) {
         side_packet(worker, sink, flow, packet, meta, segments, from_client);
-    } else if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
+    } else if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF &&
+               !(sink->one_way && (flow->flags & FLOW_JOINED))) {
         lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
                          flow_age(flow, worker->now_us), worker->now_us);
     }
