@@ -30,6 +30,7 @@ from e2e.load import Load, LoadError, running
 MANIFESTS = Path(__file__).parent / "manifests"
 SPEEDS = {"web-a": 0.1, "web-b": 0.1, "web-c": 0.2, "web-d": 0.4}  # cores
 ITERATIONS = 24_000  # about 2 ms of a core a page
+QUOTA_PERIOD = "10ms"  # so that a tenth of a core is a slow server, not a fast one that stands most of the time
 POLICIES = ("lsq", "little")
 VIP = ("shop", "web")
 CLUSTER = "penstock-demo"
@@ -59,7 +60,7 @@ def set_up(cluster: Provider) -> Installation:
     with step("container images"):
         installation = Installation(cluster, build())
     with step("cluster of 4 nodes: 2 balance load, 2 run servers"):
-        cluster.up(make_spec(4, name=CLUSTER, labels=LABELS))
+        cluster.up(make_spec(4, name=CLUSTER, labels=LABELS, quota_period=QUOTA_PERIOD))
     with step("images loaded into the nodes"):
         installation.load_images()
     with step("helm install penstock"):
