@@ -228,6 +228,9 @@ class DataPlaneSpec(Model):
     """How much is measured of each flow."""
     nat_source: NatSource = NatSource()
     """Source address and ports that backends see."""
+    shortcut: bool = True
+    """Whether packets of clients and backends reach an `embedded` data plane past the node's own filters, which is
+    faster. Set it to false where these filters say who may use a VIP."""
     announcement: AnnouncementSpec = AnnouncementSpec()
     """How the network learns where a VIP is."""
     static_endpoint_cidrs: Annotated[
