@@ -346,8 +346,9 @@ class _Builder:
         name = self._spec.policy_name
         chosen = self._snapshot.policies.get((self._owner.namespace, name)) if name else DEFAULT_POLICY
         if chosen is None:
-            self.errors.append(
-                f"policyName: there is no RLPolicy {self._owner.namespace}/{name}; create it (until then: lsq)"
+            # The operator says the same of the spec; traffic is served meanwhile.
+            self.warnings.append(
+                f"policyName: there is no RLPolicy {self._owner.namespace}/{name}, lsq is used; create it"
             )
             return DEFAULT_POLICY
         channels = policies.by_name(chosen.heuristic).channels

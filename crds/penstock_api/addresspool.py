@@ -14,7 +14,7 @@ from penstock_api.fields import (
     unique,
 )
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import KubeObject, ShortText, Status
 
 
@@ -72,7 +72,7 @@ class AddressPool(KubeObject):
             Column("AutoAssign", ".spec.autoAssign", "boolean"),
             Column("Used", ".status.summary.used"),
             Column("Free", ".status.summary.free"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
         ),
     )

@@ -9,7 +9,7 @@ from pydantic import Field, WithJsonSchema
 from penstock_api.choices import Choice
 from penstock_api.fields import ATOMIC, SET, Cidr, IPAddress, unique
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
 from penstock_api.rules import Rule
 
@@ -291,7 +291,7 @@ class DataPlane(KubeObject):
             Column("Type", ".spec.type"),
             Column("Announcement", ".spec.announcement.type"),
             Column("Nodes", ".status.summary.ready", description="ready/all"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
         ),
     )

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from penstock_api.choices import Choice
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import KubeObject, ShortText, Status
 from penstock_api.rules import Rule
 
@@ -184,7 +184,7 @@ class RLPolicy(KubeObject):
             Column("Mode", ".status.summary.mode"),
             Column("Fallback", ".spec.fallback", priority=1),
             Column("VIPs", ".status.summary.vips"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
         ),
     )

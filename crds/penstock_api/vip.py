@@ -24,7 +24,7 @@ from penstock_api.fields import (
     unique_by,
 )
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
 from penstock_api.rules import Rule, immutable
 
@@ -390,10 +390,9 @@ class LoadBalancerVIP(KubeObject):
             Column("Ports", ".status.summary.ports"),
             Column("Backends", ".status.summary.backends", description="healthy/all"),
             Column("Policy", ".status.summary.policy"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
             Column("DataPlane", ".status.dataPlaneName", priority=1),
-            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', priority=1),
         ),
     )
 

@@ -91,7 +91,8 @@ def test_without_policy_least_loaded():
 def test_a_missing_policy_is_said_and_least_loaded_used():
     result = planned(vip(policyName="gone"))
     assert result.vips[0].policy.heuristic == "lsq"
-    assert "no RLPolicy shop/gone" in errors(result)["web"][0]
+    assert not errors(result)["web"]  # traffic is served
+    assert "no RLPolicy shop/gone" in result.findings[0].warnings[0]
 
 
 def test_measuring_policies_need_features():

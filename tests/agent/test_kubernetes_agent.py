@@ -132,7 +132,8 @@ async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
             return found.get("status", {}).get("failingVIPs")
 
         (failing_vip,) = await soon(failing)
-        assert "no RLPolicy" in failing_vip["error"]
+        entry = (await soon(node.report))["web"]
+        assert "no RLPolicy" in entry["warning"]
         assert "endpoint 203.0.113.10: is the address of a VIP" in failing_vip["error"]
         assert list(node.programmed.values()) == [["10.0.0.1"]]
 

@@ -164,13 +164,16 @@ def test_columns_are_for_people(rest: Rest, installed: ControlPlane) -> None:
     summary = {"addresses": "203.0.113.10", "ports": "80/TCP", "backends": "3/4", "policy": "little (Active)"}
     rest.merge(mine, {"status": {"summary": summary}}, subresource="/status")
     head, row = installed.kubectl("get", "vip", mine["metadata"]["name"]).splitlines()
-    assert head.split() == ["NAME", "ADDRESSES", "PORTS", "BACKENDS", "POLICY", "READY", "AGE"]
+    assert head.split() == ["NAME", "ADDRESSES", "PORTS", "BACKENDS", "POLICY", "READY", "REASON", "AGE"]
     assert row.split()[1:7] == ["203.0.113.10", "80/TCP", "3/4", "little", "(Active)", "Unknown"]
+    assert row.split()[7] == "Pending"
+    wide = installed.kubectl("get", "vip", mine["metadata"]["name"], "-o", "wide").splitlines()
+    assert "Waiting for Penstock; if this stays, check that its operator runs" in wide[1]
     heads = {
-        "dp": ["NAME", "TYPE", "ANNOUNCEMENT", "NODES", "READY", "AGE"],
-        "dpn": ["NAME", "DATAPLANE", "NODE", "VIPS", "FLOWS", "READY", "AGE"],
-        "rlp": ["NAME", "HEURISTIC", "MODE", "VIPS", "READY", "AGE"],
-        "pool": ["NAME", "ADDRESSES", "AUTOASSIGN", "USED", "FREE", "READY", "AGE"],
+        "dp": ["NAME", "TYPE", "ANNOUNCEMENT", "NODES", "READY", "REASON", "AGE"],
+        "dpn": ["NAME", "DATAPLANE", "NODE", "VIPS", "FLOWS", "READY", "REASON", "AGE"],
+        "rlp": ["NAME", "HEURISTIC", "MODE", "VIPS", "READY", "REASON", "AGE"],
+        "pool": ["NAME", "ADDRESSES", "AUTOASSIGN", "USED", "FREE", "READY", "REASON", "AGE"],
         "dpnr": ["NAME", "DATAPLANE", "NODE", "AGE"],
     }
     for obj in (POLICY, GOOD["pool"], DATAPLANE, NODE, REPORT):
