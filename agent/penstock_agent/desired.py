@@ -319,6 +319,8 @@ class _Builder:
             addresses=addresses,
             protocol=messages.Protocol(port.protocol),
             port=port.port,
+            forwarding=messages.Forwarding(spec.forwarding),
+            dscp=spec.dscp or 0,
             client_affinity=spec.affinity is Affinity.CLIENT_IP,
             scheduler=self._scheduler(),
             features=messages.FeatureLevel(self._snapshot.node.features),

@@ -202,7 +202,23 @@ BAD: tuple[Bad, ...] = (
         ("lower-case",),
     ),
     # LoadBalancerVIP: the rest
-    Bad("forwarding unknown", "vip", {"spec.forwarding": "GRE"}, "spec.forwarding", ("NAT",)),
+    Bad("forwarding unknown", "vip", {"spec.forwarding": "IPIP"}, "spec.forwarding", ("NAT",)),
+    Bad(
+        "L3DSR without DSCP",
+        "vip",
+        {"spec.forwarding": "L3DSR", "spec.ports.0.targetPort": REMOVED},
+        "spec.dscp",
+        ("needs it",),
+    ),
+    Bad("DSCP without L3DSR", "vip", {"spec.dscp": 10}, "spec.dscp", ("forwarding L3DSR",)),
+    Bad("DSCP too large", "vip", {"spec.forwarding": "L3DSR", "spec.dscp": 64}, "spec.dscp", ("63",)),
+    Bad(
+        "GRE to another port",
+        "vip",
+        {"spec.forwarding": "GRE", "spec.ports.0.targetPort": 8080},
+        "spec.ports",
+        ("remove targetPort",),
+    ),
     Bad("affinity unknown", "vip", {"spec.affinity": "Cookie"}, "spec.affinity", ("Flow", "ClientIP")),
     Bad(
         "timeout 0",
