@@ -107,8 +107,7 @@ def phase(policy: str, client: Namespace, files: Path, watch: Watch, options: ar
     watch.begin()
     with running(program, load, files.parent / f"{policy}.jsonl") as load_run:
         watch.show_until(lambda: not load_run.active, Console(stderr=True))
-        finished = load_run.finish()
-        return report.Phase(policy, finished, watch.samples(), watch.times())
+        return report.Phase(policy, load_run.finish(), watch.samples())
 
 
 def demonstrate(directory: Path, options: argparse.Namespace) -> report.Demonstration:

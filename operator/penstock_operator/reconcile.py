@@ -12,7 +12,6 @@ from penstock_api import (
     DataPlane,
     KubeObject,
     LoadBalancerVIP,
-    Reason,
     RLPolicy,
     VipStatus,
     get_condition,
@@ -134,13 +133,11 @@ class Reconciler:
             found = get_condition(after, type_)
             if found is None or not _news(get_condition(before, type_), found):
                 continue
-            # True for another reason than itself is a warning: accepted, but without the policy it names, for example.
-            good = found.status is ConditionStatus.TRUE and found.reason == str(type_)
-            waiting = found.reason in (Reason.PROGRESSING, Reason.PAUSED)
+            good = found.status is ConditionStatus.TRUE
             reason = str(type_) if good else found.reason
             self._events.record(
                 kinds.reference(obj),
-                type_="Normal" if good or waiting else "Warning",
+                type_="Normal" if good else "Warning",
                 reason=reason,
                 note=found.message or reason,
             )

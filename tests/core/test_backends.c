@@ -57,6 +57,48 @@ static void draining_backend_keeps_its_flows_and_gets_no_more(void)
     rig_free(&rig);
 }
 
+static void configuration_in_force_is_told_after_a_restart_too(void)
+{
+    rig_t rig = rig_make(1, 2);
+    lbrl_backend_config_t backends[4];
+    standard(backends, 2);
+    backends[0].weight = 3;
+    backends[1].state = LBRL_BACKEND_DRAINING;
+    CHECK_EQUAL(set(&rig, backends, 2, 5000), 0);
+    for (int restarted = 0; restarted < 2; restarted++) {
+        lbrl_vip_config_t config;
+        lbrl_backend_config_t found[4];
+        lbrl_address_t vip = address_of(VIP);
+        CHECK_EQUAL(lbrl_vip_config(rig.lb, 1, &config, found, 4), 0);
+        CHECK_EQUAL(config.port, 80);
+        CHECK_EQUAL(config.protocol, 6);
+        CHECK_EQUAL(config.drain_timeout, 5000);
+        CHECK_EQUAL(config.timeouts.tcp_established, lbrl_timeouts_default().tcp_established);
+        CHECK_EQUAL(config.address_count, 1);
+        CHECK(memcmp(&config.addresses[0], &vip, sizeof(vip)) == 0);
+        CHECK_EQUAL(config.backend_count, 2);
+        CHECK(config.backends == found);
+        CHECK_EQUAL(found[0].id, backends[0].id);
+        CHECK(found[0].weight == 3);
+        CHECK_EQUAL(found[0].port, 8080);
+        CHECK_EQUAL(found[1].state, LBRL_BACKEND_DRAINING);
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0); /* the same again */
+        CHECK_EQUAL(lbrl_vip_config(rig.lb, 1, &config, found, 1), 0);
+        CHECK_EQUAL(config.backend_count, 2); /* told how many, not overrun */
+        rig_restart(&rig);
+    }
+    lbrl_vip_config_t config;
+    CHECK_EQUAL(set(&rig, backends, 1, 5000), 0);
+    CHECK_EQUAL(lbrl_vip_config(rig.lb, 1, &config, NULL, 0), 0);
+    CHECK_EQUAL(config.backend_count, 1); /* a removed one is no longer configured */
+    CHECK_EQUAL(lbrl_vip_remove(rig.lb, 1, rig.now_us), 0);
+    CHECK_EQUAL(lbrl_vip_config(rig.lb, 1, &config, NULL, 0), 0);
+    CHECK_EQUAL(config.address_count, 1); /* its packets are ours until it is gone */
+    CHECK_EQUAL(config.backend_count, 0);
+    CHECK_EQUAL(lbrl_vip_config(rig.lb, 99, &config, NULL, 0), LBRL_ERR_NOT_FOUND);
+    rig_free(&rig);
+}
+
 static void failed_backend_is_answered_for_by_reset(void)
 {
     rig_t rig = rig_make(1, 2);
@@ -514,6 +556,7 @@ static void directory_has_an_end(void)
 int main(void)
 {
     draining_backend_keeps_its_flows_and_gets_no_more();
+    configuration_in_force_is_told_after_a_restart_too();
     failed_backend_is_answered_for_by_reset();
     syn_in_flight_moves_to_another_backend();
     deleted_backend_drains_fails_and_frees_its_slot();

@@ -72,6 +72,26 @@ static void flows_of_a_source_that_goes_are_dropped_and_its_ports_reused(void)
     rig_free(&rig);
 }
 
+/* What somebody else must route to us is told, after a restart too, before anybody has said it again. */
+static void addresses_that_are_ours_are_told_from_the_arena(void)
+{
+    rig_t rig = rig_make(1, 1);
+    for (int restarted = 0; restarted < 2; restarted++) {
+        lbrl_nat_source_t sources[4];
+        lbrl_address_t expected = address_of("192.0.2.1");
+        CHECK_EQUAL(lbrl_sources(rig.lb, sources, 4), 2);
+        CHECK(memcmp(&sources[0].address, &expected, sizeof(expected)) == 0);
+        CHECK_EQUAL(sources[0].port_first, 16384);
+        CHECK_EQUAL(sources[0].port_last, 28671);
+        CHECK_EQUAL(lbrl_sources(rig.lb, sources, 1), 2); /* told how many, not overrun */
+        rig_restart(&rig);
+    }
+    CHECK_EQUAL(lbrl_sources_set(rig.lb, NULL, 0), 0);
+    rig_pass(&rig, 2500);
+    CHECK_EQUAL(lbrl_sources(rig.lb, NULL, 0), 0);
+    rig_free(&rig);
+}
+
 static void source_that_comes_back_in_time_keeps_its_flows(void)
 {
     rig_t rig = rig_make(1, 1);
@@ -117,6 +137,7 @@ int main(void)
 {
     bad_sources_are_refused();
     vip_and_source_may_share_an_address();
+    addresses_that_are_ours_are_told_from_the_arena();
     flows_of_a_source_that_goes_are_dropped_and_its_ports_reused();
     source_that_comes_back_in_time_keeps_its_flows();
     sources_are_used_in_parallel();

@@ -165,6 +165,24 @@ int lbrl_sources_set(lbrl_t *lb, const lbrl_nat_source_t *sources, uint32_t coun
     return sources_settle(lb);
 }
 
+uint32_t lbrl_sources(const lbrl_t *lb, lbrl_nat_source_t *sources, uint32_t max)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        const arena_source_t *held = &lb->node.sources[i];
+        if (held->state != SOURCE_ACTIVE && held->state != SOURCE_RETIRED) {
+            continue;
+        }
+        if (found < max) {
+            sources[found] =
+                (lbrl_nat_source_t){.port_first = held->port_first, .port_last = held->port_last};
+            memcpy(sources[found].address.bytes, &held->address, sizeof(held->address));
+        }
+        found++;
+    }
+    return found;
+}
+
 int lbrl_node_set(lbrl_t *lb, const uint8_t scheduler_key[16], uint32_t nodes)
 {
     if (nodes < 1) {

@@ -38,9 +38,7 @@ const char *lbrl_drop_name(unsigned reason)
                                         "ttl_expired",
                                         "no_headroom",
                                         "rate_bounded",
-                                        "handover_full",
-                                        "too_big",
-                                        "no_tunnel_source"};
+                                        "handover_full"};
     static_assert(sizeof(names) / sizeof(names[0]) == LBRL_DROP_COUNT, "a name per reason");
     return reason < LBRL_DROP_COUNT ? names[reason] : "unknown";
 }
@@ -186,6 +184,52 @@ int lbrl_vip_status(const lbrl_t *lb, uint64_t vip_id, lbrl_vip_status_t *status
                 backend_status(lb, index, i, &backends[status->backend_count]);
             }
             status->backend_count++;
+        }
+    }
+    return LBRL_OK;
+}
+
+static lbrl_backend_config_t backend_config(const slot_t *slot)
+{
+    lbrl_backend_config_t config = {.id = slot->id,
+                                    .port = swap16(slot->port),
+                                    .state = slot->wanted,
+                                    .weight = slot->configured};
+    memcpy(config.address.bytes, &slot->address, sizeof(config.address.bytes));
+    return config;
+}
+
+int lbrl_vip_config(const lbrl_t *lb, uint64_t id, lbrl_vip_config_t *config,
+                    lbrl_backend_config_t *backends, uint32_t max)
+{
+    uint32_t index = vip_index(lb, id);
+    if (index == UINT32_MAX) {
+        return LBRL_ERR_NOT_FOUND;
+    }
+    const arena_vip_t *record = &lb->records[index];
+    *config = (lbrl_vip_config_t){.id = id,
+                                  .port = swap16(record->port),
+                                  .protocol = record->protocol,
+                                  .client_affinity = record->client_affinity,
+                                  .scheduler = record->scheduler,
+                                  .feature_level = record->feature_level,
+                                  .table_size = record->table_size,
+                                  .timeouts = record->timeouts,
+                                  .drain_timeout = record->drain_timeout,
+                                  .backends = backends};
+    for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+        if (!ip_is_zero(&record->addresses[i]) && (record->retired_addresses >> i & 1) == 0) {
+            memcpy(config->addresses[config->address_count++].bytes, &record->addresses[i],
+                   sizeof(config->addresses[0].bytes));
+        }
+    }
+    for (uint32_t i = 0; record->state == VIP_LIVE && i < record->slots; i++) {
+        const slot_t *slot = &lb->stores[index]->slots[i];
+        if (slot->state != SLOT_FREE && !slot->removed && slot->id != 0) {
+            if (config->backend_count < max) {
+                backends[config->backend_count] = backend_config(slot);
+            }
+            config->backend_count++;
         }
     }
     return LBRL_OK;

@@ -43,6 +43,13 @@ static void step(lbio_t *io, uint64_t now_us)
     io->heartbeat_us = now_us;
 }
 
+void lbio_step(lbio_t *io, uint64_t now_us)
+{
+    (void)pthread_mutex_lock(&io->lock);
+    step(io, now_us);
+    (void)pthread_mutex_unlock(&io->lock);
+}
+
 /* Sleeps for a nudge's time, or until it is told to stop. */
 static void sleep_until_nudge(lbio_t *io)
 {

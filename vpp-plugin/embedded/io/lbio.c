@@ -103,6 +103,11 @@ int lbio_start(lbio_t *io, const int *queues, uint32_t count, lbio_problem_t *pr
     return 0;
 }
 
+lbrl_t *lbio_core(lbio_t *io)
+{
+    return io->core;
+}
+
 void lbio_stop(lbio_t *io)
 {
     if (io->running) {

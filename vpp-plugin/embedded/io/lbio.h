@@ -1,6 +1,9 @@
 /*
  * lbio: the embedded data plane's threads around lbrl: one per TUN queue for packets, one for control.
  *
+ * A data plane that brings its own threads (VPP) uses all of it but lbio_start(): its packet threads call
+ * lbrl_process() on lbio_core()'s workers, and one of its threads calls lbio_step() at the interval of frames.
+ *
  * Ownership. An lbio_t owns the arena's object (locked against other processes), the frames objects and
  * the lbrl_t on them; queue descriptors stay the caller's. Objects lie in a directory of shared memory and
  * stay there after lbio_close(), so that the next process goes on with the flows; lbio_withdraw() removes
@@ -58,6 +61,13 @@ int lbio_open(lbio_t **out, const lbio_config_t *config, lbrl_attach_report_t *r
 /* Starts the packet threads on `workers` non-blocking TUN descriptors with 10-byte vnet headers, and the
  * control thread. May follow lbio_stop(), with other descriptors. */
 int lbio_start(lbio_t *io, const int *queues, uint32_t count, lbio_problem_t *problem);
+
+/* What the control thread does every interval, for a caller that has not called lbio_start(): takes new
+ * weights, moves drains on, frees what nobody uses any more, publishes frames. */
+void lbio_step(lbio_t *io, uint64_t now_us);
+
+/* The load balancer, valid until lbio_close(), for lbrl_worker() and what only looks at it. */
+lbrl_t *lbio_core(lbio_t *io);
 
 /* Ends the threads; packets then wait in the device. */
 void lbio_stop(lbio_t *io);

@@ -1,0 +1,178 @@
+"""A real VPP with our plugin in a laboratory's balancer, small enough for any machine.
+
+VPP is the one below PENSTOCK_VPP_PREFIX, or the system's. `missing()` says what there is not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tests.support.lab import Lab, eventually
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "vpp"
+PORTS = "16384-28671"
+
+STARTUP = """
+unix {{ nodaemon runtime-dir {directory} cli-listen {directory}/cli.sock log {directory}/vpp.log
+        poll-sleep-usec 100 }}
+memory {{ main-heap-size 192M main-heap-page-size 4k }}
+buffers {{ page-size 4k buffers-per-numa 8192 }}
+api-segment {{ prefix {prefix} }}
+socksvr {{ socket-name {directory}/api.sock }}
+statseg {{ socket-name {directory}/stats.sock size 16M page-size 4k }}
+cpu {{ {cpu} }}
+plugins {{
+    path {plugins}:{ours}
+    plugin default {{ disable }}
+    plugin af_packet_plugin.so {{ enable }}
+    plugin ping_plugin.so {{ enable }}
+    plugin lb_rl_plugin.so {{ enable }}
+}}
+{section}
+"""
+
+
+def prefix() -> Path:
+    """Where VPP is installed, if it is."""
+    return Path(os.environ.get("PENSTOCK_VPP_PREFIX", "/usr"))
+
+
+def missing() -> str:
+    """Say what tests with a real VPP lack here; nothing if they can run."""
+    if not (prefix() / "bin" / "vpp").exists():
+        return f"no VPP in {prefix()}: install it, or name its prefix by PENSTOCK_VPP_PREFIX"
+    if not any(prefix().glob("include/vlib/vlib.h")):
+        return f"no headers of VPP in {prefix()}: install its development package"
+    return "" if find_spec("vpp_papi") is not None else "no vpp_papi: install it with pip"
+
+
+@cache
+def plugin_directory() -> Path:
+    """Build our plugin against the VPP that is installed, and return where it lies."""
+    # VPP's generator of API code wants the system's Python, with its `ply`.
+    environment = os.environ | {"PATH": f"/usr/bin:{os.environ['PATH']}"}
+    configure = ["cmake", "-S", "vpp-plugin", "-B", str(BUILD), "-G", "Ninja", "-DPENSTOCK_VPP=ON"]
+    for command in ([*configure, f"-DCMAKE_PREFIX_PATH={prefix()}"], ["cmake", "--build", str(BUILD), "-j", "2"]):
+        done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return next(BUILD.rglob("lb_rl_plugin.so")).parent
+
+
+class RunningVpp:
+    """A VPP process in the balancer; it holds the balancer's wires and addresses."""
+
+    def __init__(self, lab: Lab, directory: Path, workers: int, settings: str) -> None:
+        self.lab = lab
+        self.directory = directory
+        self.shm = directory / "shm"
+        self.workers = workers
+        self._settings = settings
+        self.shm.mkdir()
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[Any]:
+        for name in ("cli.sock", "api.sock", "stats.sock"):
+            (self.directory / name).unlink(missing_ok=True)
+        startup = self.directory / "startup.conf"
+        startup.write_text(
+            STARTUP.format(
+                directory=self.directory,
+                prefix=self.directory.name,
+                cpu=f"workers {self.workers}" if self.workers else "",
+                plugins=next(prefix().rglob("vpp_plugins/af_packet_plugin.so")).parent,
+                ours=plugin_directory(),
+                section=f"lb-rl {{ directory {self.shm} {self._settings} }}" if self._settings is not None else "",
+            )
+        )
+        log = (self.directory / "output").open("a")
+        process = self.lab.balancer.popen([str(prefix() / "bin" / "vpp"), "-c", str(startup)], stdout=log, stderr=log)
+        log.close()
+        eventually(lambda: self._answers(process), seconds=20)
+        self._plumb()
+        return process
+
+    def _answers(self, process: subprocess.Popen[Any]) -> bool:
+        assert process.poll() is None, (self.directory / "output").read_text()[-4000:]
+        return (self.directory / "cli.sock").exists() and "vpp v" in self.ctl("show version", check=False)
+
+    def _plumb(self) -> None:
+        for number, device in enumerate(self.lab.interfaces):
+            # Its own address would be another after each start, and neighbours remember.
+            self.ctl(f"create host-interface name {device} hw-addr 02:70:65:6e:00:0{number} cksum-gso-disable")
+            self.ctl(f"set interface state host-{device} up")
+            self.ctl(f"set interface ip address host-{device} 10.77.{number}.1/24")
+            self.ctl(f"set interface ip address host-{device} fd77:{number}::1/64")
+
+    def ctl(self, command: str, *, check: bool = True) -> str:
+        """Run one command of VPP's command line and return what it prints; errors are what it prints, too."""
+        program = [str(prefix() / "bin" / "vppctl"), "-s", str(self.directory / "cli.sock"), *command.split()]
+        done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=20)
+        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def restart(self) -> None:
+        """Start again on the same directory after `stop` or `kill`."""
+        self.process = self._start()
+
+    def stop(self) -> None:
+        """End VPP by SIGTERM."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+
+    def kill(self) -> None:
+        """End VPP by SIGKILL."""
+        self.process.kill()
+        self.process.wait(20)
+
+    def balance(self, address: str, port: int = 80, protocol: str = "tcp", *, options: str = "") -> None:
+        """Make a VIP over the laboratory's servers, and the NAT sources that it needs, from the command line."""
+        source = " ".join(f"{own} ports {PORTS}" for own in (self.lab.balancer_ipv4, self.lab.balancer_ipv6))
+        self.quiet(f"lb rl sources {source}")
+        self.quiet(f"lb rl vip {address} port {port} {protocol} {options}")
+        for server in self.lab.servers:
+            to = server.ipv6 if ":" in address else server.ipv4
+            self.quiet(
+                f"lb rl as {address} port {port} {protocol} server {to} port {5353 if protocol == 'udp' else 8080}"
+            )
+
+    def quiet(self, command: str) -> None:
+        """Run a command that says nothing unless it fails."""
+        said = self.ctl(command)
+        assert said.strip() == "", (command, said)
+
+
+@contextmanager
+def running_vpp(lab: Lab, *, workers: int = 0, settings: str = "flows 4096 vips 64 slots 1024") -> Iterator[RunningVpp]:
+    """Run VPP in the balancer of a laboratory, with directories of its own on tmpfs."""
+    directory = Path(tempfile.mkdtemp(prefix="pn-vpp-", dir="/dev/shm"))
+    try:
+        vpp = RunningVpp(lab, directory, workers, settings)
+        try:
+            yield vpp
+        finally:
+            vpp.stop()
+    finally:
+        shutil.rmtree(directory)
+
+
+def bare(lab: Lab) -> None:
+    """Take the kernel's addresses and routes off the balancer and offloads off all wires: VPP brings its own."""
+    lab.balancer.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=1")
+    ends = [(lab.client, "eth0"), *((server.namespace, "eth0") for server in lab.servers)]
+    for device in lab.interfaces:
+        lab.balancer.sh(f"ip address flush dev {device}")
+        ends.append((lab.balancer, device))
+    for namespace, device in ends:
+        namespace.sh(f"ethtool -K {device} tx off gro off gso off tso off")

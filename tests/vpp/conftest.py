@@ -1,0 +1,52 @@
+"""Laboratories whose balancer is a real VPP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import vpp
+from tests.support.lab import Lab
+from tests.support.lab import lab as build_lab
+from tests.support.vpp import RunningVpp, running_vpp
+
+
+def _bare_lab(prefix: str) -> Iterator[Lab]:
+    if reason := vpp.missing():
+        pytest.skip(reason)
+    vpp.plugin_directory()
+    with build_lab(prefix, 2) as built:
+        vpp.bare(built)
+        yield built
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A client, a balancer without addresses of the kernel's, two servers."""
+    yield from _bare_lab("pn-vpp")
+
+
+@pytest.fixture
+def lab_of_its_own() -> Iterator[Lab]:
+    """The same, for a test that starts a VPP itself: only one at a time can hold a wire."""
+    yield from _bare_lab("pn-vpo")
+
+
+@pytest.fixture(scope="session")
+def process(lab: Lab) -> Iterator[RunningVpp]:
+    """A VPP for the session."""
+    with running_vpp(lab) as running:
+        yield running
+
+
+@pytest.fixture
+def balancer(process: RunningVpp) -> Iterator[RunningVpp]:
+    """A VPP whose load balancer knows nothing, and forgets all at the end."""
+    if process.process.poll() is not None:
+        process.restart()
+    yield process
+    if process.process.poll() is not None:
+        process.restart()
+    process.ctl("lb rl disable withdraw")
+    process.quiet(f"lb rl enable directory {process.shm} flows 4096 vips 64 slots 1024")

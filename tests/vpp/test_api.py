@@ -1,0 +1,155 @@
+"""The binary API, from a real client of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clients import HttpConnection, get
+from tests.support.dataplane import VIP_IPV4
+from tests.support.lab import HTTP_PORT, Lab, eventually
+from tests.support.vpp import RunningVpp
+
+vpp_papi = pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
+vpp_stats = pytest.importorskip("vpp_papi.vpp_stats")
+
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
+
+TIMEOUTS = {
+    "tcp_handshake": 10_000,
+    "tcp_established": 900_000,
+    "tcp_closing": 10_000,
+    "udp_unreplied": 10_000,
+    "udp_exchange": 30_000,
+    "udp_stream": 180_000,
+    "udp_dns_answered": 1_000,
+}
+
+
+@pytest.fixture
+def client(balancer: RunningVpp) -> Iterator[Any]:
+    """A connected client of VPP's binary API."""
+    connected = vpp_papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
+    connected.connect("test")
+    yield connected
+    connected.disconnect()
+
+
+def vip(lab: Lab, **changes: Any) -> dict[str, Any]:
+    backends = [
+        {"id": number, "address": server.ipv4, "port": HTTP_PORT, "state": 1, "weight": 1.0}
+        for number, server in enumerate(lab.servers, start=1)
+    ]
+    fields: dict[str, Any] = {
+        "id": 7,
+        "protocol": 6,
+        "port": 80,
+        "scheduler": 2,
+        "feature_level": 1,
+        "drain_timeout": 1000,
+        "timeouts": TIMEOUTS,
+        "address_count": 1,
+        "addresses": [VIP_IPV4] * 8,
+        "backends": backends,
+    } | changes
+    return fields | {"count": len(fields["backends"])}
+
+
+def configure(client: Any, lab: Lab) -> None:
+    source = {"address": lab.balancer_ipv4, "port_first": 16384, "port_last": 28671}
+    assert client.api.lb_rl_node_set(scheduler_key=bytes(range(16)), nodes=1).retval == 0
+    assert client.api.lb_rl_sources_set(count=1, sources=[source]).retval == 0
+    reply = client.api.lb_rl_vip_set(**vip(lab))
+    assert (reply.retval, reply.message) == (0, "")
+
+
+def test_what_is_set_balances_and_is_dumped(lab: Lab, client: Any) -> None:
+    configure(client, lab)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        kept.get()
+        for _ in range(9):
+            get(lab, VIP_IPV4)
+        (details,) = client.api.lb_rl_vip_dump(id=0)
+        assert (details.id, details.port, str(details.addresses[0])) == (7, 80, VIP_IPV4)
+        assert details.frames == f"penstock.{7:016x}.frames"
+        backends = client.api.lb_rl_backend_dump(vip=7)
+        assert [str(each.backend.address) for each in backends] == [server.ipv4 for server in lab.servers]
+        assert sum(each.flows for each in backends) == 10
+        flows = client.api.lb_rl_flow_dump(vip=7, max=100)
+        assert sum(each.open for each in flows) == 1
+        assert {str(each.client) for each in flows} == {lab.client_ipv4}
+        assert len(client.api.lb_rl_flow_dump(vip=7, max=3)) == 3
+    stats = client.api.lb_rl_stats_get()
+    assert stats.forwarded > 0
+    assert {each.reason for each in stats.dropped} >= {"no_flow", "no_backend"}
+    (source,) = client.api.lb_rl_source_dump()
+    assert (str(source.source.address), source.source.port_first) == (lab.balancer_ipv4, 16384)
+
+
+def test_events_tell_of_vips_that_come_and_go(lab: Lab, client: Any) -> None:
+    heard: list[tuple[int, bool]] = []
+    client.register_event_callback(lambda name, event: heard.append((event.id, event.added)))
+    client.api.want_lb_rl_events(enable=True, pid=1)
+    configure(client, lab)
+    eventually(lambda: heard == [(7, True)])
+    client.api.lb_rl_vip_remove(id=7)
+    eventually(lambda: heard == [(7, True), (7, False)], seconds=20)
+    client.api.want_lb_rl_events(enable=False, pid=1)
+
+
+def test_backends_are_in_the_statistics_segment(lab: Lab, balancer: RunningVpp, client: Any) -> None:
+    configure(client, lab)
+    for _ in range(4):
+        get(lab, VIP_IPV4)
+    stats = vpp_stats.VPPStats(socketname=str(balancer.directory / "stats.sock"))
+    stats.connect()
+    try:
+        names = [f"/lb-rl/vips/{7:016x}/{server.ipv4}:{HTTP_PORT}/flows" for server in lab.servers]
+        eventually(lambda: len(stats.ls(names)) == 2 and sum(stats.get_counter(each)[0] for each in names) == 4)
+    finally:
+        stats.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"id": 0}, "id: 0 is no id"),
+        ({"protocol": 1}, "protocol: 1"),
+        ({"port": 0}, "port: must be 1 to 65535"),
+        ({"scheduler": 0, "table_size": 1000}, "table_size: 1000 is not a prime"),
+        ({"feature_level": 9}, "feature_level: 9"),
+        ({"address_count": 0}, "addresses: 0; a VIP has 1 to 8"),
+        ({"address_count": 9}, "addresses: 9; a VIP has 1 to 8"),
+        ({"addresses": [VIP_IPV4, "fd00::1"] + [VIP_IPV4] * 6, "address_count": 2}, "addresses[1]: of another family"),
+        ({"backends": [{"id": 0, "address": "10.0.0.1", "port": 1, "state": 1, "weight": 1}]}, "backends[0].id"),
+        ({"backends": [{"id": 1, "address": "10.0.0.1", "port": 0, "state": 1, "weight": 1}]}, "backends[0].port"),
+        ({"backends": [{"id": 1, "address": "10.0.0.1", "port": 1, "state": 1, "weight": -1}]}, "backends[0].weight"),
+        (
+            {"backends": [{"id": 1, "address": "10.0.0.1", "port": 1, "state": 1, "weight": float("nan")}]},
+            "backends[0].weight",
+        ),
+    ],
+)
+def test_bad_vips_are_refused_by_field(lab: Lab, client: Any, changes: dict[str, Any], says: str) -> None:
+    reply = client.api.lb_rl_vip_set(**vip(lab, **changes))
+    assert reply.retval != 0
+    assert says in reply.message
+    assert not client.api.lb_rl_vip_dump(id=0)
+
+
+def test_bad_requests_name_the_field(lab: Lab, client: Any, tmp_path: Path) -> None:
+    source = {"address": lab.balancer_ipv4, "port_first": 80, "port_last": 127}
+    assert "port_first: 80" in client.api.lb_rl_sources_set(count=1, sources=[source]).message
+    assert "nodes: 0" in client.api.lb_rl_node_set(scheduler_key=bytes(16), nodes=0).message
+    assert client.api.lb_rl_vip_remove(id=99).message.endswith("there is no such VIP")
+    assert "already enabled" in client.api.lb_rl_enable(directory=str(tmp_path), flows=1024).message
+    client.api.lb_rl_disable(withdraw=False)
+    assert "absolute path" in client.api.lb_rl_enable(directory="here", flows=1024).message
+    reply = client.api.lb_rl_enable(directory=str(tmp_path / "missing"), flows=1024, vips=8, slots=64, interval_ms=200)
+    assert "name an existing directory" in reply.message
+    assert "not enabled" in client.api.lb_rl_vip_set(**vip(lab)).message
+    assert client.api.lb_rl_stats_get().retval != 0
+    assert client.api.lb_rl_enable(directory="").retval == 0

@@ -1,0 +1,175 @@
+"""What the command line changes and shows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.clients import HttpConnection, get
+from tests.support.dataplane import VIP_IPV4
+from tests.support.lab import Lab, eventually
+from tests.support.vpp import RunningVpp
+
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
+
+AS = f"lb rl as {VIP_IPV4} port 80 server"
+
+
+def test_weights_of_the_command_line_steer_new_flows(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4, options="scheduler maglev")
+    first, second = (server.ipv4 for server in lab.servers)
+    balancer.quiet(f"{AS} {first} port 8080 weight 0")
+    assert {get(lab, VIP_IPV4) for _ in range(8)} == {b"s2"}
+    balancer.quiet(f"{AS} {first} port 8080 weight 1")
+    balancer.quiet(f"{AS} {second} port 8080 weight 0")
+    assert {get(lab, VIP_IPV4) for _ in range(8)} == {b"s1"}
+
+
+def test_a_backend_drains_and_keeps_its_connections(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        name = kept.get()
+        server = next(each for each in lab.servers if each.name.encode() == name)
+        balancer.quiet(f"{AS} {server.ipv4} port 8080 draining")
+        assert name not in {get(lab, VIP_IPV4) for _ in range(8)}
+        assert kept.get() == name
+        assert "draining" in balancer.ctl("show lb rl vips")
+        balancer.quiet(f"{AS} {server.ipv4} port 8080 del")
+        assert kept.get() == name
+        assert "(removed)" in balancer.ctl("show lb rl vips")
+    eventually(lambda: server.ipv4 not in balancer.ctl("show lb rl vips"), seconds=20)
+
+
+def test_a_failed_backend_resets_its_connections(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        server = next(each for each in lab.servers if each.name.encode() == kept.get())
+        balancer.quiet(f"{AS} {server.ipv4} port 8080 failed")
+        with pytest.raises(ConnectionResetError):
+            kept.get()
+
+
+def test_a_removed_vip_drains_and_leaves_the_fib(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    route = f"show ip fib {VIP_IPV4}/32"
+    assert "lb-rl: VIP" in balancer.ctl(route)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        kept.get()
+        balancer.quiet(f"lb rl vip {VIP_IPV4} port 80 del")
+        kept.get()
+        assert "being removed" in balancer.ctl("show lb rl vips")
+    eventually(lambda: balancer.ctl("show lb rl vips").strip() == "", seconds=20)
+    eventually(lambda: "lb-rl: VIP" not in balancer.ctl(route))
+
+
+def test_what_is_shown(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        kept.get()
+        vips = balancer.ctl("show lb rl vips")
+        assert f"{VIP_IPV4}:80/tcp" in vips and "scheduler lsq" in vips
+        assert all(f"{server.ipv4}:8080 active" in vips for server in lab.servers)
+        assert re.search(r"1 open flows", vips)
+        flows = balancer.ctl("show lb rl flows")
+        assert re.search(
+            rf"tcp {lab.client_ipv4}:\d+ -> {VIP_IPV4}:80 as {lab.balancer_ipv4}:\d+ -> .*established", flows
+        )
+        assert "no weights of an agent" in balancer.ctl("show lb rl agent")
+        assert str(balancer.shm) in balancer.ctl("show lb rl memory")
+    assert re.search(r"forwarded +[1-9]", balancer.ctl("show lb rl stats"))
+    balancer.quiet("clear lb rl stats")
+    assert re.search(r"forwarded +0", balancer.ctl("show lb rl stats"))
+
+
+def test_a_packet_trace_can_be_read(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    get(lab, VIP_IPV4)
+    balancer.ctl("clear trace")
+    balancer.ctl("trace add af-packet-input 20")
+    get(lab, VIP_IPV4)
+    trace = balancer.ctl("show trace")
+    assert re.search(
+        rf"lb-rl-ip4: TCP {lab.client_ipv4}:\d+ -> {VIP_IPV4}:80\s+forwarded as TCP "
+        rf"{lab.balancer_ipv4}:\d+ -> 10\.77\.\d\.2:8080",
+        trace,
+    ), trace
+    assert re.search(rf"lb-rl-nat-return-ip4: TCP 10\.77\.\d\.2:8080 -> {lab.balancer_ipv4}:\d+\s+forwarded", trace)
+
+
+def test_drops_are_counted_by_reason(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.ctl("clear errors")
+    balancer.quiet(f"lb rl vip {VIP_IPV4} port 80")
+    with pytest.raises(OSError):
+        get(lab, VIP_IPV4, timeout=0.5)
+    assert "no backend takes new flows" in balancer.ctl("show errors")
+
+
+def test_an_interface_that_goes_and_comes_back_changes_nothing(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        name = kept.get()
+        device = f"host-{name.decode()}"
+        balancer.ctl(f"set interface state {device} down")
+        balancer.ctl(f"set interface state {device} up")
+        assert kept.get() == name
+
+
+def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> None:
+    far = "10.99.0.2"
+    first, second = lab.servers
+    for server in lab.servers:
+        server.namespace.sh(f"ip address add {far}/32 dev lo")
+    try:
+        balancer.balance(VIP_IPV4)
+        for server in lab.servers:
+            balancer.quiet(f"{AS} {server.ipv4} port 8080 del")
+        balancer.quiet(f"{AS} {far} port 8080")
+        balancer.ctl(f"ip route add {far}/32 via {first.ipv4}")
+        assert get(lab, VIP_IPV4) == b"s1"
+        balancer.ctl(f"ip route del {far}/32 via {first.ipv4}")
+        balancer.ctl(f"ip route add {far}/32 via {second.ipv4}")
+        assert get(lab, VIP_IPV4) == b"s2"
+        balancer.ctl(f"ip route del {far}/32 via {second.ipv4}")
+    finally:
+        for server in lab.servers:
+            server.namespace.sh(f"ip address del {far}/32 dev lo")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("lb rl vip 203.0.113.10", "<address> port <n>"),
+        ("lb rl vip 203.0.113.300 port 80", "<address> port <n>"),
+        ("lb rl vip 203.0.113.10 port 0", "port: 0; must be 1 to 65535"),
+        ("lb rl vip 203.0.113.10 port 65536", "port: 65536; must be 1 to 65535"),
+        ("lb rl vip 203.0.113.10 port 80 scheduler best", "scheduler maglev|sed|lsq"),
+        ("lb rl vip 203.0.113.10 port 80 table-size 65536", "table_size: 65536 is not a prime"),
+        ("lb rl vip 203.0.113.10 port 80 del", "there is no such VIP"),
+        ("lb rl vip 10.77.0.1 port 16400", "NAT source"),
+        ("lb rl as 203.0.113.99 port 80 server 10.0.0.1 port 80", "there is no such VIP"),
+        ("lb rl as 203.0.113.1 port 80 server 10.0.0.1", "server <address> port <n>"),
+        ("lb rl as 203.0.113.1 port 80 server 10.0.0.1 port 80 weight -1", "weight: must be 0 to"),
+        ("lb rl as 203.0.113.1 port 80 server 10.0.0.1 port 80 asleep", "active, draining, failed"),
+        ("lb rl as 203.0.113.1 port 80 server fd00::1 port 80", "another family"),
+        ("lb rl as 203.0.113.1 port 80 server 10.0.0.9 port 80 del", "no such server"),
+        ("lb rl sources 10.77.0.1 ports 80-127", "port_first: 80"),
+        ("lb rl sources 10.77.0.1 ports 16384-28670", "port_last: 28670"),
+        ("lb rl sources 10.77.0.1", "<address> ports <first>-<last>"),
+        ("lb rl enable", "already enabled"),
+        ("lb rl enable directory here", "absolute path"),
+    ],
+)
+def test_bad_commands_name_what_is_wrong_and_change_nothing(balancer: RunningVpp, command: str, says: str) -> None:
+    balancer.quiet("lb rl sources 10.77.0.1 ports 16384-28671")
+    balancer.quiet("lb rl vip 203.0.113.1 port 80")
+    before = balancer.ctl("show lb rl vips")
+    said = balancer.ctl(command)
+    assert says in said, said
+    assert balancer.ctl("show lb rl vips") == before
+
+
+def test_a_disabled_load_balancer_says_how_to_enable_it(balancer: RunningVpp) -> None:
+    balancer.ctl("lb rl disable")
+    for command in ("show lb rl stats", "lb rl vip 203.0.113.10 port 80", "show lb rl agent"):
+        assert "lb rl enable" in balancer.ctl(command)

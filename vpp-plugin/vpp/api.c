@@ -1,0 +1,538 @@
+/* Binary API: messages into the core's configurations, the core's status into messages. */
+#include <vlibmemory/api.h>
+#include <vnet/format_fns.h>
+#include <vnet/ip/ip_types_api.h>
+#include <vnet/vnet.h>
+
+#include "lb_rl.h"
+
+#include "lb_rl.api_enum.h"
+#include "lb_rl.api_types.h"
+
+#define REPLY_MSG_ID_BASE lb_rl_main.message_base
+#include <vlibapi/api_helper_macros.h>
+
+/* ---- Values ---- */
+
+static i32 code_of(int failed, const lbio_problem_t *problem)
+{
+    if (failed == 0) {
+        return 0;
+    }
+    switch (problem->core) {
+    case LBRL_OK:
+        return VNET_API_ERROR_SYSCALL_ERROR_1;
+    case LBRL_ERR_NOT_FOUND:
+        return VNET_API_ERROR_NO_SUCH_ENTRY;
+    case LBRL_ERR_CONFLICT:
+        return VNET_API_ERROR_VALUE_EXIST;
+    case LBRL_ERR_EXHAUSTED:
+        return VNET_API_ERROR_LIMIT_EXCEEDED;
+    case LBRL_ERR_IMMUTABLE:
+        return VNET_API_ERROR_UNSUPPORTED;
+    default:
+        return VNET_API_ERROR_INVALID_VALUE;
+    }
+}
+
+static int address_in(const vl_api_address_t *from, lbrl_address_t *to, const char *field,
+                      lbio_problem_t *problem)
+{
+    ip46_address_t address;
+    if (from->af != ADDRESS_IP4 && from->af != ADDRESS_IP6) {
+        return lb_rl_refuse(problem, "%s: address family %u is none; use 0 (IPv4) or 1 (IPv6)",
+                            field, from->af);
+    }
+    (void)ip_address_decode(from, &address);
+    *to = lb_rl_address_of(&address);
+    if (from->af == ADDRESS_IP6 && ip46_address_is_ip4(&address)) {
+        return lb_rl_refuse(
+            problem, "%s: an IPv6 address that is only 32 bits long is none of a server or VIP",
+            field);
+    }
+    return 0;
+}
+
+static vl_api_address_t address_out(const lbrl_address_t *from)
+{
+    vl_api_address_t to;
+    clib_memset(&to, 0, sizeof(to));
+    to.af = lb_rl_is_ip4(from->bytes) ? ADDRESS_IP4 : ADDRESS_IP6;
+    if (to.af == ADDRESS_IP4) {
+        clib_memcpy(to.un.ip4, from->bytes + 12, 4);
+    } else {
+        clib_memcpy(to.un.ip6, from->bytes, 16);
+    }
+    return to;
+}
+
+#define TEXT_REPLY(id, failed, problem)                                                            \
+    do {                                                                                           \
+        int rv = code_of(failed, &(problem));                                                      \
+        REPLY_MACRO2_ZERO_END(id, ({                                                               \
+                                  if (rv != 0) {                                                   \
+                                      (void)snprintf((char *)rmp->message, sizeof(rmp->message),   \
+                                                     "%s", (problem).text);                        \
+                                  }                                                                \
+                              }));                                                                 \
+    } while (0)
+
+/* ---- Life ---- */
+
+static void vl_api_lb_rl_enable_t_handler(vl_api_lb_rl_enable_t *mp)
+{
+    vl_api_lb_rl_enable_reply_t *rmp;
+    lbio_problem_t problem = {0};
+    lb_rl_settings_t settings = {.flows = mp->flows,
+                                 .vips = mp->vips,
+                                 .slots = mp->slots,
+                                 .interval_ms = mp->interval_ms,
+                                 .grace_ms = mp->grace_ms,
+                                 .client_table = mp->client_table,
+                                 .server_table = mp->server_table,
+                                 .group = mp->group};
+    int failed = 0;
+    bool again = mp->directory[0] == '\0' && lb_rl_main.settings.directory[0] != '\0';
+    if (again) {
+        settings = lb_rl_main.settings;
+        failed = lb_rl_enable(vlib_get_main(), &settings, &problem);
+        TEXT_REPLY(VL_API_LB_RL_ENABLE_REPLY, failed, problem);
+        return;
+    }
+    if (memchr(mp->directory, '\0', sizeof(mp->directory)) == NULL || mp->directory[0] != '/') {
+        failed =
+            lb_rl_refuse(&problem, "directory: must be an absolute path of at most 255 characters");
+    }
+    if (failed == 0) {
+        (void)snprintf(settings.directory, sizeof(settings.directory), "%s", (char *)mp->directory);
+        failed = lb_rl_enable(vlib_get_main(), &settings, &problem);
+    }
+    TEXT_REPLY(VL_API_LB_RL_ENABLE_REPLY, failed, problem);
+}
+
+static void vl_api_lb_rl_disable_t_handler(vl_api_lb_rl_disable_t *mp)
+{
+    vl_api_lb_rl_disable_reply_t *rmp;
+    int rv = 0;
+    lb_rl_disable(vlib_get_main(), mp->withdraw);
+    REPLY_MACRO_END(VL_API_LB_RL_DISABLE_REPLY);
+}
+
+static void vl_api_lb_rl_get_t_handler(vl_api_lb_rl_get_t *mp)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    vl_api_lb_rl_get_reply_t *rmp;
+    int rv = 0;
+    REPLY_MACRO2_ZERO_END(
+        VL_API_LB_RL_GET_REPLY, ({
+            rmp->enabled = lm->io != NULL;
+            clib_memcpy(rmp->directory, lm->settings.directory, sizeof(rmp->directory));
+            clib_memcpy(rmp->instance_id, lm->instance_id, sizeof(rmp->instance_id));
+            if (lm->io != NULL) {
+                rmp->workers = vec_len(lm->threads);
+                rmp->attached_vips = lm->attached.vips;
+                rmp->attached_flows = lm->attached.flows;
+            }
+        }));
+}
+
+/* ---- Node ---- */
+
+static void vl_api_lb_rl_node_set_t_handler(vl_api_lb_rl_node_set_t *mp)
+{
+    vl_api_lb_rl_node_set_reply_t *rmp;
+    lbio_problem_t problem = {0};
+    int failed = lb_rl_ready(&problem);
+    if (failed == 0 && mp->nodes == 0) {
+        failed = lb_rl_refuse(&problem, "nodes: 0; count this node too");
+    }
+    if (failed == 0) {
+        failed = lbio_node_set(lb_rl_main.io, mp->scheduler_key, mp->nodes, &problem);
+    }
+    TEXT_REPLY(VL_API_LB_RL_NODE_SET_REPLY, failed, problem);
+}
+
+static void vl_api_lb_rl_sources_set_t_handler(vl_api_lb_rl_sources_set_t *mp)
+{
+    vl_api_lb_rl_sources_set_reply_t *rmp;
+    lbio_problem_t problem = {0};
+    lbrl_nat_source_t sources[LBRL_SOURCES_MAX];
+    int failed = lb_rl_ready(&problem);
+    u32 count = mp->count;
+    if (failed == 0 && count > LBRL_SOURCES_MAX) {
+        failed =
+            lb_rl_refuse(&problem, "sources: %u; there are at most %u", count, LBRL_SOURCES_MAX);
+    }
+    for (u32 i = 0; failed == 0 && i < count; i++) {
+        failed =
+            address_in(&mp->sources[i].address, &sources[i].address, "sources.address", &problem);
+        sources[i].port_first = mp->sources[i].port_first;
+        sources[i].port_last = mp->sources[i].port_last;
+    }
+    if (failed == 0) {
+        failed = lb_rl_sources_set(vlib_get_main(), sources, count, &problem);
+    }
+    TEXT_REPLY(VL_API_LB_RL_SOURCES_SET_REPLY, failed, problem);
+}
+
+static void vl_api_lb_rl_source_dump_t_handler(vl_api_lb_rl_source_dump_t *mp)
+{
+    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    vl_api_lb_rl_source_details_t *rmp;
+    lbrl_nat_source_t sources[LB_RL_SOURCES_MAX];
+    if (client == NULL || lb_rl_main.io == NULL) {
+        return;
+    }
+    u32 context = mp->context;
+    u32 count =
+        clib_min(lbrl_sources(lb_rl_main.core, sources, LB_RL_SOURCES_MAX), LB_RL_SOURCES_MAX);
+    for (u32 i = 0; i < count; i++) {
+        REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_SOURCE_DETAILS, client, context, ({
+                                     rmp->source.address = address_out(&sources[i].address);
+                                     rmp->source.port_first = sources[i].port_first;
+                                     rmp->source.port_last = sources[i].port_last;
+                                 }));
+    }
+}
+
+/* ---- VIPs ---- */
+
+static lbrl_timeouts_t timeouts_in(const vl_api_lb_rl_timeouts_t *from)
+{
+    return (lbrl_timeouts_t){.tcp_handshake = from->tcp_handshake,
+                             .tcp_established = from->tcp_established,
+                             .tcp_closing = from->tcp_closing,
+                             .udp_unreplied = from->udp_unreplied,
+                             .udp_exchange = from->udp_exchange,
+                             .udp_stream = from->udp_stream,
+                             .udp_dns_answered = from->udp_dns_answered};
+}
+
+/* `backends` has room for LBRL_BACKENDS_MAX. */
+static int vip_in(const vl_api_lb_rl_vip_set_t *mp, lbrl_vip_config_t *config,
+                  lbrl_backend_config_t *backends, lbio_problem_t *problem)
+{
+    *config = (lbrl_vip_config_t){.id = mp->id,
+                                  .address_count = mp->address_count,
+                                  .port = mp->port,
+                                  .protocol = mp->protocol,
+                                  .client_affinity = mp->client_affinity,
+                                  .scheduler = mp->scheduler,
+                                  .feature_level = mp->feature_level,
+                                  .table_size = mp->table_size,
+                                  .timeouts = timeouts_in(&mp->timeouts),
+                                  .drain_timeout = mp->drain_timeout,
+                                  .backends = backends,
+                                  .backend_count = mp->count};
+    if (mp->count > LBRL_BACKENDS_MAX) {
+        return lb_rl_refuse(problem, "backends: %u; a VIP has at most %u", mp->count,
+                            LBRL_BACKENDS_MAX);
+    }
+    for (u32 i = 0; i < clib_min(mp->address_count, LBRL_ADDRESSES_MAX); i++) {
+        if (address_in(&mp->addresses[i], &config->addresses[i], "addresses", problem) != 0) {
+            return -1;
+        }
+    }
+    for (u32 i = 0; i < mp->count; i++) {
+        const vl_api_lb_rl_backend_t *from = &mp->backends[i];
+        backends[i] = (lbrl_backend_config_t){.id = from->id,
+                                              .port = from->port,
+                                              .state = from->state,
+                                              .weight = (float)from->weight};
+        if (address_in(&from->address, &backends[i].address, "backends.address", problem) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void vl_api_lb_rl_vip_set_t_handler(vl_api_lb_rl_vip_set_t *mp)
+{
+    vl_api_lb_rl_vip_set_reply_t *rmp;
+    lbio_problem_t problem = {0};
+    lbrl_vip_config_t config;
+    lbrl_backend_config_t *backends = NULL;
+    vec_validate(backends, LBRL_BACKENDS_MAX - 1);
+    int failed = vip_in(mp, &config, backends, &problem);
+    if (failed == 0) {
+        failed = lb_rl_vip_set(vlib_get_main(), &config, &problem);
+    }
+    vec_free(backends);
+    TEXT_REPLY(VL_API_LB_RL_VIP_SET_REPLY, failed, problem);
+}
+
+static void vl_api_lb_rl_vip_remove_t_handler(vl_api_lb_rl_vip_remove_t *mp)
+{
+    vl_api_lb_rl_vip_remove_reply_t *rmp;
+    lbio_problem_t problem = {0};
+    int failed = lb_rl_vip_remove(vlib_get_main(), mp->id, &problem);
+    TEXT_REPLY(VL_API_LB_RL_VIP_REMOVE_REPLY, failed, problem);
+}
+
+static void vl_api_lb_rl_publish_t_handler(vl_api_lb_rl_publish_t *mp)
+{
+    vl_api_lb_rl_publish_reply_t *rmp;
+    int rv = lb_rl_main.io != NULL ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
+    if (rv == 0) {
+        lbio_publish(lb_rl_main.io);
+    }
+    REPLY_MACRO_END(VL_API_LB_RL_PUBLISH_REPLY);
+}
+
+static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
+{
+    vl_api_lb_rl_vip_details_t *rmp;
+    lbrl_vip_config_t config;
+    lbio_vip_status_t status;
+    lbio_problem_t problem;
+    if (lbrl_vip_config(lb_rl_main.core, id, &config, NULL, 0) != LBRL_OK ||
+        lbio_vip_status(lb_rl_main.io, id, &status, NULL, 0, &problem) != 0) {
+        return;
+    }
+    REPLY_MACRO_DETAILS5_END(VL_API_LB_RL_VIP_DETAILS, 0, client, context, ({
+                                 clib_memset(&rmp->id, 0,
+                                             sizeof(*rmp) - STRUCT_OFFSET_OF(typeof(*rmp), id));
+                                 rmp->id = id;
+                                 rmp->protocol = config.protocol;
+                                 rmp->port = config.port;
+                                 rmp->client_affinity = config.client_affinity;
+                                 rmp->scheduler = config.scheduler;
+                                 rmp->feature_level = config.feature_level;
+                                 rmp->removing = status.core.removing;
+                                 rmp->table_size = config.table_size;
+                                 rmp->slots = status.core.slots;
+                                 rmp->backend_count = status.core.backend_count;
+                                 rmp->actions_sequence = status.core.actions_sequence;
+                                 rmp->actions_refused = status.actions_refused;
+                                 clib_memcpy(rmp->frames, status.frames, sizeof(rmp->frames));
+                                 clib_memcpy(rmp->actions, status.actions, sizeof(rmp->actions));
+                                 rmp->address_count = (u8)config.address_count;
+                                 for (u32 i = 0; i < config.address_count; i++) {
+                                     rmp->addresses[i] = address_out(&config.addresses[i]);
+                                 }
+                             }));
+}
+
+static void vl_api_lb_rl_vip_dump_t_handler(vl_api_lb_rl_vip_dump_t *mp)
+{
+    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    if (client == NULL || lb_rl_main.io == NULL) {
+        return;
+    }
+    u64 *ids = lb_rl_vip_ids();
+    const u64 *id;
+    vec_foreach(id, ids)
+    {
+        if (mp->id == 0 || mp->id == *id) {
+            send_vip(client, mp->context, *id);
+        }
+    }
+    vec_free(ids);
+}
+
+static void send_backend(vl_api_registration_t *client, u32 context, u64 vip,
+                         const lbrl_backend_status_t *backend)
+{
+    vl_api_lb_rl_backend_details_t *rmp;
+    REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_BACKEND_DETAILS, client, context, ({
+                                 rmp->vip = vip;
+                                 rmp->backend.id = backend->id;
+                                 rmp->backend.address = address_out(&backend->address);
+                                 rmp->backend.port = backend->port;
+                                 rmp->backend.state = backend->state;
+                                 rmp->backend.weight = backend->weight;
+                                 rmp->slot = backend->slot;
+                                 rmp->generation = backend->generation;
+                                 rmp->removed = backend->removed;
+                                 rmp->open_flows = (u64)clib_max(0, backend->open_flows);
+                                 rmp->flows = backend->flows;
+                                 rmp->packets = backend->packets;
+                                 rmp->bytes = backend->bytes;
+                             }));
+}
+
+static void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp)
+{
+    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    lbrl_backend_status_t *backends = NULL;
+    lbrl_vip_status_t status;
+    if (client == NULL || lb_rl_main.io == NULL) {
+        return;
+    }
+    vec_validate(backends, 2 * LBRL_BACKENDS_MAX - 1);
+    if (lbrl_vip_status(lb_rl_main.core, mp->vip, &status, backends, vec_len(backends)) ==
+        LBRL_OK) {
+        for (u32 i = 0; i < status.backend_count; i++) {
+            send_backend(client, mp->context, mp->vip, &backends[i]);
+        }
+    }
+    vec_free(backends);
+}
+
+/* ---- Flows and counters ---- */
+
+static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flow_info_t *flow)
+{
+    vl_api_lb_rl_flow_details_t *rmp;
+    REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_FLOW_DETAILS, client, context, ({
+                                 rmp->vip = flow->vip_id;
+                                 rmp->client = address_out(&flow->client);
+                                 rmp->client_port = flow->client_port;
+                                 rmp->backend = address_out(&flow->backend);
+                                 rmp->backend_port = flow->backend_port;
+                                 rmp->source = address_out(&flow->source);
+                                 rmp->nat_port = flow->nat_port;
+                                 rmp->state = flow->state;
+                                 rmp->open = flow->open;
+                                 rmp->idle_ms = flow->idle_ms;
+                             }));
+}
+
+static void vl_api_lb_rl_flow_dump_t_handler(vl_api_lb_rl_flow_dump_t *mp)
+{
+    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    lbrl_flow_info_t flow;
+    u64 cursor = 0;
+    if (client == NULL || lb_rl_main.io == NULL) {
+        return;
+    }
+    for (u32 sent = 0;
+         sent < mp->max && lbrl_flow_next(lb_rl_main.core, &cursor, lb_rl_now_us(), &flow);) {
+        if (mp->vip == 0 || mp->vip == flow.vip_id) {
+            send_flow(client, mp->context, &flow);
+            sent++;
+        }
+    }
+}
+
+static void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp)
+{
+    vl_api_lb_rl_stats_get_reply_t *rmp;
+    lbrl_stats_t stats = {0};
+    int rv = lb_rl_main.io != NULL ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
+    if (rv == 0) {
+        lbrl_stats(lb_rl_main.core, &stats);
+    }
+    REPLY_MACRO3_ZERO_END(
+        VL_API_LB_RL_STATS_GET_REPLY, LBRL_DROP_COUNT * sizeof(rmp->dropped[0]), ({
+            rmp->packets = stats.packets;
+            rmp->bytes = stats.bytes;
+            rmp->forwarded = stats.forwarded;
+            rmp->replied = stats.replied;
+            rmp->passed = stats.passed;
+            rmp->handed_over = stats.handed_over;
+            rmp->flows_created = stats.flows_created;
+            rmp->flows_recycled = stats.flows_recycled;
+            rmp->flows = stats.flows;
+            rmp->flow_capacity = stats.flow_capacity;
+            rmp->half_open = stats.half_open;
+            rmp->count = LBRL_DROP_COUNT;
+            for (u32 i = 0; i < LBRL_DROP_COUNT; i++) {
+                (void)snprintf((char *)rmp->dropped[i].reason, sizeof(rmp->dropped[i].reason), "%s",
+                               lbrl_drop_name(i));
+                rmp->dropped[i].packets = stats.dropped[i];
+            }
+        }));
+}
+
+/* ---- Events ---- */
+
+static void unsubscribe(u32 client_index)
+{
+    lb_rl_main_t *lm = &lb_rl_main;
+    for (u32 i = vec_len(lm->subscribers); i-- > 0;) {
+        if (lm->subscribers[i].client_index == client_index) {
+            vec_del1(lm->subscribers, i);
+        }
+    }
+}
+
+static void vl_api_want_lb_rl_events_t_handler(vl_api_want_lb_rl_events_t *mp)
+{
+    vl_api_want_lb_rl_events_reply_t *rmp;
+    int rv = 0;
+    unsubscribe(mp->client_index);
+    if (mp->enable) {
+        lb_rl_subscriber_t subscriber = {.client_index = mp->client_index, .client_pid = mp->pid};
+        vec_add1(lb_rl_main.subscribers, subscriber);
+    }
+    REPLY_MACRO_END(VL_API_WANT_LB_RL_EVENTS_REPLY);
+}
+
+static clib_error_t *lb_rl_client_gone(u32 client_index)
+{
+    unsubscribe(client_index);
+    return 0;
+}
+
+VL_MSG_API_REAPER_FUNCTION(lb_rl_client_gone);
+
+/* ---- What needs the generated functions ---- */
+
+#include "lb_rl.api.c"
+
+static void send_event(u64 id, bool added)
+{
+    const lb_rl_subscriber_t *subscriber;
+    vec_foreach(subscriber, lb_rl_main.subscribers)
+    {
+        vl_api_registration_t *client =
+            vl_api_client_index_to_registration(subscriber->client_index);
+        if (client == NULL || !vl_api_can_send_msg(client)) {
+            continue;
+        }
+        vl_api_lb_rl_vip_event_t *event = vl_msg_api_alloc_zero(sizeof(*event));
+        event->_vl_msg_id = VL_API_LB_RL_VIP_EVENT + REPLY_MSG_ID_BASE;
+        event->client_index = subscriber->client_index;
+        event->pid = subscriber->client_pid;
+        event->id = id;
+        event->added = added;
+        vl_api_lb_rl_vip_event_t_endian(event, true);
+        vl_api_send_msg(client, (u8 *)event);
+    }
+}
+
+static int compare_ids(void *a, void *b)
+{
+    u64 left = *(u64 *)a;
+    u64 right = *(u64 *)b;
+    return left < right ? -1 : left > right;
+}
+
+void lb_rl_events_send(void)
+{
+    lb_rl_main_t *lm = &lb_rl_main;
+    u64 *ids = lm->io != NULL ? lb_rl_vip_ids() : NULL;
+    vec_sort_with_function(ids, compare_ids);
+    for (u32 old = 0, new = 0; old < vec_len(lm->known_vips) || new < vec_len(ids);) {
+        int order = old == vec_len(lm->known_vips) ? 1
+                    : new == vec_len(ids)          ? -1
+                                                   : compare_ids(&lm->known_vips[old], &ids[new]);
+        if (order != 0) {
+            send_event(order < 0 ? lm->known_vips[old] : ids[new], order > 0);
+        }
+        old += order <= 0;
+        new += order >= 0;
+    }
+    vec_free(lm->known_vips);
+    lm->known_vips = ids;
+}
+
+clib_error_t *lb_rl_api_init(vlib_main_t *vm)
+{
+    u16 base = setup_message_id_table();
+    lb_rl_main.message_base = base;
+    /* These never stop the workers but for new routes: the core publishes what it changes. */
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_SET, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_REMOVE, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_NODE_SET, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCES_SET, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCE_DUMP, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_PUBLISH, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_DUMP, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_BACKEND_DUMP, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_FLOW_DUMP, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_STATS_GET, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_GET, 1);
+    return 0;
+}

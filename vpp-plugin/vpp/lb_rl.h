@@ -1,0 +1,184 @@
+/*
+ * lb_rl: the load balancer in VPP. Nodes, FIB entries, CLI, binary API and statistics around lbrl; what decides
+ * about packets is the core, what keeps arena, frames and weights in shared memory is lbio.
+ *
+ * Threading. Everything but the packet nodes (node.c) runs on VPP's main thread. Packet nodes read `lb_rl_main`,
+ * whose members marked "workers" change only under the worker barrier.
+ */
+#ifndef LB_RL_H
+#define LB_RL_H
+
+#include <stdbool.h>
+
+#include <vlib/vlib.h>
+#include <vnet/dpo/dpo.h>
+#include <vnet/fib/fib_source.h>
+#include <vnet/fib/fib_types.h>
+#include <vnet/ip/ip46_address.h>
+
+#include "lbio.h"
+#include "lbrl/lbrl.h"
+
+/* What startup.conf's `lb-rl` section, `lb rl enable` or the API say; fixed while the plugin is enabled. */
+typedef struct lb_rl_settings {
+    char directory[256]; /* of the shared-memory objects */
+    u32 flows, vips, slots;
+    u32 interval_ms, grace_ms;
+    u32 client_table,
+        server_table; /* FIB tables towards clients and towards backends, of both families */
+    i64 group;        /* that may read frames, -1: the process's */
+} lb_rl_settings_t;
+
+/* Most NAT sources that can hold flows at a time: those in force and those going. */
+#define LB_RL_SOURCES_MAX 16
+
+/* Which way a packet goes; also the index of our DPO and of `fib`. */
+typedef enum lb_rl_side { LB_RL_TO_SERVER, LB_RL_TO_CLIENT, LB_RL_SIDES } lb_rl_side_t;
+
+/* A host route that sends packets to us. */
+typedef struct lb_rl_route {
+    fib_prefix_t prefix;
+    u32 fib_index;
+    lb_rl_side_t side;
+} lb_rl_route_t;
+
+/* Rows of the statistics segment: one per backend of a VIP. */
+typedef struct lb_rl_row {
+    u64 vip, backend;
+    u16 slot;
+    u8 generation;
+    u8 seen;      /* in the pass at hand */
+    u32 links[3]; /* of the segment's directory: traffic, flows, open flows */
+} lb_rl_row_t;
+
+/* A binary API client that wants events. */
+typedef struct lb_rl_subscriber {
+    u32 client_index, client_pid;
+} lb_rl_subscriber_t;
+
+typedef struct lb_rl_main {
+    /* workers */
+    lbrl_worker_t **workers; /* by thread; NULL where the thread has no partitions of its own */
+    u16 *threads;            /* VPP's thread by the core's worker */
+    ip46_address_t sources[LB_RL_SOURCES_MAX];
+    u32 source_count;
+    u32 fib[LB_RL_SIDES]
+           [2]; /* where rewritten packets are looked up: [side that they go to][IPv6] */
+    u32 handoff[LB_RL_SIDES][2]; /* frame queues: [side][IPv6] */
+    bool enabled;
+
+    /* main thread */
+    lbio_t *io; /* NULL while disabled */
+    lbrl_t *core;
+    lb_rl_settings_t settings;
+    bool at_start; /* startup.conf has an `lb-rl` section */
+    char instance_id[40];
+    lbrl_attach_report_t attached;
+    lbrl_stats_t cleared; /* counters when they were last cleared */
+    lb_rl_route_t *routes;
+    u8 *features;      /* by sw_if_index: the return feature is on */
+    u32 tables[2];     /* FIB indexes held, towards clients: [IPv6] */
+    u64 step_us;       /* of the last frame */
+    u64 rows_us;       /* of the last look at the statistics' rows */
+    u64 *known_vips;   /* that events were sent for */
+    lb_rl_row_t *rows; /* pool */
+    lb_rl_subscriber_t *subscribers;
+    dpo_type_t dpo;
+    fib_source_t source;
+    u16 message_base;
+    vlib_log_class_t log;
+} lb_rl_main_t;
+
+extern lb_rl_main_t lb_rl_main;
+extern vlib_node_registration_t lb_rl_ip4_node, lb_rl_ip6_node, lb_rl_nat_return_ip4_node,
+    lb_rl_nat_return_ip6_node, lb_rl_tick_node, lb_rl_process_node;
+
+/* ---- lb_rl.c: life. Errors are in `problem`, as a sentence that names what is wrong and what to do. ---- */
+
+lb_rl_settings_t lb_rl_settings_default(void);
+int lb_rl_enable(vlib_main_t *vm, const lb_rl_settings_t *settings, lbio_problem_t *problem);
+
+/* Lets go of everything; `withdraw`: the objects too, so that nobody goes on with the flows. */
+void lb_rl_disable(vlib_main_t *vm, bool withdraw);
+
+/* Ids of the core's VIPs, those being removed included: a new vector. */
+u64 *lb_rl_vip_ids(void);
+
+/* Fills in `problem` and returns -1 while the plugin is not enabled. */
+int lb_rl_ready(lbio_problem_t *problem);
+int lb_rl_refuse(lbio_problem_t *problem, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+int lb_rl_vip_set(vlib_main_t *vm, const lbrl_vip_config_t *config, lbio_problem_t *problem);
+int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem);
+int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 count,
+                      lbio_problem_t *problem);
+
+/* ---- check.c: 0, or -1 with `problem`. ---- */
+
+int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem);
+int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_problem_t *problem);
+
+/* ---- routes.c ---- */
+
+/* Registers DPO type and FIB source. */
+void lb_rl_routes_init(void);
+
+/* Holds the tables of the settings. */
+void lb_rl_tables_lock(void);
+void lb_rl_tables_unlock(void);
+
+/* Brings FIB entries and the return path's filter in line with the core. */
+void lb_rl_routes_update(vlib_main_t *vm);
+void lb_rl_routes_remove(vlib_main_t *vm);
+
+/* Whether the NAT sources of the return path are the core's. */
+bool lb_rl_filter_is_right(void);
+
+/* Turns the NAT return features of all interfaces on or off. */
+void lb_rl_features_set(bool on);
+
+/* ---- process.c ---- */
+
+u64 lb_rl_now_us(void);
+
+/* ---- stats.c ---- */
+
+void lb_rl_rows_update(void);
+void lb_rl_rows_remove(void);
+
+/* ---- api.c ---- */
+
+clib_error_t *lb_rl_api_init(vlib_main_t *vm);
+
+/* Tells subscribers of VIPs that have come or gone. */
+void lb_rl_events_send(void);
+
+/* ---- format.c ---- */
+
+format_function_t format_lb_rl_address;  /* const u8 [16] */
+format_function_t format_lb_rl_endpoint; /* const u8 [16], int port */
+format_function_t format_lb_rl_protocol; /* int */
+format_function_t format_lb_rl_scheduler;
+format_function_t format_lb_rl_backend_state;
+format_function_t format_lb_rl_flow_state;
+unformat_function_t unformat_lb_rl_address; /* lbrl_address_t * */
+
+static inline lbrl_address_t lb_rl_address_of(const ip46_address_t *address)
+{
+    lbrl_address_t out = {.bytes = {[10] = 0xff, [11] = 0xff}};
+    if (ip46_address_is_ip4(address)) {
+        clib_memcpy(out.bytes + 12, &address->ip4, sizeof(address->ip4));
+    } else {
+        clib_memcpy(out.bytes, &address->ip6, sizeof(address->ip6));
+    }
+    return out;
+}
+
+static inline bool lb_rl_is_ip4(const u8 bytes[16])
+{
+    static const u8 mapped[12] = {[10] = 0xff, [11] = 0xff};
+    return clib_memcmp(bytes, mapped, sizeof(mapped)) == 0;
+}
+
+#endif

@@ -1,0 +1,358 @@
+/*
+ * Packet nodes: vectors of VPP's buffers become vectors of the core's packets, its verdicts next nodes.
+ *
+ * lb-rl-ip4, lb-rl-ip6: packets to VIPs, sent here by host routes. lb-rl-nat-return-ip4, lb-rl-nat-return-ip6: a
+ * feature on every interface, which takes the packets to NAT sources out of the rest. Packets of a partition that
+ * another thread owns go through a handoff node to the same node there. Whatever comes out of the core is routed by
+ * its new destination, so that a change of a backend's route counts at once.
+ *
+ * Nothing here allocates, waits or logs.
+ */
+#include <time.h>
+#include <vnet/buffer.h>
+#include <vnet/feature/feature.h>
+#include <vnet/ip/ip.h>
+
+#include "lb_rl.h"
+#include "trace.h"
+
+typedef enum next { NEXT_DROP, NEXT_IP4, NEXT_IP6, NEXT_HANDOFF, NEXTS } next_t;
+
+/* Errors of a node: the core's reasons, in their order, then ours. */
+#define OUR_ERRORS(X)                                                                              \
+    X(DISABLED, "disabled", "load balancer was disabled meanwhile")                                \
+    X(CHAIN, "chain", "buffer chain too scattered to be rewritten")                                \
+    X(ANSWERED, "answered", "turned round into an answer")
+
+typedef enum node_error {
+    ERROR_FIRST_OF_OURS = LBRL_DROP_COUNT - 1,
+#define X(name, label, text) ERROR_##name,
+    OUR_ERRORS(X)
+#undef X
+        ERROR_COUNT
+} node_error_t;
+
+/* Where the thread that a packet is for waits between the node that decides and the handoff node. */
+#define HANDOFF_THREAD(b) (vnet_buffer2(b)->unused[0])
+
+/* What the first buffer of a chain has to hold for the core to see every byte that it looks at: headers, and what an
+ * ICMP error quotes. */
+#define CHAIN_FIRST_MIN 1280u
+
+static_always_inline u64 now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_BOOTTIME, &now); /* vDSO: no system call */
+    return (u64)now.tv_sec * 1000000 + (u64)now.tv_nsec / 1000;
+}
+
+/* ---- From buffers to packets ---- */
+
+/* Offloads and chains, which few packets have. */
+static int import_rest(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet)
+{
+    if (b->flags & VLIB_BUFFER_NEXT_PRESENT) {
+        if (b->current_length < CHAIN_FIRST_MIN) {
+            return -1;
+        }
+        packet->length = vlib_buffer_length_in_chain(vm, b);
+        packet->tailroom = 0;
+    }
+    if ((b->flags & VNET_BUFFER_F_OFFLOAD) == 0) {
+        return 0;
+    }
+    vnet_buffer_oflags_t offload = vnet_buffer(b)->oflags;
+    if ((offload & VNET_BUFFER_OFFLOAD_F_IP_CKSUM) && b->current_length >= sizeof(ip4_header_t)) {
+        ip4_header_t *ip = vlib_buffer_get_current(b);
+        ip->checksum = ip4_header_checksum(ip);
+        vnet_buffer_offload_flags_clear(b, VNET_BUFFER_OFFLOAD_F_IP_CKSUM);
+    }
+    bool tcp = offload & VNET_BUFFER_OFFLOAD_F_TCP_CKSUM;
+    if (tcp || (offload & VNET_BUFFER_OFFLOAD_F_UDP_CKSUM)) {
+        packet->flags = LBRL_PACKET_NEEDS_CSUM;
+        packet->csum_start = (u16)(vnet_buffer(b)->l4_hdr_offset - b->current_data);
+        packet->csum_offset =
+            tcp ? offsetof(tcp_header_t, checksum) : offsetof(udp_header_t, checksum);
+    }
+    if (b->flags & VNET_BUFFER_F_GSO) {
+        const u8 *ip = vlib_buffer_get_current(b);
+        packet->gso_type = !tcp              ? LBRL_GSO_UDP_L4
+                           : ip[0] >> 4 == 4 ? LBRL_GSO_TCPV4
+                                             : LBRL_GSO_TCPV6;
+        packet->gso_size = vnet_buffer2(b)->gso_size;
+        packet->hdr_len = (u16)(packet->csum_start + vnet_buffer2(b)->gso_l4_hdr_sz);
+    }
+    return 0;
+}
+
+static_always_inline int import(vlib_main_t *vm, vlib_buffer_t *b, u32 data_size,
+                                lbrl_packet_t *packet)
+{
+    *packet =
+        (lbrl_packet_t){.data = vlib_buffer_get_current(b),
+                        .buffer = b,
+                        .length = b->current_length,
+                        .headroom = (u16)(b->current_data + VLIB_BUFFER_PRE_DATA_SIZE),
+                        .tailroom = (u16)(data_size - (u32)(b->current_data + b->current_length))};
+    if (PREDICT_TRUE((b->flags & (VLIB_BUFFER_NEXT_PRESENT | VNET_BUFFER_F_OFFLOAD |
+                                  VNET_BUFFER_F_GSO)) == 0)) {
+        return 0;
+    }
+    return import_rest(vm, b, packet);
+}
+
+/* ---- From packets to buffers ---- */
+
+static void export_rest(vlib_main_t *vm, vlib_buffer_t *b, const lbrl_packet_t *packet)
+{
+    if (b->flags & VLIB_BUFFER_NEXT_PRESENT) {
+        if (packet->length <=
+            b->current_length) { /* an answer, or trailing bytes that were no packet's */
+            vlib_buffer_free_one(vm, b->next_buffer);
+            b->flags &= ~(VLIB_BUFFER_NEXT_PRESENT | VLIB_BUFFER_TOTAL_LENGTH_VALID);
+            b->current_length = (u16)packet->length;
+        } else {
+            b->total_length_not_including_first_buffer = packet->length - b->current_length;
+        }
+    }
+    if ((packet->flags & LBRL_PACKET_NEEDS_CSUM) == 0 && (b->flags & VNET_BUFFER_F_OFFLOAD)) {
+        vnet_buffer_offload_flags_clear(b, VNET_BUFFER_OFFLOAD_F_TCP_CKSUM |
+                                               VNET_BUFFER_OFFLOAD_F_UDP_CKSUM);
+    }
+    if (packet->gso_type == LBRL_GSO_NONE) {
+        b->flags &= ~VNET_BUFFER_F_GSO;
+    }
+    vnet_buffer(b)->l3_hdr_offset = b->current_data;
+    if (packet->flags & LBRL_PACKET_NEEDS_CSUM) {
+        vnet_buffer(b)->l4_hdr_offset = (i16)(b->current_data + packet->csum_start);
+    }
+}
+
+/* A rewritten packet: to the table of the side that it now goes to. */
+static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, lb_rl_side_t side)
+{
+    vlib_buffer_t *b = packet->buffer;
+    i32 moved = (i32)(packet->data - (u8 *)vlib_buffer_get_current(b));
+    vlib_buffer_advance(b, moved);
+    if (PREDICT_TRUE((b->flags & (VLIB_BUFFER_NEXT_PRESENT | VNET_BUFFER_F_OFFLOAD |
+                                  VNET_BUFFER_F_GSO)) == 0)) {
+        b->current_length = (u16)packet->length;
+    } else {
+        export_rest(vm, b, packet);
+    }
+    /* The core has counted the TTL down: for the next nodes the packet is our own. */
+    b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED;
+    u32 six = packet->data[0] >> 4 == 6;
+    vnet_buffer(b)->sw_if_index[VLIB_TX] = lb_rl_main.fib[side][six];
+    return six ? NEXT_IP6 : NEXT_IP4;
+}
+
+static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                 const lbrl_packet_t *packet, bool is_feature)
+{
+    vlib_buffer_t *b = packet->buffer;
+    /* Routes carry the side in their DPO's index; the feature sees only the way back. */
+    lb_rl_side_t side = is_feature ? LB_RL_TO_CLIENT : vnet_buffer(b)->ip.adj_index[VLIB_TX];
+    u16 next;
+    switch (packet->verdict) {
+    case LBRL_VERDICT_FORWARD:
+        return forward(vm, packet, side);
+    case LBRL_VERDICT_REPLY:
+        vlib_node_increment_counter(vm, node->node_index, ERROR_ANSWERED, 1);
+        return forward(vm, packet, side == LB_RL_TO_SERVER ? LB_RL_TO_CLIENT : LB_RL_TO_SERVER);
+    case LBRL_VERDICT_HANDOVER:
+        HANDOFF_THREAD(b) = lb_rl_main.threads[packet->worker];
+        return NEXT_HANDOFF;
+    case LBRL_VERDICT_PASS:
+        if (is_feature) {
+            vnet_feature_next_u16(&next, b);
+            return next;
+        }
+        break;
+    default:
+        break;
+    }
+    b->error = node->errors[packet->reason];
+    return NEXT_DROP;
+}
+
+/* ---- The way through a node ---- */
+
+static_always_inline bool is_to_source(vlib_buffer_t *b, bool six)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    if (six) {
+        const ip6_header_t *ip = vlib_buffer_get_current(b);
+        for (u32 i = 0; i < lm->source_count; i++) {
+            if (ip6_address_is_equal(&lm->sources[i].ip6, &ip->dst_address)) {
+                return true;
+            }
+        }
+        return false;
+    }
+    const ip4_header_t *ip = vlib_buffer_get_current(b);
+    for (u32 i = 0; i < lm->source_count; i++) {
+        if (lm->sources[i].ip4.as_u32 == ip->dst_address.as_u32 &&
+            ip46_address_is_ip4(&lm->sources[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static_always_inline u16 without_worker(vlib_node_runtime_t *node, vlib_buffer_t *b)
+{
+    if (!lb_rl_main.enabled) {
+        b->error = node->errors[ERROR_DISABLED];
+        return NEXT_DROP;
+    }
+    HANDOFF_THREAD(b) = lb_rl_main.threads[0]; /* who finds the owner */
+    return NEXT_HANDOFF;
+}
+
+static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                        vlib_frame_t *frame, bool is_feature, bool six)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    u32 *from = vlib_frame_vector_args(frame);
+    u32 n = frame->n_vectors;
+    u32 data_size = vlib_buffer_get_default_data_size(vm);
+    lbrl_worker_t *worker =
+        vm->thread_index < vec_len(lm->workers) ? lm->workers[vm->thread_index] : NULL;
+    vlib_buffer_t *buffers[VLIB_FRAME_SIZE];
+    u16 nexts[VLIB_FRAME_SIZE];
+    u16 places[VLIB_FRAME_SIZE];
+    lbrl_packet_t packets[VLIB_FRAME_SIZE];
+    lb_rl_trace_t *traces[VLIB_FRAME_SIZE];
+    u32 count = 0;
+
+    STATIC_ASSERT(VLIB_FRAME_SIZE <= LBRL_VECTOR_MAX, "a frame is at most one vector");
+    vlib_get_buffers(vm, from, buffers, n);
+    for (u32 i = 0; i < n; i++) {
+        vlib_buffer_t *b = buffers[i];
+        if (i + 8 < n) {
+            vlib_prefetch_buffer_header(buffers[i + 8], LOAD);
+            if (i + 4 < n) {
+                clib_prefetch_load(vlib_buffer_get_current(buffers[i + 4]));
+            }
+        }
+        if (is_feature && !is_to_source(b, six)) {
+            vnet_feature_next_u16(&nexts[i], b);
+            continue;
+        }
+        if (PREDICT_FALSE(worker == NULL)) {
+            nexts[i] = without_worker(node, b);
+            continue;
+        }
+        if (PREDICT_FALSE(import(vm, b, data_size, &packets[count]) != 0)) {
+            b->error = node->errors[ERROR_CHAIN];
+            nexts[i] = NEXT_DROP;
+            continue;
+        }
+        places[count++] = (u16)i;
+    }
+    if (PREDICT_FALSE(node->flags & VLIB_NODE_FLAG_TRACE)) {
+        lb_rl_trace_before(vm, node, packets, traces, count);
+    }
+    if (count > 0) {
+        lbrl_process(worker, packets, count, now_us());
+    }
+    for (u32 i = 0; i < count; i++) {
+        nexts[places[i]] = next_of(vm, node, &packets[i], is_feature);
+    }
+    if (PREDICT_FALSE(node->flags & VLIB_NODE_FLAG_TRACE)) {
+        lb_rl_trace_after(packets, traces, count);
+    }
+    vlib_buffer_enqueue_to_next(vm, node, from, nexts, n);
+    return n;
+}
+
+VLIB_NODE_FN(lb_rl_ip4_node)(vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame)
+{
+    return lb_rl_inline(vm, node, frame, false, false);
+}
+
+VLIB_NODE_FN(lb_rl_ip6_node)(vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame)
+{
+    return lb_rl_inline(vm, node, frame, false, true);
+}
+
+VLIB_NODE_FN(lb_rl_nat_return_ip4_node)(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                        vlib_frame_t *frame)
+{
+    return lb_rl_inline(vm, node, frame, true, false);
+}
+
+VLIB_NODE_FN(lb_rl_nat_return_ip6_node)(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                        vlib_frame_t *frame)
+{
+    return lb_rl_inline(vm, node, frame, true, true);
+}
+
+/* ---- Handoff ---- */
+
+static_always_inline uword handoff_inline(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                          vlib_frame_t *frame, lb_rl_side_t side, bool six)
+{
+    u32 *from = vlib_frame_vector_args(frame);
+    u32 n = frame->n_vectors;
+    vlib_buffer_t *buffers[VLIB_FRAME_SIZE];
+    u16 threads[VLIB_FRAME_SIZE];
+    vlib_get_buffers(vm, from, buffers, n);
+    for (u32 i = 0; i < n; i++) {
+        threads[i] = (u16)HANDOFF_THREAD(buffers[i]);
+        if (PREDICT_FALSE(buffers[i]->flags & VLIB_BUFFER_IS_TRACED)) {
+            lb_rl_handoff_trace_t *trace = vlib_add_trace(vm, node, buffers[i], sizeof(*trace));
+            trace->thread = threads[i];
+        }
+    }
+    u32 sent =
+        vlib_buffer_enqueue_to_thread(vm, node, lb_rl_main.handoff[side][six], from, threads, n, 1);
+    if (sent < n) {
+        vlib_node_increment_counter(vm, node->node_index, 0, n - sent);
+    }
+    return n;
+}
+
+VLIB_NODE_FN(lb_rl_ip4_handoff_node)(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                     vlib_frame_t *frame)
+{
+    return handoff_inline(vm, node, frame, LB_RL_TO_SERVER, false);
+}
+
+VLIB_NODE_FN(lb_rl_ip6_handoff_node)(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                     vlib_frame_t *frame)
+{
+    return handoff_inline(vm, node, frame, LB_RL_TO_SERVER, true);
+}
+
+VLIB_NODE_FN(lb_rl_nat_return_ip4_handoff_node)(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                                vlib_frame_t *frame)
+{
+    return handoff_inline(vm, node, frame, LB_RL_TO_CLIENT, false);
+}
+
+VLIB_NODE_FN(lb_rl_nat_return_ip6_handoff_node)(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                                vlib_frame_t *frame)
+{
+    return handoff_inline(vm, node, frame, LB_RL_TO_CLIENT, true);
+}
+
+/* ---- Ageing: each worker its own flows, when the process node says that it is time ---- */
+
+VLIB_NODE_FN(lb_rl_tick_node)(vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    lbrl_worker_t *worker =
+        vm->thread_index < vec_len(lm->workers) ? lm->workers[vm->thread_index] : NULL;
+    if (worker != NULL) {
+        lbrl_worker_tick(worker, now_us());
+    }
+    return 0;
+}
+
+#ifndef CLIB_MARCH_VARIANT
+
+#include "node_registrations.h"
+
+#endif

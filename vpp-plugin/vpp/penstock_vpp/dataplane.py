@@ -1,0 +1,242 @@
+"""The handler behind the control socket of a VPP: what the agent says, made so in VPP, one change after the other.
+
+VPP forwards, remembers its VIPs in the arena and needs nothing of this process but changes. What is remembered here, in
+a file beside the arena, is what the arena has not: names that people gave to VIPs and backends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from penstock_embedded import native, state
+from penstock_embedded.messages import (
+    PROTOCOL_VERSION,
+    ApplyResult,
+    DesiredState,
+    Dump,
+    Error,
+    Hello,
+    Stats,
+    Vip,
+    VipResult,
+    VipStatus,
+)
+from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, plan, warnings
+from penstock_embedded.server import RequestError
+from penstock_embedded.state import State
+
+from penstock_vpp import fields
+from penstock_vpp.api import Api, Instance, VppError
+from penstock_vpp.settings import Settings
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+WATCH_SECONDS = 1.0
+STATE_NAME = "penstock.state"
+
+FIXES = {
+    "conflict": "wait until the VIP that holds it has drained, or choose another address or port",
+    "exhausted": "give the `lb-rl` section of startup.conf more flows, vips or slots, and restart VPP",
+    "unreachable": "see whether VPP runs; the agent tries again",
+    "unsupported": "remove the VIP and add it under another id",
+}
+
+
+class VppDataplane:
+    """The load balancer of one VPP, through restarts of VPP and of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._api = Api(settings.vpp_socket)
+        self._started = time.monotonic()
+        self._boot_id = BOOT_ID.read_text().strip()
+        self._instance: Instance | None = None
+        self._state = State()
+        self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vpp")
+
+    async def watch(self) -> None:
+        """Notice a VPP that has come back, before anybody asks; until cancelled."""
+        while True:
+            try:
+                await self._in_thread(self._follow)
+            except RequestError as error:
+                log.warning("VPP is away", error=error.error.message)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def close(self) -> None:
+        """Hang up; VPP goes on."""
+        await asyncio.get_running_loop().run_in_executor(self._calls, self._api.close)
+        self._calls.shutdown()
+
+    async def hello(self) -> Hello:
+        """Say who VPP is."""
+        instance = await self._in_thread(self._follow)
+        return Hello(
+            protocol_version=PROTOCOL_VERSION,
+            version=metadata.version("penstock"),
+            type="vpp",
+            instance_id=instance.instance_id,
+            boot_id=self._boot_id,
+            reattached_flows=instance.attached_flows,
+            generation=self._state.generation,
+        )
+
+    async def apply(self, desired: DesiredState) -> ApplyResult:
+        """Become what is desired."""
+        return await self._in_thread(lambda: self._become(desired))
+
+    async def dump(self) -> Dump:
+        """Tell the state in force."""
+        return await self._in_thread(self._dump)
+
+    async def stats(self) -> Stats:
+        """Tell the counters."""
+        return await self._in_thread(self._stats)
+
+    async def withdraw(self) -> None:
+        """Remove everything from VPP and forget the state; it forwards again when VPP is started anew."""
+        await self._in_thread(self._withdraw)
+        log.info("withdrawn from VPP")
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._calls, function)
+        except VppError as error:
+            raise RequestError(_error(error)) from error
+
+    # ---- everything below runs in the one thread
+
+    def _follow(self) -> Instance:
+        """Return who runs. What an earlier VPP was told counts no more, but for names: the agent says it again."""
+        instance = self._api.instance()
+        if self._instance is None or instance.instance_id != self._instance.instance_id:
+            remembered = state.load(instance.directory / STATE_NAME)
+            known = {native.vip_identifier(each.id) for each in self._api.vips()}
+            going = remembered.vips | remembered.removing
+            self._state = State(
+                backend_names=remembered.backend_names,
+                removing={name: vip for name, vip in going.items() if name in known},
+            )
+            self._instance = instance
+            log.info("VPP found", instance_id=instance.instance_id, flows=instance.attached_flows)
+        return instance
+
+    def _become(self, desired: DesiredState) -> ApplyResult:
+        if not self._api.instance().enabled:
+            self._api.enable()
+        instance = self._follow()
+        found = {native.vip_identifier(each.id) for each in self._api.vips() if not each.removing}
+        planned = plan(desired, self._state, found)
+        refused = dict(planned.refused)
+        node: list[Error] = []
+        for change in planned.changes:
+            try:
+                self._perform(change)
+            except VppError as error:
+                if error.code == "unreachable":
+                    raise
+                if isinstance(change, SetVip):
+                    refused[change.vip.id] = _error(error)
+                else:
+                    node.append(_error(error))
+            else:
+                self._note(change)
+        self._api.publish()  # those who applied something may read its frames at once
+        self._state = self._state.model_copy(update={"generation": desired.generation})
+        state.save(instance.directory / STATE_NAME, self._state)
+        if desired.announcement.addresses:
+            fix = "use announcement None, and routes to this node"
+            node.append(Error(code="unsupported", field="announcement", message="VPP announces no VIPs", fix=fix))
+        return ApplyResult(
+            generation=desired.generation,
+            changed=bool(planned.changes),
+            vips=tuple(VipResult(id=vip.id, error=refused.get(vip.id), warnings=warnings(vip)) for vip in desired.vips),
+            errors=tuple(node),
+        )
+
+    def _perform(self, change: Change) -> None:
+        match change:
+            case SetNode():
+                self._api.set_node(bytes.fromhex(change.scheduler_key), change.nodes)
+            case SetSources():
+                self._api.set_sources([fields.source(each) for each in change.sources])
+            case SetVip():
+                self._api.set_vip(fields.vip(change.vip))
+            case RemoveVip():
+                self._api.remove_vip(native.vip_number(change.id))
+
+    def _note(self, change: Change) -> None:
+        now = self._state
+        match change:
+            case SetNode():
+                update: dict[str, object] = {"scheduler_key": change.scheduler_key, "nodes": change.nodes}
+            case SetSources():
+                update = {"nat_sources": change.sources}
+            case SetVip(vip):
+                names = {native.backend_number(each.id): each.id for each in vip.backends}
+                update = {
+                    "vips": now.vips | {vip.id: vip},
+                    "removing": _without(now.removing, vip.id),
+                    "backend_names": now.backend_names | names,
+                }
+            case RemoveVip(gone):
+                removed = {gone: now.vips[gone]} if gone in now.vips else {}
+                update = {"vips": _without(now.vips, gone), "removing": now.removing | removed}
+        self._state = now.model_copy(update=update)
+
+    def _dump(self) -> Dump:
+        instance = self._follow()
+        now = self._state
+        rows: list[VipStatus] = []
+        names: dict[int, str] = {}
+        for details in sorted(self._api.vips(), key=lambda each: int(each.id)):
+            backends = self._api.backends(details.id)
+            names |= {each.backend.id: now.backend_names.get(each.backend.id, "") for each in backends}
+            key = now.key_of(native.vip_identifier(details.id))
+            rows.append(fields.vip_status(details, backends, key, now.backend_names))
+        in_use = {number: name for number, name in names.items() if name}
+        self._state = now.model_copy(update={"backend_names": in_use})  # those that are gone are forgotten
+        return Dump(instance_id=instance.instance_id, generation=now.generation, vips=tuple(rows))
+
+    def _stats(self) -> Stats:
+        instance = self._follow()
+        uptime = time.monotonic() - self._started
+        if not instance.enabled:
+            nothing = dict.fromkeys(("packets", "forwarded", "flows", "flow_capacity", "half_open"), 0)
+            return Stats(instance_id=instance.instance_id, uptime_seconds=uptime, dropped={}, **nothing)
+        reply = self._api.stats()
+        return Stats(
+            instance_id=instance.instance_id,
+            uptime_seconds=uptime,
+            packets=reply.packets,
+            forwarded=reply.forwarded,
+            dropped=fields.dropped(reply),
+            flows=reply.flows,
+            flow_capacity=reply.flow_capacity,
+            half_open=reply.half_open,
+        )
+
+    def _withdraw(self) -> None:
+        instance = self._follow()
+        self._api.disable()
+        state.forget(instance.directory / STATE_NAME)
+        self._state = State()
+
+
+def _without(vips: dict[str, Vip], identifier: str) -> dict[str, Vip]:
+    return {known: vip for known, vip in vips.items() if known != identifier}
+
+
+def _error(error: VppError) -> Error:
+    field, separator, _ = str(error).partition(": ")
+    named = field if separator and " " not in field and "/" not in field else ""
+    return Error(code=error.code, field=named, message=str(error), fix=FIXES.get(error.code, "correct the field named"))

@@ -1,0 +1,261 @@
+/* What the command line shows. */
+#include "lb_rl.h"
+
+static clib_error_t *not_enabled(void)
+{
+    lbio_problem_t problem;
+    (void)lb_rl_ready(&problem);
+    return clib_error_return(0, "%s", problem.text);
+}
+
+/* ---- show lb rl stats ---- */
+
+static clib_error_t *show_stats(vlib_main_t *vm, unformat_input_t *input,
+                                vlib_cli_command_t *command)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    const lbrl_stats_t *since = &lm->cleared;
+    lbrl_stats_t now;
+    if (lm->io == NULL) {
+        return not_enabled();
+    }
+    lbrl_stats(lm->core, &now);
+    const struct {
+        const char *name;
+        u64 value;
+    } rows[] = {{"packets", now.packets - since->packets},
+                {"bytes", now.bytes - since->bytes},
+                {"forwarded", now.forwarded - since->forwarded},
+                {"answered", now.replied - since->replied},
+                {"not ours", now.passed - since->passed},
+                {"handed over", now.handed_over - since->handed_over},
+                {"flows created", now.flows_created - since->flows_created},
+                {"half-open flows recycled", now.flows_recycled - since->flows_recycled},
+                {"flows", now.flows},
+                {"half-open flows", now.half_open},
+                {"room for flows", now.flow_capacity}};
+    for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
+        vlib_cli_output(vm, "%-26s %llu", rows[i].name, rows[i].value);
+    }
+    for (u32 i = 1; i < LBRL_DROP_COUNT; i++) {
+        u64 dropped = now.dropped[i] - since->dropped[i];
+        if (dropped != 0) {
+            vlib_cli_output(vm, "dropped %-18s %llu (%s)", lbrl_drop_name(i), dropped,
+                            lbrl_drop_text(i));
+        }
+    }
+    return 0;
+}
+
+VLIB_CLI_COMMAND(lb_rl_show_stats_command, static) = {
+    .path = "show lb rl stats",
+    .short_help = "show lb rl stats",
+    .function = show_stats,
+    .is_mp_safe = 1,
+};
+
+static clib_error_t *clear_stats(vlib_main_t *vm, unformat_input_t *input,
+                                 vlib_cli_command_t *command)
+{
+    lb_rl_main_t *lm = &lb_rl_main;
+    if (lm->io == NULL) {
+        return not_enabled();
+    }
+    lbrl_stats(lm->core, &lm->cleared);
+    return 0;
+}
+
+VLIB_CLI_COMMAND(lb_rl_clear_stats_command, static) = {
+    .path = "clear lb rl stats",
+    .short_help = "clear lb rl stats",
+    .function = clear_stats,
+    .is_mp_safe = 1,
+};
+
+/* ---- show lb rl vips, agent: a line per VIP ---- */
+
+static void show_backends(vlib_main_t *vm, const lbrl_backend_status_t *backends, u32 count)
+{
+    for (u32 i = 0; i < count; i++) {
+        const lbrl_backend_status_t *backend = &backends[i];
+        vlib_cli_output(
+            vm,
+            "  slot %u: %U %U%s weight %.3f, %lld open flows, %llu flows, %llu packets, %llu bytes",
+            backend->slot, format_lb_rl_endpoint, backend->address.bytes, backend->port,
+            format_lb_rl_backend_state, backend->state, backend->removed ? " (removed)" : "",
+            (f64)backend->weight, backend->open_flows, backend->flows, backend->packets,
+            backend->bytes);
+    }
+}
+
+static u8 *format_vip(u8 *s, va_list *arguments)
+{
+    const lbrl_vip_config_t *config = va_arg(*arguments, const lbrl_vip_config_t *);
+    for (u32 i = 0; i < config->address_count; i++) {
+        s = format(s, i == 0 ? "%U" : ", %U", format_lb_rl_endpoint, config->addresses[i].bytes,
+                   config->port);
+    }
+    return format(s, "/%U", format_lb_rl_protocol, config->protocol);
+}
+
+static void show_vip(vlib_main_t *vm, const lbrl_vip_config_t *config,
+                     const lbrl_backend_status_t *backends, const lbio_vip_status_t *status)
+{
+    vlib_cli_output(vm, "%U id %016llx, scheduler %U, features %u%s%s, %u slots", format_vip,
+                    config, config->id, format_lb_rl_scheduler, config->scheduler,
+                    config->feature_level, config->client_affinity ? ", client affinity" : "",
+                    status->core.removing ? ", being removed" : "", status->core.slots);
+    show_backends(vm, backends, status->core.backend_count);
+}
+
+static void show_agent(vlib_main_t *vm, const lbrl_vip_config_t *config,
+                       const lbrl_backend_status_t *backends, const lbio_vip_status_t *status)
+{
+    if (status->core.actions_sequence == 0) {
+        vlib_cli_output(vm, "%U: no weights of an agent; those configured are in force", format_vip,
+                        config);
+    } else {
+        vlib_cli_output(vm, "%U: weights number %llu of its agent", format_vip, config,
+                        status->core.actions_sequence);
+    }
+    if (status->actions_refused != 0) {
+        vlib_cli_output(vm, "  %llu looks at %s failed%s%s", status->actions_refused,
+                        status->actions, status->actions_error != 0 ? "; the last: " : "",
+                        status->actions_error != 0 ? lbrl_shm_error_text(status->actions_error)
+                                                   : "");
+    }
+    for (u32 i = 0; i < status->core.backend_count; i++) {
+        vlib_cli_output(vm, "  slot %u: %U weight %.3f", backends[i].slot, format_lb_rl_endpoint,
+                        backends[i].address.bytes, backends[i].port, (f64)backends[i].weight);
+    }
+}
+
+typedef void (*show_one_t)(vlib_main_t *, const lbrl_vip_config_t *, const lbrl_backend_status_t *,
+                           const lbio_vip_status_t *);
+
+static clib_error_t *for_each_vip(vlib_main_t *vm, show_one_t show)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    lbrl_backend_status_t *backends = NULL;
+    if (lm->io == NULL) {
+        return not_enabled();
+    }
+    u64 *ids = lb_rl_vip_ids();
+    vec_validate(backends, 2 * LBRL_BACKENDS_MAX - 1);
+    for (u32 i = 0; i < vec_len(ids); i++) {
+        lbrl_vip_config_t config;
+        lbio_vip_status_t status;
+        lbio_problem_t problem;
+        if (lbrl_vip_config(lm->core, ids[i], &config, NULL, 0) == LBRL_OK &&
+            lbio_vip_status(lm->io, ids[i], &status, backends, vec_len(backends), &problem) == 0) {
+            show(vm, &config, backends, &status);
+        }
+    }
+    vec_free(backends);
+    vec_free(ids);
+    return 0;
+}
+
+static clib_error_t *show_vips(vlib_main_t *vm, unformat_input_t *input,
+                               vlib_cli_command_t *command)
+{
+    return for_each_vip(vm, show_vip);
+}
+
+VLIB_CLI_COMMAND(lb_rl_show_vips_command, static) = {
+    .path = "show lb rl vips",
+    .short_help = "show lb rl vips",
+    .function = show_vips,
+    .is_mp_safe = 1,
+};
+
+static clib_error_t *show_agents(vlib_main_t *vm, unformat_input_t *input,
+                                 vlib_cli_command_t *command)
+{
+    return for_each_vip(vm, show_agent);
+}
+
+VLIB_CLI_COMMAND(lb_rl_show_agent_command, static) = {
+    .path = "show lb rl agent",
+    .short_help = "show lb rl agent",
+    .function = show_agents,
+    .is_mp_safe = 1,
+};
+
+/* ---- show lb rl flows, memory ---- */
+
+#define FLOWS_SHOWN 50u
+
+static clib_error_t *show_flows(vlib_main_t *vm, unformat_input_t *input,
+                                vlib_cli_command_t *command)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    u32 max = FLOWS_SHOWN;
+    u32 shown = 0;
+    u64 cursor = 0;
+    lbrl_flow_info_t flow;
+    if (lm->io == NULL) {
+        return not_enabled();
+    }
+    (void)unformat(input, "max %u", &max);
+    u64 now_us = lb_rl_now_us();
+    for (; shown < max && lbrl_flow_next(lm->core, &cursor, now_us, &flow); shown++) {
+        vlib_cli_output(vm, "%U %U -> %U as %U -> %U, %U%s, idle %.1f s", format_lb_rl_protocol,
+                        flow.protocol, format_lb_rl_endpoint, flow.client.bytes, flow.client_port,
+                        format_lb_rl_endpoint, flow.vip.bytes, flow.vip_port, format_lb_rl_endpoint,
+                        flow.source.bytes, flow.nat_port, format_lb_rl_endpoint, flow.backend.bytes,
+                        flow.backend_port, format_lb_rl_flow_state, flow.state,
+                        flow.open ? ", open" : "", flow.idle_ms / 1e3);
+    }
+    if (shown == max) {
+        vlib_cli_output(vm, "(at most %u: `show lb rl flows max <n>` for more)", max);
+    }
+    return 0;
+}
+
+VLIB_CLI_COMMAND(lb_rl_show_flows_command, static) = {
+    .path = "show lb rl flows",
+    .short_help = "show lb rl flows [max <n>]",
+    .function = show_flows,
+    .is_mp_safe = 1,
+};
+
+static clib_error_t *show_memory(vlib_main_t *vm, unformat_input_t *input,
+                                 vlib_cli_command_t *command)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    if (lm->io == NULL) {
+        return not_enabled();
+    }
+    lbrl_config_t config = {.flows = lm->settings.flows,
+                            .vips = lm->settings.vips,
+                            .slots = lm->settings.slots,
+                            .workers = vec_len(lm->threads)};
+    u64 frames = 0;
+    u64 *ids = lb_rl_vip_ids();
+    for (u32 i = 0; i < vec_len(ids); i++) {
+        lbrl_vip_status_t status;
+        if (lbrl_vip_status(lm->core, ids[i], &status, NULL, 0) == LBRL_OK) {
+            lbrl_frames_config_t each = {.slots = status.slots,
+                                         .workers = config.workers,
+                                         .level = status.feature_level,
+                                         .instance_id = lm->instance_id};
+            frames += lbrl_frames_size(&each);
+        }
+    }
+    vlib_cli_output(vm, "%s, instance %s, %u workers", lm->settings.directory, lm->instance_id,
+                    config.workers);
+    vlib_cli_output(vm, "arena: %U for %u flows, %u VIPs, %u slots; taken over: %u VIPs, %u flows",
+                    format_memory_size, (uword)lbrl_arena_size(&config), config.flows, config.vips,
+                    config.slots, lm->attached.vips, lm->attached.flows);
+    vlib_cli_output(vm, "frames: %U of %u VIPs", format_memory_size, (uword)frames, vec_len(ids));
+    vec_free(ids);
+    return 0;
+}
+
+VLIB_CLI_COMMAND(lb_rl_show_memory_command, static) = {
+    .path = "show lb rl memory",
+    .short_help = "show lb rl memory",
+    .function = show_memory,
+    .is_mp_safe = 1,
+};
