@@ -157,6 +157,14 @@ def shop(installation: Installation) -> Shop:
     return shop
 
 
+@pytest.fixture(autouse=True)
+def no_request_is_refused(installation: Installation) -> Iterator[None]:
+    """Fail a test in which operator or agents asked for what they have no right to: roles and code must agree."""
+    yield
+    refusals = installation.refusals()
+    assert not refusals, "the API server refused requests:\n" + "\n".join(refusals[:20])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Attach the pods' last log lines to a failure."""

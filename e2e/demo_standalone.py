@@ -107,7 +107,8 @@ def phase(policy: str, client: Namespace, files: Path, watch: Watch, options: ar
     watch.begin()
     with running(program, load, files.parent / f"{policy}.jsonl") as load_run:
         watch.show_until(lambda: not load_run.active, Console(stderr=True))
-        return report.Phase(policy, load_run.finish(), watch.samples())
+        finished = load_run.finish()
+        return report.Phase(policy, finished, watch.samples(), watch.times())
 
 
 def demonstrate(directory: Path, options: argparse.Namespace) -> report.Demonstration:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from e2e.cluster import binaries
@@ -17,6 +19,7 @@ CHART = Path(__file__).parents[1] / "charts/penstock"
 NAMESPACE = "penstock-system"
 RELEASE = "penstock"
 ROLES = ("operator", "agent", "dataplane")
+_REFUSED = re.compile(r"forbidden|\b(status|code|http)[ =:'\"]{1,3}403\b", re.IGNORECASE)
 LABELS = (  # of a cluster of four: two nodes that balance load, two for servers
     "1-2:penstock.dev/load-balancer=true",
     "3-4:penstock.dev/role=server",
@@ -33,6 +36,7 @@ class Installation:
     def __init__(self, cluster: Provider, images: Iterable[Image]) -> None:
         self.cluster = cluster
         self.images = {image.name: image for image in images}
+        self._looked_at: datetime | None = None
 
     def load_images(self) -> None:
         """Make the images known to the nodes."""
@@ -88,6 +92,24 @@ class Installation:
             parts.append(f"--- {name}\n{text}")
         return "\n".join(parts)
 
+    def refusals(self) -> list[str]:
+        """Return what operator and agents have logged, since the last call, of being refused by the API server.
+
+        In normal operation that is nothing.
+        """
+        since = ["--since-time", self._looked_at.isoformat()] if self._looked_at else []
+        # Logs are cut by the second: what lies in this one must not be found again.
+        self._looked_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        found = []
+        for component in ("operator", "agent"):
+            for name in self.pods(component):
+                try:
+                    text = self.cluster.kubectl("-n", NAMESPACE, "logs", name, *since)
+                except RuntimeError:
+                    continue  # of a node that is gone, or not started yet
+                found += [f"{name}: {line}" for line in refusals_in(text)]
+        return found
+
     def penstock(self, *arguments: str) -> list[str]:
         """Return the command line of `penstock` for this cluster."""
         return [sys.executable, "-m", "penstock_cli", *arguments, "--kubeconfig", str(self.cluster.kubeconfig)]
@@ -98,3 +120,8 @@ class Installation:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode != 0:
             raise InstallationError(f"helm {arguments[0]} failed: {done.stderr.strip()}")
+
+
+def refusals_in(log: str) -> list[str]:
+    """Return the lines of a log that tell of a request that was refused for want of a right."""
+    return [line for line in log.splitlines() if _REFUSED.search(line)]

@@ -55,6 +55,7 @@ def test_nothing_is_left(shop: Shop) -> None:
     assert wait_until(lambda: not shop.installation.pods("dataplane") and not shop.installation.pods("agent"), 90)
     for kind in KINDS:
         assert cluster.get(kind, "-A")["items"] == [], f"{kind} are left"
+    assert shop.installation.refusals() == []  # of the operator, whose logs go with it
     shop.installation.uninstall()
     assert wait_until(lambda: not cluster.get("-n", SYSTEM, "pods")["items"], 90)
     assert cluster.get("-n", SYSTEM, "leases")["items"] == []

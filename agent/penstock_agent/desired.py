@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
@@ -26,9 +27,11 @@ from penstock_agent.health import Check, CheckType, Target
 
 Address = IPv4Address | IPv6Address
 Name = tuple[str, str]  # namespace, name
+Place = tuple[Address, str, int]  # address, protocol, port: what only one VIP may have
 
 MAX_BACKENDS = 1024  # of messages.Vip
 MAX_VIPS = 4096  # of messages.DesiredState
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_POLICY = PolicySpec(heuristic=Heuristic.LSQ)
 
 
@@ -158,22 +161,26 @@ def plan(snapshot: Snapshot, previous: Plan | None, memo: Memo | None = None) ->
     node = snapshot.node
     cores: list[CoreVip] = []
     findings: list[Findings] = []
-    taken: dict[tuple[Address, str, int], str] = {}
-    for served in sorted(snapshot.vips, key=lambda s: (s.vip.metadata.namespace, s.vip.metadata.name)):
+    taken: dict[Place, Owner] = {}
+    for name, error in sorted(snapshot.unreadable.items()):
+        kept = [core for core in _of(previous) if (core.owner.namespace, core.owner.name) == name]
+        if kept:  # else we cannot tell whether it is one of ours
+            _take(kept, taken)
+            cores += kept
+            findings.append(Findings(owner=kept[0].owner, errors=(error,)))
+    for served in sorted(snapshot.vips, key=_precedence):
         planned, found = _plan_vip(served, snapshot, previous, memo)
-        errors = [error for core in planned for error in _claim(core, taken)]
+        errors = list(_conflicts(planned, taken))
         if len(cores) + len(planned) > MAX_VIPS:
             errors.append(f"more than {MAX_VIPS} ports of VIPs on one DataPlane; move VIPs to another one")
         if errors:
             found = found.model_copy(update={"errors": (*found.errors, *errors)})
         else:
+            _take(planned, taken)
             cores += planned
         findings.append(found)
-    for name, error in sorted(snapshot.unreadable.items()):
-        kept = [core for core in _of(previous) if (core.owner.namespace, core.owner.name) == name]
-        cores += kept
-        if kept:  # else we cannot tell whether it is one of ours
-            findings.append(Findings(owner=kept[0].owner, errors=(error,)))
+    cores.sort(key=_by_name)
+    findings.sort(key=_by_name)
     return Plan(
         scheduler_key=node.scheduler_key,
         nodes=node.nodes,
@@ -192,13 +199,43 @@ def _of(previous: Plan | None) -> tuple[CoreVip, ...]:
     return previous.vips if previous else ()
 
 
-def _claim(core: CoreVip, taken: dict[tuple[Address, str, int], str]) -> Iterator[str]:
-    """Take addresses and port, or say who has them: the operator prevents this, files do not."""
-    for address in core.vip.addresses:
-        holder = taken.setdefault((address, core.vip.protocol, core.vip.port), core.owner.uid)
-        if holder != core.owner.uid:
-            where = f"{address}:{core.vip.port}/{core.vip.protocol}"
-            yield f"{where} is held by another VIP; choose another address or port"
+def _by_name(of: CoreVip | Findings) -> tuple[str, str]:
+    return of.owner.namespace, of.owner.name
+
+
+def _precedence(served: Served) -> tuple[bool, bool, datetime, str, str, str]:
+    """Order VIPs for an address and port that several have, the same on every node.
+
+    The operator gives no two VIPs the same, but what it writes of one VIP is seen before what it writes of another,
+    and files are written by people. A paused VIP stays as it is; one that asks for other addresses than those it still
+    has is about to leave them; then the older comes first.
+    """
+    vip, metadata = served.vip, served.vip.metadata
+    leaving = vip.spec.addresses is not None and not set(served.addresses) <= set(vip.spec.addresses)
+    age = metadata.creation_timestamp or _LONG_AGO
+    return not vip.paused, leaving, age, metadata.namespace, metadata.name, metadata.uid
+
+
+def _places(core: CoreVip) -> Iterator[Place]:
+    return ((address, core.vip.protocol, core.vip.port) for address in core.vip.addresses)
+
+
+def _conflicts(planned: Iterable[CoreVip], taken: Mapping[Place, Owner]) -> Iterator[str]:
+    """Say who has an address and port of a VIP already: two never have the same, not even for a moment."""
+    for core in planned:
+        for address, protocol, port in _places(core):
+            holder = taken.get((address, protocol, port))
+            if holder is not None:
+                where = f"[{address}]" if address.version == 6 else address
+                yield (
+                    f"{where}:{port}/{protocol} is held by another VIP, {holder.namespace}/{holder.name}; "
+                    "choose another address or port"
+                )
+
+
+def _take(planned: Iterable[CoreVip], taken: dict[Place, Owner]) -> None:
+    for core in planned:
+        taken.update(dict.fromkeys(_places(core), core.owner))
 
 
 def _plan_vip(served: Served, snapshot: Snapshot, previous: Plan | None, memo: Memo) -> Planned:
@@ -282,6 +319,8 @@ class _Builder:
             addresses=addresses,
             protocol=messages.Protocol(port.protocol),
             port=port.port,
+            forwarding=messages.Forwarding(spec.forwarding),
+            dscp=spec.dscp or 0,
             client_affinity=spec.affinity is Affinity.CLIENT_IP,
             scheduler=self._scheduler(),
             features=messages.FeatureLevel(self._snapshot.node.features),
@@ -309,8 +348,9 @@ class _Builder:
         name = self._spec.policy_name
         chosen = self._snapshot.policies.get((self._owner.namespace, name)) if name else DEFAULT_POLICY
         if chosen is None:
-            self.errors.append(
-                f"policyName: there is no RLPolicy {self._owner.namespace}/{name}; create it (until then: lsq)"
+            # The operator says the same of the spec; traffic is served meanwhile.
+            self.warnings.append(
+                f"policyName: there is no RLPolicy {self._owner.namespace}/{name}, lsq is used; create it"
             )
             return DEFAULT_POLICY
         channels = policies.by_name(chosen.heuristic).channels

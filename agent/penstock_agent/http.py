@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ log = structlog.get_logger(__name__)
 READ_SECONDS = 5.0  # for a request to arrive
 WRITE_SECONDS = 30.0  # for an answer of some megabytes to leave
 LONGEST_REQUEST = 16 * 1024  # head of a request; a Prometheus server sends some hundred bytes
+COMPRESS_BYTES = 8 * 1024  # longer answers are compressed for those who take it
 STATUS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
 
 
@@ -61,12 +63,17 @@ class HttpServer:
             async with asyncio.timeout(READ_SECONDS):
                 request = await _read(reader)
             response = await self._answer(request)
+            body, encoding = response.body, ""
+            if request.takes_gzip and len(body) >= COMPRESS_BYTES:
+                # In a thread, which lets go of the interpreter; the fastest level saves nine tenths already.
+                body = await asyncio.to_thread(gzip.compress, body, 1)
+                encoding = "Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
             head = (
                 f"HTTP/1.1 {response.status} {STATUS[response.status]}\r\n"
-                f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
+                f"Content-Type: {response.content_type}\r\n{encoding}Content-Length: {len(body)}\r\n"
                 "Connection: close\r\n\r\n"
             )
-            writer.write(head.encode() + (b"" if request.method == "HEAD" else response.body))
+            writer.write(head.encode() + (b"" if request.method == "HEAD" else body))
             async with asyncio.timeout(WRITE_SECONDS):
                 await writer.drain()
         writer.close()
@@ -92,6 +99,7 @@ class HttpServer:
 class _Request:
     method: str = ""
     path: str = ""
+    takes_gzip: bool = False
     problem: str = ""
 
 
@@ -100,7 +108,19 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
         return _Request(problem="the request is too long")
-    parts = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    first, *fields = head.decode("latin-1").split("\r\n")
+    parts = first.split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
         return _Request(problem="not an HTTP/1 request")
-    return _Request(parts[0], parts[1].partition("?")[0])
+    return _Request(parts[0], parts[1].partition("?")[0], _takes_gzip(fields))
+
+
+def _takes_gzip(fields: list[str]) -> bool:
+    """Tell whether a request's fields accept gzip: named, and not with a quality of zero."""
+    for name, _, value in (field.partition(":") for field in fields):
+        if name.strip().lower() == "accept-encoding":
+            for choice in value.lower().split(","):
+                coding, _, quality = choice.partition(";")
+                if coding.strip() == "gzip":
+                    return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

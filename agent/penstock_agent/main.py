@@ -16,6 +16,7 @@ import structlog
 
 from penstock_agent import metrics, views
 from penstock_agent.agent import Agent, AloneAnnouncer, Announcer
+from penstock_agent.backend_metrics import BackendMetrics
 from penstock_agent.dataplane.embedded import EmbeddedDataPlane
 from penstock_agent.dataplane.link import Link
 from penstock_agent.health import HealthChecker
@@ -113,11 +114,12 @@ async def _parts(settings: Settings, changed: Callable[[], None], link: Link, st
 
 async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Link, stack: AsyncExitStack) -> Parts:
     # Imported here: `penstock run` needs no client of an API server.
-    from penstock_kube import KubeClient
+    from penstock_kube import EventRecorder, KubeClient
 
     from penstock_agent.announcing import LeaseAnnouncer
     from penstock_agent.reporting import Reporter
     from penstock_agent.sources.kubernetes import KubernetesSource
+    from penstock_agent.telling import CONTROLLER, Herald
 
     kubeconfig = str(settings.kubeconfig) if settings.kubeconfig else None
     client = KubeClient.from_kubeconfig(kubeconfig, user_agent="penstock-agent")
@@ -135,8 +137,13 @@ async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Lin
         probe_port=settings.port or 9402,
     )
 
+    # A user hears of a hundred VIPs within two minutes, and a broken node is no burden to the API server.
+    recorder = EventRecorder(client, controller=CONTROLLER, instance=settings.node_name, rate=1.0, burst=20)
+
     def more_jobs(agent: Agent) -> list[Job]:
-        return [announcer.run, Reporter(client, agent, source, leave=announcer.leave).run]
+        reporter = Reporter(client, agent, source, leave=announcer.leave)
+        herald = Herald(recorder, agent, source, node_name=settings.node_name)
+        return [announcer.run, reporter.run, herald.run, recorder.run]
 
     return Parts(source, announcer, more_jobs)
 
@@ -145,11 +152,12 @@ def pages(agent: Agent, settings: Settings) -> dict[str, Callable[[], Coroutine[
     """Pages of the HTTP server."""
     node = settings.node_name or "localhost"
 
+    backends = BackendMetrics(agent)
+
     async def show_metrics() -> Response:
-        state = await views.build(agent, node=node, dataplane=settings.dataplane)
-        # Text of a hundred thousand lines takes a while: not on the loop's time.
-        body = await asyncio.to_thread(metrics.render, state)
-        return Response(body, metrics.CONTENT_TYPE)
+        state = await views.build(agent, node=node, dataplane=settings.dataplane, backends=False)
+        head = await asyncio.to_thread(metrics.render, state)
+        return Response(head + await backends.render(), metrics.CONTENT_TYPE)
 
     async def show_state() -> Response:
         state = await views.build(agent, node=node, dataplane=settings.dataplane)

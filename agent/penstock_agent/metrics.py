@@ -1,21 +1,20 @@
-"""Prometheus metrics: a collector that turns one `AgentState` into metric families, so that both always say the
-same.
+"""Prometheus metrics of agent, data plane and VIPs: a collector that turns one `AgentState` into metric families, so
+that both always say the same. Those of backends are many, and written by `backend_metrics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock_agent.state import AgentState, BackendView, Durations, VipView
+from penstock_agent.state import AgentState, VipView
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 VIP_LABELS = ("namespace", "vip", "port", "protocol", "family")
-BACKEND_LABELS = (*VIP_LABELS, "backend")
 
 
 def render(state: AgentState) -> bytes:
@@ -27,17 +26,16 @@ def render(state: AgentState) -> bytes:
 
 
 class StateCollector(Collector):
-    """All metrics of one state."""
+    """All metrics of one state but those of backends."""
 
     def __init__(self, state: AgentState) -> None:
         self._state = state
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the families, those of backends last."""
+        """Yield the families."""
         yield from self._agent()
         yield from self._data_plane()
         yield from self._vips()
-        yield from self._backends()
 
     def _agent(self) -> Iterator[Metric]:
         state = self._state
@@ -106,50 +104,6 @@ class StateCollector(Collector):
                 held.add_metric((*labels, guardrail), count)
         yield from (age, fallback, fail_open, steps, held, errors)
 
-    def _backends(self) -> Iterator[Metric]:
-        gauges: tuple[tuple[str, str, Callable[[BackendView], float | None]], ...] = (
-            ("open_flows", "Flows that are open.", lambda backend: backend.open_flows),
-            ("weight", "Weight written to the data plane.", lambda backend: backend.weight),
-            ("policy_weight", "Weight that the policy wants, within guardrails.", lambda backend: backend.wanted),
-            ("healthy", "1 while the backend passes its checks.", lambda backend: backend.healthy),
-        )
-        counters: tuple[tuple[str, str, Callable[[BackendView], float | None]], ...] = (
-            ("flows", "Flows assigned.", lambda backend: backend.flows),
-            ("packets", "Packets in both directions.", lambda backend: backend.packets),
-            ("bytes", "Bytes in both directions.", lambda backend: backend.bytes),
-        )
-        for name, text, read in gauges:
-            yield self._fill(GaugeMetricFamily(f"penstock_backend_{name}", text, labels=BACKEND_LABELS), read)
-        for name, text, read in counters:
-            yield self._fill(CounterMetricFamily(f"penstock_backend_{name}", text, labels=BACKEND_LABELS), read)
-        yield self._durations("fct_seconds", "Completion times of flows, from the reservoir.", lambda b: b.fct)
-        yield self._durations(
-            "flow_duration_seconds", "Ages of flows at each packet, from the reservoir.", lambda b: b.flow_duration
-        )
-
-    def _fill(
-        self, family: GaugeMetricFamily | CounterMetricFamily, read: Callable[[BackendView], float | None]
-    ) -> Metric:
-        for vip in self._state.vips:
-            labels = _labels(vip)
-            for backend in vip.backends:
-                value = read(backend)
-                if value is not None:
-                    family.add_metric((*labels, _name(backend)), value)
-        return family
-
-    def _durations(self, name: str, text: str, read: Callable[[BackendView], Durations | None]) -> Metric:
-        # Quantiles as a summary shows them; its sum and count would be of the reservoir only, so they are left out.
-        family = SummaryMetricFamily(f"penstock_backend_{name}", text, labels=BACKEND_LABELS)
-        for vip in self._state.vips:
-            for backend in vip.backends:
-                durations = read(backend)
-                if durations is not None:
-                    labels = dict(zip(BACKEND_LABELS, (*_labels(vip), _name(backend)), strict=True))
-                    for quantile, value in (("0.5", durations.p50), ("0.9", durations.p90)):
-                        family.add_sample(family.name, {**labels, "quantile": quantile}, value)
-        return family
-
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"penstock_{name}", text, value=float(value))
@@ -157,8 +111,3 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 def _labels(vip: VipView) -> tuple[str, ...]:
     return vip.namespace, vip.name, str(vip.port), vip.protocol, f"IPv{vip.addresses[0].version}"
-
-
-def _name(backend: BackendView) -> str:
-    host = f"[{backend.address}]" if backend.address.version == 6 else str(backend.address)
-    return f"{host}:{backend.port}"

@@ -28,12 +28,35 @@ def summarise(samples: Samples, quantiles: tuple[float, ...]) -> tuple[NDArray[n
     total = recent.sum(axis=1)
     with np.errstate(invalid="ignore"):
         mean = np.where(count > 0, (clean * recent).sum(axis=1) / np.where(total > 0, total, np.nan), np.nan)
-    order = np.argsort(np.where(valid, clean, np.inf), axis=1)
+    return count, mean, _weighted_quantiles(clean, valid, weights, quantiles)
+
+
+def quantiles(
+    values: NDArray[np.float32], valid: BoolArray, seen: NDArray[np.uint64], of: tuple[float, ...]
+) -> FloatArray:
+    """Quantiles of each slot alone, [slots, quantiles]: several times cheaper than all of `summarise`."""
+    if seen.shape[1] > 1:
+        return _weighted_quantiles(values.astype(float), valid, worker_weights(valid, seen), of)
+    # Of one worker all samples weigh the same, and the number of those that are there says where to look.
+    ordered = np.sort(np.where(valid, values, np.float32(np.inf)), axis=1)
+    count = valid.sum(axis=1)
+    result = np.full((len(values), len(of)), np.nan)
+    for column, quantile in enumerate(of):
+        place = np.maximum(np.ceil(quantile * count - 1e-9).astype(int) - 1, 0)
+        result[:, column] = np.where(count > 0, ordered[np.arange(len(values)), place], np.nan)
+    return result
+
+
+def _weighted_quantiles(
+    values: FloatArray, valid: BoolArray, weights: FloatArray, quantiles: tuple[float, ...]
+) -> FloatArray:
+    order = np.argsort(np.where(valid, values, np.inf), axis=1)
     rows = np.arange(len(values))[:, None]
-    ordered, mass = clean[rows, order], np.cumsum(weights[rows, order], axis=1)
+    ordered, mass = values[rows, order], np.cumsum(weights[rows, order], axis=1)
+    count = valid.sum(axis=1)
     result = np.full((len(values), len(quantiles)), np.nan)
     for column, quantile in enumerate(quantiles):
         reached = mass >= quantile * mass[:, -1:] - 1e-9
         first = np.argmax(reached, axis=1)
         result[:, column] = np.where(count > 0, ordered[np.arange(len(values)), first], np.nan)
-    return count, mean, result
+    return result

@@ -42,6 +42,9 @@ class BackendView(View):
     flow_rate: float  # flows per second over the last two
     fct: Durations | None  # completion times of flows
     flow_duration: Durations | None  # ages of flows at each packet
+    active_flows: int | None = None  # with a request outstanding; this and the next two at features: full only
+    handshake: Durations | None = None  # until the server answered the SYN
+    first_byte: Durations | None = None  # from the client's first payload to the server's first answer
 
 
 class VipView(View):

@@ -18,18 +18,18 @@ from penstock_agent.loop import Steering
 from penstock_agent.observation import FloatArray
 from penstock_agent.state import AgentState, BackendView, DataPlaneView, Durations, VipView
 
-CHANNELS = ("fct", "flow_duration")
+CHANNELS = ("fct", "flow_duration", "lat_synack", "pt_1st")
 QUANTILES = (0.5, 0.9)
 VERSION = version("penstock")
 
 
-async def build(agent: Agent, *, node: str, dataplane: str) -> AgentState:
-    """Gather everything; takes some milliseconds per VIP."""
+async def build(agent: Agent, *, node: str, dataplane: str, backends: bool = True) -> AgentState:
+    """Gather everything, which takes some milliseconds per VIP; or all but what there is of each backend."""
     vips = []
     if agent.plan is not None and agent.outcome is not None:
         findings = {found.owner.uid: found for found in agent.plan.findings}
         for core, vip in list(zip(agent.plan.vips, agent.outcome.state.vips, strict=True)):
-            vips.append(_Viewer(agent, core, vip).view(findings.get(core.owner.uid)))
+            vips.append(_Viewer(agent, core, vip).view(findings.get(core.owner.uid), backends=backends))
             await asyncio.sleep(0)
     checker, loop, link = agent.checker, agent.loop, agent.link
     return AgentState(
@@ -79,7 +79,7 @@ class _Viewer:
     core: CoreVip
     vip: Vip
 
-    def view(self, found: Findings | None) -> VipView:
+    def view(self, found: Findings | None, *, backends: bool) -> VipView:
         core, vip, choice = self.core, self.vip, self.core.policy
         outcome, steering = self.agent.outcome, self.agent.loop.vips.get(vip.id)
         return VipView(
@@ -103,7 +103,7 @@ class _Viewer:
             steps=dict(steering.steps) if steering else {},
             held=dict(steering.held) if steering else {},
             write_errors=steering.write_errors if steering else 0,
-            backends=tuple(self._backends(steering)),
+            backends=tuple(self._backends(steering)) if backends else (),
         )
 
     def _backends(self, steering: Steering | None) -> list[BackendView]:
@@ -139,6 +139,9 @@ class _Viewer:
             flow_rate=_at(measured.rates, slot) or 0.0,
             fct=measured.durations("fct", slot),
             flow_duration=measured.durations("flow_duration", slot),
+            active_flows=max(measured.counter("n_active", slot), 0) if "n_active" in measured.counters else None,
+            handshake=measured.durations("lat_synack", slot),
+            first_byte=measured.durations("pt_1st", slot),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import initialise, roles, standalone, top, validate
+from penstock_cli import initialise, roles, standalone, top, tunnels, validate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,7 @@ app.command("validate", rich_help_panel=EVERYDAY)(validate.validate)
 app.command("dataplane", rich_help_panel=ROLES)(roles.dataplane)
 app.command("agent", rich_help_panel=ROLES)(roles.agent)
 app.command("operator", rich_help_panel=ROLES)(roles.operator)
+app.command("decap", rich_help_panel=ROLES)(tunnels.decap)
 
 
 def _version(wanted: bool) -> None:

@@ -47,6 +47,12 @@ def dataplane(
         list[str] | None,
         typer.Option(help="Interface on which traffic arrives; repeatable; default: those of the default routes."),
     ] = None,
+    shortcut: Annotated[
+        bool,
+        typer.Option(
+            envvar="PENSTOCK_SHORTCUT", help="Take plain packets to the TUN past the node's routing and filters."
+        ),
+    ] = True,
     grace_seconds: Annotated[
         float, typer.Option(help="How long weights stay in force after the agent's last sign of life.")
     ] = 30.0,
@@ -83,6 +89,7 @@ def dataplane(
             allowed_uids=tuple(allow_uid or ()),
             group=group,
             interfaces=tuple(interface or ()),
+            shortcut=shortcut,
             grace_seconds=grace_seconds,
         )
     except ValidationError as error:

@@ -107,6 +107,7 @@ def run(
         [
             *common,
             f"--flow-table-size={dataplane.spec.flow_table_size}",
+            *([] if dataplane.spec.shortcut else ["--no-shortcut"]),
             *(f"--interface={name}" for name in interface or ()),
         ],
     )

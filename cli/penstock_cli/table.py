@@ -26,9 +26,11 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
     "mean": "right",
     "p50": "right",
     "p90": "right",
+    "handshake": "right",
+    "1st byte": "right",
     "flows": "right",
 }
-WIDE_ONLY = frozenset({"", "p50", "flows"})
+WIDE_ONLY = frozenset({"", "p50", "handshake", "1st byte", "flows"})
 
 
 def render(states: Iterable[AgentState], problems: Iterable[str] = (), *, width: int = WIDE) -> RenderableType:
@@ -77,12 +79,15 @@ def _vip(vip: VipView, wide: bool) -> RenderableType:
     heaviest = max((backend.weight or 0.0 for backend in vip.backends), default=0.0)
     rate = sum(backend.flow_rate for backend in vip.backends)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name, justify in COLUMNS.items():
-        if wide or name not in WIDE_ONLY:
-            table.add_column(name, justify=justify, no_wrap=True)
-    for backend in vip.backends:
-        cells = _backend(backend, heaviest, rate)
-        table.add_row(*(cells[name] for name in COLUMNS if wide or name not in WIDE_ONLY))
+    rows = [_backend(backend, heaviest, rate) for backend in vip.backends]
+    shown = [name for name in COLUMNS if wide or name not in WIDE_ONLY]
+    # measured at features: full only
+    absent = {name for name in ("handshake", "1st byte") if all(cells[name] == "-" for cells in rows)}
+    for name in shown:
+        if name not in absent:
+            table.add_column(name, justify=COLUMNS[name], no_wrap=True)
+    for cells in rows:
+        table.add_row(*(cells[name] for name in shown if name not in absent))
     notes = [Text(text, style="red") for text in vip.errors] + [Text(text, style="yellow") for text in vip.warnings]
     return Group(Text(""), title, table, *notes)
 
@@ -101,6 +106,8 @@ def _backend(backend: BackendView, heaviest: float, rate: float) -> dict[str, Re
         "mean": mean,
         "p50": p50,
         "p90": p90,
+        "handshake": _durations(backend.handshake)[1],
+        "1st byte": _durations(backend.first_byte)[1],
         "flows": f"{backend.flows:,}",
     }
 

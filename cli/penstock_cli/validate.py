@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from penstock_operator.plan.dry import Outcome, Surroundings
 
 STANDARD_INPUT = Path("-")
+_NEXT = {  # by whether the cluster was looked at
+    False: "Addresses and Services that are in the cluster already were not looked at: add --cluster for these.",
+    True: "Apply them: kubectl apply -f ...",
+}
 
 
 def validate(
@@ -51,6 +55,7 @@ def validate(
     if not report.accepted:
         refused = sum(not outcome.accepted for outcome in report.outcomes)
         fail(f"{refused} of {len(report.outcomes)} objects would be refused")
+    typer.echo(f"\n{len(report.outcomes)} objects would be accepted. {_NEXT[cluster]}")
 
 
 def _read(path: Path) -> list[KubeObject]:

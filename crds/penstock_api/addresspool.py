@@ -14,7 +14,7 @@ from penstock_api.fields import (
     unique,
 )
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import KubeObject, ShortText, Status
 
 
@@ -43,6 +43,8 @@ class PoolSpec(Model):
 class PoolSummary(Model):
     """The columns of `kubectl get pool`."""
 
+    addresses: ShortText = ""
+    """Networks and ranges, the first three of them."""
     used: ShortText = ""
     """Addresses held by VIPs."""
     free: ShortText = ""
@@ -66,11 +68,11 @@ class AddressPool(KubeObject):
         short_names=("pool",),
         namespaced=False,
         columns=(
-            Column("Addresses", ".spec.addresses"),
+            Column("Addresses", ".status.summary.addresses"),
             Column("AutoAssign", ".spec.autoAssign", "boolean"),
             Column("Used", ".status.summary.used"),
             Column("Free", ".status.summary.free"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
         ),
     )

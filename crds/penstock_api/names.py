@@ -94,6 +94,11 @@ class KindInfo(NamedTuple):
 AGE_COLUMN = Column("Age", ".metadata.creationTimestamp", "date")
 
 
-def ready_column() -> Column:
-    """Return the column that shows the condition `Ready`."""
-    return Column("Ready", '.status.conditions[?(@.type=="Ready")].status')
+def ready_columns() -> tuple[Column, ...]:
+    """Return the columns that show the condition `Ready`: its status, why, and, when asked for more, what to do."""
+    condition = '.status.conditions[?(@.type=="Ready")]'
+    return (
+        Column("Ready", f"{condition}.status"),
+        Column("Reason", f"{condition}.reason"),
+        Column("Message", f"{condition}.message", priority=1),
+    )

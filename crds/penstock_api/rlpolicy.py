@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from penstock_api.choices import Choice
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import KubeObject, ShortText, Status
 from penstock_api.rules import Rule
 
@@ -58,6 +58,18 @@ class PolicyMode(Choice):
     """They aren't computed; the fallback is used."""
 
 
+def _off_unquoted(value: Any) -> Any:
+    return PolicyMode.OFF if value is False else value
+
+
+ModeField = Annotated[
+    PolicyMode,
+    BeforeValidator(_off_unquoted),
+    Field(json_schema_extra={"enum": [*PolicyMode, False], "x-kubernetes-preserve-unknown-fields": True}),
+]
+"""A mode, or what YAML makes of an unquoted `Off`. A structural schema has no unions, but may leave a type open."""
+
+
 class Fallback(Choice):
     """Heuristic used when the policy is off, in shadow, or can't decide."""
 
@@ -101,8 +113,8 @@ class PolicySpec(Model):
         FRAME_MILLISECONDS
     )
     """Time between two decisions, a multiple of 200."""
-    mode: PolicyMode = PolicyMode.ACTIVE
-    """What becomes of the weights."""
+    mode: ModeField = PolicyMode.ACTIVE
+    """What becomes of the weights. `false` means `Off`: that is what YAML makes of the word without quotes."""
     table_size: TableSize = 65_537
     """Entries of the Maglev table, a prime; more entries represent weights more finely."""
     guardrails: Guardrails = Guardrails()
@@ -145,6 +157,8 @@ def default_scheduler(heuristic: Heuristic) -> SchedulerName:
 class PolicySummary(Model):
     """The columns of `kubectl get rlp`."""
 
+    mode: ShortText = ""
+    """What becomes of the weights."""
     vips: ShortText = ""
     """Number of VIPs that use the policy."""
 
@@ -167,10 +181,10 @@ class RLPolicy(KubeObject):
         namespaced=True,
         columns=(
             Column("Heuristic", ".spec.heuristic"),
-            Column("Mode", ".spec.mode"),
+            Column("Mode", ".status.summary.mode"),
             Column("Fallback", ".spec.fallback", priority=1),
             Column("VIPs", ".status.summary.vips"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
         ),
     )

@@ -95,6 +95,8 @@ def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
     """Return a node with references and nulls resolved, and everything below it likewise."""
     merged = _resolved(node, definitions)
     result: Schema = {key: value for key, value in merged.items() if key not in _DROPPED}
+    if "x-kubernetes-preserve-unknown-fields" in result:
+        result.pop("type", None)  # of several types: the enumeration says which values
     if "const" in result:
         result["enum"] = [result.pop("const")]
     if "properties" in result:

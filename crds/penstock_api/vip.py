@@ -24,7 +24,7 @@ from penstock_api.fields import (
     unique_by,
 )
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_column
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
 from penstock_api.rules import Rule, immutable
 
@@ -34,6 +34,10 @@ class Forwarding(Choice):
 
     NAT = "NAT"
     """Both addresses are translated: backends see the node's address, never the client's."""
+    GRE = "GRE"
+    """Packets reach the backend whole, in GRE; it answers the client itself, from the VIP's address."""
+    L3DSR = "L3DSR"
+    """Only destination and DSCP change; the backend knows the VIP by `dscp`, and answers the client itself."""
 
 
 class Affinity(Choice):
@@ -250,7 +254,10 @@ class VipSpec(Model):
     backends: Backends
     """Where flows go."""
     forwarding: Annotated[Forwarding, immutable("forwarding")] = Forwarding.NAT
-    """How packets reach a backend. `NAT` hides the client's address from it. Can't be changed."""
+    """How packets reach a backend. `NAT` hides the client's address from it; `GRE` and `L3DSR` keep addresses and
+    ports, and need servers that are set up for them. Can't be changed."""
+    dscp: Annotated[int, Field(ge=1, le=63)] | None = None
+    """With `L3DSR`: the DSCP that tells a server which VIP a packet was for."""
     affinity: Affinity = Affinity.FLOW
     """What stays with a backend: each connection by itself, or all of a client address."""
     timeouts: FlowTimeouts = FlowTimeouts()
@@ -315,6 +322,22 @@ class VipSpec(Model):
             fix="write the number of the endpoints' port",
             holds=lambda self: (
                 self.backends.endpoints is None or all(isinstance(port.target, int) for port in self.ports)
+            ),
+            field="ports",
+        ),
+        Rule(
+            cel="(self.forwarding == 'L3DSR') == has(self.dscp)",
+            message="dscp belongs to forwarding L3DSR, which needs it",
+            fix="set dscp to the number that the servers know the VIP by, or remove it",
+            holds=lambda self: (self.forwarding is Forwarding.L3DSR) == (self.dscp is not None),
+            field="dscp",
+        ),
+        Rule(
+            cel="self.forwarding == 'NAT' || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)",
+            message="only NAT can change the port: with GRE and L3DSR targetPort is the port itself",
+            fix="remove targetPort, or use forwarding NAT",
+            holds=lambda self: (
+                self.forwarding is Forwarding.NAT or all(port.target == port.port for port in self.ports)
             ),
             field="ports",
         ),
@@ -390,10 +413,9 @@ class LoadBalancerVIP(KubeObject):
             Column("Ports", ".status.summary.ports"),
             Column("Backends", ".status.summary.backends", description="healthy/all"),
             Column("Policy", ".status.summary.policy"),
-            ready_column(),
+            *ready_columns(),
             AGE_COLUMN,
             Column("DataPlane", ".status.dataPlaneName", priority=1),
-            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', priority=1),
         ),
     )
 

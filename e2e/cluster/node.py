@@ -76,7 +76,8 @@ class Node:
             self.directory / "proxy.kubeconfig", credentials.endpoint, "system:kube-proxy", credentials.proxy
         )
         _write_json(self.directory / "cni" / "10-penstock.conflist", pod_network(self.spec))
-        _write_json(self.directory / "kubelet.json", kubelet_configuration(self.directory, self.cgroup, self.socket))
+        kubelet = kubelet_configuration(self.directory, self.cgroup, self.socket, self.spec.quota_period)
+        _write_json(self.directory / "kubelet.json", kubelet)
         (self.directory / "containerd.toml").write_text(containerd_configuration(self.directory, self.socket))
         (self.directory / "machine.sh").write_text(self._script())
 
@@ -224,7 +225,7 @@ def pod_network(spec: NodeSpec) -> dict[str, object]:
     }
 
 
-def kubelet_configuration(directory: Path, cgroup: str, socket: Path) -> dict[str, object]:
+def kubelet_configuration(directory: Path, cgroup: str, socket: Path, quota_period: str) -> dict[str, object]:
     """Return a kubelet's configuration for a node that shares its machine with others."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -238,6 +239,8 @@ def kubelet_configuration(directory: Path, cgroup: str, socket: Path) -> dict[st
         "tlsCertFile": str(directory / "kubelet.crt"),
         "tlsPrivateKeyFile": str(directory / "kubelet.key"),
         "containerRuntimeEndpoint": f"unix://{socket}",
+        "featureGates": {"CustomCPUCFSQuotaPeriod": True},  # else no period but the default may be asked for
+        "cpuCFSQuotaPeriod": quota_period,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cgroup}",
         "failCgroupV1": False,

@@ -11,17 +11,24 @@ from e2e.cluster.errors import StateError
 
 MAX_NODES = 32
 DEFAULT_NAME = "penstock"
+DEFAULT_QUOTA_PERIOD = "100ms"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")
 _ASSIGNMENT = re.compile(r"(?:(?P<first>\d+)(?:-(?P<last>\d+))?:)?(?P<what>[^:]+(?::[A-Za-z]+)?)")
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node; `index` counts from 1 and fixes its addresses."""
+    """One node; `index` counts from 1 and fixes its addresses.
+
+    `quota_period` is the time over which pods' processor limits are enforced (provider `local`). By the kernel's
+    default a pod of a tenth of a core runs at full speed for 10 ms and then stands for 90; a short period makes it
+    what a small limit usually stands for, a slow machine.
+    """
 
     index: int
     labels: dict[str, str] = field(default_factory=dict)
     taints: list[str] = field(default_factory=list)
+    quota_period: str = DEFAULT_QUOTA_PERIOD
 
     @property
     def name(self) -> str:
@@ -64,7 +71,12 @@ class ClusterSpec:
 
 
 def make_spec(
-    nodes: int, *, name: str = DEFAULT_NAME, labels: Iterable[str] = (), taints: Iterable[str] = ()
+    nodes: int,
+    *,
+    name: str = DEFAULT_NAME,
+    labels: Iterable[str] = (),
+    taints: Iterable[str] = (),
+    quota_period: str = DEFAULT_QUOTA_PERIOD,
 ) -> ClusterSpec:
     """Build a spec from what a user types.
 
@@ -89,7 +101,8 @@ def make_spec(
             raise StateError(f"--taint: {taint!r} is not [FIRST[-LAST]:]KEY[=VALUE]:NoSchedule (or NoExecute, ...)")
         for index in indexes:
             node_taints[index].append(what)
-    return ClusterSpec(name, [NodeSpec(i, node_labels[i], node_taints[i]) for i in range(1, nodes + 1)])
+    specs = [NodeSpec(i, node_labels[i], node_taints[i], quota_period) for i in range(1, nodes + 1)]
+    return ClusterSpec(name, specs)
 
 
 def _assignment(option: str, text: str, nodes: int) -> tuple[range, str]:

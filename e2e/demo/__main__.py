@@ -30,6 +30,7 @@ from e2e.load import Load, LoadError, running
 MANIFESTS = Path(__file__).parent / "manifests"
 SPEEDS = {"web-a": 0.1, "web-b": 0.1, "web-c": 0.2, "web-d": 0.4}  # cores
 ITERATIONS = 24_000  # about 2 ms of a core a page
+QUOTA_PERIOD = "10ms"  # so that a tenth of a core is a slow server, not a fast one that stands most of the time
 POLICIES = ("lsq", "little")
 VIP = ("shop", "web")
 CLUSTER = "penstock-demo"
@@ -40,7 +41,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--provider", choices=PROVIDERS, default="local", help="where the cluster is")
-    parser.add_argument("--rate", type=float, default=160.0, help="requests per second")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests per second")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each phase")
     parser.add_argument("--report", type=Path, default=Path("demo-report"), help="directory of the report")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, to look around")
@@ -59,7 +60,7 @@ def set_up(cluster: Provider) -> Installation:
     with step("container images"):
         installation = Installation(cluster, build())
     with step("cluster of 4 nodes: 2 balance load, 2 run servers"):
-        cluster.up(make_spec(4, name=CLUSTER, labels=LABELS))
+        cluster.up(make_spec(4, name=CLUSTER, labels=LABELS, quota_period=QUOTA_PERIOD))
     with step("images loaded into the nodes"):
         installation.load_images()
     with step("helm install penstock"):
@@ -106,9 +107,10 @@ def phase(policy: str, installation: Installation, watch: Watch, options: argpar
     with running(program, Load(target, options.rate, options.seconds), options.report / f"{policy}.jsonl") as run:
         watch.show_until(lambda: not run.active, Console(stderr=True))
         finished = run.finish()
+    times = watch.times()
     if settled.summary.failed:
         raise InstallationError(f"{settled.summary.failed} requests failed while {policy} settled")
-    return report.Phase(policy, finished, watch.samples())
+    return report.Phase(policy, finished, watch.samples(), times)
 
 
 def demonstrate(installation: Installation, options: argparse.Namespace) -> report.Demonstration:

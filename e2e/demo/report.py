@@ -32,12 +32,30 @@ class WeightSample:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """Of the newest samples, in milliseconds."""
+
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """What the data plane saw of one backend's flows; None where it took no sample."""
+
+    handshake: Quantiles | None  # SYN until the server's answer
+    first_byte: Quantiles | None  # first request until the server's first answer
+    duration: Quantiles | None  # first packet of a flow until both sides closed
+
+
+@dataclass(frozen=True)
 class Phase:
     """One policy under the load."""
 
     policy: str
     load: Report
     weights: tuple[WeightSample, ...]
+    times: dict[str, Times]  # by backend, at the phase's end
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,32 @@ def tables(demonstration: Demonstration) -> Group:
     for backend in demonstration.backends:
         shares = (f"{demonstration.share(phase, backend):.1%}" for phase in demonstration.phases)
         answered.add_row(backend, f"{demonstration.speeds[backend]:g}", *shares)
-    return Group(felt, answered, demonstration.setting)
+    return Group(felt, answered, _times_table(demonstration), demonstration.setting)
+
+
+def times_rows(demonstration: Demonstration) -> list[tuple[str, ...]]:
+    """Policy, backend, and p50 and p90 of handshake, first byte and duration as text, of what was measured."""
+    rows = []
+    for phase in demonstration.phases:
+        for backend in demonstration.backends:
+            times = phase.times.get(backend)
+            if times is not None:
+                found = (times.handshake, times.first_byte, times.duration)
+                texts = (f"{value:.3g}" if q else "-" for q in found for value in ((q.p50, q.p90) if q else (0, 0)))
+                rows.append((phase.policy, backend, *texts))
+    return rows
+
+
+def _times_table(demonstration: Demonstration) -> Table:
+    title = "Seen by the data plane, ms (p50, p90)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("policy", "backend"):
+        table.add_column(name, no_wrap=True)
+    for name in ("handshake", "p90", "1st byte", "p90", "duration", "p90"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in times_rows(demonstration):
+        table.add_row(*row)
+    return table
 
 
 def write(demonstration: Demonstration, directory: Path) -> Path:
@@ -107,6 +150,7 @@ def write(demonstration: Demonstration, directory: Path) -> Path:
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.get_template("report.html.jinja").render(
         demonstration=demonstration,
+        times=times_rows(demonstration),
         plots={
             "Latency over time": _plot_latency(demonstration),
             "Weights over time": _plot_weights(demonstration),

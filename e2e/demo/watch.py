@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from penstock_agent.state import AgentState
+from penstock_agent.state import AgentState, Durations, VipView
 from penstock_cli.table import render
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from e2e.demo.report import WeightSample
+from e2e.demo.report import Quantiles, Times, WeightSample
 
 
 class Watch:
@@ -43,6 +43,17 @@ class Watch:
         with self._lock:
             return tuple(self._samples)
 
+    def times(self) -> dict[str, Times]:
+        """Return what the data plane measured of each backend's flows, as of now."""
+        with self._lock:
+            busiest = self._busiest(self._states)
+        return {
+            self._backend_name(str(backend.address)): Times(
+                _quantiles(backend.handshake), _quantiles(backend.first_byte), _quantiles(backend.fct)
+            )
+            for backend in (busiest.backends if busiest else ())
+        }
+
     def show_until(self, done: Callable[[], bool], console: Console) -> None:
         """Show the live table until `done`; a single picture at the end where nobody watches a terminal."""
         with Live(console=console, auto_refresh=False, transient=console.is_terminal) as live:
@@ -70,16 +81,22 @@ class Watch:
                     self._samples.append(WeightSample(time.monotonic() - self._began, weights))
 
     def _weights(self, states: tuple[AgentState, ...]) -> dict[str, float]:
-        """Return the weights on the node that carries the VIP's traffic (with L2 that is one node)."""
-        views = [vip for state in states for vip in state.vips if f"{vip.namespace}/{vip.name}" == self._vip]
-        if not views:
-            return {}
-        busiest = max(views, key=lambda vip: sum(backend.flow_rate for backend in vip.backends))
+        """Return the weights in force."""
+        busiest = self._busiest(states)
         return {
             self._backend_name(str(backend.address)): backend.weight
-            for backend in busiest.backends
+            for backend in (busiest.backends if busiest else ())
             if backend.weight is not None
         }
+
+    def _busiest(self, states: tuple[AgentState, ...]) -> VipView | None:
+        """Return the VIP on the node that carries its traffic (with L2 that is one node)."""
+        views = [vip for state in states for vip in state.vips if f"{vip.namespace}/{vip.name}" == self._vip]
+        return max(views, key=lambda vip: sum(backend.flow_rate for backend in vip.backends), default=None)
+
+
+def _quantiles(durations: Durations | None) -> Quantiles | None:
+    return Quantiles(durations.p50 * 1e3, durations.p90 * 1e3) if durations else None
 
 
 @contextmanager

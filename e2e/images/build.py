@@ -13,12 +13,13 @@ from e2e.cluster import binaries
 from e2e.cluster.binaries import cache_root
 from e2e.cluster.steps import step
 from e2e.images.archive import write_archive
-from e2e.images.builders import find_builder
+from e2e.images.builders import Builder, find_builder
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("operator", "agent", "dataplane")
 TOOLS = ("httpserver",)
 _KEPT_PER_NAME = 3
+_TAG_PREFIX = "dev-"  # of images that are named by their digest: only these are ever removed
 _COPY = re.compile(r"^COPY (?!--from)(?P<sources>.+) \S+$", re.MULTILINE)
 _IGNORED_PARTS = frozenset({"__pycache__", "build", ".mypy_cache", ".ruff_cache"})
 
@@ -73,13 +74,11 @@ def build(names: Iterable[str] = (*ROLES, *TOOLS)) -> list[Image]:
         missing = [image for image in images if not image.archive.exists()]
         if missing:
             _build_roles(missing)
-        for image in images:
-            _prune(folder, image)
     return images
 
 
 def _image(name: str, tag: str, folder: Path) -> Image:
-    return Image(name, f"penstock/{name}", f"dev-{tag}", folder / f"{name}-{tag}.tar")
+    return Image(name, f"penstock/{name}", f"{_TAG_PREFIX}{tag}", folder / f"{name}-{tag}.tar")
 
 
 def _dockerfile(name: str) -> Path:
@@ -102,6 +101,8 @@ def _build_roles(images: Iterable[Image]) -> None:
                 unfinished = image.archive.with_suffix(".tmp")
                 builder.save(image.reference, unfinished)
                 unfinished.replace(image.archive)
+            _prune(image)
+            forget(builder, image)
     finally:
         builder.tidy()
 
@@ -110,11 +111,23 @@ def _tool(name: str, folder: Path) -> Image:
     image = _image(name, binaries.sources_digest(binaries.TOOLS.module), folder)
     if not image.archive.exists():
         write_archive(image.archive, image.reference, {f"/{name}": binaries.program(name)}, [f"/{name}"])
+        _prune(image)
     return image
 
 
-def _prune(folder: Path, image: Image) -> None:
-    """Keep the last few archives of each image."""
-    archives = sorted(folder.glob(f"{image.name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+def _prune(image: Image) -> None:
+    """Keep the last few archives of an image."""
+    archives = sorted(
+        image.archive.parent.glob(f"{image.name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for old in [path for path in archives if path != image.archive][_KEPT_PER_NAME:]:
         old.unlink()
+
+
+def forget(builder: Builder, image: Image) -> None:
+    """Remove from the builder's store what has no archive any more, or the store grows with every change."""
+    for full_name in builder.tags(image.repository):
+        tag = full_name.rpartition(":")[2]
+        archive = image.archive.with_name(f"{image.name}-{tag.removeprefix(_TAG_PREFIX)}.tar")
+        if tag.startswith(_TAG_PREFIX) and not archive.exists():
+            builder.remove(full_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -38,12 +39,20 @@ class Builder(ABC):
     def save(self, tag: str, target: Path) -> None:
         """Write an image as `docker save` does."""
 
+    @abstractmethod
+    def tags(self, repository: str) -> list[str]:
+        """Return the full names of the images that the builder's store has of a repository."""
+
+    @abstractmethod
+    def remove(self, tag: str) -> None:
+        """Remove an image, and its layers as far as no other image has them."""
+
     def tidy(self) -> None:
         """Remove what builds leave on the machine beside their cache: nothing, unless a builder says otherwise."""
         return
 
 
-def _run(command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None) -> None:
+def _run(command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -55,6 +64,7 @@ def _run(command: Sequence[str], *, seconds: float, environment: Mapping[str, st
     )
     if done.returncode != 0:
         raise ImageError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout[-4000:]}")
+    return done.stdout
 
 
 class Docker(Builder):
@@ -84,6 +94,15 @@ class Docker(Builder):
         """Write an image archive."""
         target.unlink(missing_ok=True)
         _run([self.name, "save", f"--output={target}", tag], seconds=_BUILD_SECONDS)
+
+    def tags(self, repository: str) -> list[str]:
+        """Ask the engine."""
+        listed = _run([self.name, "images", "--format={{.Repository}}:{{.Tag}}", repository], seconds=_PULL_SECONDS)
+        return listed.split()
+
+    def remove(self, tag: str) -> None:
+        """Have the engine remove the image, unless a container has it."""
+        _run([self.name, "rmi", tag], seconds=_PULL_SECONDS)
 
 
 class Buildah(Builder):
@@ -121,6 +140,14 @@ class Buildah(Builder):
         target.unlink(missing_ok=True)  # an existing archive is not replaced
         self._buildah("push", "--quiet", tag, f"docker-archive:{target}:{tag}")
 
+    def tags(self, repository: str) -> list[str]:
+        """List the store."""
+        return self._buildah("images", "--format={{.Name}}:{{.Tag}}", f"--filter=reference={repository}").split()
+
+    def remove(self, tag: str) -> None:
+        """Remove the image from the store."""
+        self._buildah("rmi", tag)
+
     def tidy(self) -> None:
         """Remove containers of builds that were broken off, and the store's mount. No build may be under way."""
         self._buildah("rm", "--all")
@@ -130,15 +157,23 @@ class Buildah(Builder):
 
     def _command(self) -> list[str]:
         driver = "overlay" if Path("/sys/module/overlay").exists() or _knows("overlay") else "vfs"
-        store = [f"--root={self._folder / 'storage'}", "--runroot=/run/penstock-images", f"--storage-driver={driver}"]
+        root = self._folder / "storage"
+        run_root = (
+            f"/run/penstock-images/{hashlib.sha256(bytes(root)).hexdigest()[:8]}"  # a store's own: it counts mounts
+        )
+        store = [f"--root={root}", f"--runroot={run_root}", f"--storage-driver={driver}"]
         return ["nice", "buildah", *store]
 
-    def _buildah(self, *arguments: str) -> None:
-        _run([*self._command(), *arguments], seconds=_BUILD_SECONDS, environment={"BUILDAH_ISOLATION": "chroot"})
+    def _buildah(self, *arguments: str) -> str:
+        return _run([*self._command(), *arguments], seconds=_BUILD_SECONDS, environment={"BUILDAH_ISOLATION": "chroot"})
 
     def _succeeds(self, *arguments: str) -> bool:
         command = [*self._command(), *arguments]
-        return subprocess.run(command, capture_output=True, check=False, timeout=_PULL_SECONDS).returncode == 0
+        try:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=_PULL_SECONDS)
+        except subprocess.TimeoutExpired:  # a registry that a firewall hides does not refuse
+            return False
+        return done.returncode == 0
 
 
 def _knows(file_system: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import structlog
@@ -70,12 +70,20 @@ def settings() -> kopf.OperatorSettings:
 
 
 async def run(
-    resources: Iterable[Resource], on_event: OnEvent, connection: Connection, stop: asyncio.Event, ready: asyncio.Event
+    resources: Iterable[Resource],
+    on_event: OnEvent,
+    connection: Connection,
+    *,
+    identity: str,
+    stop: asyncio.Event,
+    ready: asyncio.Event,
 ) -> None:
     """Follow kinds until `stop` is set, a signal arrives, or kopf gives up."""
     await kopf.operator(
         registry=registry(resources, on_event, connection),
         settings=settings(),
+        # Else kopf makes one of the user's name, and the user id of a pod need not have any.
+        identity=cast(Any, identity),
         standalone=True,
         clusterwide=True,
         stop_flag=stop,

@@ -90,7 +90,8 @@ def propose(
     if not selected:
         wanted = ", ".join(f"{key}={value}" for key, value in chosen.items())
         raise InitError(
-            f"no node has the labels {wanted} and no taint against new pods; label one with kubectl label node"
+            f"no node has the labels {wanted} and no taint against new pods; "
+            f"label one by `kubectl label node NODE {next(iter(wanted.split(', ')))}`, or name labels by --selector"
         )
     notes.append(f"Load-balancing nodes: {', '.join(node.name for node in selected)}.")
     block = _free_block(surroundings, selected)

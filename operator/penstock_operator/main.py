@@ -134,7 +134,15 @@ class Operator:
             background.start(feed.queue.run(reconciler, workers=settings.workers))
             background.start(sweeper.run())
             log.info("operator works", vips=feed.store.count(kinds.VIPS))
-            await background.watch(handlers.run(CLUSTER_WIDE, on_event, client.connection, self.stop, self.following))
+            following = handlers.run(
+                CLUSTER_WIDE,
+                on_event,
+                client.connection,
+                identity=settings.identity,
+                stop=self.stop,
+                ready=self.following,
+            )
+            await background.watch(following)
 
     def _reflector(self, client: KubeClient, resource: Resource, feed: Feed) -> Reflector:
         def on_change(key: Key, raw: Object | None) -> None:

@@ -12,6 +12,7 @@ from penstock_api import (
     DataPlane,
     KubeObject,
     LoadBalancerVIP,
+    Reason,
     RLPolicy,
     VipStatus,
     get_condition,
@@ -133,11 +134,13 @@ class Reconciler:
             found = get_condition(after, type_)
             if found is None or not _news(get_condition(before, type_), found):
                 continue
-            good = found.status is ConditionStatus.TRUE
+            # True for another reason than itself is a warning: accepted, but without the policy it names, for example.
+            good = found.status is ConditionStatus.TRUE and found.reason == str(type_)
+            waiting = found.reason in (Reason.PROGRESSING, Reason.PAUSED)
             reason = str(type_) if good else found.reason
             self._events.record(
                 kinds.reference(obj),
-                type_="Normal" if good else "Warning",
+                type_="Normal" if good or waiting else "Warning",
                 reason=reason,
                 note=found.message or reason,
             )

@@ -15,6 +15,7 @@ from penstock_agent.main import serve
 from penstock_agent.settings import Settings
 from penstock_agent.state import AgentState
 from penstock_embedded.messages import BackendState
+from prometheus_client.parser import text_string_to_metric_families
 from recording_dataplane import RecordingDataPlane
 from waiting import StreamServer, eventually, running
 
@@ -212,6 +213,31 @@ async def test_all_failing_is_said(rig, local_address):
             assert state.vips[0].backends[0].health_error == "Connection refused"
 
 
+def assert_metrics_are_those_of_the_state(text, vip):
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if "backend" in sample.labels:
+                labels = sample.labels
+                found.setdefault(labels["backend"], {})[sample.name, labels.get("quantile")] = sample.value
+    expected = {}
+    for backend in vip.backends:
+        values = {
+            ("open_flows", None): backend.open_flows,
+            ("weight", None): backend.weight,
+            ("policy_weight", None): pytest.approx(backend.wanted),
+            ("healthy", None): backend.healthy,
+            ("flows_total", None): backend.flows,
+            ("packets_total", None): backend.packets,
+            ("bytes_total", None): backend.bytes,
+            ("fct_seconds", "0.5"): pytest.approx(backend.fct.p50),
+            ("fct_seconds", "0.9"): pytest.approx(backend.fct.p90),
+        }
+        name = f"{backend.address}:{backend.port}"
+        expected[name] = {(f"penstock_backend_{key}", quantile): value for (key, quantile), value in values.items()}
+    assert found == expected
+
+
 async def test_state_and_metrics_say_what_happens(rig, local_address):
     async with rig.dataplane, Backend(local_address) as one, Backend(local_address) as two:
         rig.write([(local_address, one.port), (local_address, two.port)], mode="Shadow")
@@ -230,10 +256,11 @@ async def test_state_and_metrics_say_what_happens(rig, local_address):
             assert vip.backends[1].fct.p90 == pytest.approx(0.1)
             assert vip.backends[1].flow_duration is None
             text = (await get(agent, "/metrics")).text
+            assert_metrics_are_those_of_the_state(text, vip)
             labels = 'namespace="default",port="80",protocol="TCP",vip="web"'
             lower = min(one.port, two.port)
             assert (
-                f'penstock_backend_flows_total{{backend="{local_address}:{lower}",family="IPv4",{labels}}} 5.0' in text
+                f'penstock_backend_flows_total{{backend="{local_address}:{lower}",family="IPv4",{labels}}} 5\n' in text
             )
             assert 'quantile="0.9"' in text
             assert "penstock_agent_settled 1.0" in text

@@ -91,7 +91,8 @@ def test_without_policy_least_loaded():
 def test_a_missing_policy_is_said_and_least_loaded_used():
     result = planned(vip(policyName="gone"))
     assert result.vips[0].policy.heuristic == "lsq"
-    assert "no RLPolicy shop/gone" in errors(result)["web"][0]
+    assert not errors(result)["web"]  # traffic is served
+    assert "no RLPolicy shop/gone" in result.findings[0].warnings[0]
 
 
 def test_measuring_policies_need_features():
@@ -122,10 +123,46 @@ def test_endpoints_of_the_service_are_found_by_name():
     assert [b.id for b in result.vips[0].vip.backends] == ["pod"]
 
 
-def test_a_second_claimant_of_an_address_and_port_is_refused():
-    result = planned(vip("a"), vip("b"))
-    assert [core.owner.name for core in result.vips] == ["a"]
-    assert "held by another VIP" in errors(result)["b"][0]
+TEN, ELEVEN = ("203.0.113.10",), ("203.0.113.11",)
+PAUSED = {"penstock.dev/paused": "true"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "winner"),
+    [
+        ({"year": 2025}, {"year": 2024}, "b"),  # the older
+        ({}, {}, "a"),  # of one age, by name
+        ({"wanted": TEN}, {"wanted": ELEVEN, "year": 2024}, "a"),  # the other one is about to leave
+        ({}, {"wanted": ELEVEN, "year": 2024}, "a"),
+        ({"wanted": TEN, "year": 2024}, {"wanted": TEN}, "a"),
+        ({"year": 2024}, {"annotations": PAUSED}, "b"),  # paused: nothing of it changes
+    ],
+)
+def test_two_vips_never_program_one_address_and_port(first, second, winner):
+    before = planned(vip("b", **second)) if "annotations" not in second else planned(vip("b"))
+    for vips in ((vip("a", **first), vip("b", **second)), (vip("b", **second), vip("a", **first))):
+        for previous in (before, None) if "annotations" not in second else (before,):
+            result = planned(*vips, previous=previous)
+            assert [core.owner.name for core in result.vips] == [winner]
+            loser = {"a": "b", "b": "a"}[winner]
+            assert errors(result)[loser] == (
+                f"203.0.113.10:80/TCP is held by another VIP, shop/{winner}; choose another address or port",
+            )
+            assert not errors(result)[winner]
+
+
+def test_who_is_refused_stands_in_nobodys_way():
+    # b loses port 80 to a, and with it takes no other port either: c may have what b asked for.
+    both = [{"port": 80}, {"port": 443}]
+    result = planned(vip("a", year=2020), vip("b", year=2021, ports=both), vip("c", year=2022, ports=[{"port": 443}]))
+    assert [(core.owner.name, core.vip.port) for core in result.vips] == [("a", 80), ("c", 443)]
+
+
+def test_what_cannot_be_read_any_more_keeps_its_place():
+    before = planned(vip("b"))
+    result = plan(snapshot(vip("a", year=2020), unreadable={("shop", "b"): "of a newer schema"}), before)
+    assert [core.owner.name for core in result.vips] == ["b"]
+    assert "held by another VIP, shop/b" in errors(result)["a"][0]
 
 
 def test_paused_vips_stay_as_they_were():

@@ -17,9 +17,13 @@ async def broken():
     raise RuntimeError("broken")
 
 
+async def long():
+    return Response(b"penstock " * 10_000)
+
+
 @pytest.fixture
 async def url():
-    async with HttpServer("127.0.0.1", 0, {"/fine": fine, "/broken": broken}) as server:
+    async with HttpServer("127.0.0.1", 0, {"/fine": fine, "/broken": broken, "/long": long}) as server:
         yield f"http://127.0.0.1:{server.port}"
 
 
@@ -29,7 +33,7 @@ async def url():
         ("GET", "/fine", 200, "fine\n"),
         ("GET", "/fine?x=1", 200, "fine\n"),
         ("HEAD", "/fine", 200, ""),
-        ("GET", "/other", 404, "paths: /broken /fine\n"),
+        ("GET", "/other", 404, "paths: /broken /fine /long\n"),
         ("POST", "/fine", 405, "use GET\n"),
         ("GET", "/broken", 500, "see the agent's log\n"),
     ],
@@ -56,3 +60,21 @@ async def test_nonsense_is_a_bad_request(url):
 
 async def test_too_long_is_a_bad_request(url):
     assert (await raw(url, b"GET /fine HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted", "compressed"),
+    [
+        ("/long", "gzip", True),
+        ("/long", "br;q=1.0, gzip;q=0.8, *;q=0.1", True),
+        ("/long", "gzip;q=0", False),
+        ("/long", "identity", False),
+        ("/fine", "gzip", False),  # not worth it
+    ],
+)
+async def test_long_answers_are_compressed_for_those_who_take_it(url, path, accepted, compressed):
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(url + path, headers={"Accept-Encoding": accepted})
+    assert (answer.headers.get("content-encoding") == "gzip") is compressed
+    assert answer.content == (await long()).body if path == "/long" else b"fine\n"
+    assert (int(answer.headers["content-length"]) < 2000) is (compressed or path == "/fine")

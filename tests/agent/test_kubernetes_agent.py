@@ -10,9 +10,10 @@ import pytest
 from agent_cluster import DATAPLANE_NODES, REPORTS, VIPS
 from penstock_agent.main import serve
 from penstock_agent.settings import Settings
+from penstock_agent.telling import ABOUT, About, Situation
 from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_lease_name
 from penstock_embedded.messages import Method
-from penstock_kube import LEASES
+from penstock_kube import EVENTS, LEASES
 from recording_dataplane import RecordingDataPlane
 from waiting import eventually, let_connections_go
 
@@ -131,7 +132,8 @@ async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
             return found.get("status", {}).get("failingVIPs")
 
         (failing_vip,) = await soon(failing)
-        assert "no RLPolicy" in failing_vip["error"]
+        entry = (await soon(node.report))["web"]
+        assert "no RLPolicy" in entry["warning"]
         assert "endpoint 203.0.113.10: is the address of a VIP" in failing_vip["error"]
         assert list(node.programmed.values()) == [["10.0.0.1"]]
 
@@ -153,6 +155,27 @@ async def test_a_lost_data_plane_makes_the_node_unready(cluster, nodes):
         await soon(is_unreachable)
         async with node.dataplane:
             await soon(is_ready)
+
+
+async def test_users_are_told_by_events(cluster, nodes, monkeypatch):
+    monkeypatch.setitem(ABOUT, Situation.DATAPLANE_UNREACHABLE, About(0.0, "DataPlaneReachable", "it is back"))
+    node = await nodes("a")
+    await cluster.slice("web", "192.0.2.1")  # leads nowhere: every check fails
+    await cluster.vip(healthCheck={"type": "TCP", "intervalSeconds": 1, "timeoutSeconds": 1, "unhealthyThreshold": 1})
+
+    async def told(namespace, name, reason):
+        found, _ = await cluster.client.list(EVENTS, namespace)
+        return [event for event in found if (event["regarding"]["name"], event["reason"]) == (name, reason)]
+
+    async with node.agent():
+        await soon(lambda: told("default", cluster.object_name("a"), "DataPlaneUnreachable"))
+        async with node.dataplane:
+            await soon(lambda: told("default", cluster.object_name("a"), "DataPlaneReachable"))
+            (event,) = await soon(lambda: told(cluster.namespace, "web", "AllBackendsFailing"), 15)
+    assert event["type"] == "Warning"
+    assert event["regarding"]["kind"] == "LoadBalancerVIP"
+    assert event["reportingInstance"] == cluster.node_name("a")
+    assert event["note"].startswith(f"node {cluster.node_name('a')}: all backends of port 80/TCP fail")
 
 
 async def test_leaving_withdraws_before_the_object_goes(cluster, nodes):

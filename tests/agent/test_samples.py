@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_agent.samples import summarise, worker_weights
+from penstock_agent.samples import quantiles, summarise, worker_weights
 
 
 def samples(slots, *, seen=None, workers=1, ages=0.0):
@@ -52,3 +52,15 @@ def test_old_samples_weigh_less_in_the_mean():
     ages[0, 0] = 10.0
     _, mean, _ = summarise((values, ages, valid, seen), (0.5,))
     assert mean[0] == pytest.approx((0.9**10 + 3) / (0.9**10 + 1))
+
+
+@given(
+    kept=st.lists(st.lists(st.floats(0.0078125, 1000, width=32), max_size=8), min_size=1, max_size=3),
+    workers=st.integers(1, 2),
+)
+def test_quantiles_alone_are_the_same(kept, workers):
+    values, ages, valid, seen = samples(kept, workers=max(workers, 2))
+    if workers == 1:
+        seen = seen[:, :1]
+    _, _, expected = summarise((values, ages, valid, seen), (0.5, 0.9))
+    np.testing.assert_array_equal(quantiles(values, valid, seen, (0.5, 0.9)), expected)

@@ -148,6 +148,32 @@ def test_a_token_without_node_writes_nothing(tokens: Tokens) -> None:
     assert_refused(tokens.unbound.create(report(MINE)), "names no node")
 
 
+def event(**fields: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "web.0123", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "type": "Warning",
+        "reason": "AllBackendsFailing",
+        "action": "Forward",
+        "note": "node b: all backends fail",
+        "regarding": {"apiVersion": "penstock.dev/v1alpha1", "kind": "LoadBalancerVIP", "name": "web"},
+        "reportingController": "penstock.dev/agent",
+        "reportingInstance": MINE,
+        **fields,
+    }
+
+
+def test_events_in_its_own_name(tokens: Tokens) -> None:
+    agent = tokens.agent
+    for other in ({"reportingInstance": FOREIGN}, {"reportingController": "penstock.dev/operator"}):
+        assert_refused(agent.create(event(**other)), "reportingController penstock.dev/agent")
+    assert agent.create(event()).status == 201
+    series = {"series": {"count": 2, "lastObservedTime": "2026-01-01T00:01:00.000000Z"}}
+    assert agent.merge(event(), series).status == 200
+
+
 @pytest.mark.parametrize("kind", ["Pod", "Secret", "ConfigMap", "Service"])
 def test_what_an_agent_cannot_read(kind: str, tokens: Tokens) -> None:
     obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "agent-mine", "namespace": INSTALL_NAMESPACE}}

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 from bad_objects import DATAPLANE, GOOD, NODE, POLICY, REMOVED, REPORT, VIP, changed
-from penstock_api import KINDS, parse
+from penstock_api import KINDS, RLPolicy, parse, parse_yaml
+from penstock_api.rlpolicy import PolicyMode
 from rest import Rest
 
 from e2e.cluster import ControlPlane
@@ -56,6 +57,24 @@ def test_the_api_server_fills_in_the_same_defaults_as_the_models(kind: str, rest
     body = "report" if kind == "report" else "spec"
     from_file = parse(model, sent).to_dict()[body]
     assert parse(model, stored).to_dict()[body] == from_file
+
+
+def test_off_needs_no_quotes(installed: ControlPlane, rest: Rest) -> None:
+    name = f"t-{uuid4().hex[:8]}"
+    text = f"""
+        apiVersion: penstock.dev/v1alpha1
+        kind: RLPolicy
+        metadata: {{name: {name}, namespace: default}}
+        spec: {{heuristic: little, mode: Off}}
+    """
+    installed.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+    stored = rest.get({**POLICY, "metadata": {"name": name, "namespace": "default"}}).body
+    assert stored["spec"]["mode"] is False  # what YAML makes of it
+    (from_file,) = parse_yaml(text)
+    assert isinstance(from_file, RLPolicy)
+    for policy in (parse(RLPolicy, stored), from_file):
+        assert policy.spec.mode is PolicyMode.OFF
+        assert policy.to_dict()["spec"]["mode"] == "Off"
 
 
 def test_a_vip_may_say_as_little_as_ports_and_backends(rest: Rest) -> None:
@@ -145,13 +164,16 @@ def test_columns_are_for_people(rest: Rest, installed: ControlPlane) -> None:
     summary = {"addresses": "203.0.113.10", "ports": "80/TCP", "backends": "3/4", "policy": "little (Active)"}
     rest.merge(mine, {"status": {"summary": summary}}, subresource="/status")
     head, row = installed.kubectl("get", "vip", mine["metadata"]["name"]).splitlines()
-    assert head.split() == ["NAME", "ADDRESSES", "PORTS", "BACKENDS", "POLICY", "READY", "AGE"]
+    assert head.split() == ["NAME", "ADDRESSES", "PORTS", "BACKENDS", "POLICY", "READY", "REASON", "AGE"]
     assert row.split()[1:7] == ["203.0.113.10", "80/TCP", "3/4", "little", "(Active)", "Unknown"]
+    assert row.split()[7] == "Pending"
+    wide = installed.kubectl("get", "vip", mine["metadata"]["name"], "-o", "wide").splitlines()
+    assert "Waiting for Penstock; if this stays, check that its operator runs" in wide[1]
     heads = {
-        "dp": ["NAME", "TYPE", "ANNOUNCEMENT", "NODES", "READY", "AGE"],
-        "dpn": ["NAME", "DATAPLANE", "NODE", "VIPS", "FLOWS", "READY", "AGE"],
-        "rlp": ["NAME", "HEURISTIC", "MODE", "VIPS", "READY", "AGE"],
-        "pool": ["NAME", "ADDRESSES", "AUTOASSIGN", "USED", "FREE", "READY", "AGE"],
+        "dp": ["NAME", "TYPE", "ANNOUNCEMENT", "NODES", "READY", "REASON", "AGE"],
+        "dpn": ["NAME", "DATAPLANE", "NODE", "VIPS", "FLOWS", "READY", "REASON", "AGE"],
+        "rlp": ["NAME", "HEURISTIC", "MODE", "VIPS", "READY", "REASON", "AGE"],
+        "pool": ["NAME", "ADDRESSES", "AUTOASSIGN", "USED", "FREE", "READY", "REASON", "AGE"],
         "dpnr": ["NAME", "DATAPLANE", "NODE", "AGE"],
     }
     for obj in (POLICY, GOOD["pool"], DATAPLANE, NODE, REPORT):

@@ -123,6 +123,8 @@ def test_validate_says_what_would_be_allocated() -> None:
     done = penstock("validate", "-f", "examples/kubernetes")
     assert done.returncode == 0
     assert "accepted  LoadBalancerVIP default/web  203.0.113.10 by edge" in done.stdout
+    assert "4 objects would be accepted" in done.stdout
+    assert "--cluster" in done.stdout  # what was not looked at, and how it can be
 
 
 def test_validate_names_file_field_and_fix(tmp_path: Path) -> None:

@@ -125,6 +125,15 @@ def test_what_is_not_known_yet_is_a_dash_not_a_zero() -> None:
     assert row.count("-") >= 4
 
 
+def test_handshake_and_first_byte_are_shown_where_they_are_measured() -> None:
+    times = Durations(samples=5, mean=0.002, p50=0.0015, p90=0.004)
+    text = shown(state(backend("10.0.0.1", handshake=times), backend("10.0.0.2")))
+    assert "handshake" in text
+    assert "1.5 ms" in next(line for line in text.splitlines() if "10.0.0.1:" in line)
+    assert "1st byte" not in text
+    assert "handshake" not in shown(state(backend("10.0.0.1")))
+
+
 def test_trouble_of_a_vip_and_of_an_agent_is_shown() -> None:
     text = shown(
         state(backend("10.0.0.1"), fallback_reason="stale frame", fail_open=True, paused=True, errors=["port taken"]),

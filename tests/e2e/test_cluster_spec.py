@@ -76,9 +76,11 @@ def test_a_node_is_told_its_pod_network_everywhere_alike() -> None:
 
 
 def test_a_kubelet_keeps_to_its_control_group() -> None:
-    configured = kubelet_configuration(Path("/state"), "penstock-cluster.x/node-1", Path("/state/containerd.sock"))
+    socket = Path("/state/containerd.sock")
+    configured = kubelet_configuration(Path("/state"), "penstock-cluster.x/node-1", socket, "10ms")
     assert configured["cgroupRoot"] == "/penstock-cluster.x/node-1"
     assert configured["containerRuntimeEndpoint"] == "unix:///state/containerd.sock"
+    assert configured["cpuCFSQuotaPeriod"] == "10ms"
 
 
 def test_kind_gets_a_worker_per_node() -> None:

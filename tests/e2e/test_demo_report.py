@@ -34,8 +34,9 @@ def write_run(path: Path, mean: float, failed: int = 0) -> Path:
 
 def demonstration(tmp_path: Path, failed: int = 0) -> report.Demonstration:
     weights = (report.WeightSample(1.0, {"slow": 1.0, "fast": 3.0}),)
+    times = {"slow": report.Times(report.Quantiles(1.5, 2.5), report.Quantiles(33.0, 44.0), None)}
     phases = tuple(
-        report.Phase(policy, read_report(write_run(tmp_path / policy, mean, failed)), weights)
+        report.Phase(policy, read_report(write_run(tmp_path / policy, mean, failed)), weights, times)
         for policy, mean in (("lsq", 10.0), ("little", 12.0))
     )
     return report.Demonstration("title", "setting", {"fast": 0.4, "slow": 0.1}, phases)
@@ -54,6 +55,8 @@ def test_the_tables_fit_80_columns_and_hold_the_shares(tmp_path: Path) -> None:
     console.file.close()
     assert "33.3%" in text
     assert "66.7%" in text
+    row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["little", "slow"])
+    assert row[2:] == ["1.5", "2.5", "33", "44", "-", "-"]
     assert "…" not in text
 
 
@@ -61,4 +64,5 @@ def test_the_page_has_the_plots_inside_and_marks_failures(tmp_path: Path) -> Non
     page = report.write(demonstration(tmp_path, failed=2), tmp_path / "report").read_text()
     assert page.count("<svg") == 3
     assert 'class="bad">2<' in page
+    assert "<td>33</td>" in page
     assert demonstration(tmp_path, failed=2).failed == 4

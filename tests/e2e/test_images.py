@@ -12,7 +12,8 @@ import pytest
 
 from e2e.images import base
 from e2e.images.archive import write_archive
-from e2e.images.build import ROLES, ROOT, digest, inputs
+from e2e.images.build import ROLES, ROOT, Image, digest, forget, inputs
+from e2e.images.builders import Buildah
 
 
 def program(folder: Path, content: str = "#!/bin/sh\n") -> Path:
@@ -135,3 +136,21 @@ def test_the_base_is_as_slim_as_the_official_one(tmp_path: Path) -> None:
         names = {name.removeprefix("./") for name in archive.getnames()}
     assert {"usr/bin/sh", "dev", "var/log", "usr/share"} <= names
     assert not {"usr/share/doc", "usr/share/locale/de/x.mo", "var/log/dpkg.log", "dev/null"} & names
+
+
+def test_a_store_forgets_images_whose_archives_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    builder = Buildah()
+    try:
+        for tag in ("dev-old", "dev-new", "by-hand"):
+            builder.build(context / "Dockerfile", context, f"penstock/agent:{tag}", {})
+        image = Image("agent", "penstock/agent", "dev-new", tmp_path / "agent-new.tar")
+        builder.save("penstock/agent:dev-new", image.archive)
+        forget(builder, image)
+        left = {name.rpartition(":")[2] for name in builder.tags("penstock/agent")}
+    finally:
+        builder.tidy()
+    assert left == {"dev-new", "by-hand"}

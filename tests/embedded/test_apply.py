@@ -144,6 +144,18 @@ def test_an_address_moves_from_one_vip_to_another(lab: Lab, dataplane: RunningDa
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
 
 
+def test_two_vips_exchange_their_addresses_in_one_apply(lab: Lab, dataplane: RunningDataplane) -> None:
+    here, there, kept = VIP_IPV4, "203.0.113.11", "203.0.113.12"
+    first = vip(lab, backends=backends(lab, "s1"))
+    second = vip(lab, backends=backends(lab, "s2")) | {"id": "00000000deadbeef", "key": "test/other"}
+    dataplane.apply(first | {"addresses": [here, kept]}, second | {"addresses": [there]})
+    with HttpConnection(lab, kept) as old:
+        assert (old.get(), get(lab, here), get(lab, there)) == (b"s1", b"s1", b"s2")
+        dataplane.apply(first | {"addresses": [there, kept]}, second | {"addresses": [here]})
+        assert (get(lab, here), get(lab, there)) == (b"s2", b"s1")
+        assert old.get() == b"s1"  # to an address that stays
+
+
 def test_withdraw_leaves_nothing_and_a_later_apply_starts_afresh(lab: Lab, dataplane: RunningDataplane) -> None:
     clean = plumbing(lab)
     dataplane.apply(vip(lab), vip(lab, VIP_IPV6), announcement={"interfaces": ["c0"], "addresses": [VIP_IPV4]})

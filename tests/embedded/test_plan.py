@@ -56,6 +56,43 @@ def test_differences_become_changes(
     assert list(plan(wanted, actual, found).changes) == expected
 
 
+ONE, TWO, THREE = (f"203.0.113.{number}" for number in (1, 2, 3))
+
+
+def held_by(changes: tuple[Change, ...], vips: dict[str, Vip]) -> dict[str, Vip]:
+    """What is in force after changes, if no two VIPs ever meet on an address and port."""
+    held = dict(vips)
+    for change in changes:
+        if isinstance(change, RemoveVip):
+            del held[change.id]
+        elif isinstance(change, SetVip):
+            held[change.vip.id] = change.vip
+        places = [(a, each.protocol, each.port) for each in held.values() for a in each.addresses]
+        assert len(places) == len(set(places)), change
+    return held
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "removed"),
+    [
+        ([(ONE,), (TWO,)], [(TWO,), (ONE,)], 1),  # an exchange: nobody can be first
+        ([(ONE,), (TWO,), (THREE,)], [(TWO,), (THREE,), (ONE,)], 1),
+        ([(ONE,), (TWO,)], [(TWO,), (THREE,)], 0),  # a row: the second one first
+        ([(ONE, TWO), (THREE,)], [(ONE,), (TWO, THREE)], 0),
+        ([(ONE, TWO), (THREE,)], [(TWO, THREE), (ONE,)], 1),
+    ],
+)
+def test_no_two_vips_have_an_address_and_port_even_between_changes(
+    before: list[tuple[str, ...]], after: list[tuple[str, ...]], removed: int
+) -> None:
+    then = in_force(*(vip(n + 1, addresses=addresses) for n, addresses in enumerate(before)))
+    now = [vip(n + 1, addresses=addresses) for n, addresses in enumerate(after)]
+    for wanted in (now, now[::-1]):
+        changes = plan(desired(*wanted), then).changes
+        assert held_by(changes, dict(then.vips)) == {each.id: each for each in now}
+        assert sum(isinstance(change, RemoveVip) for change in changes) == removed
+
+
 def test_a_vip_that_is_draining_is_revived() -> None:
     actual = in_force().model_copy(update={"removing": {vip(1).id: vip(1)}})
     assert plan(desired(vip(1)), actual).changes == (SetVip(vip(1)),)

@@ -1,7 +1,8 @@
-"""The operator's program under its generated role and nothing more: it must get its work done."""
+"""The operator's program under its generated role and nothing more, of a user without a name, as pods may be."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -41,13 +42,17 @@ def cluster() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def log(cluster: ControlPlane, tmp_path: Path) -> Iterator[Path]:
-    """Run the operator with a token of its account; return its log."""
+    """Run the operator with a token of its account, as a user id that no name belongs to; return its log."""
     path = tmp_path / "operator.log"
     kubeconfig = str(cluster.issue_service_account(NAMESPACE, "penstock-operator"))
-    command = [sys.executable, "-m", "penstock_cli", "operator", "--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
+    nameless = ["unshare", "--user", "--map-user=54321"]
+    program = [sys.executable, "-m", "penstock_cli", "operator"]
+    command = [*nameless, *program, "--kubeconfig", kubeconfig, "--namespace", NAMESPACE]
+    named = ("LOGNAME", "USER", "LNAME", "USERNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in named}
     with path.open("w") as output:
         ports = ["--health-port", "0", "--metrics-port", "0"]
-        operator = subprocess.Popen([*command, *ports], stdout=output, stderr=subprocess.STDOUT)
+        operator = subprocess.Popen([*command, *ports], stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
             yield path
         finally:

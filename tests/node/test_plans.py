@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
-from penstock_node import DesiredNode, NatSource, Tun, nftables
+from penstock_node import DesiredNode, NatSource, Tun, nftables, shortcut
 from penstock_node.actual import ActualNode, Family, IpProtocol, Link, NftTable, Route, Rule, TunFlags
 from penstock_node.changes import (
     AddRoute,
@@ -18,11 +18,14 @@ from penstock_node.changes import (
     DeleteNftTable,
     DeleteRoute,
     DeleteRule,
+    DeleteShortcut,
     ReplaceNftTable,
+    ReplaceShortcut,
     SetForwarding,
     UpdateNftSets,
+    UpdateShortcut,
 )
-from penstock_node.constants import DEVICE_ALIAS, KERNEL_PROTOCOL, LOCAL_TABLE, MARK
+from penstock_node.constants import DEVICE_ALIAS, DEVICE_GROUP, KERNEL_PROTOCOL, LOCAL_TABLE, MARK
 from penstock_node.plans import plan, plan_withdrawal
 
 NODE = ip_address("10.2.0.1")
@@ -33,7 +36,15 @@ LOCAL = {family: Rule(family, 0, LOCAL_TABLE, protocol=KERNEL_PROTOCOL) for fami
 MOVED = {family: Rule(family, 1, LOCAL_TABLE) for family in Family}
 FLAGS = TunFlags(layer3=True, vnet_hdr=True, multi_queue=False, persistent=True, packet_information=False, owner=0)
 TUN = Link(
-    "penstock", 3, mtu=65535, tx_queue_length=2000, forwarding=True, accept_local=True, alias=DEVICE_ALIAS, tun=FLAGS
+    "penstock",
+    3,
+    mtu=65535,
+    tx_queue_length=2000,
+    forwarding=True,
+    accept_local=True,
+    alias=DEVICE_ALIAS,
+    group=DEVICE_GROUP,
+    tun=FLAGS,
 )
 DESIRED = DesiredNode(
     vips=frozenset({VIP}), nat_sources=frozenset({NatSource(NODE, 16384, 28671)}), interfaces=("eth0",)
@@ -58,12 +69,15 @@ ROUTES = frozenset(
     for table, destination in ((11200, "0.0.0.0/0"), (11201, "203.0.113.10/32"))
     for metric, device in ((100, "penstock"), (4000, None))
 )
-NFT = nftables.wanted("penstock", DESIRED.vips, DESIRED.nat_sources, {(Family.IPV4, "eth0")})
+NFT = nftables.wanted(DESIRED.vips, DESIRED.nat_sources, {(Family.IPV4, "eth0")})
+EARLY = shortcut.wanted("penstock", ["eth0"], DESIRED.vips, DESIRED.nat_sources)
+assert EARLY is not None
 RIGHT = ActualNode(
     links={"eth0": replace(ETH0, forwarding=True), "penstock": TUN},
     rules=RULES | {MOVED[Family.IPV4], LOCAL[Family.IPV6]},
     routes=ROUTES,
     nft=NFT,
+    shortcut=EARLY,
     ipv4_forwarding=False,
     ipv6_forwarding=False,
 )
@@ -87,6 +101,7 @@ def test_from_nothing_what_catches_packets_comes_before_what_attracts_them() -> 
         AddRule,
         DeleteRule,
         *[AddRule] * 4,
+        ReplaceShortcut,
     ]
     assert all(change.route.device is None for change in changes[1:3] if isinstance(change, AddRoute))
     assert changes[8:10] == (AddRule(MOVED[Family.IPV4]), DeleteRule(LOCAL[Family.IPV4]))
@@ -114,7 +129,7 @@ def flags(**changes: object) -> dict[str, Link]:
     return link(tun=replace(FLAGS, **changes))  # type: ignore[arg-type]
 
 
-RECREATED = [DeleteLink, CreateTun, ConfigureTun, AddRoute, AddRoute]
+RECREATED = [DeleteLink, CreateTun, ConfigureTun, AddRoute, AddRoute, ReplaceShortcut]
 CASES: list[tuple[str, ActualNode, list[type[Change]]]] = [
     ("down", replace(RIGHT, links=link(up=False)), [ConfigureTun]),
     ("mtu", replace(RIGHT, links=link(mtu=1500)), [ConfigureTun]),
@@ -122,6 +137,8 @@ CASES: list[tuple[str, ActualNode, list[type[Change]]]] = [
     ("rp_filter", replace(RIGHT, links=link(rp_filter=1)), [ConfigureTun]),
     ("accept_local", replace(RIGHT, links=link(accept_local=False)), [ConfigureTun]),
     ("alias", replace(RIGHT, links=link(alias="")), [ConfigureTun]),
+    ("group", replace(RIGHT, links=link(group=0)), [ConfigureTun]),
+    ("queueing", replace(RIGHT, links=link(queueing="fq_codel")), [ConfigureTun]),
     ("multi-queue", replace(RIGHT, links=flags(multi_queue=True)), RECREATED),
     ("no offloads", replace(RIGHT, links=flags(vnet_hdr=False)), RECREATED),
     ("anybody's", replace(RIGHT, links=flags(owner=None)), RECREATED),
@@ -141,6 +158,11 @@ CASES: list[tuple[str, ActualNode, list[type[Change]]]] = [
     ),
     ("no nft table", replace(RIGHT, nft=None), [ReplaceNftTable]),
     ("nft rule changed", replace(RIGHT, nft=replace(NFT, skeleton=NFT.skeleton[:-1])), [ReplaceNftTable]),
+    ("before groups", replace(RIGHT, links=link(group=0), nft=NftTable()), [ConfigureTun, ReplaceNftTable]),
+    ("no shortcut", replace(RIGHT, shortcut=None), [ReplaceShortcut]),
+    ("no shortcut possible", replace(RIGHT, shortcut=None, shortcut_possible=False), []),
+    ("shortcut rule changed", replace(RIGHT, shortcut=replace(EARLY, skeleton=EARLY.skeleton[:-1])), [ReplaceShortcut]),
+    ("shortcut element", replace(RIGHT, shortcut=replace(EARLY, vips=frozenset({VIP6}))), [UpdateShortcut]),
     ("nft element", replace(RIGHT, nft=replace(NFT, vips=frozenset({VIP6}))), [UpdateNftSets]),
 ]
 
@@ -165,6 +187,7 @@ def test_ipv6_forwarding_is_forced_only_where_needed(ipv6_forwarding: bool, expe
 def test_withdrawal_takes_attraction_away_first_and_leaves_what_is_not_ours() -> None:
     changes = plan_withdrawal(RIGHT)
     assert [type(change) for change in changes] == [
+        DeleteShortcut,
         *[DeleteRule] * 4,
         AddRule,
         DeleteRule,
@@ -183,13 +206,33 @@ def test_forwarding_stays_on_where_the_node_forwards_by_now() -> None:
 
 
 def test_the_nft_table_survives_a_round_trip_through_text() -> None:
-    table = nftables.wanted("penstock", {VIP, VIP6}, {NatSource(NODE, 64, 127)}, {(Family.IPV6, "eth0")})
-    text = nftables.render_table("penstock", table, reassemble=True)
-    assert 'iifname "penstock" notrack accept' in text
+    table = nftables.wanted({VIP, VIP6}, {NatSource(NODE, 64, 127)}, {(Family.IPV6, "eth0")})
+    text = nftables.render_table(table, reassemble=True)
+    assert "iifgroup 11200 notrack accept" in text
     assert "elements = { 203.0.113.10 }" in text
     assert "elements = { 10.2.0.1 . 64-127 }" in text
     assert nftables.render_update(NftTable(), NftTable(vips=frozenset({VIP6}))) == (
         "delete element inet penstock vips6 { 2001:db8::10 }\n"
+    )
+
+
+def test_the_shortcut_is_for_interfaces_that_are_there_and_for_those_who_want_it() -> None:
+    two = replace(RIGHT, links={**RIGHT.links, "eth1": replace(ETH0, name="eth1", forwarding=True)})
+    changes = plan(replace(DESIRED, interfaces=("eth0", "eth1", "gone")), two)
+    assert [change.table.interfaces for change in changes if isinstance(change, ReplaceShortcut)] == [("eth0", "eth1")]
+    assert plan(replace(DESIRED, shortcut=False), RIGHT) == (DeleteShortcut(),)
+    nothing = plan(DesiredNode(interfaces=("eth0",)), RIGHT)
+    assert DeleteShortcut() in nothing
+
+
+def test_the_shortcut_survives_a_round_trip_through_text() -> None:
+    table = shortcut.wanted("penstock", ["eth0"], {VIP, VIP6}, {NatSource(NODE, 64, 127)})
+    assert table is not None
+    text = shortcut.render("penstock", table)
+    assert "elements = { 2001:db8::10 }" in text
+    assert "ip daddr 10.2.0.1 ip protocol { tcp, udp } th dport 64-127" in text
+    assert shortcut.render_update({VIP}, {VIP6}) == (
+        "delete element netdev penstock vips6 { 2001:db8::10 }\nadd element netdev penstock vips4 { 203.0.113.10 }\n"
     )
 
 

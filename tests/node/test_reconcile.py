@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from penstock_node import ApplyError, NatSource, Tun, TunError, open_tun, reconcile, withdraw
 from penstock_node.actual import ActualNode
-from penstock_node.changes import ConfigureTun, CreateTun, ReplaceNftTable, UpdateNftSets
+from penstock_node.changes import ConfigureTun, CreateTun, ReplaceNftTable, ReplaceShortcut, UpdateNftSets
 from penstock_node.netlink import observe
 from penstock_node.plans import plan, plan_withdrawal
 
@@ -35,10 +35,11 @@ def test_withdraw_leaves_the_node_as_it_was(lab: Lab) -> None:
 
 def test_the_text_of_a_change_is_a_command_that_does_the_same(lab: Lab) -> None:
     changes = plan(lab.desired(), lab.node.run(observe))
-    commands = [str(change) for change in changes if not isinstance(change, ReplaceNftTable)]
+    commands = [str(change) for change in changes if not isinstance(change, ReplaceNftTable | ReplaceShortcut)]
     lab.node.sh("\n".join(commands))
     rest = lab.node.run(reconcile, lab.desired())
-    assert {type(change) for change in rest} == {ReplaceNftTable, ConfigureTun}  # of more settings than the text tells
+    # ConfigureTun: of more settings than the text tells.
+    assert {type(change) for change in rest} == {ReplaceNftTable, ReplaceShortcut, ConfigureTun}
     commands = [str(change) for change in plan_withdrawal(lab.node.run(observe))]
     lab.node.sh("\n".join(commands))
     assert lab.node.run(withdraw) == ()
@@ -82,6 +83,12 @@ DRIFTS = {
     "nft rule added": "nft insert rule inet penstock untrack_in counter",
     "nft policy changed": "nft add chain inet penstock untrack_out '{{ policy drop; }}'",
     "nft element gone": "nft delete element inet penstock vips4 '{{ {vip4} }}'",
+    "other group": "ip link set penstock group default",
+    "other queueing": "tc qdisc replace dev penstock root pfifo",
+    "shortcut gone": "nft delete table netdev penstock",
+    "shortcut rule added": "nft insert rule netdev penstock shortcut counter",
+    "shortcut off an interface": "nft flush chain netdev penstock in_1",
+    "shortcut element gone": "nft delete element netdev penstock vips4 '{{ {vip4} }}'",
     "nft element added": "nft add element inet penstock vips6 '{{ 2001:db8::bad }}'",
 }
 
@@ -100,7 +107,10 @@ def test_a_lost_table_comes_back_without_its_memory(lab: Lab) -> None:
     """Which interfaces did not forward before is known to the table alone; better on than wrongly off."""
     lab.node.run(reconcile, lab.desired())
     lab.node.sh("nft flush ruleset")
-    assert [type(change) for change in lab.node.run(reconcile, lab.desired())] == [ReplaceNftTable]
+    assert [type(change) for change in lab.node.run(reconcile, lab.desired())] == [
+        ReplaceNftTable,
+        ReplaceShortcut,
+    ]
     lab.node.run(withdraw)
     assert lab.node.sh("sysctl -n net.ipv4.conf.server0.forwarding").strip() == "1"
 
@@ -123,6 +133,7 @@ def test_a_changed_plan_changes_only_the_difference(lab: Lab) -> None:
         "nft update sets of table inet penstock (add 1 elements, delete 0)",
         "ip route replace blackhole 203.0.113.11/32 table 11201 metric 4000 proto 112",
         "ip route replace 203.0.113.11/32 dev penstock table 11201 metric 100 proto 112",
+        "nft update sets of table netdev penstock (add 1 elements, delete 0)",
     ]
     changes = lab.node.run(reconcile, lab.desired(vips=frozenset({lab.vip6, second})))
     assert any(isinstance(change, UpdateNftSets) for change in changes)

@@ -82,6 +82,24 @@ async def test_the_holder_keeps_its_address_through_restarts_and_edits(
     assert vip["status"]["addresses"] == ["203.0.113.13"]
 
 
+async def test_two_vips_exchange_their_addresses(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster = ready_cluster
+    ten, eleven = "203.0.113.10", "203.0.113.11"
+    await cluster.vip("blue", addresses=[ten])
+    await cluster.vip("green", addresses=[eleven])
+    for name in ("blue", "green"):
+        await cluster.wait_vip(is_true("Accepted"), name)
+    for _ in range(2):
+        for name, wanted in (("blue", eleven), ("green", ten)):
+            await cluster.client.patch(kinds.VIPS, name, {"spec": {"addresses": [wanted]}}, cluster.namespace)
+        for name, wanted in (("blue", eleven), ("green", ten)):
+            vip = await cluster.wait_vip(
+                lambda obj, wanted=wanted: obj["status"]["addresses"] == [wanted] and is_true("Accepted")(obj), name
+            )
+            assert vip["status"]["observedGeneration"] == vip["metadata"]["generation"]
+        ten, eleven = eleven, ten
+
+
 async def test_addresses_of_the_cluster_are_refused(operator: RunningOperator, ready_cluster: Cluster) -> None:
     cluster = ready_cluster
     await cluster.pool("10.96.0.0/24", name="services")

@@ -248,12 +248,19 @@ def test_announcing_nothing_needs_no_raw_sockets() -> None:
     assert forwarder["containers"][0]["securityContext"]["capabilities"]["add"] == ["NET_ADMIN"]
 
 
+def test_the_shortcut_is_left_out_on_request() -> None:
+    for wanted in (True, False):
+        pods = daemonsets.data_plane_daemon_set(data_plane(shortcut=wanted), INSTALLATION)["spec"]["template"]["spec"]
+        assert ("--no-shortcut" in pods["containers"][0]["args"]) is not wanted
+
+
 def test_the_hash_changes_with_what_pods_run() -> None:
     def hash_of(**spec: Any) -> str:
         return daemonsets.template_hash(daemonsets.data_plane_daemon_set(data_plane(**spec), INSTALLATION))
 
     assert hash_of() == hash_of(features="off")  # a running data plane is told of it
     assert hash_of() != hash_of(flowTableSize=131072)
+    assert hash_of() != hash_of(shortcut=False)
     assert hash_of() != hash_of(resources={"dataPlane": {"limits": {"memory": "1Gi"}}})
 
 

@@ -34,7 +34,8 @@ async def test_a_vip_is_accepted_programmed_and_ready(operator: RunningOperator,
     metadata = ready["metadata"]
     assert "finalizers" not in metadata
     assert "annotations" not in metadata
-    await cluster.events("Accepted", "Ready")
+    types = await cluster.events("Accepted", "Progressing", "Programmed", "Ready")
+    assert {types[reason] for reason in ("Accepted", "Progressing", "Programmed", "Ready")} == {"Normal"}
     await cluster.report("lb-2", entry(vip, error="TUN is missing"))
     failing = await cluster.wait_vip(refused("NodesFailing", "Programmed"))
     assert "node lb-2: TUN is missing" in condition(failing, "Ready")["message"]
@@ -42,3 +43,10 @@ async def test_a_vip_is_accepted_programmed_and_ready(operator: RunningOperator,
     await cluster.report("lb-1", entry(vip, ready=0, warning="all backends fail their check, flows go to all of them"))
     failing = await cluster.wait_vip(refused("FailOpen", "Ready"))
     assert failing["status"]["summary"]["backends"] == "0/4"
+
+
+async def test_what_an_accepted_vip_lacks_is_a_warning(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    await ready_cluster.vip(policyName="gone")
+    types = await ready_cluster.events("PolicyNotFound")
+    assert types["PolicyNotFound"] == "Warning"
+    assert "Accepted" not in types

@@ -26,7 +26,10 @@ def node(**spec):
     )
 
 
-def vip(name="web", *, namespace="shop", uid=None, generation=1, annotations=None, addresses=("203.0.113.10",), **spec):
+def vip(name="web", *, addresses=("203.0.113.10",), wanted=None, **options):
+    """A VIP that holds `addresses`; `wanted` are those that its spec asks for. Metadata and fields of the spec."""
+    namespace, generation = options.pop("namespace", "shop"), options.pop("generation", 1)
+    uid, annotations, year = options.pop("uid", None), options.pop("annotations", None), options.pop("year", 2026)
     raw = {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "LoadBalancerVIP",
@@ -36,11 +39,13 @@ def vip(name="web", *, namespace="shop", uid=None, generation=1, annotations=Non
             "uid": uid or f"uid-{name}",
             "generation": generation,
             "annotations": annotations or {},
+            "creationTimestamp": f"{year}-01-01T00:00:00Z",
         },
         "spec": {
             "ports": [{"port": 80, "targetPort": 8080}],
             "backends": {"endpoints": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]},
-            **spec,
+            **({"addresses": list(wanted)} if wanted else {}),
+            **options,
         },
     }
     return Served(parse(LoadBalancerVIP, raw), tuple(ip_address(address) for address in addresses))

@@ -202,7 +202,23 @@ BAD: tuple[Bad, ...] = (
         ("lower-case",),
     ),
     # LoadBalancerVIP: the rest
-    Bad("forwarding unknown", "vip", {"spec.forwarding": "GRE"}, "spec.forwarding", ("NAT",)),
+    Bad("forwarding unknown", "vip", {"spec.forwarding": "IPIP"}, "spec.forwarding", ("NAT",)),
+    Bad(
+        "L3DSR without DSCP",
+        "vip",
+        {"spec.forwarding": "L3DSR", "spec.ports.0.targetPort": REMOVED},
+        "spec.dscp",
+        ("needs it",),
+    ),
+    Bad("DSCP without L3DSR", "vip", {"spec.dscp": 10}, "spec.dscp", ("forwarding L3DSR",)),
+    Bad("DSCP too large", "vip", {"spec.forwarding": "L3DSR", "spec.dscp": 64}, "spec.dscp", ("63",)),
+    Bad(
+        "GRE to another port",
+        "vip",
+        {"spec.forwarding": "GRE", "spec.ports.0.targetPort": 8080},
+        "spec.ports",
+        ("remove targetPort",),
+    ),
     Bad("affinity unknown", "vip", {"spec.affinity": "Cookie"}, "spec.affinity", ("Flow", "ClientIP")),
     Bad(
         "timeout 0",
@@ -275,6 +291,7 @@ BAD: tuple[Bad, ...] = (
         "spec.intervalMilliseconds",
         ("multiple of 200",),
     ),
+    Bad("mode On, which YAML makes true of", "policy", {"spec.mode": True}, "spec.mode", ("Active", "Shadow", "Off")),
     Bad("mode Canary", "policy", {"spec.mode": "Canary"}, "spec.mode", ("Active", "Shadow", "Off")),
     Bad("table size not prime", "policy", {"spec.tableSize": 65536}, "spec.tableSize", ("65537",)),
     Bad(
@@ -324,7 +341,7 @@ BAD: tuple[Bad, ...] = (
     Bad("name with dot", "dataplane", {"metadata.name": "edge.one"}, "metadata", ("without dots",)),
     Bad("name too long", "dataplane", {"metadata.name": "e" * 33}, "metadata", ("32", "shorter")),
     Bad("table too small", "dataplane", {"spec.flowTableSize": 10}, "spec.flowTableSize", ("1024",)),
-    Bad("features full", "dataplane", {"spec.features": "full"}, "spec.features", ("off", "basic")),
+    Bad("features unknown", "dataplane", {"spec.features": "most"}, "spec.features", ("off", "basic", "full")),
     Bad(
         "ports not aligned",
         "dataplane",

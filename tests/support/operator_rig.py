@@ -25,6 +25,7 @@ from penstock_kube import (
 from penstock_operator import kinds
 from penstock_operator.main import Operator
 from penstock_operator.settings import Settings
+from waiting import let_connections_go
 
 MANIFESTS = Path(__file__).parents[2] / "crds" / "manifests"
 AGENT = "penstock-agent"
@@ -61,7 +62,7 @@ class RunningOperator:
         except (LeaseLostError, KubeConfigError) as error:
             self.error = error
         finally:
-            self._loop.run_until_complete(asyncio.sleep(0.1))  # TLS connections close in the loop's next turns
+            self._loop.run_until_complete(let_connections_go())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
@@ -188,13 +189,14 @@ class Cluster:
                     return
                 await asyncio.sleep(0.03)
 
-    async def events(self, *reasons: str) -> None:
-        """Wait until Events with these reasons were written."""
+    async def events(self, *reasons: str) -> dict[str, str]:
+        """Wait until Events with these reasons were written; returns the types of all there are."""
         async with asyncio.timeout(10):
             while True:
                 events, _ = await self.client.list(EVENTS, self.namespace)
-                if {event["reason"] for event in events} >= set(reasons):
-                    return
+                types = {event["reason"]: event["type"] for event in events}
+                if types.keys() >= set(reasons):
+                    return types
                 await asyncio.sleep(0.05)
 
     async def report(self, node: str, *entries: Object, data_plane: str = "edge") -> None:

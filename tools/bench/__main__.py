@@ -59,6 +59,7 @@ GROUPS: dict[str, list[str]] = {
     "embedded": [sys.executable, "-m", "tools.bench.embedded"],
     "agent": [sys.executable, "-m", "tools.bench.bench_agent"],
     "operator": [sys.executable, "-m", "tools.bench.bench_operator"],
+    "node": [sys.executable, "-m", "tools.bench.bench_node"],
 }
 
 

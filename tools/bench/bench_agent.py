@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import penstock_core
 from penstock_agent.desired import PolicyChoice
@@ -38,6 +40,7 @@ MEASURED = ("inverse-duration", "little")  # the policies that read reservoirs
 RUNS = 5
 DECISION_BAR_MS = 1.0
 SHARE_BAR = 0.25
+SCRAPE_BAR = 0.3
 MEMORY_BAR_MB = 150.0
 
 
@@ -184,17 +187,35 @@ async def process() -> None:
         (directory / "files").mkdir()
         vip_files(directory / "files")
         async with RecordingDataPlane(directory / "control.sock", slots=SLOTS) as dataplane:
-            command = (sys.executable, "-c", _PROGRAM, str(directory), str(shm))
+            port = _free_port()
+            command = (sys.executable, "-c", _PROGRAM, str(directory), str(shm), str(port))
             agent = await asyncio.create_subprocess_exec(*command, stdout=sys.stderr)
             try:
                 shares, memory = await _measure(agent.pid, dataplane, shm)
                 written = len(list(shm.iterdir())) - VIPS
+                scrapes = [await _scrape(agent.pid, port) for _ in range(RUNS)]
             finally:
                 agent.terminate()
                 await agent.wait()
     assert written == VIPS, f"weights of {written} VIPs were written, expected {VIPS}"
     figure("agent_process_100x64", shares, "of a core", SHARE_BAR)
     figure("agent_memory", [memory], "MB", MEMORY_BAR_MB)
+    figure(f"agent_scrape_{VIPS * BACKENDS}", scrapes, "s of CPU", SCRAPE_BAR)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+async def _scrape(pid: int, port: int) -> float:
+    """CPU of one scrape as Prometheus does it, the agent's own work in that time included."""
+    before = _cpu(pid)
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/metrics", headers={"Accept-Encoding": "gzip"})
+    assert answer.text.count("penstock_backend_weight{") == VIPS * BACKENDS
+    return _cpu(pid) - before
 
 
 _PROGRAM = """
@@ -203,9 +224,9 @@ from pathlib import Path
 from penstock_agent.main import run
 from penstock_agent.settings import Settings
 import penstock_agent.announcing, penstock_agent.reporting
-directory, shm = map(Path, sys.argv[1:])
+directory, shm = map(Path, sys.argv[1:3])
 run(Settings(source="files", files=directory / "files", run_dir=directory, shm_dir=shm, state_dir=directory / "state",
-             node_addresses=["192.0.2.1"], host="127.0.0.1", port=0))
+             node_addresses=["192.0.2.1"], host="127.0.0.1", port=int(sys.argv[3])))
 """
 
 

@@ -1,8 +1,8 @@
 """ValidatingAdmissionPolicies: bounds of our own accounts that RBAC alone can't say.
 
-An agent writes only what is its node's. A pod's token names the node that the pod runs on, in the user's extra
-`authentication.kubernetes.io/node-name`; the policy compares that with the object's. Names are compared too: else an
-agent could take the name of another node's object before it exists.
+An agent writes only what is its node's, and Events in its own name. A pod's token names the node that the pod runs on,
+in the user's extra `authentication.kubernetes.io/node-name`; the policy compares that with the object's. Names are
+compared too: else an agent could take the name of another node's object before it exists.
 
 Of a Node the operator changes one label, by which the pods of a DataPlane are placed.
 """
@@ -92,6 +92,12 @@ _RESOURCES = [
         "operations": ["CREATE", "UPDATE", "DELETE"],
         "resources": ["leases"],
     },
+    {
+        "apiGroups": ["events.k8s.io"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["events"],
+    },
 ]
 
 _VALIDATIONS = [
@@ -128,6 +134,14 @@ _VALIDATIONS = [
         "variables.name.substring(variables.name.indexOf('.') + 1) == variables.node)",
         "messageExpression": "'Lease ' + variables.name + ' does not belong to the node of the token, ' + "
         f"variables.node + '; {_FIX}'",
+        "reason": "Forbidden",
+    },
+    {
+        "expression": "request.resource.resource != 'events' || ("
+        "variables.object.?reportingController.orValue('') == 'penstock.dev/agent' && "
+        "variables.object.?reportingInstance.orValue('') == variables.node)",
+        "message": "an agent records Events as reportingController penstock.dev/agent and the reportingInstance that "
+        f"is its node; {_FIX}",
         "reason": "Forbidden",
     },
 ]

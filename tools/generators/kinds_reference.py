@@ -110,7 +110,7 @@ def _type(node: Schema) -> str:
     if "x-kubernetes-int-or-string" in node:
         return "integer or string"
     if "enum" in node:
-        return ", ".join(f"`{value}`" for value in node["enum"])
+        return ", ".join(f"`{value}`" for value in node["enum"] if value is not False)
     if node["type"] == "array":
         return f"list of {_type(node['items'])}, at most {node['maxItems']}"
     if node["type"] == "object":

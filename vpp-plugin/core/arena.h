@@ -84,7 +84,10 @@ typedef struct arena_vip {
     uint8_t feature_level;
     uint8_t
         retired_addresses; /* bit per place: flows are being dropped, the place is not free yet */
-    uint8_t reserved[5];   /* no padding: copies are compared and checked as bytes */
+    uint8_t forwarding;    /* lbrl_forwarding_t */
+    uint16_t mtu;          /* GRE; 0: the default */
+    uint8_t dscp;
+    uint8_t reserved; /* no padding: copies are compared and checked as bytes */
 } arena_vip_t;
 
 typedef enum slot_state {
@@ -117,6 +120,7 @@ enum {
     FLOW_COMPLETED = 32,     /* fct has been sampled */
     FLOW_PORT_RETURNED = 64, /* a quarantined port that stands in the ring of free ports already */
     FLOW_RESET = 128,
+    FLOW_JOINED = FLOW_PORT_RETURNED, /* one-way: met in its middle, so that its start is unknown */
 };
 
 /* One flow in one cache line. Identity (the first 28 bytes) never changes while state is not LBRL_FLOW_FREE. */

@@ -46,7 +46,8 @@ static bool vip_fits(const lbrl_t *lb, const arena_vip_t *vip)
     uint64_t end = (uint64_t)vip->slot_base + vip->slots;
     if ((vip->state != VIP_LIVE && vip->state != VIP_REMOVING) || vip->slots < 1 ||
         vip->slots > VIP_SLOTS_MAX || end > lb->arena.slot_count ||
-        vip->scheduler > LBRL_SCHEDULER_LSQ || vip->table_size < 3) {
+        vip->scheduler > LBRL_SCHEDULER_LSQ || vip->forwarding > LBRL_FORWARD_L3DSR ||
+        vip->table_size < 3) {
         return false;
     }
     for (uint32_t i = vip->slot_base; i < end; i++) {
@@ -113,6 +114,15 @@ int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report)
 
 /* ------------------------------------------------------------------------------- flows */
 
+static bool translation_sound(const lbrl_t *lb, const flow_t *flow)
+{
+    const arena_source_t *source = &lb->node.sources[flow->source];
+    uint16_t port = swap16(flow->nat_port);
+    return (source->state == SOURCE_ACTIVE || source->state == SOURCE_RETIRED) &&
+           port >= source->port_first && port <= source->port_last &&
+           lb->vips[flow->vip]->slots[flow->slot].endpoint->maps[flow->source] != NULL;
+}
+
 static bool identity_sound(const lbrl_t *lb, const flow_t *flow)
 {
     if (flow->state >= LBRL_FLOW_STATES || flow->vip >= lb->arena.vip_count ||
@@ -121,17 +131,13 @@ static bool identity_sound(const lbrl_t *lb, const flow_t *flow)
         return false;
     }
     const vip_t *vip = lb->vips[flow->vip];
-    const arena_source_t *source = &lb->node.sources[flow->source];
-    uint16_t port = swap16(flow->nat_port);
     bool tcp_state = flow->state <= LBRL_FLOW_CLOSING;
     return flow->vip_generation == vip->generation && flow->slot < vip->slot_count &&
            vip->slots[flow->slot].state != SLOT_FREE &&
            vip->slots[flow->slot].generation == flow->slot_generation &&
            !ip_is_zero(&vip->addresses[flow->address]) &&
-           (source->state == SOURCE_ACTIVE || source->state == SOURCE_RETIRED) &&
-           port >= source->port_first && port <= source->port_last &&
            tcp_state == (vip->protocol == PROTO_TCP) &&
-           vip->slots[flow->slot].endpoint->maps[flow->source] != NULL;
+           (vip_is_one_way(vip) || translation_sound(lb, flow));
 }
 
 /* Which partition a flow belongs to; both of its directions must agree. */
@@ -139,8 +145,9 @@ static uint32_t partition_of(const lbrl_t *lb, const flow_t *flow)
 {
     uint32_t partition =
         flow_client_hash(&lb->key, lb->vips[flow->vip], flow) & (LBRL_PARTITIONS - 1);
-    return (swap16(flow->nat_port) & (LBRL_PARTITIONS - 1)) == partition ? partition
-                                                                         : LBRL_PARTITIONS;
+    bool agree = vip_is_one_way(lb->vips[flow->vip]) ||
+                 (swap16(flow->nat_port) & (LBRL_PARTITIONS - 1)) == partition;
+    return agree ? partition : LBRL_PARTITIONS;
 }
 
 /* Whether client or server side of the flow is already in the table. */
@@ -164,12 +171,12 @@ static bool is_duplicate(lbrl_worker_t *worker, const partition_t *partition, co
                      .flags = META_RETURN,
                      .source = flow->source};
     return flow_find(worker, partition, &client) != FLOW_NONE ||
-           flow_find(worker, partition, &server) != FLOW_NONE;
+           (!vip_is_one_way(vip) && flow_find(worker, partition, &server) != FLOW_NONE);
 }
 
-static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t partition)
+static void attach_port(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t partition)
 {
-    flow_t *flow = ref->flow;
+    const flow_t *flow = ref->flow;
     const source_t *source = &worker->table->sources[flow->source];
     port_map_t *map = ref->slot->endpoint->maps[flow->source];
     port_share_t *share = &map->shares[partition];
@@ -178,6 +185,13 @@ static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_
         rests ? PORT_USE_RESTS : PORT_USE_TAKEN;
     share->count++; /* says that the share must be settled */
     share->half_open = (uint16_t)(share->half_open + flow_is_half_open(flow->state));
+    index_add(&ref->partition->index[BY_SERVER],
+              flow_server_hash(&worker->lb->key, ref->vip, &source->is.address, flow), ref->entry);
+}
+
+static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    const flow_t *flow = ref->flow;
     flow_count_entry(worker, ref, 1);
     if (flow->flags & FLOW_OPEN) {
         ref->counts->load[flow->slot]++;
@@ -199,21 +213,21 @@ static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry)
     /* flags follow from the state, in case the process died between the two */
     flow->flags =
         (uint8_t)(flow_is_closed(flow->state) ? flow->flags & ~FLOW_OPEN : flow->flags | FLOW_OPEN);
-    if (!(flow->flags & FLOW_QUARANTINE) || flow->state != LBRL_FLOW_CLOSING) {
+    if (!vip_is_one_way(ref.vip) &&
+        (!(flow->flags & FLOW_QUARANTINE) || flow->state != LBRL_FLOW_CLOSING)) {
         flow->flags &= (uint8_t)~(FLOW_QUARANTINE | FLOW_PORT_RETURNED);
     }
     index_add(&partition->index[BY_CLIENT], flow_client_hash(&lb->key, ref.vip, flow), entry);
-    index_add(
-        &partition->index[BY_SERVER],
-        flow_server_hash(&lb->key, ref.vip, &worker->table->sources[flow->source].is.address, flow),
-        entry);
     partition->used++;
     if (flow_is_half_open(flow->state)) {
         list_append(partition, &partition->half_open, entry);
     } else if (flow_is_closed(flow->state)) {
         list_append(partition, &partition->closed, entry);
     }
-    count_attached(worker, &ref, number);
+    if (!vip_is_one_way(ref.vip)) {
+        attach_port(worker, &ref, number);
+    }
+    count_attached(worker, &ref);
     return true;
 }
 

@@ -64,6 +64,7 @@ int lbrl_sink_init(lbrl_sink_t *sink, lbrl_slot_counters_t *counters, uint32_t s
         .recorded = lbrl_level_counters(level),
         .level = (uint8_t)level,
         .random = seed,
+        .era = 1,
     };
     if (frames) {
         lbrl_level_t laid_out = (lbrl_level_t)frames->header->level;
@@ -77,7 +78,9 @@ int lbrl_sink_init(lbrl_sink_t *sink, lbrl_slot_counters_t *counters, uint32_t s
 
 void lbrl_sink_slot_reset(lbrl_sink_t *sink, uint32_t slot)
 {
+    lbrl_slot_counters_t *row = &sink->counters[slot];
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
-        __atomic_store_n(&sink->counters[slot].value[i], 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&row->value[i], 0, __ATOMIC_RELAXED);
     }
+    row->packet_us = row->flow_us = row->era = 0;
 }

@@ -1,5 +1,7 @@
 #include "flow.h"
+
 #include "pick.h"
+#include "side.h"
 
 enum {
     RESTING_TRIES = 16, /* ports in quarantine that a new flow looks at */
@@ -67,6 +69,15 @@ static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
         (uint8_t)(open ? ref->flow->flags | FLOW_OPEN : ref->flow->flags & ~FLOW_OPEN);
 }
 
+static void leave_counts(const lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    lbrl_sink_t *sink = sink_of(ref->counts);
+    lbrl_sink_flow_close(sink, ref->flow->slot);
+    if (side_is(sink)) {
+        side_close(worker, sink, ref->flow);
+    }
+}
+
 static flow_list_t *list_of(partition_t *partition, uint8_t state)
 {
     return flow_is_half_open(state) ? &partition->half_open
@@ -74,9 +85,10 @@ static flow_list_t *list_of(partition_t *partition, uint8_t state)
                                     : NULL;
 }
 
+/* NULL where the flow has no NAT port. */
 static port_map_t *map_of(const flow_ref_t *ref)
 {
-    return ref->slot->endpoint->maps[ref->flow->source];
+    return vip_is_one_way(ref->vip) ? NULL : ref->slot->endpoint->maps[ref->flow->source];
 }
 
 static uint32_t partition_number(const lbrl_worker_t *worker, const partition_t *partition)
@@ -90,7 +102,7 @@ static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
     if (list) {
         list_unlink(ref->partition, list, ref->entry);
     }
-    if (flow_is_half_open(ref->flow->state)) {
+    if (flow_is_half_open(ref->flow->state) && !vip_is_one_way(ref->vip)) {
         map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
     }
 }
@@ -112,7 +124,7 @@ void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
         if (open) {
             lbrl_sink_flow_reopen(sink_of(ref->counts), flow->slot);
         } else {
-            lbrl_sink_flow_close(sink_of(ref->counts), flow->slot);
+            leave_counts(worker, ref);
         }
     }
 }
@@ -137,32 +149,50 @@ void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t chan
     int32_t *cells[] = {&ref->counts->entries[ref->flow->slot],
                         &ref->counts->address_entries[ref->flow->address],
                         &worker->source_entries[ref->flow->source]};
-    for (unsigned i = 0; i < sizeof(cells) / sizeof(cells[0]); i++) {
+    unsigned n = vip_is_one_way(ref->vip) ? 2 : 3;
+    for (unsigned i = 0; i < n; i++) {
         __atomic_store_n(cells[i], *cells[i] + change, __ATOMIC_RELEASE);
+    }
+}
+
+static void leave_server_side(lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    const flow_t *flow = ref->flow;
+    const ip_t *source = &worker->table->sources[flow->source].is.address;
+    index_remove(&ref->partition->index[BY_SERVER],
+                 flow_server_hash(&worker->lb->key, ref->vip, source, flow), ref->entry);
+    if (!(flow->flags & FLOW_PORT_RETURNED)) {
+        port_return(map_of(ref), partition_number(worker, ref->partition), port_of(worker, flow));
     }
 }
 
 void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     flow_t *flow = ref->flow;
-    const lbrl_key_t *key = &worker->lb->key;
-    const source_t *source = &worker->table->sources[flow->source];
-    index_remove(&ref->partition->index[BY_CLIENT], flow_client_hash(key, ref->vip, flow),
-                 ref->entry);
-    index_remove(&ref->partition->index[BY_SERVER],
-                 flow_server_hash(key, ref->vip, &source->is.address, flow), ref->entry);
+    index_remove(&ref->partition->index[BY_CLIENT],
+                 flow_client_hash(&worker->lb->key, ref->vip, flow), ref->entry);
     leave_list(worker, ref);
-    if (!(flow->flags & FLOW_PORT_RETURNED)) {
-        port_return(map_of(ref), partition_number(worker, ref->partition), port_of(worker, flow));
+    if (!vip_is_one_way(ref->vip)) {
+        leave_server_side(worker, ref);
     }
     if (flow->flags & FLOW_OPEN) {
         count_open(worker, ref, false);
-        lbrl_sink_flow_close(sink_of(ref->counts), flow->slot);
+        leave_counts(worker, ref);
     }
     __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
     entry_release(ref->partition, ref->entry);
     worker->removals++;
     flow_count_entry(worker, ref, -1);
+}
+
+void flow_count_silence(lbrl_worker_t *worker, const flow_ref_t *ref, bool silent)
+{
+    count_open(worker, ref, !silent);
+    if (silent) {
+        leave_counts(worker, ref);
+    } else {
+        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->flow->slot);
+    }
 }
 
 /* ------------------------------------------------------------------------------- making room */
@@ -194,6 +224,13 @@ static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition)
         entry = entry_take(partition);
     }
     return entry;
+}
+
+bool flow_pressure(const partition_t *partition)
+{
+    return partition->half_open.count >= partition->half_open_max ||
+           (partition->free_head == FLOW_NONE && partition->fresh == partition->flow_count &&
+            partition->closed.head == FLOW_NONE);
 }
 
 /* Makes the oldest half-open flow that holds a port of this map give it back. */
@@ -306,6 +343,12 @@ static void write_entry(lbrl_worker_t *worker, flow_t *flow, const flow_birth_t 
     made.last_ms = worker->now_ms;
     made.client_end = birth->sequence + 1 + birth->meta->payload;
     made.server_ack = birth->sequence;
+    if (vip_is_one_way(birth->vip)) {
+        /* what the server says is never seen: it may take all that a window can hold */
+        made.server_window = UINT16_MAX;
+        made.scales |= 14 << 4;
+        made.flags |= birth->joined ? FLOW_JOINED | FLOW_COMPLETED : 0;
+    }
     /* killed before the last store, the entry is free; after it, complete */
     *flow = made;
     __atomic_store_n(&flow->state, tcp ? LBRL_FLOW_SYN : LBRL_FLOW_UDP_NEW, __ATOMIC_RELEASE);
@@ -317,12 +360,36 @@ static uint8_t untracked(const vip_worker_t *counts, uint32_t slot, uint8_t reas
     return reason;
 }
 
+/* Makes the flow findable and counted. */
+static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth_t *birth)
+{
+    partition_t *partition = ref->partition;
+    const flow_t *flow = ref->flow;
+    index_add(&partition->index[BY_CLIENT], birth->meta->hash, ref->entry);
+    list_append(partition, &partition->half_open, ref->entry);
+    if (!vip_is_one_way(ref->vip)) {
+        const ip_t *source = &worker->table->sources[flow->source].is.address;
+        index_add(&partition->index[BY_SERVER],
+                  flow_server_hash(&worker->lb->key, ref->vip, source, flow), ref->entry);
+        map_of(ref)->shares[partition_number(worker, partition)].half_open++;
+    }
+    flow_count_entry(worker, ref, 1);
+    lbrl_sink_t *sink = sink_of(ref->counts);
+    lbrl_sink_flow_open(sink, flow->slot, ref->counts->load[flow->slot]);
+    if (side_is(sink) && !birth->joined) {
+        side_open(worker, sink, flow, birth);
+    }
+    count_open(worker, ref, true);
+    count(&worker->stats.created, 1);
+}
+
 uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birth_t *birth,
                   flow_ref_t *ref)
 {
     const vip_t *vip = birth->vip;
     vip_worker_t *counts = &vip->workers[worker->index];
-    uint32_t slot = pick_slot(worker, vip, counts, birth->meta);
+    uint32_t slot =
+        birth->slot == LBRL_NO_SLOT ? pick_slot(worker, vip, counts, birth->meta) : birth->slot;
     if (slot == LBRL_NO_SLOT) {
         return LBRL_DROP_NO_BACKEND;
     }
@@ -330,33 +397,24 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
     if (entry == FLOW_NONE) {
         return untracked(counts, slot, LBRL_DROP_TABLE_FULL);
     }
-    uint8_t source = 0;
-    uint16_t port = any_port(worker, partition, &vip->slots[slot], birth, &source);
-    if (port == PORT_NONE) {
-        entry_release(partition, entry);
-        return untracked(counts, slot, LBRL_DROP_NO_NAT_PORT);
-    }
-    uint32_t number = partition_number(worker, partition);
-    const arena_source_t *is = &worker->table->sources[source].is;
     flow_t identity = {.client = birth->meta->src,
                        .client_port = birth->meta->sport,
-                       .nat_port = swap16(port_number(is, number, port)),
                        .vip = vip->index,
                        .slot = (uint16_t)slot,
                        .vip_generation = vip->generation,
                        .slot_generation = vip->slots[slot].generation,
-                       .source = source,
                        .address = birth->address};
+    if (!vip_is_one_way(vip)) {
+        uint16_t port = any_port(worker, partition, &vip->slots[slot], birth, &identity.source);
+        if (port == PORT_NONE) {
+            entry_release(partition, entry);
+            return untracked(counts, slot, LBRL_DROP_NO_NAT_PORT);
+        }
+        identity.nat_port = swap16(port_number(&worker->table->sources[identity.source].is,
+                                               partition_number(worker, partition), port));
+    }
     write_entry(worker, &partition->flows[entry], birth, &identity);
     *ref = flow_ref(worker, partition, entry);
-    index_add(&partition->index[BY_CLIENT], birth->meta->hash, entry);
-    index_add(&partition->index[BY_SERVER],
-              flow_server_hash(&worker->lb->key, vip, &is->address, ref->flow), entry);
-    list_append(partition, &partition->half_open, entry);
-    map_of(ref)->shares[number].half_open++;
-    flow_count_entry(worker, ref, 1);
-    lbrl_sink_flow_open(sink_of(counts), slot, counts->load[slot]);
-    count_open(worker, ref, true);
-    count(&worker->stats.created, 1);
+    enter(worker, ref, birth);
     return LBRL_DROP_NONE;
 }

@@ -67,13 +67,21 @@ typedef struct flow_birth {
     const meta_t *meta;
     const vip_t *vip;
     uint8_t address;   /* index of the VIP's address */
-    uint32_t sequence; /* TCP: of the SYN */
+    uint32_t slot;     /* LBRL_NO_SLOT: the scheduler picks */
+    bool joined;       /* one-way: this is not the flow's first packet */
+    uint32_t sequence; /* TCP: of the SYN; where joined, one less than the packet's */
     tcp_options_t options;
 } flow_birth_t;
 
 /* Picks backend and NAT port and makes the flow, half open. Returns LBRL_DROP_NONE and fills `ref`, or the reason. */
 uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birth_t *birth,
                   flow_ref_t *ref);
+
+/* One-way: no entry is free, or half-open flows are too many. */
+bool flow_pressure(const partition_t *partition);
+
+/* One-way: takes a silent flow out of the counts, or a flow that speaks again back into them. */
+void flow_count_silence(lbrl_worker_t *worker, const flow_ref_t *ref, bool silent);
 
 /* Changes the state, the list that goes with it, and whether the flow counts as open. */
 void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state);

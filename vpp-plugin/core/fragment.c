@@ -105,7 +105,9 @@ void fragment_first(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *
                              .protocol = key_protocol(meta),
                              .from_client = !(meta->flags & META_RETURN),
                              .used = 1};
-    write_id(packet, meta, fragment->new_id);
+    if (!vip_is_one_way(ref->vip)) {
+        write_id(packet, meta, fragment->new_id); /* several clients share our address */
+    }
 }
 
 uint8_t fragment_later(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
@@ -122,6 +124,9 @@ uint8_t fragment_later(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_
     }
     *ref = flow_ref(worker, partition, fragment->entry);
     *from_client = fragment->from_client;
+    if (vip_is_one_way(ref->vip)) {
+        return LBRL_DROP_NONE;
+    }
     write_id(packet, meta, fragment->new_id);
     translation_t to = translation_of(worker->table, ref, fragment->from_client);
     bool v6 = (meta->flags & META_V6) != 0;

@@ -172,7 +172,7 @@ static int64_t sum_counter(const lbrl_sink_t *const *sinks, uint32_t n_sinks, ui
 {
     int64_t sum = 0;
     for (uint32_t i = 0; i < n_sinks; i++) {
-        sum += __atomic_load_n(&sinks[i]->counters[slot].value[counter], __ATOMIC_RELAXED);
+        sum += lbrl_sink_value(sinks[i], slot, (lbrl_counter_t)counter);
     }
     return sum;
 }

@@ -24,6 +24,9 @@ enum {
     FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
     ANSWERS_PER_SECOND = 1000,
     ANSWERS_BURST = 256,
+    TUNNEL_MTU = 1500,
+    ONE_WAY_SILENCE_MS =
+        30000, /* after which a flow that nobody sees the end of leaves the counts */
 };
 
 /* ------------------------------------------------------------------------------- published by control */
@@ -73,7 +76,9 @@ typedef struct vip_store {
     slot_t *slots;
     int32_t *total; /* open flows over all workers; atomic */
     vip_worker_t *workers;
-    const schedule_t *schedule;                 /* atomic: replaced by control */
+    const schedule_t *fallback; /* one-way: Maglev table of configured weights; atomic, likewise */
+    uint64_t fallback_state;    /* what it was built from */
+    const schedule_t *schedule; /* atomic: replaced by control */
     lbrl_slot_counters_t *counters;             /* [worker][VIP_SLOTS_MAX] */
     lbrl_frames_t *frames;                      /* control thread, from here on */
     uint64_t address_epoch;                     /* after which no flow gets a retired address */
@@ -84,6 +89,7 @@ typedef struct vip_store {
     uint8_t following;        /* weights come from an agent */
     uint8_t orphan_steps;     /* of the decay after the agent fell silent */
     uint8_t weights_set;      /* weights in force are not the configured ones */
+    uint8_t era;              /* counts changes of the level, 1 .. 255; 0: none yet */
     void *memory;             /* what all arrays above lie in */
 } vip_store_t;
 
@@ -100,7 +106,10 @@ typedef struct vip {
     uint32_t sums[LBRL_ADDRESSES_MAX];
     lbrl_timeouts_t timeouts;
     uint32_t slot_count;
-    uint32_t address_count;    /* places in use, with holes */
+    uint32_t address_count; /* places in use, with holes */
+    uint8_t forwarding;     /* lbrl_forwarding_t */
+    uint8_t dscp;
+    uint16_t mtu;
     uint8_t dns;               /* port 53 */
     uint8_t retired_addresses; /* bit per place */
 } vip_t;
@@ -132,7 +141,8 @@ typedef struct table {
     uint32_t source_count;      /* entries of held[] */
     uint8_t held[SOURCES_HELD]; /* indexes of sources that are active or retired */
     source_t sources[SOURCES_HELD];
-    const vip_t *vips[]; /* by index in the directory */
+    ip_t tunnel_sources[2]; /* outer source of IPv4 and of IPv6; zero: none */
+    const vip_t *vips[];    /* by index in the directory */
 } table_t;
 
 /* ------------------------------------------------------------------------------- workers */
@@ -190,6 +200,7 @@ struct lbrl_worker {
 
 struct retired;
 struct ring;
+struct side;
 
 struct lbrl {
     arena_t arena;
@@ -201,6 +212,7 @@ struct lbrl {
         *buckets; /* of all partitions' indexes: [partition][BY_CLIENT, BY_SERVER][bucket_count] */
     uint32_t bucket_count;
     uint32_t partition_flows;
+    struct side *sides; /* per flow entry, see side.h */
     void *index_memory;
     lbrl_worker_t *workers;
     struct ring **rings; /* [from][to] */
@@ -249,6 +261,11 @@ static inline uint64_t random_next(uint64_t *state)
 static inline lbrl_sink_t *sink_of(const vip_worker_t *counts)
 {
     return __atomic_load_n(&counts->sink, __ATOMIC_ACQUIRE);
+}
+
+static inline bool vip_is_one_way(const vip_t *vip)
+{
+    return UNLIKELY(vip->forwarding != LBRL_FORWARD_NAT);
 }
 
 static inline bool flow_is_half_open(uint8_t state)

@@ -1,7 +1,7 @@
 /* A load balancer's beginning and end, and how it takes over an arena of another shape. */
 #include "control.h"
-#include "flow.h"
 #include "ring.h"
+#include "side.h"
 
 lbrl_timeouts_t lbrl_timeouts_default(void)
 {
@@ -29,7 +29,8 @@ static bool make_partitions(lbrl_t *lb)
     size_t link_bytes = (size_t)flows * LBRL_PARTITIONS * sizeof(flow_link_t);
     lb->partitions = memory_take(LBRL_PARTITIONS * sizeof(partition_t));
     lb->index_memory = memory_take(bucket_bytes + link_bytes);
-    if (!lb->partitions || !lb->index_memory) {
+    lb->sides = memory_take((size_t)lb->arena.flow_count * sizeof(side_t));
+    if (!lb->partitions || !lb->index_memory || !lb->sides) {
         return false;
     }
     bucket_t *bucket = lb->index_memory;
@@ -176,6 +177,7 @@ static void free_stores(lbrl_t *lb)
                 memory_free(lb->stores[i]->workers[w].sink);
             }
             memory_free((void *)(uintptr_t)lb->stores[i]->schedule);
+            memory_free((void *)(uintptr_t)lb->stores[i]->fallback);
             memory_free(lb->stores[i]);
         }
         memory_free(lb->vips ? (void *)(uintptr_t)lb->vips[i] : NULL);
@@ -199,7 +201,7 @@ void lbrl_close(lbrl_t *lb)
     }
     void *parts[] = {lb->partitions,     lb->index_memory, lb->rings,  lb->workers,
                      lb->fragment_hints, lb->records,      lb->stores, (void *)lb->vips,
-                     lb->slot_used,      lb->endpoints};
+                     lb->slot_used,      lb->endpoints,    lb->sides};
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         memory_free(parts[i]);
     }

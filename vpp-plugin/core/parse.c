@@ -30,13 +30,6 @@ static void meta_drop(meta_t *meta, uint8_t reason)
 
 /* ------------------------------------------------------------------------------- IPv4 */
 
-/* Sources that cannot be answered: "this network", loopback, multicast, reserved, broadcast. */
-static bool v4_unanswerable(uint32_t address)
-{
-    uint8_t first = (uint8_t)(swap32(address) >> 24);
-    return first == 0 || first == 127 || first >= 224;
-}
-
 static uint8_t v4_options(const uint8_t *at, uint32_t size)
 {
     for (uint32_t i = 0; i < size;) {
@@ -379,7 +372,7 @@ void lbrl_parse(lbrl_packet_t *packet, meta_t *meta)
 
 tcp_options_t lbrl_tcp_options(const uint8_t *tcp)
 {
-    tcp_options_t options = {0};
+    tcp_options_t options = {.mss = 536};
     uint32_t size = (tcp[12] >> 4) * 4u;
     for (uint32_t i = TCP_HEADER; i < size;) {
         uint8_t kind = tcp[i];
@@ -393,11 +386,14 @@ tcp_options_t lbrl_tcp_options(const uint8_t *tcp)
         if (i + 1 >= size || tcp[i + 1] < 2 || tcp[i + 1] > size - i) {
             break;
         }
-        if (kind == 3 && tcp[i + 1] == 3) {
+        if (kind == 2 && tcp[i + 1] == 4) {
+            options.mss = get16(tcp + i + 2);
+        } else if (kind == 3 && tcp[i + 1] == 3) {
             options.scale = tcp[i + 2] > 14 ? 14 : tcp[i + 2];
             options.has_scale = 1;
         } else if (kind == 8 && tcp[i + 1] == 10) {
             options.timestamp = get32(tcp + i + 2);
+            options.echo = get32(tcp + i + 6);
             options.has_timestamp = 1;
         }
         i += tcp[i + 1];

@@ -36,7 +36,7 @@ typedef struct meta {
     uint32_t payload;      /* bytes behind the transport header */
     uint32_t candidate;    /* entry that the index named, or META_NO_CANDIDATE */
     uint32_t fragment_id;  /* in network order */
-    uint16_t sport, dport; /* network order */
+    uint16_t sport, dport; /* network order; as they lie in the packet */
     uint16_t transport;    /* offset of the transport header */
     uint16_t inner;        /* ICMP error: offset of the quoted IP header */
     uint16_t inner_transport;
@@ -49,12 +49,67 @@ typedef struct meta {
     uint8_t source; /* META_RETURN: index of the NAT source */
 } meta_t;
 
+/* Sources that cannot be answered: "this network", loopback, multicast, reserved, broadcast. */
+static inline bool v4_unanswerable(uint32_t address)
+{
+    uint8_t first = (uint8_t)(swap32(address) >> 24);
+    return (uint8_t)(first - 1) >= 223 || first == 127;
+}
+
 /* Fills `meta` but for hash, candidate, partition and source. Cuts link-layer padding off `packet`. */
 void lbrl_parse(lbrl_packet_t *packet, meta_t *meta);
 
-/* Options of a SYN that later packets depend on. */
+/*
+ * lbrl_parse() in a straight line, for the packets that most packets are: a META_PLAIN segment over IPv4 without IP options.
+ * False leaves every other packet, and every malformed one, to lbrl_parse(); `meta` is undefined then.
+ */
+static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
+{
+    const uint8_t *ip = packet->data;
+    const uint8_t *tcp = ip + IPV4_HEADER;
+    if (__builtin_expect(packet->length < IPV4_HEADER + TCP_HEADER, 0)) {
+        return false;
+    }
+    uint32_t src = load32(ip + 12);
+    uint32_t dst = load32(ip + 16);
+    uint32_t ports = load32(tcp);
+    uint32_t total = get16(ip + 2);
+    uint32_t headers = IPV4_HEADER + (tcp[12] >> 4) * 4u;
+    uint64_t sum = (uint64_t)load32(ip) + load32(ip + 4) + load32(ip + 8) + src + dst;
+    uint32_t unlike = (uint32_t)(ip[0] ^ 0x45) | (load16(ip + 6) & swap16(0x3fff)) |
+                      (uint32_t)(ip[9] ^ PROTO_TCP) |
+                      ((tcp[13] & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) ^ TCP_ACK) |
+                      (uint32_t)(sum_fold(sum_fold64(sum)) ^ 0xffff);
+    bool short_of = headers < IPV4_HEADER + TCP_HEADER || total < headers || packet->length < total;
+    bool odd = v4_unanswerable(src) || src == dst || ip[8] <= 1 || load16(tcp) == 0;
+    if (__builtin_expect(unlike != 0 || short_of || odd, 0)) {
+        return false;
+    }
+    if (packet->flags & LBRL_PACKET_NEEDS_CSUM &&
+        (packet->csum_start != IPV4_HEADER || packet->csum_offset != 16)) {
+        return false;
+    }
+    if (packet->gso_type != LBRL_GSO_NONE && packet->gso_size == 0) {
+        return false;
+    }
+    packet->length = total;
+    meta->src = ip_from_v4(src);
+    meta->dst = ip_from_v4(dst);
+    memcpy(&meta->sport, &ports, sizeof(ports));
+    meta->payload = total - headers;
+    meta->transport = IPV4_HEADER;
+    meta->kind = META_FLOW;
+    meta->protocol = PROTO_TCP;
+    meta->flags = META_PLAIN;
+    meta->tcp_flags = tcp[13] & 0x3f;
+    return true;
+}
+
+/* Options of a TCP segment, most of them a SYN's. */
 typedef struct tcp_options {
     uint32_t timestamp; /* TSval */
+    uint32_t echo;      /* TSecr */
+    uint16_t mss;       /* 536 where it is absent (RFC 9293, 3.7.1) */
     uint8_t scale;      /* of the window, at most 14 */
     uint8_t has_scale, has_timestamp;
 } tcp_options_t;

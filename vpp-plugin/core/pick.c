@@ -24,6 +24,22 @@ static uint64_t schedule_hash(const schedule_t *schedule, const vip_t *vip, cons
                       meta->protocol);
 }
 
+/* The slot, if it takes flows. */
+static uint32_t usable(const vip_t *vip, uint32_t slot)
+{
+    return slot < vip->slot_count &&
+                   __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) == SLOT_ACTIVE
+               ? slot
+               : LBRL_NO_SLOT;
+}
+
+uint32_t pick_fallback(const vip_t *vip, const meta_t *meta)
+{
+    const schedule_t *fallback = __atomic_load_n(&vip->store->fallback, __ATOMIC_ACQUIRE);
+    return usable(vip, lbrl_maglev_pick(fallback->table, fallback->table_size,
+                                        schedule_hash(fallback, vip, meta)));
+}
+
 uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts,
                    const meta_t *meta)
 {
@@ -39,9 +55,5 @@ uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts
         }
         slot = lbrl_pick(schedule->picker, counts->load, random_next(&worker->random));
     }
-    if (slot >= vip->slot_count ||
-        __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) != SLOT_ACTIVE) {
-        return LBRL_NO_SLOT;
-    }
-    return slot;
+    return usable(vip, slot);
 }

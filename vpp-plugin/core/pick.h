@@ -8,6 +8,9 @@
 uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts,
                    const meta_t *meta);
 
+/* One-way VIPs: the slot that configured weights give a packet without a flow, on every node the same; or LBRL_NO_SLOT. */
+uint32_t pick_fallback(const vip_t *vip, const meta_t *meta);
+
 /* Adds this worker's changes to the shared totals and takes a fresh view of them. */
 void pick_refresh(const vip_t *vip, vip_worker_t *counts);
 

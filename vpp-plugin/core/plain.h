@@ -9,24 +9,19 @@
 #include "rewrite.h"
 #include "track.h"
 
-/* What plain_settle() found out. */
 typedef struct plain {
-    flow_t *flow; /* NULL: not such a segment */
+    flow_t *flow; /* the nominee; NULL: not such a segment */
+    /* what plain_settle() found out */
     lbrl_sink_t *sink;
-    translation_t to;
+    const ip_t *src, *dst; /* that addresses and ports become */
+    uint16_t sport, dport;
 } plain_t;
-
-static inline bool plain_is(const meta_t *meta)
-{
-    return (meta->flags & META_PLAIN) && meta->kind == META_FLOW && meta->candidate != FLOW_NONE;
-}
 
 /* Verifies the nominee and looks up what its translation needs; false leaves the packet to the long way. */
 static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta, plain_t *plain)
 {
-    const lbrl_t *lb = worker->lb;
     const table_t *table = worker->table;
-    flow_t *flow = &lb->arena.flows[meta->partition * lb->partition_flows + meta->candidate];
+    const flow_t *flow = plain->flow;
     if (UNLIKELY(flow->state != LBRL_FLOW_ESTABLISHED)) {
         return false;
     }
@@ -36,34 +31,42 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta,
         if (UNLIKELY(!flow_from_server(table, flow, meta))) {
             return false;
         }
-        plain->to = translation_to_client(vip, flow);
+        plain->src = &vip->addresses[flow->address];
+        plain->dst = &flow->client;
+        plain->sport = vip->port;
+        plain->dport = flow->client_port;
     } else {
-        if (UNLIKELY(!flow_from_client(table, flow, meta) ||
+        if (UNLIKELY(!flow_from_client(table, flow, meta) || vip_is_one_way(vip) ||
                      __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == SLOT_FAILED)) {
             return false;
         }
-        plain->to = translation_to_server(table, slot, flow);
+        plain->src = &table->sources[flow->source].is.address;
+        plain->dst = &slot->address;
+        plain->sport = flow->nat_port;
+        plain->dport = slot->port;
     }
-    plain->flow = flow;
     plain->sink = sink_of(&vip->workers[worker->index]);
     lbrl_sink_prefetch(plain->sink, flow->slot);
+    side_prefetch(worker->lb, plain->sink, flow);
     return true;
 }
 
-/* As rewrite_packet(), for IPv4 and a complete checksum. */
-static inline void plain_rewrite_v4(uint8_t *ip, uint8_t *tcp, const translation_t *to)
+/* As rewrite_packet(), for IPv4 and a complete checksum: all words that change are summed up once. */
+static inline void plain_rewrite_v4(uint8_t *ip, uint8_t *tcp, const plain_t *plain)
 {
-    uint32_t delta =
-        to->sum + (uint16_t)~sum_fold(sum_fold64((uint64_t)load32(ip + 12) + load32(ip + 16)));
-    store32(ip + 12, ip_v4(to->src));
-    store32(ip + 16, ip_v4(to->dst));
+    uint32_t src = ip_v4(plain->src);
+    uint32_t dst = ip_v4(plain->dst);
+    uint32_t ports;
+    memcpy(&ports, &plain->sport, sizeof(ports));
+    uint64_t delta = (uint64_t)src + dst + (uint32_t)~load32(ip + 12) + (uint32_t)~load32(ip + 16);
+    uint64_t header = delta + (uint16_t)~load16(ip + 10) + (uint16_t)~swap16(0x0100);
+    uint64_t segment = delta + ports + (uint32_t)~load32(tcp) + (uint16_t)~load16(tcp + 16);
+    store32(ip + 12, src);
+    store32(ip + 16, dst);
     ip[8]--;
-    store16(ip + 10, sum_update(load16(ip + 10), delta + (uint16_t)~swap16(0x0100)));
-    uint64_t sum = (uint64_t)to->sport + to->dport + (uint32_t)~load32(tcp) +
-                   (uint16_t)~load16(tcp + 16) + delta;
-    store16(tcp, to->sport);
-    store16(tcp + 2, to->dport);
-    store16(tcp + 16, (uint16_t)~sum_fold(sum_fold64(sum)));
+    store16(ip + 10, sum_finish(header));
+    store32(tcp, ports);
+    store16(tcp + 16, sum_finish(segment));
 }
 
 static inline void plain_forward(const lbrl_worker_t *worker, lbrl_packet_t *packet,
@@ -74,9 +77,11 @@ static inline void plain_forward(const lbrl_worker_t *worker, lbrl_packet_t *pac
     track_packet(worker, plain->flow, plain->sink, packet, meta, from_client);
     track_plain(worker, plain->flow, plain->sink, tcp, meta->payload, from_client);
     if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
-        plain_rewrite_v4(packet->data, tcp, &plain->to);
+        plain_rewrite_v4(packet->data, tcp, plain);
     } else {
-        rewrite_packet(packet, meta, &plain->to);
+        translation_t to = {plain->src, plain->dst, sum_ip(plain->src) + sum_ip(plain->dst),
+                            plain->sport, plain->dport};
+        rewrite_packet(packet, meta, &to);
     }
 }
 

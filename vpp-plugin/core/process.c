@@ -4,6 +4,8 @@
  */
 #include "fragment.h"
 #include "icmp.h"
+#include "oneway.h"
+#include "pick.h"
 #include "plain.h"
 #include "reply.h"
 #include "rewrite.h"
@@ -58,23 +60,14 @@ static void classify_fragment(lbrl_worker_t *worker, meta_t *meta)
     }
 }
 
-/* Hash, partition and owner; fetches the index bucket. */
-static inline void classify(lbrl_worker_t *worker, meta_t *meta)
+/* Hash, partition and owner of a packet with a tuple; fetches the index bucket. */
+static inline void classify_flow(lbrl_worker_t *worker, meta_t *meta)
 {
     const lbrl_t *lb = worker->lb;
-    if (UNLIKELY(meta->kind != META_FLOW && meta->kind != META_ICMP_ERROR)) {
-        if (meta->kind == META_FRAGMENT) {
-            classify_fragment(worker, meta);
-        }
-        return;
-    }
     meta->hash =
         tuple_hash(&lb->key, &meta->src, &meta->dst, meta->sport, meta->dport, meta->protocol);
     if (!is_return(worker->table, meta)) {
         meta->partition = meta->hash & (LBRL_PARTITIONS - 1);
-    }
-    if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
-        fragment_hint(worker, fragment_hash(worker, meta), meta->partition);
     }
     if (UNLIKELY(lb->owner[meta->partition] != worker->index)) {
         meta->kind = META_HANDOVER;
@@ -87,13 +80,25 @@ static inline void classify(lbrl_worker_t *worker, meta_t *meta)
     __builtin_prefetch(meta->bucket);
 }
 
-/* Entry that the index nominates first; fetches it. */
-static inline void nominate(const lbrl_worker_t *worker, meta_t *meta)
+static void classify(lbrl_worker_t *worker, meta_t *meta)
+{
+    if (LIKELY(meta->kind == META_FLOW || meta->kind == META_ICMP_ERROR)) {
+        classify_flow(worker, meta);
+        if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
+            fragment_hint(worker, fragment_hash(worker, meta), meta->partition);
+        }
+    } else if (meta->kind == META_FRAGMENT) {
+        classify_fragment(worker, meta);
+    }
+}
+
+/* Entry that the index nominates first, or NULL; fetches it. */
+static inline flow_t *nominate(const lbrl_worker_t *worker, meta_t *meta)
 {
     const lbrl_t *lb = worker->lb;
     meta->candidate = FLOW_NONE;
     if (UNLIKELY(meta->kind != META_FLOW && meta->kind != META_ICMP_ERROR)) {
-        return;
+        return NULL;
     }
     const bucket_t *bucket = meta->bucket;
     uint32_t matches = bucket_matches(bucket, index_tag(meta->hash));
@@ -104,11 +109,12 @@ static inline void nominate(const lbrl_worker_t *worker, meta_t *meta)
             index_find(flow_index(&lb->partitions[meta->partition], meta), meta->hash);
         meta->candidate = index_next(&cursor);
         if (meta->candidate == FLOW_NONE) {
-            return;
+            return NULL;
         }
     }
-    __builtin_prefetch(&lb->arena.flows[meta->partition * lb->partition_flows + meta->candidate],
-                       1);
+    flow_t *flow = &lb->arena.flows[meta->partition * lb->partition_flows + meta->candidate];
+    __builtin_prefetch(flow, 1);
+    return flow;
 }
 
 /* ------------------------------------------------------------------------------- packets of flows */
@@ -129,11 +135,16 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
                               const meta_t *meta)
 {
     bool from_client = !(meta->flags & META_RETURN);
-    translate(worker, ref, packet, meta, from_client);
+    if (vip_is_one_way(ref->vip)) {
+        return one_way_flow(worker, ref, packet, meta);
+    }
     if (meta->protocol == PROTO_TCP) {
+        translate(worker, ref, packet, meta, from_client);
         track_tcp(worker, ref, packet, meta, from_client);
     } else {
+        /* a datagram may begin its flow anew, and then belongs to that */
         track_udp(worker, ref, from_client);
+        translate(worker, ref, packet, meta, from_client);
     }
     return LBRL_VERDICT_FORWARD;
 }
@@ -163,14 +174,21 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
         }
         return answer_unconfigured(worker, packet, meta);
     }
-    flow_birth_t birth = {.meta = meta, .vip = table->vips[place->vip], .address = place->index};
+    flow_birth_t birth = {.meta = meta,
+                          .vip = table->vips[place->vip],
+                          .address = place->index,
+                          .slot = LBRL_NO_SLOT};
+    bool one_way = vip_is_one_way(birth.vip);
     if (meta->protocol == PROTO_TCP) {
-        if (!is_plain_syn(meta)) {
+        if (!one_way && !is_plain_syn(meta)) {
             return drop(packet, LBRL_DROP_NO_FLOW);
         }
         const uint8_t *tcp = packet->data + meta->transport;
-        birth.sequence = get32(tcp + 4);
+        birth.sequence = get32(tcp + 4) - !is_plain_syn(meta);
         birth.options = lbrl_tcp_options(tcp);
+    }
+    if (one_way) {
+        return one_way_stranger(worker, packet, &birth);
     }
     flow_ref_t ref;
     uint8_t reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
@@ -185,9 +203,14 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
 static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
                                         lbrl_packet_t *packet, const meta_t *meta)
 {
+    bool one_way = vip_is_one_way(ref->vip);
     flow_remove(worker, ref);
     if (meta->protocol == PROTO_UDP || is_plain_syn(meta)) {
         return on_new_flow(worker, packet, meta);
+    }
+    if (one_way) {
+        return drop(packet,
+                    LBRL_DROP_BACKEND_FAILED); /* a RST of ours would come from the wrong side */
     }
     return reply_reset(worker, packet, meta, LBRL_DROP_BACKEND_FAILED);
 }
@@ -271,7 +294,26 @@ static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, 
         return drop(packet, reason);
     }
     lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, from_client);
+    if (vip_is_one_way(ref.vip)) {
+        return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
+    }
     return LBRL_VERDICT_FORWARD;
+}
+
+/* About a packet of a one-way VIP's backend that has no flow here: goes where such packets go. */
+static lbrl_verdict_t on_stray_error(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                     const meta_t *meta)
+{
+    const table_t *table = worker->table;
+    const vip_place_t *place = vip_map_find(table->map, &meta->dst, meta->dport, meta->protocol);
+    if (!place || !vip_is_one_way(table->vips[place->vip]) || ttl_expired(packet, meta)) {
+        return drop(packet, LBRL_DROP_ICMP_NO_FLOW);
+    }
+    uint32_t slot = pick_fallback(table->vips[place->vip], meta);
+    if (slot == LBRL_NO_SLOT) {
+        return drop(packet, LBRL_DROP_NO_BACKEND);
+    }
+    return one_way_pass_on(worker, table->vips[place->vip], slot, packet, meta);
 }
 
 static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet,
@@ -280,12 +322,15 @@ static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet
     const partition_t *partition = &worker->lb->partitions[meta->partition];
     uint32_t entry = settle(worker, partition, meta);
     if (entry == FLOW_NONE) {
-        return drop(packet, LBRL_DROP_ICMP_NO_FLOW);
+        return on_stray_error(worker, packet, meta);
     }
     if (ttl_expired(packet, meta)) {
         return drop(packet, LBRL_DROP_TTL_EXPIRED); /* no error about an error */
     }
     flow_ref_t ref = flow_ref(worker, &worker->lb->partitions[meta->partition], entry);
+    if (vip_is_one_way(ref.vip)) {
+        return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
+    }
     icmp_translate(worker, packet, meta, &ref);
     return LBRL_VERDICT_FORWARD;
 }
@@ -320,32 +365,36 @@ static inline lbrl_verdict_t act(lbrl_worker_t *worker, lbrl_packet_t *packet, c
 
 /* ------------------------------------------------------------------------------- vectors */
 
-/* One count per packet, and one per reason for those that were not forwarded. */
-static void count_verdicts(lbrl_worker_t *worker, const lbrl_packet_t *packets, uint32_t n,
-                           uint64_t bytes)
+/* Packets of a round that went the long way; the others were forwarded. */
+typedef struct others {
+    uint32_t count[LBRL_VERDICT_HANDOVER + 1];
+    uint32_t n;
+} others_t;
+
+static void count_verdicts(worker_stats_t *stats, const others_t *others, uint32_t n)
 {
-    worker_stats_t *stats = &worker->stats;
-    uint64_t verdicts[LBRL_VERDICT_HANDOVER + 1] = {0};
-    for (uint32_t i = 0; i < n; i++) {
-        verdicts[packets[i].verdict]++;
-    }
-    count(&stats->bytes, bytes);
-    count(&stats->packets, n - verdicts[LBRL_VERDICT_HANDOVER]);
-    count(&stats->forwarded, verdicts[LBRL_VERDICT_FORWARD]);
-    if (LIKELY(verdicts[LBRL_VERDICT_FORWARD] == n)) {
-        return;
-    }
-    count(&stats->replied, verdicts[LBRL_VERDICT_REPLY]);
-    count(&stats->passed, verdicts[LBRL_VERDICT_PASS]);
-    count(&stats->handed_over, verdicts[LBRL_VERDICT_HANDOVER]);
-    for (uint32_t i = 0; i < n; i++) {
-        if (packets[i].reason != LBRL_DROP_NONE) {
-            count(&stats->dropped[packets[i].reason], 1);
-        }
+    count(&stats->packets, n - others->count[LBRL_VERDICT_HANDOVER]);
+    count(&stats->forwarded, n - others->n + others->count[LBRL_VERDICT_FORWARD]);
+    if (UNLIKELY(others->n)) {
+        count(&stats->replied, others->count[LBRL_VERDICT_REPLY]);
+        count(&stats->passed, others->count[LBRL_VERDICT_PASS]);
+        count(&stats->handed_over, others->count[LBRL_VERDICT_HANDOVER]);
     }
 }
 
-/* Looks up all packets of a round, and settles those of the common case. */
+static void act_and_count(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                          others_t *others)
+{
+    lbrl_verdict_t verdict = act(worker, packet, meta);
+    packet->verdict = (uint8_t)verdict;
+    others->count[verdict]++;
+    others->n++;
+    if (packet->reason != LBRL_DROP_NONE) {
+        count(&worker->stats.dropped[packet->reason], 1);
+    }
+}
+
+/* Parses, hashes and looks up all packets of a round, each pass fetching what the next one reads; settles plain ones. */
 static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_t *plains,
                            uint32_t n)
 {
@@ -355,16 +404,20 @@ static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_
             __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
         }
         packets[i].reason = LBRL_DROP_NONE;
-        lbrl_parse(&packets[i], &metas[i]);
+        packets[i].tunnel = 0;
+        if (LIKELY(parse_plain(&packets[i], &metas[i]))) {
+            classify_flow(worker, &metas[i]);
+        } else {
+            lbrl_parse(&packets[i], &metas[i]);
+            classify(worker, &metas[i]);
+        }
     }
     for (uint32_t i = 0; i < n; i++) {
-        classify(worker, &metas[i]);
+        flow_t *nominee = nominate(worker, &metas[i]);
+        plains[i].flow = metas[i].flags & META_PLAIN ? nominee : NULL;
     }
     for (uint32_t i = 0; i < n; i++) {
-        nominate(worker, &metas[i]);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        if (!plain_is(&metas[i]) || UNLIKELY(!plain_settle(worker, &metas[i], &plains[i]))) {
+        if (plains[i].flow && UNLIKELY(!plain_settle(worker, &metas[i], &plains[i]))) {
             plains[i].flow = NULL;
         }
     }
@@ -373,22 +426,26 @@ static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_
 static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n)
 {
     plain_t plains[ROUND];
+    others_t others = {0};
     uint64_t bytes = 0; /* of packets that are ours to process */
     look_up(worker, packets, plains, n);
     uint64_t removals = worker->removals;
     for (uint32_t i = 0; i < n; i++) {
         const meta_t *meta = &worker->metas[i];
-        bytes += meta->kind == META_HANDOVER ? 0 : packets[i].length;
-        /* a flow may have ended, or gone, with a packet of this very vector */
-        if (LIKELY(plains[i].flow != NULL && plains[i].flow->state == LBRL_FLOW_ESTABLISHED &&
-                   worker->removals == removals)) {
+        const flow_t *flow = plains[i].flow;
+        bytes += packets[i].length;
+        /* one of the others may have moved or removed the flow meanwhile */
+        if (LIKELY(flow && (LIKELY(!others.n) || (flow->state == LBRL_FLOW_ESTABLISHED &&
+                                                  worker->removals == removals)))) {
             plain_forward(worker, &packets[i], meta, &plains[i]);
             packets[i].verdict = LBRL_VERDICT_FORWARD;
         } else {
-            packets[i].verdict = (uint8_t)act(worker, &packets[i], meta);
+            bytes -= meta->kind == META_HANDOVER ? packets[i].length : 0;
+            act_and_count(worker, &packets[i], meta, &others);
         }
     }
-    count_verdicts(worker, packets, n, bytes);
+    count(&worker->stats.bytes, bytes);
+    count_verdicts(&worker->stats, &others, n);
 }
 
 void lbrl_process(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n, uint64_t now_us)

@@ -85,24 +85,36 @@ lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const m
     reframe(packet, packet->data, header + TCP_HEADER);
     clear_offload(packet);
     uint64_t sum = write_ip(packet->data, &meta->dst, &meta->src, v6, PROTO_TCP, TCP_HEADER);
-    uint8_t *answer = packet->data + header;
-    memset(answer, 0, TCP_HEADER);
-    store16(answer, meta->dport);
-    store16(answer + 2, meta->sport);
-    answer[12] = (TCP_HEADER / 4) << 4;
+    uint8_t *reset = packet->data + header;
+    memset(reset, 0, TCP_HEADER);
+    store16(reset, meta->dport);
+    store16(reset + 2, meta->sport);
+    reset[12] = (TCP_HEADER / 4) << 4;
     if (meta->tcp_flags & TCP_ACK) {
-        answer[13] = TCP_RST;
-        put32(answer + 4, ack);
+        reset[13] = TCP_RST;
+        put32(reset + 4, ack);
     } else {
-        answer[13] = TCP_RST | TCP_ACK;
-        put32(answer + 8, sequence + length);
+        reset[13] = TCP_RST | TCP_ACK;
+        put32(reset + 8, sequence + length);
     }
-    store16(answer + 16, sum_finish(sum + sum_bytes(answer, TCP_HEADER)));
+    store16(reset + 16, sum_finish(sum + sum_bytes(reset, TCP_HEADER)));
     return LBRL_VERDICT_REPLY;
 }
 
-lbrl_verdict_t reply_icmp(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
-                          reply_icmp_kind_t kind, uint8_t reason)
+/* Type, code and the word behind the checksum. */
+static void write_icmp(uint8_t *icmp, reply_icmp_kind_t kind, bool v6, uint32_t rest)
+{
+    static const uint8_t types[][2][2] = {[REPLY_PORT_UNREACHABLE] = {{3, 3}, {1, 4}},
+                                          [REPLY_TIME_EXCEEDED] = {{11, 0}, {3, 0}},
+                                          [REPLY_TOO_BIG] = {{3, 4}, {2, 0}}};
+    memset(icmp, 0, ICMP_HEADER);
+    icmp[0] = types[kind][v6][0];
+    icmp[1] = types[kind][v6][1];
+    put32(icmp + 4, rest);
+}
+
+static lbrl_verdict_t answer(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                             reply_icmp_kind_t kind, uint8_t reason, uint32_t rest)
 {
     bool v6 = (meta->flags & META_V6) != 0;
     uint32_t header = (v6 ? IPV6_HEADER : IPV4_HEADER) + (uint32_t)ICMP_HEADER;
@@ -121,15 +133,21 @@ lbrl_verdict_t reply_icmp(lbrl_worker_t *worker, lbrl_packet_t *packet, const me
     uint64_t sum = write_ip(packet->data, &meta->dst, &meta->src, v6,
                             v6 ? PROTO_ICMPV6 : PROTO_ICMP, ICMP_HEADER + quote);
     uint8_t *icmp = packet->data + header - ICMP_HEADER;
-    memset(icmp, 0, ICMP_HEADER);
-    if (kind == REPLY_TIME_EXCEEDED) {
-        icmp[0] = v6 ? 3 : 11;
-    } else {
-        icmp[0] = v6 ? 1 : 3;
-        icmp[1] = v6 ? 4 : 3;
-    }
+    write_icmp(icmp, kind, v6, rest);
     store16(icmp + 2, sum_finish((v6 ? sum : 0) + sum_bytes(icmp, ICMP_HEADER + quote)));
     return LBRL_VERDICT_REPLY;
+}
+
+lbrl_verdict_t reply_icmp(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                          reply_icmp_kind_t kind, uint8_t reason)
+{
+    return answer(worker, packet, meta, kind, reason, 0);
+}
+
+lbrl_verdict_t reply_too_big(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                             uint32_t mtu)
+{
+    return answer(worker, packet, meta, REPLY_TOO_BIG, LBRL_DROP_TOO_BIG, mtu);
 }
 
 lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta)

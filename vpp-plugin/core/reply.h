@@ -11,11 +11,16 @@ lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const m
 typedef enum reply_icmp_kind {
     REPLY_PORT_UNREACHABLE,
     REPLY_TIME_EXCEEDED,
+    REPLY_TOO_BIG,
 } reply_icmp_kind_t;
 
 /* ICMP error that quotes the packet, from the address it was sent to. */
 lbrl_verdict_t reply_icmp(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
                           reply_icmp_kind_t kind, uint8_t reason);
+
+/* The same, saying that only `mtu` bytes fit. */
+lbrl_verdict_t reply_too_big(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                             uint32_t mtu);
 
 lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta);
 

@@ -183,6 +183,7 @@ static void vip_free(lbrl_t *lb, uint32_t index)
         retire(lb, store->workers[i].sink);
     }
     retire(lb, store->schedule);
+    retire(lb, store->fallback);
     retire(lb, store);
     retire(lb, vip);
 }

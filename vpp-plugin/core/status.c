@@ -38,7 +38,9 @@ const char *lbrl_drop_name(unsigned reason)
                                         "ttl_expired",
                                         "no_headroom",
                                         "rate_bounded",
-                                        "handover_full"};
+                                        "handover_full",
+                                        "too_big",
+                                        "no_tunnel_source"};
     static_assert(sizeof(names) / sizeof(names[0]) == LBRL_DROP_COUNT, "a name per reason");
     return reason < LBRL_DROP_COUNT ? names[reason] : "unknown";
 }

@@ -22,6 +22,9 @@ vip_t *vip_make(const lbrl_t *lb, uint32_t index)
     vip->workers = store->workers;
     vip->store = store;
     vip->timeouts = record->timeouts;
+    vip->forwarding = record->forwarding;
+    vip->dscp = record->dscp;
+    vip->mtu = record->mtu ? record->mtu : TUNNEL_MTU;
     vip->slot_count = record->slots;
     vip->dns = record->protocol == PROTO_UDP && record->port == swap16(53);
     vip->retired_addresses = record->retired_addresses;
@@ -100,6 +103,10 @@ static void table_sources(const lbrl_t *lb, table_t *table)
         table->sources[i].sum = sum_ip(&source->address);
         if (source->state == SOURCE_ACTIVE || source->state == SOURCE_RETIRED) {
             table->held[table->source_count++] = (uint8_t)i;
+            ip_t *outer = &table->tunnel_sources[!ip_is_v4(&source->address)];
+            if (source->state == SOURCE_ACTIVE && ip_is_zero(outer)) {
+                *outer = source->address;
+            }
             first = source->port_first < first ? source->port_first : first;
             last = source->port_last > last ? source->port_last : last;
         }
@@ -151,7 +158,8 @@ static bool picks(const slot_t *slot)
     return slot->state == SLOT_ACTIVE && slot->weight > 0;
 }
 
-static int build_maglev(const lbrl_t *lb, uint32_t index, schedule_t *schedule)
+/* `configured`: from configured weights instead of those in force. */
+static int build_maglev(const lbrl_t *lb, uint32_t index, schedule_t *schedule, bool configured)
 {
     const vip_store_t *store = lb->stores[index];
     uint32_t slots = lb->records[index].slots;
@@ -161,15 +169,67 @@ static int build_maglev(const lbrl_t *lb, uint32_t index, schedule_t *schedule)
     }
     uint32_t n = 0;
     for (uint32_t i = 0; i < slots; i++) {
-        if (picks(&store->slots[i])) {
-            backends[n++] =
-                (lbrl_maglev_backend_t){store->slots[i].id, (double)store->slots[i].weight, i};
+        const slot_t *slot = &store->slots[i];
+        float weight = configured ? slot->configured : slot->weight;
+        if (slot->state == SLOT_ACTIVE && weight > 0) {
+            backends[n++] = (lbrl_maglev_backend_t){slot->id, (double)weight, i};
         }
     }
     int result = lbrl_maglev_build(schedule->table, schedule->table_size, backends, n,
                                    lb->node.scheduler_key);
     memory_free(backends);
     return result < 0 ? LBRL_ERR_MEMORY : result;
+}
+
+static schedule_t *maglev_take(const lbrl_t *lb, uint32_t table_size)
+{
+    schedule_t *schedule = memory_take(SCHEDULE_TAIL + table_size * sizeof(uint32_t));
+    if (schedule) {
+        schedule->key = lbrl_key_load(lb->node.scheduler_key);
+        schedule->table_size = table_size;
+        schedule->table = schedule_tail(schedule);
+    }
+    return schedule;
+}
+
+/* All that a fallback table is made from, in one number. */
+static uint64_t fallback_state(const lbrl_t *lb, uint32_t index)
+{
+    lbrl_key_t key = lbrl_key_load(lb->node.scheduler_key);
+    lbrl_sip_t state;
+    lbrl_sip_begin(&state, &key);
+    lbrl_sip_word(&state, lb->records[index].table_size);
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        const slot_t *slot = &lb->stores[index]->slots[i];
+        if (slot->state == SLOT_ACTIVE) {
+            uint32_t weight;
+            memcpy(&weight, &slot->configured, sizeof(weight));
+            lbrl_sip_word(&state, slot->id);
+            lbrl_sip_word(&state, (uint64_t)i << 32 | weight);
+        }
+    }
+    return lbrl_sip_end(&state) | 1; /* 0: none yet */
+}
+
+/* One-way VIPs: where packets without a flow go, whatever policies say. Rebuilt only when its grounds have changed. */
+static int fallback_publish(lbrl_t *lb, uint32_t index)
+{
+    vip_store_t *store = lb->stores[index];
+    uint64_t state = fallback_state(lb, index);
+    if (lb->records[index].forwarding == LBRL_FORWARD_NAT || state == store->fallback_state) {
+        return LBRL_OK;
+    }
+    schedule_t *fallback = maglev_take(lb, lb->records[index].table_size);
+    int result = fallback ? build_maglev(lb, index, fallback, true) : LBRL_ERR_MEMORY;
+    if (result < 0) {
+        memory_free(fallback);
+        return result;
+    }
+    const schedule_t *old = store->fallback;
+    store->fallback_state = state;
+    __atomic_store_n(&store->fallback, fallback, __ATOMIC_SEQ_CST);
+    retire(lb, old);
+    return LBRL_OK;
 }
 
 static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule, bool lsq)
@@ -197,17 +257,18 @@ int schedule_publish(lbrl_t *lb, uint32_t index)
     bool orphaned = store->orphan_steps == ORPHAN_STEPS;
     bool maglev =
         record->client_affinity || (record->scheduler == LBRL_SCHEDULER_MAGLEV && !orphaned);
-    size_t tail = maglev ? record->table_size * sizeof(uint32_t) : lbrl_picker_size(record->slots);
-    schedule_t *schedule = memory_take(SCHEDULE_TAIL + tail);
+    int error = fallback_publish(lb, index);
+    if (error) {
+        return error;
+    }
+    schedule_t *schedule = maglev ? maglev_take(lb, record->table_size)
+                                  : memory_take(SCHEDULE_TAIL + lbrl_picker_size(record->slots));
     if (!schedule) {
         return LBRL_ERR_MEMORY;
     }
-    schedule->key = lbrl_key_load(lb->node.scheduler_key);
     store->unrepresentable = 0;
     if (maglev) {
-        schedule->table_size = record->table_size;
-        schedule->table = schedule_tail(schedule);
-        int result = build_maglev(lb, index, schedule);
+        int result = build_maglev(lb, index, schedule, false);
         if (result < 0) {
             memory_free(schedule);
             return result;
@@ -268,12 +329,17 @@ static lbrl_sink_t *sink_make(lbrl_t *lb, uint32_t index, uint32_t worker)
     const arena_vip_t *record = &lb->records[index];
     vip_store_t *store = lb->stores[index];
     lbrl_sink_t *sink = memory_take(sizeof(*sink));
-    if (sink && lbrl_sink_init(sink, &store->counters[worker * VIP_SLOTS_MAX], record->slots,
-                               (lbrl_level_t)record->feature_level, store->frames, worker,
-                               random_next(&lb->random)) != 0) {
+    if (!sink) {
+        return NULL;
+    }
+    if (lbrl_sink_init(sink, &store->counters[worker * VIP_SLOTS_MAX], record->slots,
+                       (lbrl_level_t)record->feature_level, store->frames, worker,
+                       random_next(&lb->random)) != 0) {
         memory_free(sink);
         return NULL;
     }
+    sink->one_way = record->forwarding != LBRL_FORWARD_NAT;
+    sink->era = store->era;
     return sink;
 }
 
@@ -281,6 +347,10 @@ int sinks_publish(lbrl_t *lb, uint32_t index)
 {
     vip_store_t *store = lb->stores[index];
     lbrl_sink_t *made[LBRL_WORKERS_MAX];
+    const lbrl_sink_t *before = store->workers[0].sink;
+    if (!before || before->level != lb->records[index].feature_level) {
+        store->era = (uint8_t)(store->era % 255 + 1);
+    }
     for (uint32_t i = 0; i < lb->worker_count; i++) {
         made[i] = sink_make(lb, index, i);
         if (!made[i]) {

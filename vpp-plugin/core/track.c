@@ -15,6 +15,9 @@ static void complete(lbrl_worker_t *worker, const flow_ref_t *ref)
         ref->flow->flags |= FLOW_COMPLETED;
         lbrl_sink_flow_completed(sink_of(ref->counts), ref->flow->slot,
                                  flow_age(ref->flow, worker->now_us), worker->now_us);
+        if (side_is(sink_of(ref->counts))) {
+            side_completed(worker, sink_of(ref->counts), ref->flow);
+        }
     }
 }
 
@@ -38,8 +41,7 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
 static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
 {
     flow_t *flow = ref->flow;
-    if (!(segment->flags & TCP_ACK) ||
-        segment->ack - flow->server_ack - 1 > flow->client_end - flow->server_ack - 1) {
+    if (!(segment->flags & TCP_ACK) || !track_acknowledges_syn(flow, segment->ack)) {
         return; /* acknowledges nothing that the client sent */
     }
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
@@ -62,21 +64,23 @@ static bool client_confirms(const flow_t *flow, const segment_t *segment)
 /* ------------------------------------------------------------------------------- TCP close */
 
 /* RFC 5961: only a RST within the receiver's window may be true. */
-static bool reset_credible(const flow_t *flow, const segment_t *segment)
+static bool reset_credible(const flow_ref_t *ref, const segment_t *segment)
 {
+    const flow_t *flow = ref->flow;
     if (flow->state == LBRL_FLOW_SYN) {
         return !segment->from_client
                    ? (segment->flags & TCP_ACK) && segment->ack == flow->client_end
                    : segment->sequence - flow->server_ack <= flow->client_end - flow->server_ack;
     }
     uint32_t next = segment->from_client ? flow->server_ack : flow->client_ack;
-    uint32_t window = track_window(flow, !segment->from_client);
+    uint32_t window =
+        vip_is_one_way(ref->vip) ? UINT16_MAX : track_window(flow, !segment->from_client);
     return segment->sequence - next <= window + 1;
 }
 
 static void on_reset(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
 {
-    if (reset_credible(ref->flow, segment)) {
+    if (reset_credible(ref, segment)) {
         ref->flow->flags |= FLOW_RESET;
         ref->flow->last_ms = worker->now_ms;
         flow_move(worker, ref, LBRL_FLOW_CLOSING);
@@ -104,23 +108,15 @@ static void on_fin(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t
         return; /* a retransmission */
     }
     flow->flags |= own;
-    if (flow->flags & other) {
+    if (vip_is_one_way(ref->vip)) {
+        complete(worker, ref); /* the server's FIN is never seen */
+    } else if (flow->flags & other) {
         complete(worker, ref);
         if (segment->from_client) {
             quarantine(worker, ref, segment);
         }
     }
     flow_move(worker, ref, LBRL_FLOW_CLOSING);
-}
-
-/* New data from a side that has not closed: the flow was not at its end after all. */
-static bool revives(const flow_t *flow, const segment_t *segment)
-{
-    uint8_t own = segment->from_client ? FLOW_CLIENT_FIN : FLOW_SERVER_FIN;
-    uint32_t known = segment->from_client ? flow->client_end : flow->server_end;
-    return flow->state == LBRL_FLOW_CLOSING && segment->payload &&
-           !(flow->flags & (own | FLOW_QUARANTINE)) &&
-           (int32_t)(segment->sequence + segment->payload - known) > 0;
 }
 
 /* ------------------------------------------------------------------------------- TCP */
@@ -137,7 +133,7 @@ static void on_segment(lbrl_worker_t *worker, const flow_ref_t *ref, const segme
         !track_acceptable(flow, segment->from_client, segment->sequence, segment->payload)) {
         return;
     }
-    if (revives(flow, segment)) {
+    if (track_revives(flow, segment->from_client, segment->sequence, segment->payload)) {
         flow->flags &= (uint8_t)~FLOW_RESET;
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }
@@ -199,6 +195,9 @@ void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client)
         flow->flags &= (uint8_t)~FLOW_COMPLETED;
         flow->start_us = (uint32_t)worker->now_us;
         flow->start_high = (uint8_t)(worker->now_us >> 32);
+        if (side_is(sink_of(ref->counts))) {
+            side_begin(worker, sink_of(ref->counts), flow);
+        }
         flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
     } else if (flow->state == LBRL_FLOW_UDP_EXCHANGE) {
         flow_move(worker, ref, LBRL_FLOW_UDP_STREAM);

@@ -2,7 +2,7 @@
 #ifndef LBRL_TRACK_H
 #define LBRL_TRACK_H
 
-#include "flow.h"
+#include "side.h"
 
 /* Everything but plain segments of established flows. */
 void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
@@ -24,9 +24,34 @@ static inline bool track_acceptable(const flow_t *flow, bool from_client, uint32
                                     uint32_t size)
 {
     uint32_t next = from_client ? flow->server_ack : flow->client_ack; /* that the receiver wants */
+    if (LIKELY(sequence - next <= 0xffffu && size <= 0xffffu)) {
+        return true; /* within every window, as windows are read here */
+    }
     uint32_t window = track_window(flow, !from_client) | 0xffffu;
     return (int32_t)(sequence - next) <= (int32_t)window &&
            (int32_t)(sequence + size - next) >= -(int32_t)window;
+}
+
+/* Whether an acknowledgement is one of the client's SYN, or of data that came with it. */
+static inline bool track_acknowledges_syn(const flow_t *flow, uint32_t ack)
+{
+    return ack - flow->server_ack - 1 <= flow->client_end - flow->server_ack - 1;
+}
+
+/* One byte that was acknowledged long ago: it asks whether the other end is still there (RFC 9293, 3.8.4). */
+static inline bool track_keep_alive(const flow_t *flow, uint32_t sequence, uint32_t payload)
+{
+    return payload == 1 && sequence + 1 == flow->client_end;
+}
+
+/* New data from a side that has not closed: a closing flow was not at its end after all. */
+static inline bool track_revives(const flow_t *flow, bool from_client, uint32_t sequence,
+                                 uint32_t payload)
+{
+    uint8_t own = from_client ? FLOW_CLIENT_FIN : FLOW_SERVER_FIN;
+    uint32_t known = from_client ? flow->client_end : flow->server_end;
+    return flow->state == LBRL_FLOW_CLOSING && payload &&
+           !(flow->flags & (own | FLOW_QUARANTINE)) && (int32_t)(sequence + payload - known) > 0;
 }
 
 /* Features of one client segment of an established flow. */
@@ -37,7 +62,8 @@ static inline void track_features(lbrl_sink_t *sink, const flow_t *flow, uint32_
         if (UNLIKELY(sequence != flow->client_end)) {
             if ((int32_t)(sequence - flow->client_end) > 0) {
                 lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_OOO, 1);
-            } else if ((int32_t)(sequence + payload - flow->client_end) <= 0) {
+            } else if ((int32_t)(sequence + payload - flow->client_end) <= 0 &&
+                       !track_keep_alive(flow, sequence, payload)) {
                 lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_RTR, 1);
             }
         }
@@ -104,7 +130,10 @@ static inline void track_packet(const lbrl_worker_t *worker, const flow_t *flow,
         segments = (meta->payload + packet->gso_size - 1) / packet->gso_size;
     }
     lbrl_sink_packet(sink, flow->slot, segments, packet->length, from_client);
-    if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF) {
+    if (side_is(sink)) {
+        side_packet(worker, sink, flow, packet, meta, segments, from_client);
+    } else if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF &&
+               !(sink->one_way && (flow->flags & FLOW_JOINED))) {
         lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
                          flow_age(flow, worker->now_us), worker->now_us);
     }

@@ -73,9 +73,10 @@ static bool backends_valid(const lbrl_vip_config_t *config)
         const lbrl_backend_config_t *backend = &config->backends[i];
         ip_t address = ip_load(backend->address.bytes);
         if (backend->id == 0 || backend->port == 0 || ip_is_zero(&address) ||
-            ip_is_v4(&address) != ip_is_v4(&vip) || !isfinite(backend->weight) ||
-            backend->weight < 0 || backend->weight > LBRL_WEIGHT_MAX ||
-            backend->state < LBRL_BACKEND_ACTIVE || backend->state > LBRL_BACKEND_FAILED) {
+            (config->forwarding != LBRL_FORWARD_GRE && ip_is_v4(&address) != ip_is_v4(&vip)) ||
+            !isfinite(backend->weight) || backend->weight < 0 ||
+            backend->weight > LBRL_WEIGHT_MAX || backend->state < LBRL_BACKEND_ACTIVE ||
+            backend->state > LBRL_BACKEND_FAILED) {
             return false;
         }
         for (uint32_t j = 0; j < i; j++) {
@@ -87,6 +88,20 @@ static bool backends_valid(const lbrl_vip_config_t *config)
     return true;
 }
 
+static bool forwarding_valid(const lbrl_vip_config_t *config)
+{
+    switch (config->forwarding) {
+    case LBRL_FORWARD_NAT:
+        return config->dscp == 0 && config->mtu == 0;
+    case LBRL_FORWARD_GRE:
+        return config->dscp == 0 && (config->mtu == 0 || config->mtu >= 1280);
+    case LBRL_FORWARD_L3DSR:
+        return config->dscp >= 1 && config->dscp <= 63 && config->mtu == 0;
+    default:
+        return false;
+    }
+}
+
 static bool config_valid(const lbrl_vip_config_t *config)
 {
     return config->id != 0 && config->port != 0 &&
@@ -94,7 +109,8 @@ static bool config_valid(const lbrl_vip_config_t *config)
            config->scheduler <= LBRL_SCHEDULER_LSQ && config->feature_level < LBRL_LEVEL_COUNT &&
            (config->table_size == 0 ||
             (config->table_size <= 1u << 24 && is_prime(config->table_size))) &&
-           timeouts_valid(&config->timeouts) && addresses_valid(config) && backends_valid(config);
+           timeouts_valid(&config->timeouts) && forwarding_valid(config) &&
+           addresses_valid(config) && backends_valid(config);
 }
 
 /* Whether an address and port are taken by another VIP or by a NAT source. */
@@ -174,6 +190,9 @@ static void plan_record(vip_change_t *change)
     record->scheduler = config->scheduler;
     record->client_affinity = config->client_affinity != 0;
     record->feature_level = config->feature_level;
+    record->forwarding = config->forwarding;
+    record->dscp = config->dscp;
+    record->mtu = config->mtu;
     record->table_size = config->table_size ? config->table_size : LBRL_MAGLEV_SIZE_DEFAULT;
     record->timeouts = config->timeouts;
     record->drain_timeout = config->drain_timeout;
@@ -290,7 +309,8 @@ static int plan_index(const lbrl_t *lb, vip_change_t *change)
         v4 |= ip_is_v4(&change->record.addresses[i]);
     }
     if (change->record.protocol != config->protocol ||
-        change->record.port != swap16(config->port) || v4 != ip_is_v4(&address)) {
+        change->record.port != swap16(config->port) ||
+        change->record.forwarding != config->forwarding || v4 != ip_is_v4(&address)) {
         return LBRL_ERR_IMMUTABLE;
     }
     return LBRL_OK;
@@ -386,6 +406,8 @@ static uint64_t picking_state(const lbrl_t *lb, uint32_t index)
         memcpy(&weight, &slot->weight, sizeof(weight));
         uint64_t word = slot->state == SLOT_ACTIVE ? (uint64_t)weight << 8 | slot->generation : 0;
         sum = (sum ^ word) * 0x9e3779b97f4a7c15u + i;
+        memcpy(&weight, &slot->configured, sizeof(weight)); /* one-way VIPs pick by it too */
+        sum = (sum ^ weight) * 0x9e3779b97f4a7c15u;
     }
     return sum;
 }

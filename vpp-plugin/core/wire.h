@@ -48,6 +48,13 @@ static inline uint32_t load32(const uint8_t *at)
     return value;
 }
 
+static inline uint64_t load64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof(value));
+    return value;
+}
+
 static inline void store16(uint8_t *at, uint16_t value)
 {
     memcpy(at, &value, sizeof(value));

@@ -1,8 +1,8 @@
 #include "worker.h"
 
-#include "flow.h"
 #include "pick.h"
 #include "ring.h"
+#include "side.h"
 
 enum {
     SWEEP_PERIOD_US = 1000000, /* in which ageing sees every entry */
@@ -16,7 +16,7 @@ static bool is_orphan(const table_t *table, const flow_ref_t *ref)
 {
     const flow_t *flow = ref->flow;
     return (ref->vip->retired_addresses >> flow->address & 1) ||
-           table->sources[flow->source].is.state == SOURCE_RETIRED ||
+           (!vip_is_one_way(ref->vip) && table->sources[flow->source].is.state == SOURCE_RETIRED) ||
            __atomic_load_n(&ref->slot->reap, __ATOMIC_RELAXED);
 }
 
@@ -31,6 +31,11 @@ static void age_entry(lbrl_worker_t *worker, partition_t *partition, uint32_t en
     int32_t silence = (int32_t)(worker->now_ms - flow->last_ms);
     if (silence > (int64_t)flow_timeout(ref.vip, flow) || is_orphan(worker->table, &ref)) {
         flow_remove(worker, &ref);
+    } else if (vip_is_one_way(ref.vip) && silence > ONE_WAY_SILENCE_MS &&
+               (flow->flags & FLOW_OPEN)) {
+        flow_count_silence(worker, &ref, true);
+    } else if (side_is(sink_of(ref.counts))) {
+        side_age(worker, sink_of(ref.counts), flow);
     }
 }
 

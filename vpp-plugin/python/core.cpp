@@ -18,12 +18,15 @@
 
 #include "lbrl/lbrl.h"
 #include "modules.h"
+#include "objects.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace
 {
+
+using penstock::Mapping;
 
 constexpr size_t alignment = 64;
 
@@ -97,6 +100,7 @@ struct Packet {
     uint16_t csum_start = 0;
     uint16_t csum_offset = 0;
     uint16_t worker = 0;
+    uint16_t tunnel = 0;
     uint8_t verdict = LBRL_VERDICT_DROP;
     uint8_t reason = 0;
 };
@@ -186,7 +190,8 @@ class Core
                  uint8_t protocol, const std::vector<Backend> &backends,
                  const std::string &scheduler, bool client_affinity, uint32_t table_size,
                  uint32_t drain_timeout, const std::vector<uint32_t> &timeouts,
-                 uint8_t feature_level, uint64_t now_us)
+                 uint8_t feature_level, const std::string &forwarding, uint8_t dscp, uint16_t mtu,
+                 uint64_t now_us)
     {
         lbrl_vip_config_t config = {};
         if (addresses.size() > LBRL_ADDRESSES_MAX) {
@@ -206,6 +211,9 @@ class Core
         config.client_affinity = client_affinity;
         config.scheduler = scheduler_of(scheduler);
         config.feature_level = feature_level;
+        config.forwarding = forwarding_of(forwarding);
+        config.dscp = dscp;
+        config.mtu = mtu;
         config.table_size = table_size;
         config.timeouts = timeouts_of(timeouts);
         config.drain_timeout = drain_timeout;
@@ -271,6 +279,7 @@ class Core
             out[i].csum_start = from.csum_start;
             out[i].csum_offset = from.csum_offset;
             out[i].worker = from.worker;
+            out[i].tunnel = from.tunnel;
             out[i].verdict = from.verdict;
             out[i].reason = from.reason;
         }
@@ -284,6 +293,24 @@ class Core
         }
         lbrl_control_tick(lb_, now_us);
     }
+
+    void bind_frames(uint64_t vip, const std::string &path, uint8_t level, uint64_t now_us)
+    {
+        lbrl_vip_status_t status;
+        check(lbrl_vip_status(lb_, vip, &status, nullptr, 0), "vip");
+        const lbrl_frames_config_t config{status.slots, config_.workers,
+                                          static_cast<lbrl_level_t>(level), "core"};
+        const size_t size = lbrl_frames_size(&config);
+        if (size == 0) {
+            throw nb::value_error("level: must be 0, 1 or 2");
+        }
+        auto bound = std::make_unique<Frames>(Frames{Mapping::create(path, size), {}});
+        lbrl_frames_format(&bound->writer, bound->mapping.memory(), size, &config, now_us);
+        check(lbrl_frames_bind(lb_, vip, &bound->writer), "frames");
+        frames_.push_back(std::move(bound));
+    }
+
+    void publish(uint64_t now_us) { lbrl_publish(lb_, now_us); }
 
     std::vector<Flow> flows(uint64_t now_us) const
     {
@@ -360,6 +387,18 @@ class Core
         throw nb::value_error("scheduler: must be maglev, sed or lsq");
     }
 
+    static uint8_t forwarding_of(const std::string &name)
+    {
+        static const std::pair<const char *, uint8_t> known[] = {
+            {"nat", LBRL_FORWARD_NAT}, {"gre", LBRL_FORWARD_GRE}, {"l3dsr", LBRL_FORWARD_L3DSR}};
+        for (const auto &[text, value] : known) {
+            if (name == text) {
+                return value;
+            }
+        }
+        throw nb::value_error("forwarding: must be nat, gre or l3dsr");
+    }
+
     static lbrl_timeouts_t timeouts_of(const std::vector<uint32_t> &ms)
     {
         if (ms.empty()) {
@@ -400,8 +439,15 @@ class Core
         return worker;
     }
 
+    struct Frames {
+        Mapping mapping;
+        lbrl_frames_t writer;
+    };
+
     lbrl_config_t config_;
     Memory memory_;
+    std::vector<std::unique_ptr<Frames>>
+        frames_; // all that were ever bound: workers may write to them
     size_t size_ = 0;
     lbrl_t *lb_ = nullptr;
     lbrl_attach_report_t report_ = {};
@@ -426,6 +472,57 @@ const char *flow_state_name(const Flow &flow)
                                         "established",  "closing",    "udp_new",
                                         "udp_exchange", "udp_stream", "udp_answered"};
     return names[flow.info.state];
+}
+
+lbrl_packet_t view_of(const Packet &packet, uint8_t *data)
+{
+    lbrl_packet_t view = {};
+    view.data = data;
+    view.length = static_cast<uint32_t>(packet.data.size());
+    view.gso_type = packet.gso_type;
+    view.gso_size = packet.gso_size;
+    view.hdr_len = packet.hdr_len;
+    view.csum_start = packet.csum_start;
+    view.csum_offset = packet.csum_offset;
+    view.tunnel = packet.tunnel;
+    return view;
+}
+
+std::vector<nb::bytes> segments(const Packet &packet)
+{
+    if (packet.tunnel == 0) {
+        throw nb::value_error("packet: is no super-packet in a tunnel");
+    }
+    std::string copy = packet.data;
+    const lbrl_packet_t view = view_of(packet, reinterpret_cast<uint8_t *>(copy.data()));
+    std::vector<uint8_t> out(copy.size());
+    std::vector<nb::bytes> found;
+    while (uint32_t length = lbrl_segment(&view, static_cast<uint32_t>(found.size()), out.data(),
+                                          static_cast<uint32_t>(out.size()))) {
+        found.emplace_back(out.data(), length);
+    }
+    return found;
+}
+
+std::optional<nb::bytes> decapsulate(const nb::bytes &data)
+{
+    std::string copy(data.c_str(), data.size());
+    lbrl_packet_t view = {};
+    view.data = reinterpret_cast<uint8_t *>(copy.data());
+    view.length = static_cast<uint32_t>(copy.size());
+    if (lbrl_decapsulate(&view) != 0) {
+        return std::nullopt;
+    }
+    return nb::bytes(view.data, view.length);
+}
+
+void register_tunnels(nb::module_ &m)
+{
+    m.def("segments", &segments, "packet"_a,
+          "Return the segments of a super-packet that Core.process() has put into a tunnel.");
+    m.def("decapsulate", &decapsulate, "data"_a,
+          "Return the packet inside a GRE packet, its ECN field as RFC 6040 says; None if it is "
+          "none.");
 }
 
 void register_packet(nb::module_ &m)
@@ -457,6 +554,7 @@ void register_packet(nb::module_ &m)
         .def_ro("needs_csum", &Packet::needs_csum)
         .def_ro("csum_start", &Packet::csum_start)
         .def_ro("csum_offset", &Packet::csum_offset)
+        .def_ro("tunnel", &Packet::tunnel, "bytes of outer headers in front of a super-packet")
         .def_ro("worker", &Packet::worker, "owner, when the verdict is handover")
         .def_prop_ro("verdict", [](const Packet &p) { return verdict_name(p.verdict); })
         .def_prop_ro("reason", [](const Packet &p) { return lbrl_drop_name(p.reason); });
@@ -500,6 +598,7 @@ namespace penstock
 void register_core(nb::module_ &m)
 {
     register_packet(m);
+    register_tunnels(m);
     register_values(m);
     nb::class_<Core>(
         m, "Core",
@@ -519,7 +618,8 @@ void register_core(nb::module_ &m)
         .def("set_vip", &Core::set_vip, "id"_a, "addresses"_a, "port"_a, "protocol"_a, "backends"_a,
              "scheduler"_a = "lsq", "client_affinity"_a = false, "table_size"_a = 251,
              "drain_timeout"_a = 300000, "timeouts"_a = std::vector<uint32_t>(),
-             "feature_level"_a = 0, nb::kw_only(), "now_us"_a)
+             "feature_level"_a = 0, nb::kw_only(), "forwarding"_a = "nat", "dscp"_a = 0,
+             "mtu"_a = 0, "now_us"_a)
         .def("remove_vip", &Core::remove_vip, "id"_a, "now_us"_a)
         .def("set_weights", &Core::set_weights, "vip"_a, "weights"_a, "generations"_a)
         .def("reset_weights", &Core::reset_weights, "vip"_a)
@@ -527,6 +627,10 @@ void register_core(nb::module_ &m)
              "Processes up to 256 packets; returns each one as it became, with its verdict.")
         .def("tick", &Core::tick, "now_us"_a,
              "Ageing of all workers and the control side's housekeeping.")
+        .def("bind_frames", &Core::bind_frames, "vip"_a, "path"_a, "level"_a, nb::kw_only(),
+             "now_us"_a,
+             "Makes a frames object at a path that does not exist and records the VIP into it.")
+        .def("publish", &Core::publish, "now_us"_a, "Writes a frame of every VIP with frames.")
         .def("flows", &Core::flows, "now_us"_a)
         .def("stats", &Core::stats)
         .def("vip_status", &Core::vip_status, "vip"_a)

@@ -192,7 +192,8 @@ class EmbeddedDataplane
 
     void set_vip(uint64_t id, const std::vector<nb::bytes> &addresses, uint16_t port,
                  uint8_t protocol, bool client_affinity, int scheduler, uint32_t table_size,
-                 int level, const std::vector<uint32_t> &timeouts_ms, uint32_t drain_ms,
+                 int level, int forwarding, uint8_t dscp, uint16_t tunnel_mtu,
+                 const std::vector<uint32_t> &timeouts_ms, uint32_t drain_ms,
                  const std::vector<Backend> &backends)
     {
         std::vector<lbrl_backend_config_t> native = to_backends(backends);
@@ -210,6 +211,9 @@ class EmbeddedDataplane
         config.client_affinity = client_affinity ? 1 : 0;
         config.scheduler = static_cast<uint8_t>(scheduler);
         config.feature_level = static_cast<uint8_t>(level);
+        config.forwarding = static_cast<uint8_t>(forwarding);
+        config.dscp = dscp;
+        config.mtu = tunnel_mtu;
         config.table_size = table_size;
         config.timeouts = to_timeouts(timeouts_ms);
         config.drain_timeout = drain_ms;
@@ -389,7 +393,7 @@ void penstock::register_embedded(nb::module_ &m)
              "Set what all nodes of a DataPlane share.")
         .def("set_vip", &EmbeddedDataplane::set_vip, "id"_a, nb::kw_only(), "addresses"_a, "port"_a,
              "protocol"_a, "client_affinity"_a, "scheduler"_a, "table_size"_a, "level"_a,
-             "timeouts_ms"_a, "drain_ms"_a, "backends"_a,
+             "forwarding"_a, "dscp"_a, "tunnel_mtu"_a, "timeouts_ms"_a, "drain_ms"_a, "backends"_a,
              "Make a VIP be so, whole or not at all. Backends: (id, address, port, state, weight).")
         .def("remove_vip", &EmbeddedDataplane::remove_vip, "id"_a, "Drain a VIP, then remove it.")
         .def("publish", &EmbeddedDataplane::publish, "Publish a frame of every VIP now.")

@@ -218,8 +218,12 @@ class FrameWriter
 
     void count(uint32_t slot, const std::string &counter, int64_t amount, uint32_t worker)
     {
-        lbrl_sink_count(&sink(worker), checked_slot(slot),
-                        static_cast<lbrl_counter_t>(counter_by_name(counter)), amount);
+        const auto which = static_cast<lbrl_counter_t>(counter_by_name(counter));
+        if (which == LBRL_COUNTER_N_ACTIVE) {
+            lbrl_sink_active(&sink(worker), checked_slot(slot), amount);
+        } else {
+            lbrl_sink_count(&sink(worker), checked_slot(slot), which, amount);
+        }
     }
     void sample(uint32_t slot, const std::string &channel, float value, uint64_t time_us,
                 uint32_t worker)

@@ -8,7 +8,7 @@ from penstock_api import AddressPool, LoadBalancerVIP, Reason
 from penstock_api.fields import AddressBlock, AddressFamily, IPAddress, family_of
 
 from penstock_operator.plan.ledger import Claim, Ledger
-from penstock_operator.plan.pools import Pools, assignable
+from penstock_operator.plan.pools import Pools, assignable, block_list
 from penstock_operator.plan.reserved import Reserved
 
 
@@ -54,7 +54,7 @@ def assign(vip: LoadBalancerVIP, world: World) -> Assignment:
 
 def _chosen_problem(vip: LoadBalancerVIP, claim: Claim, world: World) -> Problem | None:
     for address in vip.spec.addresses or ():
-        if problem := _obstacle(claim, address, world) or _membership(vip, address, world.pools):
+        if problem := _obstacle(claim, address, world) or _membership(claim, address, world.pools):
             return problem
     return None
 
@@ -64,7 +64,8 @@ def _obstacle(claim: Claim, address: IPAddress, world: World) -> Problem | None:
     if owner := world.reserved.owner(address):
         message = f"{address} is {owner}; choose an address that nothing else uses"
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
-    rival = world.ledger.rival(claim, address)
+    rivals = world.ledger.rivals(claim, address)
+    rival = next((rival for rival in rivals if not _makes_room(rival, address, claim, world)), None)
     if rival is None:
         return None
     holder = "/".join(rival.name)
@@ -80,16 +81,38 @@ def _obstacle(claim: Claim, address: IPAddress, world: World) -> Problem | None:
     return Problem(Reason.ADDRESS_CONFLICT, f"{held} is held by {holder}; {fix}")
 
 
+def _makes_room(rival: Claim, address: IPAddress, claim: Claim, world: World) -> bool:
+    """Tell whether a holder is about to leave an address, be it in exchange for one of the claimant's.
+
+    It leaves when it asks for other addresses that it can have. Where these are held too, by VIPs that leave in turn,
+    all of them move together: a ring of VIPs that exchange their addresses needs no free one, and no order. Nobody
+    is expected to move to an address that a third one may not have, or wants as well: then all stay where they are.
+    """
+    pending, moving = [(rival, address)], {claim.name}
+    while pending:
+        holder, given_up = pending.pop()
+        if not holder.leaves(given_up):
+            return False
+        if holder.name in moving:
+            continue
+        moving.add(holder.name)
+        for wanted in holder.wanted - holder.held:
+            if world.reserved.owner(wanted) or _membership(holder, wanted, world.pools):
+                return False
+            pending += [(other, wanted) for other in world.ledger.excluded_by(holder, wanted)]
+    return True
+
+
 def address_and_port(address: IPAddress, port: int) -> str:
     """Write an address with a port, IPv6 in brackets."""
     return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
 
-def _membership(vip: LoadBalancerVIP, address: IPAddress, pools: Pools) -> Problem | None:
+def _membership(claim: Claim, address: IPAddress, pools: Pools) -> Problem | None:
     pool = pools.containing(address)
-    namespace, wanted = vip.metadata.namespace, vip.spec.address_pool
+    namespace, wanted = claim.name[0], claim.pool
     if pool is None:
-        have = "; ".join(f"{p.metadata.name} has {_blocks(p)}" for p in pools.usable) or "there is none, create one"
+        have = "; ".join(f"{p.metadata.name} has {block_list(p)}" for p in pools.usable) or "there is none, create one"
         message = f"{address} is in no usable AddressPool ({have}); choose an address of a pool"
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
     name = pool.metadata.name
@@ -185,8 +208,3 @@ def _named_pool_problem(wanted: str, namespace: str, family: AddressFamily, pool
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
     message = f"AddressPool {wanted} has no {family} addresses; add some, or name another pool"
     return Problem(Reason.NO_ADDRESS_AVAILABLE, message)
-
-
-def _blocks(pool: AddressPool) -> str:
-    texts = [block.text for block in pool.spec.addresses]
-    return ", ".join(texts[:4]) + (" and more" if len(texts) > 4 else "")

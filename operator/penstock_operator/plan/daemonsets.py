@@ -70,7 +70,10 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
         "image": installation.data_plane_image,
         "imagePullPolicy": installation.pull_policy,
         "command": ["penstock", "dataplane"],
-        "args": ["--run-dir", _run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)],
+        "args": [
+            *("--run-dir", _run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)),
+            *([] if data_plane.spec.shortcut else ["--no-shortcut"]),
+        ],
         "securityContext": _security(capabilities),
         "volumeMounts": [*_shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
         "readinessProbe": probe | {"periodSeconds": 5, "timeoutSeconds": 10},

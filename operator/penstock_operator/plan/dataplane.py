@@ -227,7 +227,8 @@ def _readiness(selection: nodes.Selection, working: set[str]) -> tuple[bool, Rea
         return False, Reason.NO_NODES_SELECTED, "spec.nodeSelector and tolerations select no node; label a node"
     behind = [node for node in selection.own if node.name not in working]
     if not behind:
-        return True, Reason.READY, f"all {len(selection.own)} nodes work"
+        count = len(selection.own)
+        return True, Reason.READY, f"{count} of {count} nodes are Ready"
     without = [node.name for node in behind if not node.internal]
     if without:
         return False, Reason.NODES_NOT_READY, f"node {without[0]} has no InternalIP; see `kubectl get node -o wide`"

@@ -24,6 +24,7 @@ class Claim:
     uid: str
     created: datetime
     data_plane: str
+    pool: str  # that its addresses must lie in, "" for any
     ports: frozenset[tuple[int, str]]
     held: frozenset[IPAddress]
     wanted: frozenset[IPAddress]
@@ -38,6 +39,7 @@ class Claim:
             uid=vip.metadata.uid,
             created=vip.metadata.creation_timestamp or _EPOCH,
             data_plane=vip.status.data_plane_name or vip.spec.data_plane_name or "",
+            pool=vip.spec.address_pool or "",
             ports=frozenset((port.port, str(port.protocol)) for port in vip.spec.ports),
             held=frozenset(vip.status.addresses),
             # What is paused or on its way out asks for nothing new, and stands in nobody's way.
@@ -55,6 +57,7 @@ class Claim:
             uid=metadata.get("uid", ""),
             created=parse_time(metadata.get("creationTimestamp")) or _EPOCH,
             data_plane=str(status.get("dataPlaneName") or ""),
+            pool="",
             ports=frozenset(),
             held=frozenset(address for address in held if address is not None),
             wanted=frozenset(),
@@ -74,6 +77,10 @@ class Claim:
     def competes(self, address: IPAddress) -> bool:
         """Tell whether it has a say on an address; a claim that was refused has none until it is looked at anew."""
         return address in self.held or (address in self.wanted and not self.decided)
+
+    def leaves(self, address: IPAddress) -> bool:
+        """Tell whether it holds an address and asks for others instead."""
+        return address in self.held and bool(self.wanted) and address not in self.wanted
 
     def excludes(self, other: Claim) -> bool:
         """Tell whether both can't have one address: only VIPs of one namespace and DataPlane share, by port."""
@@ -118,14 +125,20 @@ class Ledger:
                 numbers = self._held[address.version]
                 del numbers[bisect_left(numbers, int(address))]
 
-    def rival(self, claim: Claim, address: IPAddress) -> Claim | None:
-        """Return the VIP that stands before `claim` on an address and leaves no room for it."""
+    def rivals(self, claim: Claim, address: IPAddress) -> list[Claim]:
+        """Return the VIPs that stand before `claim` on an address and leave no room for it, the first of them first."""
         mine = claim.rank(address)
-        for name in self._by_address.get(address, ()):
-            other = self._claims[name]
-            if name != claim.name and other.competes(address) and other.excludes(claim) and other.rank(address) < mine:
-                return other
-        return None
+        before = [
+            other
+            for other in self.excluded_by(claim, address)
+            if other.competes(address) and other.rank(address) < mine
+        ]
+        return sorted(before, key=lambda other: other.rank(address))
+
+    def excluded_by(self, claim: Claim, address: IPAddress) -> list[Claim]:
+        """Return the VIPs that hold or want an address and could not have it together with `claim`."""
+        others = (self._claims[name] for name in self._by_address.get(address, ()) if name != claim.name)
+        return [other for other in others if other.excludes(claim)]
 
     def is_free(self, address: IPAddress) -> bool:
         """Tell whether no VIP holds an address or has a say on it."""

@@ -12,6 +12,8 @@ from penstock_api.fields import AddressBlock, AddressFamily, IPAddress, family_o
 
 from penstock_operator.plan.reserved import Reserved
 
+BLOCKS_SHOWN = 3  # as long as IPv6 ranges are, more of them make no column
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -122,8 +124,15 @@ def pool_status(
     return PoolStatus(
         observed_generation=generation,
         conditions=conditions,
-        summary=PoolSummary(used=str(used), free=_count(free)),
+        summary=PoolSummary(addresses=block_list(pool), used=str(used), free=_count(free)),
     )
+
+
+def block_list(pool: AddressPool) -> str:
+    """Name a pool's blocks, the first few of them, for people."""
+    texts = [block.text for block in pool.spec.addresses]
+    more = len(texts) - BLOCKS_SHOWN
+    return ", ".join(texts[:BLOCKS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _count(number: int) -> str:

@@ -140,7 +140,11 @@ def policy_status(policy: RLPolicy, users: int, now: datetime) -> PolicyStatus:
     for type_ in (ConditionType.ACCEPTED, ConditionType.READY):
         reason = Reason.ACCEPTED if type_ is ConditionType.ACCEPTED else Reason.READY
         conditions = set_condition(conditions, type_, True, reason, message, generation, now)
-    return PolicyStatus(observed_generation=generation, conditions=conditions, summary=PolicySummary(vips=str(users)))
+    return PolicyStatus(
+        observed_generation=generation,
+        conditions=conditions,
+        summary=PolicySummary(mode=policy.spec.mode, vips=str(users)),
+    )
 
 
 def _conditions(

@@ -144,8 +144,41 @@ int lbio_tun_read(int queue, lbio_read_t how, lbio_pool_t *pool, lbrl_packet_t *
     return (int)count;
 }
 
+static int write_whole(int queue, const uint8_t *start, size_t length)
+{
+    for (;;) {
+        ssize_t put = write(queue, start, length);
+        if (put == (ssize_t)length) {
+            return 0;
+        }
+        if (put >= 0 || errno != EINTR) {
+            return -1;
+        }
+    }
+}
+
+/* Of a super-packet in a tunnel each segment is written by itself: the device knows no such offload. */
+static int write_segments(int queue, const lbrl_packet_t *packet)
+{
+    uint8_t out[LBIO_VNET_BYTES + LBIO_PACKET_MAX];
+    int result = 0;
+    memset(out, 0, LBIO_VNET_BYTES);
+    for (uint32_t index = 0;; index++) {
+        uint32_t length = lbrl_segment(packet, index, out + LBIO_VNET_BYTES, LBIO_PACKET_MAX);
+        if (length == 0) {
+            return result;
+        }
+        if (write_whole(queue, out, LBIO_VNET_BYTES + (size_t)length) != 0) {
+            result = -1;
+        }
+    }
+}
+
 int lbio_tun_write(int queue, const lbrl_packet_t *packet)
 {
+    if (packet->tunnel != 0) {
+        return write_segments(queue, packet);
+    }
     const lbio_buffer_t *buffer = packet->buffer;
     uint8_t ecn = packet->gso_type != LBRL_GSO_NONE ? buffer->gso_ecn : 0;
     struct virtio_net_hdr header = {
@@ -158,14 +191,5 @@ int lbio_tun_write(int queue, const lbrl_packet_t *packet)
     };
     uint8_t *start = packet->data - LBIO_VNET_BYTES;
     memcpy(start, &header, sizeof(header));
-    size_t length = LBIO_VNET_BYTES + (size_t)packet->length;
-    for (;;) {
-        ssize_t put = write(queue, start, length);
-        if (put == (ssize_t)length) {
-            return 0;
-        }
-        if (put >= 0 || errno != EINTR) {
-            return -1;
-        }
-    }
+    return write_whole(queue, start, LBIO_VNET_BYTES + (size_t)packet->length);
 }

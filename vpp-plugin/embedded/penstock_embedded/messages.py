@@ -56,6 +56,15 @@ class FeatureLevel(StrEnum):
 
     OFF = "off"
     BASIC = "basic"
+    FULL = "full"
+
+
+class Forwarding(StrEnum):
+    """How packets reach a backend; GRE and L3DSR are one-way: it answers clients itself, from the VIP's address."""
+
+    NAT = "NAT"
+    GRE = "GRE"
+    L3DSR = "L3DSR"
 
 
 class Backend(Message):
@@ -98,7 +107,11 @@ class Vip(Message):
     addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8)]
     protocol: Protocol = Protocol.TCP
     port: Port
-    forwarding: Literal["NAT"] = "NAT"
+    forwarding: Forwarding = Forwarding.NAT  # can't be changed
+    dscp: Annotated[int, Field(ge=0, le=63)] = 0  # L3DSR: tells the backend which VIP it was; else 0
+    tunnel_mtu: Annotated[int, Field(ge=1280, le=65_535)] = (
+        1500  # GRE: of the way to the backends, outer header included
+    )
     client_affinity: bool = False  # all flows of one client address to the same backend (maglev)
     scheduler: Scheduler = Scheduler()
     features: FeatureLevel = FeatureLevel.BASIC
@@ -110,6 +123,8 @@ class Vip(Message):
     def _check(self) -> Vip:
         if len({a.version for a in self.addresses}) != 1:
             raise ValueError("addresses: a core VIP has addresses of one family; make one VIP per family")
+        if (self.forwarding is Forwarding.L3DSR) != (self.dscp != 0):
+            raise ValueError("dscp: must be 1 to 63 with L3DSR, and 0 without")
         ids = [b.id for b in self.backends]
         if len(set(ids)) != len(ids):
             raise ValueError("backends: each id may appear once")

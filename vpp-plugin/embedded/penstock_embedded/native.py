@@ -13,6 +13,7 @@ from penstock_embedded.messages import (
     BackendState,
     BackendStatus,
     FeatureLevel,
+    Forwarding,
     NatSource,
     Protocol,
     SchedulerType,
@@ -23,7 +24,8 @@ from penstock_embedded.messages import (
 
 PROTOCOLS = {Protocol.TCP: 6, Protocol.UDP: 17}
 SCHEDULERS = {SchedulerType.MAGLEV: 0, SchedulerType.SED: 1, SchedulerType.LSQ: 2}
-LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1}
+LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1, FeatureLevel.FULL: 2}
+FORWARDING = {Forwarding.NAT: 0, Forwarding.GRE: 1, Forwarding.L3DSR: 2}
 STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3}
 STATES_BACK = {number: state for state, number in STATES.items()}
 
@@ -69,6 +71,9 @@ def vip_arguments(vip: Vip) -> dict[str, Any]:
         "scheduler": SCHEDULERS[vip.scheduler.type],
         "table_size": vip.scheduler.table_size,
         "level": LEVELS[vip.features],
+        "forwarding": FORWARDING[vip.forwarding],
+        "dscp": vip.dscp,
+        "tunnel_mtu": vip.tunnel_mtu if vip.forwarding is Forwarding.GRE else 0,
         "timeouts_ms": _milliseconds(vip.timeouts),
         "drain_ms": round(vip.drain_timeout * 1000),
         "backends": [_backend(backend) for backend in vip.backends],

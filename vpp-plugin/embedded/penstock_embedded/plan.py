@@ -6,7 +6,7 @@ so that each VIP changes whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock_embedded.messages import Address, BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
@@ -57,7 +57,8 @@ def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Pla
     """Return what turns `actual` into `desired`; no changes when it is so already.
 
     `found` are VIPs that the core has but `actual` does not: an arena outlived the state. Removals come
-    first: what they free may be what another VIP takes.
+    first: what they free may be what another VIP takes. For the same reason VIPs that give up an address are changed
+    before those that take it.
     """
     refused = _refusals(desired)
     wanted = {vip.id: vip for vip in desired.vips}
@@ -66,14 +67,42 @@ def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Pla
         changes.append(SetNode(desired.scheduler_key, desired.nodes))
     if desired.nat_sources != actual.nat_sources:
         changes.append(SetSources(desired.nat_sources))
-    changes += [SetVip(vip) for vip in wanted.values() if vip.id not in refused and actual.vips.get(vip.id) != vip]
+    different = [vip for vip in wanted.values() if vip.id not in refused and actual.vips.get(vip.id) != vip]
+    changes += _in_order(different, actual)
     return Plan(tuple(changes), refused)
+
+
+Place = tuple[Address, str, int]
+
+
+def _places(vip: Vip) -> frozenset[Place]:
+    """Return what no two VIPs may have at once."""
+    return frozenset((address, vip.protocol.value, vip.port) for address in vip.addresses)
+
+
+def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
+    """Set VIPs so that nothing is taken before it is given up.
+
+    In a ring of VIPs that exchange their addresses nobody can be first: one of them is removed for the moment until it
+    is set, which keeps the flows of addresses that stay.
+    """
+    waiting = {vip.id: vip for vip in vips}
+    holders = {place: known for known, vip in actual.vips.items() if known in waiting for place in _places(vip)}
+    while waiting:
+        free = [vip for vip in waiting.values() if all(holders.get(place, vip.id) == vip.id for place in _places(vip))]
+        if not free:
+            ring = next(iter(waiting))
+            yield RemoveVip(ring)
+            holders = {place: known for place, known in holders.items() if known != ring}
+        for vip in free:
+            yield SetVip(waiting.pop(vip.id))
+            holders = {place: known for place, known in holders.items() if known != vip.id}
 
 
 def _refusals(desired: DesiredState) -> dict[str, Error]:
     """Find VIPs that contradict others or the node; of two that contradict each other the later one goes."""
     sources = {source.address for source in desired.nat_sources}
-    held: dict[tuple[Address, str, int], str] = {}
+    held: dict[Place, str] = {}
     refused: dict[str, Error] = {}
     ids: set[str] = set()
     for vip in desired.vips:
@@ -82,13 +111,11 @@ def _refusals(desired: DesiredState) -> dict[str, Error]:
             refused[vip.id] = problem
             continue
         ids.add(vip.id)
-        held.update({(address, vip.protocol.value, vip.port): vip.key for address in vip.addresses})
+        held.update(dict.fromkeys(_places(vip), vip.key))
     return refused
 
 
-def _contradiction(
-    vip: Vip, ids: Iterable[str], sources: Iterable[Address], held: Mapping[tuple[Address, str, int], str]
-) -> Error | None:
+def _contradiction(vip: Vip, ids: Iterable[str], sources: Iterable[Address], held: Mapping[Place, str]) -> Error | None:
     if vip.id in ids:
         return Error(code="conflict", field="id", message=f"VIP id {vip.id} appears twice", fix="send each VIP once")
     for address in vip.addresses:

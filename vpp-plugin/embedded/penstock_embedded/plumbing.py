@@ -37,6 +37,7 @@ def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[Na
             vips=frozenset(addresses),
             nat_sources=frozenset(NodeSource(each.address, each.port_first, each.port_last) for each in sources),
             interfaces=settings.interfaces,
+            shortcut=settings.shortcut,
         )
         changes = reconcile(desired)
     except ApplyError as error:

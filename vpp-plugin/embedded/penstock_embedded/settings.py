@@ -37,6 +37,9 @@ class Settings(BaseModel):
         tuple[Annotated[str, Field(min_length=1, max_length=15)], ...],
         Field(max_length=64, description="interfaces on which traffic arrives; none: those of the default routes"),
     ] = ()
+    shortcut: Annotated[
+        bool, Field(description="take plain packets to the TUN from where they arrive, past the node's filters")
+    ] = True
     grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="how long weights stay in force after the agent's last sign of life")
     ] = 30.0

@@ -47,6 +47,8 @@ class Link:
     accept_local: bool = False
     ipv6_forced: bool = False  # force_forwarding, per device from Linux 6.17 on
     alias: str = ""
+    group: int = 0
+    queueing: str = "noqueue"  # discipline at the root
     tun: TunFlags | None = None
 
 
@@ -99,6 +101,16 @@ class NftTable:
 
 
 @dataclass(frozen=True)
+class Shortcut:
+    """Our nft table of family netdev; `skeleton` and `vips` tell two of them apart, the rest is what they say."""
+
+    skeleton: tuple[str, ...] = ()
+    vips: frozenset[Address] = frozenset()
+    interfaces: tuple[str, ...] = field(default=(), compare=False)
+    nat_sources: frozenset[NatSource] = field(default=frozenset(), compare=False)
+
+
+@dataclass(frozen=True)
 class ActualNode:
     """Everything that `plan` needs to know of a node."""
 
@@ -107,5 +119,7 @@ class ActualNode:
     rules: frozenset[Rule] = frozenset()  # ours, and every unconditional rule of the local table
     routes: frozenset[Route] = frozenset()  # all of our tables
     nft: NftTable | None = None
+    shortcut: Shortcut | None = None
+    shortcut_possible: bool = True  # whether nft and kernel know what it takes
     ipv4_forwarding: bool = True  # of all interfaces, present and future
     ipv6_forwarding: bool = True

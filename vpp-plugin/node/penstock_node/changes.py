@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_node.actual import Family, NftTable, Route, Rule
-from penstock_node.desired import Tun
+from penstock_node.actual import Family, NftTable, Route, Rule, Shortcut
+from penstock_node.constants import DEVICE_GROUP
+from penstock_node.desired import Address, Tun
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class ConfigureTun:
     tun: Tun
 
     def __str__(self) -> str:
-        return f"ip link set {self.tun.name} up mtu {self.tun.mtu} txqueuelen {self.tun.tx_queue_length}"
+        settings = f"mtu {self.tun.mtu} txqueuelen {self.tun.tx_queue_length} group {DEVICE_GROUP}"
+        return f"ip link set {self.tun.name} up {settings}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,6 @@ class ReplaceNftTable:
     """Put our nft table in place as a whole, in one transaction."""
 
     table: NftTable
-    device: str
 
     def __str__(self) -> str:
         return "nft replace table inet penstock"
@@ -125,6 +126,36 @@ class DeleteNftTable:
         return "nft delete table inet penstock"
 
 
+@dataclass(frozen=True)
+class ReplaceShortcut:
+    """Put our nft table of family netdev in place as a whole, in one transaction."""
+
+    table: Shortcut
+    device: str
+
+    def __str__(self) -> str:
+        return f"nft replace table netdev penstock ({', '.join(self.table.interfaces)})"
+
+
+@dataclass(frozen=True)
+class UpdateShortcut:
+    """Change which VIPs come by the shortcut, in one transaction."""
+
+    add: frozenset[Address]
+    remove: frozenset[Address]
+
+    def __str__(self) -> str:
+        return f"nft update sets of table netdev penstock (add {len(self.add)} elements, delete {len(self.remove)})"
+
+
+@dataclass(frozen=True)
+class DeleteShortcut:
+    """Delete our nft table of family netdev."""
+
+    def __str__(self) -> str:
+        return "nft delete table netdev penstock"
+
+
 Change = (
     CreateTun
     | DeleteLink
@@ -137,6 +168,9 @@ Change = (
     | ReplaceNftTable
     | UpdateNftSets
     | DeleteNftTable
+    | ReplaceShortcut
+    | UpdateShortcut
+    | DeleteShortcut
 )
 
 

@@ -33,10 +33,13 @@ MARK = 0x70656E73
 """Packet mark of ICMP errors about NAT source traffic; rules on ports cannot see into their inner headers."""
 
 NFT_TABLE = "penstock"
-"""Name of our nft table (family inet)."""
+"""Name of our nft tables (families inet and netdev)."""
 
 DEVICE_ALIAS = "penstock data plane"
 """Alias of our device: it is recognised by it even when the configured name has changed."""
+
+DEVICE_GROUP = 11200
+"""Group of our device (`ip link show group 11200`), by which nft rules recognise what comes from it."""
 
 LOCAL_TABLE = 255
 """The kernel's table of the node's own addresses."""

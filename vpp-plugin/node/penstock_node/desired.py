@@ -60,13 +60,15 @@ class DesiredNode:
     """Everything that the node should have.
 
     `interfaces` are those on which client and backend traffic arrives; forwarding is switched on there.
-    Empty means those of the default routes.
+    Empty means those of the default routes. With `shortcut`, plain packets that arrive there go straight to the
+    TUN, past the node's routing and filters, where the kernel can do that.
     """
 
     tun: Tun = field(default_factory=Tun)
     vips: frozenset[Address] = frozenset()
     nat_sources: frozenset[NatSource] = frozenset()
     interfaces: tuple[str, ...] = ()
+    shortcut: bool = True
 
     def __post_init__(self) -> None:
         sources = {source.address for source in self.nat_sources}

@@ -13,7 +13,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from penstock_node import devconf, nftables, tun
+from penstock_node import devconf, nftables, shortcut, tun
 from penstock_node.actual import ActualNode, Family, IpProtocol, Link, Route, Rule, TunFlags
 from penstock_node.changes import (
     AddRoute,
@@ -25,11 +25,23 @@ from penstock_node.changes import (
     DeleteNftTable,
     DeleteRoute,
     DeleteRule,
+    DeleteShortcut,
     ReplaceNftTable,
+    ReplaceShortcut,
     SetForwarding,
     UpdateNftSets,
+    UpdateShortcut,
 )
-from penstock_node.constants import DEVICE_ALIAS, LOCAL_TABLE, MAIN_TABLE, NFT_TABLE, PROTOCOL, SOURCE_TABLE, VIP_TABLE
+from penstock_node.constants import (
+    DEVICE_ALIAS,
+    DEVICE_GROUP,
+    LOCAL_TABLE,
+    MAIN_TABLE,
+    NFT_TABLE,
+    PROTOCOL,
+    SOURCE_TABLE,
+    VIP_TABLE,
+)
 from penstock_node.desired import Tun
 from penstock_node.devconf import Ipv4Setting
 from penstock_node.errors import ApplyError, NodeError, ObserveError
@@ -58,12 +70,16 @@ def observe() -> ActualNode:
         with IPRoute(strict_check=True) as channel:
             links = {link.name: link for link in _links(channel)}
             names = {link.index: link.name for link in links.values()}
+            early = shortcut.observe()
             return ActualNode(
                 links=links,
                 default_interfaces=_default_interfaces(channel, names),
                 rules=frozenset(_rules(channel)),
                 routes=frozenset(_routes(channel, names)),
                 nft=nftables.observe_table(),
+                shortcut=early,
+                # Asked only where there is none: each program that is started costs milliseconds.
+                shortcut_possible=early is not None or shortcut.is_possible(),
                 ipv4_forwarding=read_sysctl("ipv4/ip_forward") == "1",
                 ipv6_forwarding=read_sysctl("ipv6/conf/all/forwarding") != "0",
             )
@@ -127,12 +143,18 @@ def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line pe
             channel.route("replace", **_route_arguments(route))
         case DeleteRoute(route=route):
             _delete_route(channel, route)
-        case ReplaceNftTable(table=table, device=device):
-            nftables.replace_table(device, table)
+        case ReplaceNftTable(table=table):
+            nftables.replace_table(table)
         case UpdateNftSets(add=add, remove=remove):
             nftables.update_sets(add, remove)
         case DeleteNftTable():
             nftables.run(["delete", "table", "inet", NFT_TABLE])
+        case ReplaceShortcut(table=early, device=device):
+            shortcut.replace(device, early)
+        case UpdateShortcut(add=new, remove=old):
+            shortcut.update(new, old)
+        case DeleteShortcut():
+            shortcut.remove()
 
 
 def _configure(channel: IPRoute, wanted: Tun) -> None:
@@ -140,7 +162,10 @@ def _configure(channel: IPRoute, wanted: Tun) -> None:
     # rp_filter off and accept_local on: what comes out of the device has a VIP or the node's own address as source.
     devconf.set_ipv4(index, {Ipv4Setting.FORWARDING: 1, Ipv4Setting.RP_FILTER: 0, Ipv4Setting.ACCEPT_LOCAL: 1})
     devconf.disable_ipv6_addresses(index)
-    channel.link("set", index=index, mtu=wanted.mtu, txqlen=wanted.tx_queue_length, ifalias=DEVICE_ALIAS, state="up")
+    settings = {"mtu": wanted.mtu, "txqlen": wanted.tx_queue_length, "ifalias": DEVICE_ALIAS, "group": DEVICE_GROUP}
+    channel.link("set", index=index, **settings, state="up")
+    # The device has a queue of its own and drops what does not fit there: one before it would never hold a packet.
+    channel.tc("replace", kind="noqueue", index=index)
 
 
 def _force_ipv6_forwarding(name: str, *, on: bool) -> None:
@@ -168,6 +193,8 @@ def _links(channel: IPRoute) -> Iterator[Link]:
             accept_local=bool(inet.get("accept_local", 0)),
             ipv6_forced=read_sysctl(f"ipv6/conf/{name}/force_forwarding") == "1",
             alias=message.get_attr("IFLA_IFALIAS") or "",
+            group=message.get_attr("IFLA_GROUP") or 0,
+            queueing=message.get_attr("IFLA_QDISC") or "",
             tun=_tun_flags(message),
         )
 

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from penstock_node.actual import Family, NftTable
-from penstock_node.constants import MARK, NFT_TABLE
+from penstock_node.constants import DEVICE_GROUP, MARK, NFT_TABLE
 from penstock_node.desired import Address, NatSource
 from penstock_node.errors import NodeError
 
@@ -65,24 +65,24 @@ class _Chain:
 
 
 def wanted(
-    device: str, vips: Iterable[Address], sources: Iterable[NatSource], switched_on: Iterable[tuple[Family, str]]
+    vips: Iterable[Address], sources: Iterable[NatSource], switched_on: Iterable[tuple[Family, str]]
 ) -> NftTable:
     """Our table as it should be."""
     nat_sources = frozenset(sources)
     return NftTable(
-        skeleton=_skeleton(_chains(device, nat_sources)),
+        skeleton=_skeleton(_chains(nat_sources)),
         vips=frozenset(vips),
         nat_sources=nat_sources,
         switched_on=frozenset(switched_on),
     )
 
 
-def replace_table(device: str, table: NftTable) -> None:
+def replace_table(table: NftTable) -> None:
     """Put the whole table in place, in one transaction, whatever was there."""
     try:
-        run(["-f", "-"], render_table(device, table, reassemble=True))
+        run(["-f", "-"], render_table(table, reassemble=True))
     except NftError:
-        run(["-f", "-"], render_table(device, table, reassemble=False))
+        run(["-f", "-"], render_table(table, reassemble=False))
 
 
 def update_sets(add: NftTable, remove: NftTable) -> None:
@@ -90,9 +90,9 @@ def update_sets(add: NftTable, remove: NftTable) -> None:
     run(["-f", "-"], render_update(add, remove))
 
 
-def render_table(device: str, table: NftTable, *, reassemble: bool) -> str:
+def render_table(table: NftTable, *, reassemble: bool) -> str:
     """Text for `nft -f` that replaces the table."""
-    chains = _chains(device, table.nat_sources)
+    chains = _chains(table.nat_sources)
     lines = [f"add table inet {NFT_TABLE}", f"delete table inet {NFT_TABLE}", f"table inet {NFT_TABLE} {{"]
     elements = _elements(table)
     for name, definition in _SETS.items():
@@ -101,7 +101,7 @@ def render_table(device: str, table: NftTable, *, reassemble: bool) -> str:
     for chain in chains:
         lines.append(f"  chain {chain.name} {{")
         lines.append(f"    type {chain.type} hook {chain.hook} priority {chain.priority}; policy accept;")
-        lines += [f'    {rule} comment "{_comment(rule)}"' for rule in chain.rules]
+        lines += [f'    {rule} comment "{comment(rule)}"' for rule in chain.rules]
         lines.append("  }")
     return "\n".join([*lines, *([_REASSEMBLY] if reassemble else []), "}", ""])
 
@@ -119,12 +119,12 @@ def render_update(add: NftTable, remove: NftTable) -> str:
 def parse_table(listing: str) -> NftTable:
     """Read what `nft -j list table` printed."""
     skeleton: list[str] = []
-    elements: dict[str, list[Any]] = {name: [] for name in _SETS}
+    found: dict[str, list[Any]] = {name: [] for name in _SETS}
     for item in json.loads(listing)["nftables"]:
         match item:
             case {"set": {"name": name, **rest}}:
                 skeleton.append(f"set {name}")
-                elements[name] = [_plain(element) for element in _list(rest.get("elem"))]
+                found[name] = [plain(element) for element in elements(rest.get("elem"))]
             case {"chain": {"name": name}} | {"rule": {"chain": name}} if name == _REASSEMBLY_CHAIN:
                 pass
             case {"chain": {"name": name, **rest}}:
@@ -134,19 +134,25 @@ def parse_table(listing: str) -> NftTable:
                 skeleton.append(f"rule {chain} {rest.get('comment', '')}")
     return NftTable(
         skeleton=tuple(skeleton),
-        vips=frozenset(ip_address(element) for element in elements["vips4"] + elements["vips6"]),
-        nat_sources=frozenset(_source(element) for element in elements["sources4"] + elements["sources6"]),
+        vips=frozenset(ip_address(element) for element in found["vips4"] + found["vips6"]),
+        nat_sources=frozenset(_source(element) for element in found["sources4"] + found["sources6"]),
         switched_on=frozenset(
-            [(Family.IPV4, name) for name in elements["switched_on4"]]
-            + [(Family.IPV6, name) for name in elements["switched_on6"]]
+            [(Family.IPV4, name) for name in found["switched_on4"]]
+            + [(Family.IPV6, name) for name in found["switched_on6"]]
         ),
     )
 
 
 def observe_table() -> NftTable | None:
     """Our table as the kernel has it, or None."""
+    listing = list_table("inet")
+    return None if listing is None else parse_table(listing)
+
+
+def list_table(family: str) -> str | None:
+    """Return our table of an nft family as JSON, or None where there is none."""
     try:
-        return parse_table(run(["-j", "list", "table", "inet", NFT_TABLE]))
+        return run(["-j", "list", "table", family, NFT_TABLE])
     except NftError as error:
         if "No such file or directory" in str(error):
             return None
@@ -178,7 +184,7 @@ def run(arguments: Sequence[str], script: str | None = None) -> str:
     return done.stdout
 
 
-def _chains(device: str, sources: frozenset[NatSource]) -> tuple[_Chain, ...]:
+def _chains(sources: frozenset[NatSource]) -> tuple[_Chain, ...]:
     untracked = (
         "ip daddr @vips4 notrack accept",
         "ip6 daddr @vips6 notrack accept",
@@ -188,11 +194,14 @@ def _chains(device: str, sources: frozenset[NatSource]) -> tuple[_Chain, ...]:
     errors = tuple(_about(source) for source in sorted(sources, key=lambda source: str(source.address)))
     untracked_errors = tuple(f"{error} notrack accept" for error in errors)
     marked_errors = tuple(f"{error} meta mark set {MARK:#x}" for error in errors)
-    from_device = f'iifname "{device}" notrack accept'
+    # By group, which is a comparison of two numbers; this is the first rule, because what comes from there is never
+    # for us.
+    from_device = f"meta iifgroup {DEVICE_GROUP}"
+    untracked_in = (f"{from_device} notrack accept", *untracked, *untracked_errors)
     return (
-        _Chain("untrack_in", "filter", "prerouting", _NOTRACK_PRIORITY, (from_device, *untracked, *untracked_errors)),
+        _Chain("untrack_in", "filter", "prerouting", _NOTRACK_PRIORITY, untracked_in),
         _Chain("untrack_out", "filter", "output", _NOTRACK_PRIORITY, (*untracked, *untracked_errors)),
-        _Chain("steer_in", "filter", "prerouting", _MARK_PRIORITY, marked_errors),
+        _Chain("steer_in", "filter", "prerouting", _MARK_PRIORITY, (f"{from_device} accept", *marked_errors)),
         # Type route: the node's own ICMP errors are routed again once they carry the mark.
         _Chain("steer_out", "route", "output", _MARK_PRIORITY, marked_errors),
     )
@@ -212,11 +221,12 @@ def _about(source: NatSource) -> str:
 
 
 def _skeleton(chains: tuple[_Chain, ...]) -> tuple[str, ...]:
-    rules = (f"rule {chain.name} {_comment(rule)}" for chain in chains for rule in chain.rules)
+    rules = (f"rule {chain.name} {comment(rule)}" for chain in chains for rule in chain.rules)
     return (*(f"set {name}" for name in _SETS), *(chain.fingerprint for chain in chains), *rules)
 
 
-def _comment(rule: str) -> str:
+def comment(rule: str) -> str:
+    """Return what a rule of ours carries: a digest of its own text."""
     return f"penstock {hashlib.sha256(rule.encode()).hexdigest()[:12]}"
 
 
@@ -232,12 +242,13 @@ def _elements(table: NftTable) -> dict[str, list[str]]:
     return elements
 
 
-def _list(value: object) -> list[Any]:
+def elements(value: object) -> list[Any]:
+    """Return what a set holds, given its "elem", which an empty one lacks."""
     return value if isinstance(value, list) else []
 
 
-def _plain(element: Any) -> Any:
-    """An element without what somebody may have hung on it, such as a comment."""
+def plain(element: Any) -> Any:
+    """Return an element of a set without what somebody may have hung on it, such as a comment."""
     return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 
-from penstock_node import nftables
+from penstock_node import nftables, shortcut
 from penstock_node.actual import ActualNode, Family, IpProtocol, Link, NftTable, Route, Rule
 from penstock_node.changes import (
     AddRoute,
@@ -17,13 +17,17 @@ from penstock_node.changes import (
     DeleteNftTable,
     DeleteRoute,
     DeleteRule,
+    DeleteShortcut,
     ReplaceNftTable,
+    ReplaceShortcut,
     SetForwarding,
     UpdateNftSets,
+    UpdateShortcut,
 )
 from penstock_node.constants import (
     BLACKHOLE_METRIC,
     DEVICE_ALIAS,
+    DEVICE_GROUP,
     DEVICE_METRIC,
     KERNEL_PROTOCOL,
     LOCAL_RULE_PREFERENCE,
@@ -49,17 +53,21 @@ def plan(desired: DesiredNode, actual: ActualNode) -> tuple[Change, ...]:
     switching_on = _plan_forwarding(desired, actual)
     routes = _wanted_routes(desired)
     present = frozenset(actual.routes)
-    if any(isinstance(change, CreateTun) for change in device):
+    recreated = any(isinstance(change, CreateTun) for change in device)
+    if recreated:
         present = frozenset(route for route in present if route.device != desired.tun.name)
     missing = sorted(routes - present, key=_route_order)
     stale = sorted(actual.routes - routes, key=_route_order)
     return (
+        # A device that is there gets its settings before the rules that know it by them.
+        *([] if recreated else device),
         *_plan_nft(desired, actual, switching_on),
         *(AddRoute(route) for route in missing if route.device is None),
-        *device,
+        *(device if recreated else []),
         *switching_on,
         *(AddRoute(route) for route in missing if route.device is not None),
         *_plan_rules(desired, actual),
+        *_plan_shortcut(desired, actual, recreated=recreated),
         *(DeleteRoute(route) for route in stale),
         *(DeleteLink(link.name) for link in _own_links(actual) if link.name != desired.tun.name),
     )
@@ -67,7 +75,8 @@ def plan(desired: DesiredNode, actual: ActualNode) -> tuple[Change, ...]:
 
 def plan_withdrawal(actual: ActualNode) -> tuple[Change, ...]:
     """Return the changes, in order, that leave nothing of ours; what attracts packets goes first."""
-    changes: list[Change] = [DeleteRule(rule) for rule in _ordered(actual.rules) if _is_ours(rule) and not _local(rule)]
+    changes: list[Change] = [] if actual.shortcut is None else [DeleteShortcut()]
+    changes += [DeleteRule(rule) for rule in _ordered(actual.rules) if _is_ours(rule) and not _local(rule)]
     for family in Family:
         changes += _restore_local(family, actual)
     changes += [DeleteRoute(route) for route in sorted(actual.routes, key=_route_order)]
@@ -115,6 +124,8 @@ def _settings_fit(tun: Tun, link: Link) -> bool:
         and link.rp_filter == 0
         and link.accept_local
         and link.alias == DEVICE_ALIAS
+        and link.group == DEVICE_GROUP
+        and link.queueing == "noqueue"
     )
 
 
@@ -123,11 +134,11 @@ def _plan_nft(desired: DesiredNode, actual: ActualNode, switching_on: Iterable[S
     switched_on -= {(Family.IPV6, desired.tun.name)}  # which goes as a whole
     if actual.nft is not None:
         switched_on |= actual.nft.switched_on
-    table = nftables.wanted(desired.tun.name, desired.vips, desired.nat_sources, switched_on)
+    table = nftables.wanted(desired.vips, desired.nat_sources, switched_on)
     if actual.nft == table:
         return []
     if actual.nft is None or actual.nft.skeleton != table.skeleton:
-        return [ReplaceNftTable(table, desired.tun.name)]
+        return [ReplaceNftTable(table)]
     return [UpdateNftSets(add=_difference(table, actual.nft), remove=_difference(actual.nft, table))]
 
 
@@ -137,6 +148,25 @@ def _difference(left: NftTable, right: NftTable) -> NftTable:
         nat_sources=left.nat_sources - right.nat_sources,
         switched_on=left.switched_on - right.switched_on,
     )
+
+
+def _plan_shortcut(desired: DesiredNode, actual: ActualNode, *, recreated: bool) -> list[Change]:
+    """Rules of the table hold the number of the device, so one that is made anew needs new rules."""
+    link = actual.links.get(desired.tun.name)
+    if link is not None and link.tun is None:
+        return []  # somebody else's device
+    interfaces = [name for name in desired.interfaces or actual.default_interfaces if name in actual.links]
+    table = None
+    if desired.shortcut and actual.shortcut_possible:
+        table = shortcut.wanted(desired.tun.name, interfaces, desired.vips, desired.nat_sources)
+    present = actual.shortcut
+    if table is None:
+        return [] if present is None else [DeleteShortcut()]
+    if recreated or present is None or present.skeleton != table.skeleton:
+        return [ReplaceShortcut(table, desired.tun.name)]
+    if present.vips != table.vips:
+        return [UpdateShortcut(add=table.vips - present.vips, remove=present.vips - table.vips)]
+    return []
 
 
 def _plan_forwarding(desired: DesiredNode, actual: ActualNode) -> list[SetForwarding]:

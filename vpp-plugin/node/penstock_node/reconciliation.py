@@ -10,7 +10,7 @@ from penstock_node.desired import DesiredNode
 def reconcile(desired: DesiredNode) -> tuple[Change, ...]:
     """Make the node what is desired and return what had to be changed; nothing when all is right already.
 
-    Blocking (netlink and one or two `nft` processes, some 30 ms): call it off the event loop. Raises
+    Blocking (netlink and two to four `nft` processes, some 50 ms): call it off the event loop. Raises
     `ObserveError` when the node cannot be read and `ApplyError` when some changes failed. If the result
     holds a `CreateTun`, file descriptors of an earlier device are dead: call `open_tun` again.
     """

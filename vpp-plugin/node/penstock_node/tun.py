@@ -76,8 +76,16 @@ def create_tun(tun: Tun) -> None:
         os.close(queue)
 
 
+def attach_plain(name: str) -> int:
+    """Make a device that lives as long as the returned file descriptor: a packet per write, no header before it."""
+    return _open(Tun(name=name), _IFF_TUN | _IFF_NO_PI)
+
+
 def _attach(tun: Tun) -> int:
-    flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if tun.multi_queue else 0)
+    return _open(tun, _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if tun.multi_queue else 0))
+
+
+def _open(tun: Tun, flags: int) -> int:
     try:
         queue = os.open(DEVICE_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

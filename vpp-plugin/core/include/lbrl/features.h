@@ -64,29 +64,41 @@ typedef enum lbrl_level {
       "new flow adds the local count of open flows just before it", "with n_flow", "as defined",   \
       "as defined", "none", "as defined")                                                          \
     X(N_ACTIVE, "n_active", LBRL_LEVEL_FULL, LBRL_LEVEL_NEVER, "gauge", "flows",                   \
-      "client payload: +1; client acknowledges the end of a server burst: -1",                     \
-      "once per flow; the burst ends with PSH or a segment below the MSS; at most 30 s",           \
-      "ends 30 s after the last client payload", "as defined", "the last segment decides",         \
-      "never")                                                                                     \
+      "new payload of the client: +1; the client has acknowledged all of the server's answer: -1", \
+      "once per flow; an answer (see pt_gen) ends with PSH, FIN or a segment below the MSS; also " \
+      "-1 when the flow leaves n_flow_on, and 30 s after the client's last payload",               \
+      "-1 with the flow's end, or 30 s after the client's last payload", "as defined",             \
+      "the last segment of a super-packet decides", "never")                                       \
     X(N_CLS, "n_cls", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
       "new flow for which the backend was picked stays untracked",                                 \
       "flow table full, no NAT port free, or under pressure", "forwarded by the Maglev table",     \
       "dropped, for it cannot be translated", "a super-packet counts once", "as defined")          \
     X(N_OOO, "n_ooo", LBRL_LEVEL_BASIC, LBRL_LEVEL_FULL, "total", "packets",                       \
-      "data segment of the client beyond the next expected sequence number", "TCP, established",   \
-      "as defined", "as defined; segments of servers are not counted",                             \
+      "data segment of the client that begins beyond the highest sequence number so far",          \
+      "TCP, established, within the window", "as defined",                                         \
+      "as defined; segments of servers are not counted",                                           \
       "a super-packet counts once: it was in order within", "never")                               \
     X(N_RTR, "n_rtr", LBRL_LEVEL_BASIC, LBRL_LEVEL_FULL, "total", "packets",                       \
-      "data segment or SYN of the client wholly before the next expected sequence number", "TCP",  \
+      "data segment or SYN of the client that ends at or before the highest sequence number so "   \
+      "far: sent again, or overtaken",                                                             \
+      "TCP, established (SYN: half open), within the window; not a keep-alive (one byte, just "    \
+      "before the next)",                                                                          \
       "as defined", "as defined; segments of servers are not counted",                             \
       "a super-packet counts once", "never")                                                       \
     X(N_DPK, "n_dpk", LBRL_LEVEL_BASIC, LBRL_LEVEL_FULL, "total", "packets",                       \
       "ACK of the client that repeats the last one",                                               \
-      "TCP, established; no payload, same acknowledgement number and window", "as defined",        \
-      "as defined; ACKs of servers are not counted", "none: pure ACKs are never merged", "never")
+      "TCP, established; no payload, no FIN, next sequence number, highest acknowledgement and "   \
+      "last window again",                                                                         \
+      "as defined", "as defined; ACKs of servers are not counted",                                 \
+      "none: pure ACKs are never merged", "never")
 
 /* Channels, one reservoir of samples per slot and worker. Those of level basic come first, so that
  * the channels of a level are the first lbrl_level_channels(level) of the table.
+ *
+ * The client's bytes are IP lengths, a super-packet's one header counted once. Times are those at
+ * which the vector with the packet was taken in. Channels of level full are sampled of flows whose
+ * first packet was seen while the level was full; a later fragment counts as a packet and is not
+ * sampled. On port 53 the question after an answer begins the flow anew.
  *
  * X(symbol, name, level, unit, event, value, condition, one-way, two-way, offload, UDP) */
 #define LBRL_CHANNELS(X)                                                                           \
@@ -99,40 +111,44 @@ typedef enum lbrl_level {
       "start of the flow was seen; never after a reset or a timeout", "FIN of the client",         \
       "FIN of the second side", "none", "port 53: the answer; others never")                       \
     X(BYTE_P, "byte_p", LBRL_LEVEL_FULL, "bytes", "packet of the client", "its IP length",         \
-      "its flow is tracked", "as defined", "as defined", "length of one segment", "as defined")    \
-    X(BYTE_F_ON, "byte_f_on", LBRL_LEVEL_FULL, "bytes", "packet with payload",                     \
-      "bytes of the flow so far", "start of the flow was seen", "bytes of the client",             \
-      "bytes of the client", "one sample per super-packet", "as defined")                          \
-    X(BYTE_F, "byte_f", LBRL_LEVEL_FULL, "bytes", "flow completed", "bytes of the flow",           \
-      "with fct", "bytes of the client", "bytes of the client", "none", "with fct")                \
-    X(IAT_P, "iat_p", LBRL_LEVEL_FULL, "seconds", "packet of a client",                            \
-      "time since the previous packet to the same backend on the same worker",                     \
       "its flow is tracked", "as defined", "as defined",                                           \
+      "one sample per super-packet: headers and one segment", "as defined")                        \
+    X(BYTE_F_ON, "byte_f_on", LBRL_LEVEL_FULL, "bytes", "packet of the client with payload",       \
+      "the client's bytes so far, this packet included", "its flow is tracked", "as defined",      \
+      "as defined", "one sample per super-packet", "as defined")                                   \
+    X(BYTE_F, "byte_f", LBRL_LEVEL_FULL, "bytes", "flow completed", "the client's bytes",          \
+      "with fct", "as defined", "as defined", "none", "with fct")                                  \
+    X(IAT_P, "iat_p", LBRL_LEVEL_FULL, "seconds", "packet of a client",                            \
+      "time since the previous packet of a client to the same backend on the same worker",         \
+      "not the first", "as defined", "as defined",                                                 \
       "one sample per super-packet, divided by its segments", "as defined")                        \
     X(IAT_F, "iat_f", LBRL_LEVEL_FULL, "seconds", "new flow",                                      \
-      "time since the previous new flow to the same backend on the same worker", "with n_flow",    \
-      "as defined", "as defined", "none", "as defined")                                            \
+      "time since the previous new flow to the same backend on the same worker",                   \
+      "with n_flow, not the first", "as defined", "as defined", "none", "as defined")              \
     X(IAT_PPF, "iat_ppf", LBRL_LEVEL_FULL, "seconds", "packet of the client",                      \
-      "time since the previous packet of the same flow", "not the first of its flow",              \
+      "time since the client's previous packet of the same flow", "not the first of its flow",     \
       "as defined", "as defined", "one sample per super-packet, divided by its segments",          \
       "as defined")                                                                                \
-    X(LAT_SYNACK, "lat_synack", LBRL_LEVEL_FULL, "seconds", "first ACK of the client",             \
-      "time since the SYN", "the SYN was not retransmitted", "SYN to ACK",                         \
-      "SYN to SYN-ACK, the server's part", "none", "never")                                        \
+    X(LAT_SYNACK, "lat_synack", LBRL_LEVEL_FULL, "seconds", "handshake answered",                  \
+      "time since the SYN", "once per flow; the SYN was sent once",                                \
+      "first ACK of the client: server and both ways", "first SYN-ACK of the server: its part",    \
+      "none", "never")                                                                             \
     X(WIN, "win", LBRL_LEVEL_FULL, "bytes", "packet of the client", "its receive window",          \
-      "TCP; scaled when the SYN was seen", "as defined", "as defined",                             \
+      "TCP, no RST; scaled as the handshake said, in a SYN never", "as defined", "as defined",     \
       "one sample per super-packet", "never")                                                      \
     X(D_WIN, "d_win", LBRL_LEVEL_FULL, "bytes", "packet of the client",                            \
       "receive window less that of the previous packet", "with win, not the first of its flow",    \
       "as defined", "as defined", "one sample per super-packet", "never")                          \
-    X(PT_1ST, "pt_1st", LBRL_LEVEL_FULL, "seconds", "first answer of the flow",                    \
-      "time since the first payload of the client", "the payload was not retransmitted",           \
-      "first packet that echoes a later server timestamp", "first payload of the server",          \
-      "first segment", "first datagram of the server, two-way only")                               \
-    X(PT_GEN, "pt_gen", LBRL_LEVEL_FULL, "seconds", "each answer of the flow",                     \
-      "time since the payload of the client that it answers", "the payload was not retransmitted", \
-      "next packet that echoes a later server timestamp", "next payload of the server",            \
-      "first segment", "each exchange, two-way only")
+    X(PT_1ST, "pt_1st", LBRL_LEVEL_FULL, "seconds", "first answer of the flow (see pt_gen)",       \
+      "time since the first payload of the client", "with pt_gen", "as defined", "as defined",     \
+      "as pt_gen", "as pt_gen")                                                                    \
+    X(PT_GEN, "pt_gen", LBRL_LEVEL_FULL, "seconds",                                                \
+      "answer: first new payload of the server after new payload of the client",                   \
+      "time since the client's last new payload before it",                                        \
+      "the answer acknowledges all of that; no payload was sent again in between",                 \
+      "answer: next packet of the client that echoes a later timestamp of the server",             \
+      "as defined", "one question or answer per super-packet",                                     \
+      "two-way only: first datagram of the server after one of the client")
 
 typedef enum lbrl_counter {
 #define LBRL_ENUM(symbol, ...) LBRL_COUNTER_##symbol,
@@ -231,12 +247,15 @@ static inline bool lbrl_sample_valid(uint64_t word, uint8_t generation, uint32_t
 
 /* ---- Sinks ---- */
 
-/* A slot's counters of one worker: two cache lines, the second for rare events. */
+/* A slot's counters of one worker: two cache lines, the second for rare events and level full. */
 typedef struct lbrl_slot_counters {
-    int64_t value[16];
+    int64_t value[13];
+    uint64_t packet_us; /* of the last packet of a client, 0: none; level full, as the rest */
+    uint64_t flow_us;   /* of the last new flow */
+    uint64_t era;       /* of the sink that last counted n_active; another sink begins at 0 */
 } lbrl_slot_counters_t;
 
-static_assert((int)LBRL_COUNTER_COUNT <= 16, "a slot's counters fill two cache lines");
+static_assert((int)LBRL_COUNTER_COUNT <= 13, "a slot's counters fill two cache lines");
 static_assert(sizeof(lbrl_slot_counters_t) == 128, "a slot's counters fill two cache lines");
 
 /* Where one worker records what it sees of one VIP. Made by the control thread (lbrl_sink_init),
@@ -254,14 +273,17 @@ typedef struct lbrl_sink {
     uint32_t channels; /* sampled channels: the first ones of the table; 0 without frames */
     uint32_t recorded; /* bit per counter: recorded at this level */
     uint8_t level;     /* lbrl_level_t in force */
+    uint8_t one_way;   /* only client to server is seen */
+    uint8_t era;       /* 1 .. 255, another one after each change of the level */
 } lbrl_sink_t;
 
 struct lbrl_frames;
 
 /* Control thread. `counters` has `slots` rows and outlives the sink; its values are kept (zeroed
  * memory for a new VIP). `frames` is where samples go, NULL for none; its slots must equal `slots`.
- * The level in force is the lower of `level` and that of the frames. Returns 0, or -1 when slots
- * differ or `worker` is not in the frames. */
+ * The level in force is the lower of `level` and that of the frames. The sink is two-way and of era
+ * 1; set one_way and era before a worker has it. Returns 0, or -1 when slots differ or `worker` is
+ * not in the frames. */
 int lbrl_sink_init(lbrl_sink_t *sink, lbrl_slot_counters_t *counters, uint32_t slots,
                    lbrl_level_t level, const struct lbrl_frames *frames, uint32_t worker,
                    uint64_t seed);
@@ -289,8 +311,7 @@ static inline void lbrl_counter_add(int64_t *cell, int64_t amount)
     __atomic_store_n(cell, *cell + amount, __ATOMIC_RELAXED);
 }
 
-/* Adds to a counter, if it is recorded at the sink's level. For n_ooo, n_rtr, n_dpk and n_active
- * (+1, -1). */
+/* Adds to a counter, if it is recorded at the sink's level. For n_ooo, n_rtr and n_dpk. */
 static inline void lbrl_sink_count(lbrl_sink_t *sink, uint32_t slot, lbrl_counter_t counter,
                                    int64_t amount)
 {
@@ -299,21 +320,50 @@ static inline void lbrl_sink_count(lbrl_sink_t *sink, uint32_t slot, lbrl_counte
     }
 }
 
-/* Puts a sample into the channel's reservoir, if the channel is sampled at the sink's level. Values
- * are in the channel's unit (times in seconds); `now_us` is CLOCK_BOOTTIME in microseconds. */
+/* What the samples of one packet have in common. */
+typedef struct lbrl_sampling {
+    uint64_t random; /* the next sample's index in the high bits */
+    uint64_t stamp;  /* time and generation of the words */
+    uint32_t slot;
+} lbrl_sampling_t;
+
+/* Begins the samples of a packet, at most 9; `now_us` is CLOCK_BOOTTIME in microseconds. Only where
+ * channels are sampled. */
+static inline lbrl_sampling_t lbrl_sink_begin(lbrl_sink_t *sink, uint32_t slot, uint64_t now_us)
+{
+    /* linear congruential generator: its high bits are random enough, and lend the low ones of theirs */
+    sink->random = sink->random * 6364136223846793005u + 1442695040888963407u;
+    lbrl_sampling_t sampling;
+    sampling.random = sink->random ^ sink->random >> 32;
+    sampling.stamp = lbrl_sample_word(0, lbrl_sample_ticks(now_us), sink->generation[slot]);
+    sampling.slot = slot;
+    return sampling;
+}
+
+/* Puts a sample into the channel's reservoir, which must be one that is sampled. `value` is in the
+ * channel's unit (times in seconds). */
+static inline void lbrl_sink_put(const lbrl_sink_t *sink, lbrl_sampling_t *sampling,
+                                 lbrl_channel_t channel, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    size_t cell = (size_t)channel * sink->slots + sampling->slot;
+    size_t index = (size_t)(sampling->random >> (64 - LBRL_RESERVOIR_INDEX_BITS));
+    sampling->random <<= LBRL_RESERVOIR_INDEX_BITS;
+    __atomic_store_n(&sink->words[cell * LBRL_RESERVOIR_WORDS + index], sampling->stamp | bits,
+                     __ATOMIC_RELAXED);
+    /* after the word: who sees the count sees the sample, and knows a reservoir that did not change */
+    __atomic_store_n(&sink->seen[cell], sink->seen[cell] + 1, __ATOMIC_RELEASE);
+}
+
+/* A packet's only sample, if the channel is sampled at the sink's level. */
 static inline void lbrl_sink_sample(lbrl_sink_t *sink, uint32_t slot, lbrl_channel_t channel,
                                     float value, uint64_t now_us)
 {
-    if ((uint32_t)channel >= sink->channels) {
-        return;
+    if ((uint32_t)channel < sink->channels) {
+        lbrl_sampling_t sampling = lbrl_sink_begin(sink, slot, now_us);
+        lbrl_sink_put(sink, &sampling, channel, value);
     }
-    /* linear congruential generator: only its high bits are random enough */
-    sink->random = sink->random * 6364136223846793005u + 1442695040888963407u;
-    size_t cell = (size_t)channel * sink->slots + slot;
-    size_t index = (size_t)(sink->random >> (64 - LBRL_RESERVOIR_INDEX_BITS));
-    uint64_t word = lbrl_sample_word(value, lbrl_sample_ticks(now_us), sink->generation[slot]);
-    __atomic_store_n(&sink->words[cell * LBRL_RESERVOIR_WORDS + index], word, __ATOMIC_RELAXED);
-    __atomic_store_n(&sink->seen[cell], sink->seen[cell] + 1, __ATOMIC_RELAXED);
 }
 
 /* A new flow is tracked. `local_count` is the count of open flows that the scheduler saw for the
@@ -358,6 +408,31 @@ static inline void lbrl_sink_packet(lbrl_sink_t *sink, uint32_t slot, uint32_t s
     lbrl_counter_add(&value[LBRL_COUNTER_PACKETS], segments);
     lbrl_counter_add(&value[LBRL_COUNTER_BYTES], bytes);
     lbrl_counter_add(&value[LBRL_COUNTER_N_PACKET], from_client ? segments : 0);
+}
+
+/* A flow becomes active (+1) or ends being it (-1), at level full. */
+static inline void lbrl_sink_active(const lbrl_sink_t *sink, uint32_t slot, int64_t change)
+{
+    lbrl_slot_counters_t *row = &sink->counters[slot];
+    int64_t *cell = &row->value[LBRL_COUNTER_N_ACTIVE];
+    if (row->era != sink->era) {
+        /* what flows of an earlier era have left */
+        __atomic_store_n(cell, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&row->era, sink->era, __ATOMIC_RELEASE);
+    }
+    lbrl_counter_add(cell, change);
+}
+
+/* Value of a counter; any thread. */
+static inline int64_t lbrl_sink_value(const lbrl_sink_t *sink, uint32_t slot,
+                                      lbrl_counter_t counter)
+{
+    const lbrl_slot_counters_t *row = &sink->counters[slot];
+    if (counter == LBRL_COUNTER_N_ACTIVE &&
+        __atomic_load_n(&row->era, __ATOMIC_ACQUIRE) != sink->era) {
+        return 0;
+    }
+    return __atomic_load_n(&row->value[counter], __ATOMIC_RELAXED);
 }
 
 /* A new flow for which the slot was picked stays untracked: no entry or no NAT port was free. */

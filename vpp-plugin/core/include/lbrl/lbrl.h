@@ -48,7 +48,7 @@ typedef enum lbrl_error {
     LBRL_ERR_GEOMETRY =
         -106, /* sound arena of another size or version: make a new one and import */
     LBRL_ERR_TOO_SMALL = -107, /* memory handed over is smaller than lbrl_arena_size() */
-    LBRL_ERR_IMMUTABLE = -108, /* protocol and family of a VIP cannot change */
+    LBRL_ERR_IMMUTABLE = -108, /* protocol, family and forwarding of a VIP cannot change */
     LBRL_ERR_FRAMES = -109,    /* frames memory does not fit the VIP */
 } lbrl_error_t;
 
@@ -166,6 +166,16 @@ typedef enum lbrl_scheduler_type {
     LBRL_SCHEDULER_LSQ = 2,
 } lbrl_scheduler_type_t;
 
+/* How packets reach a backend. GRE and L3DSR are one-way: the backend answers the client itself, from the VIP's address, and
+ * ports stay what they are. */
+typedef enum lbrl_forwarding {
+    LBRL_FORWARD_NAT = 0, /* both addresses and both ports are translated, both ways */
+    LBRL_FORWARD_GRE =
+        1, /* whole packets in GRE over IPv4 or IPv6, from a NAT source's address of that family */
+    LBRL_FORWARD_L3DSR =
+        2, /* the backend's address as destination; the VIP's DSCP tells it which VIP it was */
+} lbrl_forwarding_t;
+
 typedef struct lbrl_backend_config {
     uint64_t id; /* stable; not 0. The same id with another address or port is another backend */
     lbrl_address_t address;
@@ -183,7 +193,11 @@ typedef struct lbrl_vip_config {
     uint8_t client_affinity; /* all flows of a client address to one backend, by Maglev */
     uint8_t scheduler;       /* lbrl_scheduler_type_t */
     uint8_t feature_level;   /* lbrl/features.h; takes effect while frames are bound */
-    uint32_t table_size;     /* Maglev's M, a prime; 0: 65537 */
+    uint8_t
+        forwarding; /* lbrl_forwarding_t; immutable. Backends are of the VIP's family, but with GRE of any */
+    uint8_t dscp; /* L3DSR: 1 .. 63; else 0 */
+    uint16_t mtu; /* GRE: of the way to the backends, outer header included, >= 1280; 0: 1500 */
+    uint32_t table_size; /* Maglev's M, a prime; 0: 65537 */
     lbrl_timeouts_t timeouts;
     uint32_t drain_timeout;                /* ms */
     const lbrl_backend_config_t *backends; /* the complete set, at most LBRL_BACKENDS_MAX */

@@ -79,7 +79,9 @@ typedef enum lbrl_verdict {
     X(TTL_EXPIRED, "TTL or hop limit used up; answered unless rate-bounded")                       \
     X(NO_HEADROOM, "answer does not fit into the buffer")                                          \
     X(RATE_BOUNDED, "answer withheld by the rate bound")                                           \
-    X(HANDOVER_FULL, "ring to the owning worker is full")
+    X(HANDOVER_FULL, "ring to the owning worker is full")                                          \
+    X(TOO_BIG, "does not fit into the tunnel; answered unless rate-bounded")                       \
+    X(NO_TUNNEL_SOURCE, "no source address of the backend's family for the tunnel")
 
 typedef enum lbrl_drop {
 #define LBRL_DROP_ENUM(name, text) LBRL_DROP_##name,
@@ -112,7 +114,23 @@ typedef struct lbrl_packet {
     uint16_t worker;      /* owner, with HANDOVER */
     uint8_t verdict;      /* lbrl_verdict_t */
     uint8_t reason;       /* lbrl_drop_t; also set with REPLY: what the answer is about */
+    uint16_t
+        tunnel; /* output: bytes of outer headers in front of a super-packet (lbrl_segment()), else 0 */
 } lbrl_packet_t;
+
+/*
+ * Segments of a super-packet that was put into a tunnel (`tunnel` is not 0), for which virtio-net has no offload. Writes
+ * segment `index`, complete with all checksums, into `out`; returns its length, or 0 when there is no such segment
+ * or it does not fit into `room` bytes. Reads the packet only.
+ */
+uint32_t lbrl_segment(const lbrl_packet_t *packet, uint32_t index, uint8_t *out, uint32_t room);
+
+/*
+ * Takes a GRE packet out of its tunnel, in place, as a backend does: `data` and `length` become those of the inner packet, its
+ * ECN field what RFC 6040 makes of both. Only GRE without options (version 0) with IPv4 or IPv6 in it. Returns 0, or -1 and
+ * leaves the packet as it is.
+ */
+int lbrl_decapsulate(lbrl_packet_t *packet);
 
 #ifdef __cplusplus
 }

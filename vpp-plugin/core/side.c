@@ -1,0 +1,318 @@
+#include "side.h"
+
+#include "track.h"
+
+/* One TCP segment, or datagram, on its way past the side of its flow. */
+typedef struct passage {
+    const lbrl_worker_t *worker;
+    lbrl_sink_t *sink;
+    const flow_t *flow;
+    side_t *side;
+    const uint8_t *tcp;
+    uint32_t payload, sequence, ack;
+    uint32_t tail; /* payload of the last segment of a super-packet */
+    uint16_t gso_size;
+    uint8_t flags;
+    bool sampled; /* reservoirs are there */
+    lbrl_sampling_t sampling;
+} passage_t;
+
+static void put(passage_t *p, lbrl_channel_t channel, float value)
+{
+    if (p->sampled) {
+        lbrl_sink_put(p->sink, &p->sampling, channel, value);
+    }
+}
+
+static float seconds_since(const lbrl_worker_t *worker, uint64_t then_us)
+{
+    return (float)(worker->now_us - then_us) * 1e-6f;
+}
+
+static void set_active(const lbrl_sink_t *sink, const flow_t *flow, side_t *side, bool active)
+{
+    if (active != ((side->flags & SIDE_ACTIVE) != 0)) {
+        side->flags ^= SIDE_ACTIVE;
+        lbrl_sink_active(sink, flow->slot, active ? 1 : -1);
+    }
+}
+
+/* The side of a flow that has one. */
+static side_t *find_side(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
+{
+    side_t *side = side_of(worker->lb, flow);
+    return side->tag == side_tag(sink, flow) ? side : NULL;
+}
+
+/* ------------------------------------------------------------------------------- questions and answers */
+
+/* The client has sent something new that an answer may follow. */
+static void ask(passage_t *p, uint32_t end)
+{
+    side_t *side = p->side;
+    if (!(side->flags & SIDE_PAID)) {
+        side->paid_us = p->worker->now_us;
+    }
+    side->flags = (uint8_t)((side->flags | SIDE_PAID | SIDE_ASKED) & ~SIDE_ENDED);
+    side->asked_us = p->worker->now_us;
+    side->asked_end = end;
+}
+
+static void answer(passage_t *p)
+{
+    side_t *side = p->side;
+    if (!(side->flags & SIDE_ASKED_AGAIN)) {
+        put(p, LBRL_CHANNEL_PT_GEN, seconds_since(p->worker, side->asked_us));
+        if (!(side->flags & SIDE_ANSWERED)) {
+            put(p, LBRL_CHANNEL_PT_1ST, seconds_since(p->worker, side->paid_us));
+        }
+    }
+    side->flags = (uint8_t)((side->flags | SIDE_ANSWERED) & ~(SIDE_ASKED | SIDE_ASKED_AGAIN));
+}
+
+static void answer_handshake(passage_t *p)
+{
+    if (!(p->side->flags & SIDE_SHAKEN)) {
+        put(p, LBRL_CHANNEL_LAT_SYNACK, flow_age(p->flow, p->worker->now_us));
+    }
+    p->side->flags |= SIDE_SHAKEN;
+}
+
+/* ------------------------------------------------------------------------------- TCP */
+
+/* Where only the client is heard, a later timestamp of the server tells that it has answered. */
+static void client_echo(passage_t *p)
+{
+    tcp_options_t options = lbrl_tcp_options(p->tcp);
+    if (options.has_timestamp) {
+        if ((p->side->flags & SIDE_ASKED) && (int32_t)(options.echo - p->side->echo) > 0) {
+            answer(p);
+        }
+        p->side->echo = options.echo;
+    }
+}
+
+/* A segment of the client that its flow takes note of, neither SYN nor RST. */
+static void client_segment(passage_t *p)
+{
+    side_t *side = p->side;
+    const flow_t *flow = p->flow;
+    if (p->sink->one_way) {
+        answer_handshake(p);
+        client_echo(p);
+    } else if ((side->flags & (SIDE_ACTIVE | SIDE_ENDED)) == (SIDE_ACTIVE | SIDE_ENDED) &&
+               (int32_t)(p->ack - flow->server_end) >= 0) {
+        set_active(p->sink, flow, side, false);
+    }
+    if (p->payload) {
+        uint32_t end = p->sequence + p->payload;
+        if ((int32_t)(end - flow->client_end) > 0) {
+            ask(p, end);
+            if (flow->state != LBRL_FLOW_CLOSING ||
+                track_revives(flow, true, p->sequence, p->payload)) {
+                set_active(p->sink, flow, side, true);
+            }
+        } else if ((side->flags & SIDE_ASKED) && !track_keep_alive(flow, p->sequence, p->payload)) {
+            side->flags |= SIDE_ASKED_AGAIN;
+        }
+    }
+}
+
+/* Whether the last segment of what the server sent ends an answer. */
+static bool ends_answer(const passage_t *p)
+{
+    if (p->flags & (TCP_PSH | TCP_FIN)) {
+        return true;
+    }
+    uint32_t options = (uint32_t)(p->tcp[12] >> 4) * 4u - TCP_HEADER;
+    return p->tail + options < (p->gso_size ? p->gso_size + options : p->side->mss);
+}
+
+/* The same of the server. */
+static void server_segment(passage_t *p)
+{
+    side_t *side = p->side;
+    uint32_t end = p->sequence + p->payload + ((p->flags & TCP_FIN) != 0);
+    if ((int32_t)(end - p->flow->server_end) <= 0) {
+        return;
+    }
+    bool heard = (int32_t)(p->ack - side->asked_end) >= 0;
+    if (p->payload && heard && (side->flags & SIDE_ASKED)) {
+        answer(p);
+    }
+    if (!(side->flags & SIDE_ASKED) && ends_answer(p)) {
+        side->flags |= SIDE_ENDED;
+    } else {
+        side->flags &= (uint8_t)~SIDE_ENDED;
+    }
+}
+
+static void sample_window(passage_t *p, bool first)
+{
+    side_t *side = p->side;
+    uint32_t scale = p->flags & TCP_SYN ? 0 : p->flow->scales & 15u;
+    uint32_t window = (uint32_t)get16(p->tcp + 14) << scale;
+    put(p, LBRL_CHANNEL_WIN, (float)window);
+    if (!first) {
+        put(p, LBRL_CHANNEL_D_WIN, (float)((int32_t)window - (int32_t)side->window));
+    }
+    side->window = window;
+}
+
+static void syn(passage_t *p, bool from_client)
+{
+    side_t *side = p->side;
+    bool has_ack = (p->flags & TCP_ACK) != 0;
+    if (from_client && side->last_us && !has_ack && flow_is_half_open(p->flow->state)) {
+        side->flags |= side->flags & SIDE_ASKED ? SIDE_SHAKEN | SIDE_ASKED_AGAIN : SIDE_SHAKEN;
+        side->asked_end = p->sequence + 1 + p->payload;
+    } else if (!from_client && has_ack && p->flow->state == LBRL_FLOW_SYN &&
+               track_acknowledges_syn(p->flow, p->ack)) {
+        answer_handshake(p);
+        uint16_t mss = lbrl_tcp_options(p->tcp).mss;
+        side->mss = mss < side->mss ? mss : side->mss;
+    }
+}
+
+static void tcp_segment(passage_t *p, bool from_client)
+{
+    const flow_t *flow = p->flow;
+    if (p->flags & TCP_SYN) {
+        syn(p, from_client);
+        return;
+    }
+    if ((p->flags & TCP_RST) || (flow->state == LBRL_FLOW_SYN && !p->sink->one_way) ||
+        !track_acceptable(flow, from_client, p->sequence, p->payload)) {
+        return;
+    }
+    if (from_client) {
+        client_segment(p);
+    } else {
+        server_segment(p);
+    }
+}
+
+/* ------------------------------------------------------------------------------- packets */
+
+/* What every packet of a client says, whatever it is. */
+static void client_packet(passage_t *p, const lbrl_packet_t *packet, uint32_t segments)
+{
+    side_t *side = p->side;
+    lbrl_slot_counters_t *row = &p->sink->counters[p->flow->slot];
+    const float share = 1e-6f / (float)segments;
+    uint64_t now_us = p->worker->now_us;
+    side->bytes += packet->length;
+    put(p, LBRL_CHANNEL_BYTE_P,
+        (float)(segments > 1 ? packet->length - p->payload + p->gso_size : packet->length));
+    if (p->payload) {
+        put(p, LBRL_CHANNEL_BYTE_F_ON, (float)side->bytes);
+    }
+    if (row->packet_us) {
+        put(p, LBRL_CHANNEL_IAT_P, (float)(now_us - row->packet_us) * share);
+    }
+    if (side->last_us) {
+        put(p, LBRL_CHANNEL_IAT_PPF, (float)(now_us - side->last_us) * share);
+    }
+    row->packet_us = now_us;
+}
+
+void side_packet(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
+                 const lbrl_packet_t *packet, const meta_t *meta, uint32_t segments,
+                 bool from_client)
+{
+    passage_t p = {.worker = worker,
+                   .sink = sink,
+                   .flow = flow,
+                   .side = find_side(worker, sink, flow),
+                   .payload = meta->payload,
+                   .gso_size = segments > 1 ? packet->gso_size : 0,
+                   .sampled = sink->channels == LBRL_CHANNEL_COUNT};
+    if (!p.sampled || !p.side) {
+        if (meta->payload) {
+            lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
+                             flow_age(flow, worker->now_us), worker->now_us);
+        }
+        if (!p.side) {
+            return;
+        }
+    } else {
+        p.sampling = lbrl_sink_begin(sink, flow->slot, worker->now_us);
+        if (meta->payload) {
+            put(&p, LBRL_CHANNEL_FLOW_DURATION, flow_age(flow, worker->now_us));
+        }
+    }
+    bool first = p.side->last_us == 0;
+    if (from_client) {
+        client_packet(&p, packet, segments);
+    }
+    if (meta->protocol == PROTO_TCP) {
+        p.tcp = packet->data + meta->transport;
+        p.sequence = get32(p.tcp + 4);
+        p.ack = get32(p.tcp + 8);
+        p.flags = meta->tcp_flags;
+        p.tail = segments > 1 ? meta->payload - (segments - 1) * packet->gso_size : meta->payload;
+        tcp_segment(&p, from_client);
+        if (from_client && !(p.flags & TCP_RST)) {
+            sample_window(&p, first);
+        }
+    } else if (from_client) {
+        ask(&p, 0);
+    } else if (p.side->flags & SIDE_ASKED) {
+        answer(&p);
+    }
+    if (from_client) {
+        p.side->last_us = worker->now_us;
+    }
+}
+
+/* ------------------------------------------------------------------------------- a flow's life */
+
+side_t *side_begin(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
+{
+    side_t *side = side_of(worker->lb, flow);
+    *side = (side_t){.tag = side_tag(sink, flow)};
+    return side;
+}
+
+void side_open(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
+               const flow_birth_t *birth)
+{
+    lbrl_slot_counters_t *row = &sink->counters[flow->slot];
+    side_t *side = side_begin(worker, sink, flow);
+    passage_t p = {.worker = worker, .sink = sink, .flow = flow, .side = side};
+    p.sampled = sink->channels == LBRL_CHANNEL_COUNT;
+    side->mss = birth->options.mss;
+    if (p.sampled && row->flow_us) {
+        p.sampling = lbrl_sink_begin(sink, flow->slot, worker->now_us);
+        put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->flow_us));
+    }
+    row->flow_us = worker->now_us;
+    if (birth->meta->protocol == PROTO_TCP && birth->meta->payload) { /* fast open */
+        ask(&p, flow->client_end);
+        set_active(sink, flow, side, true);
+    }
+}
+
+void side_completed(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow)
+{
+    const side_t *side = find_side(worker, sink, flow);
+    if (side) {
+        lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_BYTE_F, (float)side->bytes, worker->now_us);
+    }
+}
+
+void side_close(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
+{
+    side_t *side = find_side(worker, sink, flow);
+    if (side) {
+        set_active(sink, flow, side, false);
+    }
+}
+
+void side_age(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
+{
+    side_t *side = find_side(worker, sink, flow);
+    if (side && worker->now_us - side->asked_us > SIDE_ACTIVE_MS * UINT64_C(1000)) {
+        set_active(sink, flow, side, false);
+    }
+}
