@@ -45,6 +45,10 @@ class SchedulerName(Choice):
     """Shortest expected delay: least flows in relation to weight."""
     LSQ = "lsq"
     """Least flows, weights don't matter."""
+    ALIAS = "alias"
+    """At random, in proportion to the weights; counts don't matter."""
+    P2C = "p2c"
+    """The better of two such draws, by flows in relation to weight: nearly as even as `sed`, and herds less."""
 
 
 class PolicyMode(Choice):

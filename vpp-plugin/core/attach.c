@@ -46,7 +46,7 @@ static bool vip_fits(const lbrl_t *lb, const arena_vip_t *vip)
     uint64_t end = (uint64_t)vip->slot_base + vip->slots;
     if ((vip->state != VIP_LIVE && vip->state != VIP_REMOVING) || vip->slots < 1 ||
         vip->slots > VIP_SLOTS_MAX || end > lb->arena.slot_count ||
-        vip->scheduler > LBRL_SCHEDULER_LSQ || vip->forwarding > LBRL_FORWARD_L3DSR ||
+        vip->scheduler >= LBRL_SCHEDULER_COUNT || vip->forwarding > LBRL_FORWARD_L3DSR ||
         vip->table_size < 3) {
         return false;
     }

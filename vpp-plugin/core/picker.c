@@ -1,4 +1,4 @@
-/* Schedulers that compare local counts: sed and lsq. */
+/* Schedulers that draw by weight, compare local counts, or both: alias, sed, lsq, p2c. */
 #include "lbrl/scheduler.h"
 
 #include <math.h>
@@ -70,6 +70,18 @@ static void fill_alias(lbrl_alias_cell_t *cells, double *share, uint32_t *stack,
     /* what is left has a share of 1 but for rounding, and keeps `other` = `own` */
 }
 
+static uint32_t samples_of(lbrl_picker_kind_t kind, uint32_t slots)
+{
+    switch (kind) {
+    case LBRL_PICKER_ALIAS:
+        return 1;
+    case LBRL_PICKER_P2C:
+        return 2;
+    default:
+        return slots <= LBRL_PICKER_FULL_SCAN ? 0 : LBRL_PICKER_SAMPLES;
+    }
+}
+
 const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, const float *weight,
                                        const uint64_t *eligible, uint32_t slots, float base)
 {
@@ -95,7 +107,7 @@ const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, co
         share[i] *= n / total;
     }
     fill_alias(cells, share, (uint32_t *)(void *)(bytes + plan.stack), n);
-    *picker = (lbrl_picker_t){slots, n, base, cost, cells};
+    *picker = (lbrl_picker_t){slots, n, samples_of(kind, slots), base, cost, cells};
     return picker;
 }
 
@@ -139,7 +151,7 @@ static uint32_t sample(const lbrl_picker_t *picker, const int32_t *load, uint64_
 {
     uint32_t best = LBRL_NO_SLOT;
     float least = INFINITY;
-    for (uint32_t i = 0; i < LBRL_PICKER_SAMPLES; i++) {
+    for (uint32_t i = 0; i < picker->samples; i++) {
         const uint64_t draw = next_random(&random);
         const lbrl_alias_cell_t *cell = &picker->alias[(draw >> 32) * picker->cells >> 32];
         const uint32_t slot = (uint32_t)draw < cell->threshold ? cell->own : cell->other;
@@ -158,6 +170,5 @@ uint32_t lbrl_pick(const lbrl_picker_t *picker, const int32_t *load, uint64_t ra
     if (picker->cells == 0) {
         return LBRL_NO_SLOT;
     }
-    return picker->slots <= LBRL_PICKER_FULL_SCAN ? scan(picker, load, random)
-                                                  : sample(picker, load, random);
+    return picker->samples ? sample(picker, load, random) : scan(picker, load, random);
 }

@@ -232,7 +232,18 @@ static int fallback_publish(lbrl_t *lb, uint32_t index)
     return LBRL_OK;
 }
 
-static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule, bool lsq)
+static lbrl_picker_kind_t picker_kind(uint8_t scheduler, bool orphaned)
+{
+    static const lbrl_picker_kind_t kinds[LBRL_SCHEDULER_COUNT] = {
+        [LBRL_SCHEDULER_SED] = LBRL_PICKER_SED,
+        [LBRL_SCHEDULER_LSQ] = LBRL_PICKER_LSQ,
+        [LBRL_SCHEDULER_ALIAS] = LBRL_PICKER_ALIAS,
+        [LBRL_SCHEDULER_P2C] = LBRL_PICKER_P2C};
+    return orphaned ? LBRL_PICKER_LSQ : kinds[scheduler];
+}
+
+static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule,
+                         lbrl_picker_kind_t kind)
 {
     const vip_store_t *store = lb->stores[index];
     uint32_t slots = lb->records[index].slots;
@@ -244,7 +255,6 @@ static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule,
     }
     uint32_t nodes = lb->node.nodes ? lb->node.nodes : 1;
     float base = 1.0f / ((float)nodes * (float)lb->worker_count);
-    lbrl_picker_kind_t kind = lsq ? LBRL_PICKER_LSQ : LBRL_PICKER_SED;
     schedule->picker =
         lbrl_picker_build(schedule_tail(schedule), kind, weights, eligible, slots, base);
 }
@@ -275,7 +285,7 @@ int schedule_publish(lbrl_t *lb, uint32_t index)
         }
         store->unrepresentable = (uint32_t)result;
     } else {
-        build_picker(lb, index, schedule, record->scheduler == LBRL_SCHEDULER_LSQ || orphaned);
+        build_picker(lb, index, schedule, picker_kind(record->scheduler, orphaned));
     }
     const schedule_t *old = store->schedule;
     __atomic_store_n(&store->schedule, schedule, __ATOMIC_SEQ_CST);

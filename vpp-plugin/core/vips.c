@@ -106,7 +106,7 @@ static bool config_valid(const lbrl_vip_config_t *config)
 {
     return config->id != 0 && config->port != 0 &&
            (config->protocol == PROTO_TCP || config->protocol == PROTO_UDP) &&
-           config->scheduler <= LBRL_SCHEDULER_LSQ && config->feature_level < LBRL_LEVEL_COUNT &&
+           config->scheduler < LBRL_SCHEDULER_COUNT && config->feature_level < LBRL_LEVEL_COUNT &&
            (config->table_size == 0 ||
             (config->table_size <= 1u << 24 && is_prime(config->table_size))) &&
            timeouts_valid(&config->timeouts) && forwarding_valid(config) &&

@@ -378,13 +378,15 @@ class Core
     {
         static const std::pair<const char *, uint8_t> known[] = {{"maglev", LBRL_SCHEDULER_MAGLEV},
                                                                  {"sed", LBRL_SCHEDULER_SED},
-                                                                 {"lsq", LBRL_SCHEDULER_LSQ}};
+                                                                 {"lsq", LBRL_SCHEDULER_LSQ},
+                                                                 {"alias", LBRL_SCHEDULER_ALIAS},
+                                                                 {"p2c", LBRL_SCHEDULER_P2C}};
         for (const auto &[text, value] : known) {
             if (name == text) {
                 return value;
             }
         }
-        throw nb::value_error("scheduler: must be maglev, sed or lsq");
+        throw nb::value_error("scheduler: must be maglev, sed, lsq, alias or p2c");
     }
 
     static uint8_t forwarding_of(const std::string &name)

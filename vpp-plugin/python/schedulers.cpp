@@ -81,9 +81,7 @@ class Picker
     Picker(const std::string &kind, Input<float> weights, Input<bool> eligible, float base)
         : slots_(static_cast<uint32_t>(weights.shape(0)))
     {
-        if (kind != "sed" && kind != "lsq") {
-            throw nb::value_error("kind: must be sed or lsq");
-        }
+        const lbrl_picker_kind_t native = kind_of(kind);
         if (eligible.shape(0) != slots_) {
             throw nb::value_error("eligible: must have as many entries as weights");
         }
@@ -96,8 +94,7 @@ class Picker
         }
         memory_.resize(lbrl_picker_size(slots_) / sizeof(double) + 1);
         picker_ =
-            lbrl_picker_build(memory_.data(), kind == "sed" ? LBRL_PICKER_SED : LBRL_PICKER_LSQ,
-                              weights.data(), bits.data(), slots_, base);
+            lbrl_picker_build(memory_.data(), native, weights.data(), bits.data(), slots_, base);
     }
 
     nb::object pick(Input<int32_t> load, uint64_t random) const
@@ -110,6 +107,21 @@ class Picker
     }
 
   private:
+    static lbrl_picker_kind_t kind_of(const std::string &name)
+    {
+        static const std::pair<const char *, lbrl_picker_kind_t> known[] = {
+            {"sed", LBRL_PICKER_SED},
+            {"lsq", LBRL_PICKER_LSQ},
+            {"alias", LBRL_PICKER_ALIAS},
+            {"p2c", LBRL_PICKER_P2C}};
+        for (const auto &[text, value] : known) {
+            if (name == text) {
+                return value;
+            }
+        }
+        throw nb::value_error("kind: must be sed, lsq, alias or p2c");
+    }
+
     uint32_t slots_;
     std::vector<double> memory_;
     const lbrl_picker_t *picker_;
@@ -127,8 +139,10 @@ void penstock::register_schedulers(nb::module_ &m)
     m.def("maglev_quotas", &maglev_quotas, "ids"_a, "weights"_a, "size"_a,
           "Positions of each id in such a table; 0 with a positive weight: the table is too small "
           "for it.");
-    nb::class_<Picker>(m, "Picker",
-                       "Shortest expected delay (sed) or least loaded (lsq) over local counts.")
+    nb::class_<Picker>(
+        m, "Picker",
+        "Shortest expected delay (sed), least loaded (lsq), weighted random (alias) or "
+        "the better of two such draws (p2c), over local counts.")
         .def(nb::init<const std::string &, Input<float>, Input<bool>, float>(), "kind"_a,
              "weights"_a, "eligible"_a, "base"_a)
         .def("pick", &Picker::pick, "load"_a, "random"_a,

@@ -41,6 +41,8 @@ class SchedulerType(StrEnum):
     MAGLEV = "maglev"
     SED = "sed"
     LSQ = "lsq"
+    ALIAS = "alias"
+    P2C = "p2c"
 
 
 class BackendState(StrEnum):

@@ -23,7 +23,13 @@ from penstock_embedded.messages import (
 )
 
 PROTOCOLS = {Protocol.TCP: 6, Protocol.UDP: 17}
-SCHEDULERS = {SchedulerType.MAGLEV: 0, SchedulerType.SED: 1, SchedulerType.LSQ: 2}
+SCHEDULERS = {
+    SchedulerType.MAGLEV: 0,
+    SchedulerType.SED: 1,
+    SchedulerType.LSQ: 2,
+    SchedulerType.ALIAS: 3,
+    SchedulerType.P2C: 4,
+}
 LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1, FeatureLevel.FULL: 2}
 FORWARDING = {Forwarding.NAT: 0, Forwarding.GRE: 1, Forwarding.L3DSR: 2}
 STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3}

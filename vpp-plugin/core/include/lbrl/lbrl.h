@@ -164,6 +164,9 @@ typedef enum lbrl_scheduler_type {
     LBRL_SCHEDULER_MAGLEV = 0,
     LBRL_SCHEDULER_SED = 1,
     LBRL_SCHEDULER_LSQ = 2,
+    LBRL_SCHEDULER_ALIAS = 3, /* weighted random */
+    LBRL_SCHEDULER_P2C = 4,   /* power of two choices */
+    LBRL_SCHEDULER_COUNT
 } lbrl_scheduler_type_t;
 
 /* How packets reach a backend. GRE and L3DSR are one-way: the backend answers the client itself, from the VIP's address, and

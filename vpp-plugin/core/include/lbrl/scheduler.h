@@ -54,14 +54,16 @@ static inline uint32_t lbrl_maglev_pick(const uint32_t *table, uint32_t size, ui
     return table[(hash >> 32) * size >> 32];
 }
 
-/* ---- Shortest expected delay, least loaded ---- */
+/* ---- Weighted random, shortest expected delay, least loaded ---- */
 
 typedef enum lbrl_picker_kind {
-    LBRL_PICKER_SED, /* argmin (l + base) / w */
-    LBRL_PICKER_LSQ, /* the same with w = 1 for every eligible slot with a positive weight */
+    LBRL_PICKER_SED,   /* argmin (l + base) / w */
+    LBRL_PICKER_LSQ,   /* the same with w = 1 for every eligible slot with a positive weight */
+    LBRL_PICKER_ALIAS, /* at random, in proportion to w; counts do not matter */
+    LBRL_PICKER_P2C,   /* of two such draws the one with the smaller (l + base) / w */
 } lbrl_picker_kind_t;
 
-/* Up to this many slots all are compared; above, LBRL_PICKER_SAMPLES drawn by weight are. */
+/* With sed and lsq up to this many slots all are compared; above, LBRL_PICKER_SAMPLES drawn by weight are. */
 #define LBRL_PICKER_FULL_SCAN 64u
 #define LBRL_PICKER_SAMPLES   8u
 
@@ -74,9 +76,10 @@ typedef struct lbrl_alias_cell {
 typedef struct lbrl_picker {
     uint32_t slots;
     uint32_t cells;                 /* of the alias table: slots that can be picked */
+    uint32_t samples;               /* draws that are compared; 0: all slots are */
     float base;                     /* added to each count */
     const float *cost;              /* 1 / weight; +infinity where the slot cannot be picked */
-    const lbrl_alias_cell_t *alias; /* weighted draws in constant time; for more than 64 slots */
+    const lbrl_alias_cell_t *alias; /* weighted draws in constant time */
 } lbrl_picker_t;
 
 /* Bytes that lbrl_picker_build needs, and their alignment. */
@@ -90,7 +93,7 @@ size_t lbrl_picker_size(uint32_t slots);
 const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, const float *weight,
                                        const uint64_t *eligible, uint32_t slots, float base);
 
-/* Packet path: the slot with the smallest (load + base) x cost, ties broken by `random` (64 uniform
+/* Packet path: the slot that the kind's rule picks; with sed and lsq ties are broken by `random` (64 uniform
  * bits), so that workers and nodes with the same view do not herd. `load` per slot is the worker's
  * view of open flows (shared total plus own delta); negative counts as 0. LBRL_NO_SLOT when no slot
  * can be picked. */
