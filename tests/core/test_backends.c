@@ -87,7 +87,15 @@ static void configuration_in_force_is_told_after_a_restart_too(void)
         CHECK_EQUAL(config.backend_count, 2); /* told how many, not overrun */
         rig_restart(&rig);
     }
+    lbrl_backend_config_t other[1];
+    lbrl_vip_config_t dsr = rig_vip(20, "203.0.113.44", 80, 6, other, 1);
+    dsr.forwarding = LBRL_FORWARD_L3DSR;
+    dsr.dscp = 9;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &dsr, rig.now_us), 0);
     lbrl_vip_config_t config;
+    CHECK_EQUAL(lbrl_vip_config(rig.lb, 20, &config, NULL, 0), 0);
+    CHECK_EQUAL(config.forwarding, LBRL_FORWARD_L3DSR);
+    CHECK_EQUAL(config.dscp, 9);
     CHECK_EQUAL(set(&rig, backends, 1, 5000), 0);
     CHECK_EQUAL(lbrl_vip_config(rig.lb, 1, &config, NULL, 0), 0);
     CHECK_EQUAL(config.backend_count, 1); /* a removed one is no longer configured */

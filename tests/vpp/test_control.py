@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -97,6 +98,36 @@ def test_a_packet_trace_can_be_read(lab: Lab, balancer: RunningVpp) -> None:
     assert re.search(rf"lb-rl-nat-return-ip4: TCP 10\.77\.\d\.2:8080 -> {lab.balancer_ipv4}:\d+\s+forwarded", trace)
 
 
+@pytest.mark.parametrize(
+    ("options", "sees"),
+    [
+        ("forwarding gre", rf"10.77.0.1 > 10.77.1.2: GREv0.* > {VIP_IPV4}.80: Flags \[S\]"),
+        ("forwarding l3dsr dscp 9", r"tos 0x24.*\n? *10.77.0.2.\d+ > 10.77.1.2.80: Flags \[S\]"),
+    ],
+)
+def test_one_way_forwarding_takes_whole_packets_to_a_backend(
+    lab: Lab, balancer: RunningVpp, options: str, sees: str
+) -> None:
+    server = lab.servers[0]
+    balancer.quiet("lb rl sources 10.77.0.1 ports 16384-28671")
+    balancer.quiet(f"lb rl vip {VIP_IPV4} port 80 {options}")
+    balancer.quiet(f"{AS} {server.ipv4} port 80")
+    ear = server.namespace.popen(["tcpdump", "-c", "1", "-nvi", "eth0", "ip and not icmp and not udp"], stdout=-1)
+
+    def heard() -> bool:
+        with contextlib.suppress(OSError):
+            get(lab, VIP_IPV4, timeout=0.2)
+        return ear.poll() is not None
+
+    try:
+        eventually(heard)
+    finally:
+        ear.kill()
+    assert ear.stdout is not None
+    said = " ".join(ear.stdout.read().split())
+    assert re.search(sees, said), said
+
+
 def test_drops_are_counted_by_reason(lab: Lab, balancer: RunningVpp) -> None:
     balancer.ctl("clear errors")
     balancer.quiet(f"lb rl vip {VIP_IPV4} port 80")
@@ -153,6 +184,9 @@ def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> 
         ("lb rl as 203.0.113.1 port 80 server 10.0.0.1 port 80 asleep", "active, draining, failed"),
         ("lb rl as 203.0.113.1 port 80 server fd00::1 port 80", "another family"),
         ("lb rl as 203.0.113.1 port 80 server 10.0.0.9 port 80 del", "no such server"),
+        ("lb rl vip 203.0.113.10 port 80 forwarding l3dsr", "dscp: 0; must be 1 to 63"),
+        ("lb rl vip 203.0.113.10 port 80 forwarding gre mtu 100", "mtu: 100; must be 1280"),
+        ("lb rl vip 203.0.113.10 port 80 forwarding magic", "forwarding nat|gre|l3dsr"),
         ("lb rl sources 10.77.0.1 ports 80-127", "port_first: 80"),
         ("lb rl sources 10.77.0.1 ports 16384-28670", "port_last: 28670"),
         ("lb rl sources 10.77.0.1", "<address> ports <first>-<last>"),

@@ -219,6 +219,9 @@ static int vip_in(const vl_api_lb_rl_vip_set_t *mp, lbrl_vip_config_t *config,
                                   .client_affinity = mp->client_affinity,
                                   .scheduler = mp->scheduler,
                                   .feature_level = mp->feature_level,
+                                  .forwarding = mp->forwarding,
+                                  .dscp = mp->dscp,
+                                  .mtu = mp->mtu,
                                   .table_size = mp->table_size,
                                   .timeouts = timeouts_in(&mp->timeouts),
                                   .drain_timeout = mp->drain_timeout,
@@ -298,6 +301,9 @@ static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
                                  rmp->client_affinity = config.client_affinity;
                                  rmp->scheduler = config.scheduler;
                                  rmp->feature_level = config.feature_level;
+                                 rmp->forwarding = config.forwarding;
+                                 rmp->dscp = config.dscp;
+                                 rmp->mtu = config.mtu;
                                  rmp->removing = status.core.removing;
                                  rmp->table_size = config.table_size;
                                  rmp->slots = status.core.slots;

@@ -24,10 +24,29 @@ static int check_backend(const lbrl_vip_config_t *config, u32 i, lbio_problem_t 
                             "backends[%u].state: %u is none; use active, draining or failed", i,
                             backend->state);
     }
-    if (lb_rl_is_ip4(backend->address.bytes) != lb_rl_is_ip4(config->addresses[0].bytes)) {
+    if (config->forwarding != LBRL_FORWARD_GRE &&
+        lb_rl_is_ip4(backend->address.bytes) != lb_rl_is_ip4(config->addresses[0].bytes)) {
         return lb_rl_refuse(
             problem,
             "backends[%u].address: of another family than the VIP; make one VIP per family", i);
+    }
+    return 0;
+}
+
+static int check_forwarding(const lbrl_vip_config_t *config, lbio_problem_t *problem)
+{
+    bool dsr = config->forwarding == LBRL_FORWARD_L3DSR;
+    if (config->forwarding > LBRL_FORWARD_L3DSR) {
+        return lb_rl_refuse(problem, "forwarding: %u is none; use nat, gre or l3dsr",
+                            config->forwarding);
+    }
+    if (dsr ? config->dscp < 1 || config->dscp > 63 : config->dscp != 0) {
+        return lb_rl_refuse(problem, "dscp: %u; must be 1 to 63 with l3dsr, and 0 without",
+                            config->dscp);
+    }
+    if (config->mtu != 0 && (config->forwarding != LBRL_FORWARD_GRE || config->mtu < 1280)) {
+        return lb_rl_refuse(problem, "mtu: %u; must be 1280 or more with gre, and 0 without",
+                            config->mtu);
     }
     return 0;
 }
@@ -80,6 +99,9 @@ int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem)
     if (config->backend_count > LBRL_BACKENDS_MAX) {
         return lb_rl_refuse(problem, "backends: %u; a VIP has at most %u", config->backend_count,
                             LBRL_BACKENDS_MAX);
+    }
+    if (check_forwarding(config, problem) != 0) {
+        return -1;
     }
     for (u32 i = 0; i < config->backend_count; i++) {
         if (check_backend(config, i, problem) != 0) {

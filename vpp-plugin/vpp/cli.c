@@ -172,6 +172,21 @@ static uword unformat_scheduler(unformat_input_t *input, va_list *arguments)
     return 1;
 }
 
+static uword unformat_forwarding(unformat_input_t *input, va_list *arguments)
+{
+    u8 *forwarding = va_arg(*arguments, u8 *);
+    if (unformat(input, "nat")) {
+        *forwarding = LBRL_FORWARD_NAT;
+    } else if (unformat(input, "gre")) {
+        *forwarding = LBRL_FORWARD_GRE;
+    } else if (unformat(input, "l3dsr")) {
+        *forwarding = LBRL_FORWARD_L3DSR;
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
 static uword unformat_level(unformat_input_t *input, va_list *arguments)
 {
     u8 *level = va_arg(*arguments, u8 *);
@@ -179,6 +194,8 @@ static uword unformat_level(unformat_input_t *input, va_list *arguments)
         *level = LBRL_LEVEL_OFF;
     } else if (unformat(input, "basic")) {
         *level = LBRL_LEVEL_BASIC;
+    } else if (unformat(input, "full")) {
+        *level = LBRL_LEVEL_FULL;
     } else {
         return 0;
     }
@@ -189,21 +206,28 @@ static int read_vip(unformat_input_t *line, lbrl_vip_config_t *config, bool *rem
                     lbio_problem_t *problem)
 {
     f64 seconds;
+    u32 number;
     while (unformat_check_input(line) != UNFORMAT_END_OF_INPUT) {
         if (unformat(line, "del")) {
             *remove = true;
         } else if (unformat(line, "id %llx", &config->id) ||
+                   unformat(line, "forwarding %U", unformat_forwarding, &config->forwarding) ||
                    unformat(line, "scheduler %U", unformat_scheduler, &config->scheduler) ||
                    unformat(line, "features %U", unformat_level, &config->feature_level) ||
                    unformat(line, "table-size %u", &config->table_size)) {
             continue;
+        } else if (unformat(line, "dscp %u", &number) && number <= 63) {
+            config->dscp = (u8)number;
+        } else if (unformat(line, "mtu %u", &number) && number <= 65535) {
+            config->mtu = (u16)number;
         } else if (unformat(line, "client-affinity")) {
             config->client_affinity = 1;
         } else if (unformat(line, "drain %f", &seconds) && seconds >= 0 && seconds <= 86400) {
             config->drain_timeout = (u32)(seconds * 1000);
         } else {
             return unknown(line, problem,
-                           "id <hex>, scheduler maglev|sed|lsq, features off|basic, table-size "
+                           "id <hex>, forwarding nat|gre|l3dsr, dscp <1-63>, mtu <n>, scheduler "
+                           "maglev|sed|lsq, features off|basic|full, table-size "
                            "<prime>, client-affinity, "
                            "drain <seconds>, del");
         }
@@ -272,8 +296,9 @@ static clib_error_t *vip_command(vlib_main_t *vm, unformat_input_t *input,
 
 VLIB_CLI_COMMAND(lb_rl_vip_command, static) = {
     .path = "lb rl vip",
-    .short_help = "lb rl vip <address> port <n> [tcp|udp] [id <hex>] [scheduler maglev|sed|lsq] "
-                  "[features off|basic] "
+    .short_help = "lb rl vip <address> port <n> [tcp|udp] [id <hex>] [forwarding nat|gre|l3dsr] "
+                  "[dscp <1-63>] [mtu <n>] [scheduler maglev|sed|lsq] "
+                  "[features off|basic|full] "
                   "[table-size <prime>] [client-affinity] [drain <seconds>] [del]",
     .function = vip_command,
     .is_mp_safe = 1,

@@ -22,6 +22,7 @@ typedef enum next { NEXT_DROP, NEXT_IP4, NEXT_IP6, NEXT_HANDOFF, NEXTS } next_t;
 #define OUR_ERRORS(X)                                                                              \
     X(DISABLED, "disabled", "load balancer was disabled meanwhile")                                \
     X(CHAIN, "chain", "buffer chain too scattered to be rewritten")                                \
+    X(SUPER, "super", "super-packet for a tunnel: turn GSO of the interface off")                  \
     X(ANSWERED, "answered", "turned round into an answer")
 
 typedef enum node_error {
@@ -156,6 +157,10 @@ static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
     u16 next;
     switch (packet->verdict) {
     case LBRL_VERDICT_FORWARD:
+        if (PREDICT_FALSE(packet->tunnel != 0)) {
+            b->error = node->errors[ERROR_SUPER];
+            return NEXT_DROP;
+        }
         return forward(vm, packet, side);
     case LBRL_VERDICT_REPLY:
         vlib_node_increment_counter(vm, node->node_index, ERROR_ANSWERED, 1);

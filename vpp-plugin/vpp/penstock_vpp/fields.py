@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from penstock_embedded import native
-from penstock_embedded.messages import BackendStatus, NatSource, Timeouts, Vip, VipStatus
+from penstock_embedded.messages import BackendStatus, Forwarding, NatSource, Timeouts, Vip, VipStatus
 
 ADDRESSES_MAX = 8
 
@@ -34,6 +34,9 @@ def vip(value: Vip) -> dict[str, Any]:
         "port": value.port,
         "client_affinity": value.client_affinity,
         "scheduler": native.SCHEDULERS[value.scheduler.type],
+        "forwarding": native.FORWARDING[value.forwarding],
+        "dscp": value.dscp,
+        "mtu": value.tunnel_mtu if value.forwarding is Forwarding.GRE else 0,
         "feature_level": native.LEVELS[value.features],
         "table_size": value.scheduler.table_size,
         "drain_timeout": round(value.drain_timeout * 1000),
