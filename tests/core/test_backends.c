@@ -497,7 +497,7 @@ static void bad_configurations_change_nothing(void)
     BAD(config.id = 0, LBRL_ERR_INVALID);
     BAD(config.port = 0, LBRL_ERR_INVALID);
     BAD(config.protocol = 1, LBRL_ERR_INVALID);
-    BAD(config.scheduler = 3, LBRL_ERR_INVALID);
+    BAD(config.scheduler = LBRL_SCHEDULER_COUNT, LBRL_ERR_INVALID);
     BAD(config.feature_level = 3, LBRL_ERR_INVALID);
     BAD(config.table_size = 1000, LBRL_ERR_INVALID);
     BAD(config.table_size = 1, LBRL_ERR_INVALID);
