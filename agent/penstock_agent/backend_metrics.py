@@ -161,7 +161,9 @@ class _Writer:
         frame = steering.frame if steering else None
         for family, counter in COUNTERS:
             name = family.name
-            column = frame.counters[counter].clip(min=0).tolist() if frame else []
+            # Which counters there are is up to the VIP's feature level.
+            values = frame.counters.get(counter) if frame else None
+            column = values.clip(min=0).tolist() if values is not None else []
             size = len(column)
             lines = [f"{name}{{{text}}} {column[slot] if slot < size else 0}\n" for text, slot in placed]
             self._add(family, lines + [f"{name}{{{text}}} 0\n" for text in unplaced])

@@ -87,16 +87,22 @@ def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
     is set, which keeps the flows of addresses that stay.
     """
     waiting = {vip.id: vip for vip in vips}
-    holders = {place: known for known, vip in actual.vips.items() if known in waiting for place in _places(vip)}
+    held = {known: _places(vip) for known, vip in actual.vips.items() if known in waiting}
+    holders = {place: known for known, places in held.items() for place in places}
+
+    def give_up(known: str) -> None:
+        for place in held.pop(known, ()):
+            holders.pop(place, None)
+
     while waiting:
         free = [vip for vip in waiting.values() if all(holders.get(place, vip.id) == vip.id for place in _places(vip))]
         if not free:
             ring = next(iter(waiting))
             yield RemoveVip(ring)
-            holders = {place: known for place, known in holders.items() if known != ring}
+            give_up(ring)
         for vip in free:
             yield SetVip(waiting.pop(vip.id))
-            holders = {place: known for place, known in holders.items() if known != vip.id}
+            give_up(vip.id)
 
 
 def _refusals(desired: DesiredState) -> dict[str, Error]:
