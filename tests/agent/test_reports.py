@@ -149,7 +149,8 @@ def test_a_node_that_works():
 
 
 def test_failing_vips_are_listed_up_to_a_limit():
-    entries = reports(*(vip(f"v{i:03}", policyName="gone", addresses=(f"203.0.113.{i + 1}",)) for i in range(60)))
+    elsewhere = {"endpoints": [{"address": "172.16.0.1"}]}  # in no network that the DataPlane allows
+    entries = reports(*(vip(f"v{i:03}", backends=elsewhere, addresses=(f"203.0.113.{i + 1}",)) for i in range(60)))
     status = node_status(dpn(), entries, facts(), NOW)
     assert (len(status.failing_vips), status.vips.failing) == (50, 60)
 
