@@ -176,22 +176,22 @@ typedef struct worker_stats {
 
 struct lbrl_worker {
     lbrl_t *lb;
-    uint32_t index;
     uint64_t epoch; /* atomic: 0 outside a vector, else the epoch it entered in */
+    uint32_t index;
     /* of the vector at hand */
-    const table_t *table;
-    uint64_t now_us;
     uint32_t now_ms;
+    uint64_t now_us;
+    const table_t *table;
     uint64_t vector;   /* counts vectors and ticks */
     uint64_t removals; /* counts flows removed */
     /* across vectors */
     uint64_t random;
     uint64_t tick_us; /* of the last tick; 0: none yet */
     uint64_t answers_us;
-    uint32_t answers; /* tokens left */
+    uint64_t sweep_debt; /* of ageing: entries still to be looked at, times 1e6 */
+    uint32_t sweep;      /* partition that ageing is in */
+    uint32_t answers;    /* tokens left */
     uint32_t fragment_ids;
-    uint32_t sweep;                       /* partition that ageing is in */
-    uint64_t sweep_debt;                  /* entries still to be looked at, times 1e6 */
     int32_t source_entries[SOURCES_HELD]; /* flow entries by NAT source; atomic */
     worker_stats_t stats;
     fragment_t fragments[FRAGMENT_SETS][FRAGMENT_WAYS];
