@@ -10,7 +10,15 @@
 
 #include "rig.h"
 
-enum { USE_AS_IS, USE_MENDED, USE_FROM_CLIENT, USE_FROM_SERVER, USE_ICMP_ERROR };
+enum {
+    USE_AS_IS,
+    USE_MENDED,
+    USE_FROM_CLIENT,
+    USE_FROM_SERVER,
+    USE_ICMP_ERROR,
+    USE_GRE,
+    USE_L3DSR
+};
 
 static rig_t rig;
 static connection_t open_connection;
@@ -20,6 +28,15 @@ static void prepare(void)
     rig = rig_sized(64, 1);
     rig_set_sources(&rig);
     rig_set_standard_vips(&rig, 2);
+    lbrl_backend_config_t backends[2];
+    lbrl_vip_config_t vip = rig_vip(4, "203.0.113.11", 80, 6, backends, 2);
+    vip.forwarding = LBRL_FORWARD_GRE;
+    backends[1].address = address_of("2:1");
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
+    vip = rig_vip(5, "203.0.113.12", 80, 6, backends, 2);
+    vip.forwarding = LBRL_FORWARD_L3DSR;
+    vip.dscp = 9;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
     open_connection = connection_make(&rig, "198.51.100.7", 40000, "203.0.113.10");
     connection_open(&open_connection);
 }
@@ -71,8 +88,39 @@ static void mend(lbrl_packet_t *packet)
     }
 }
 
+/* Addresses a packet to a one-way VIP. */
+static void address_one_way(lbrl_packet_t *packet, bool gre)
+{
+    static const uint8_t vip[4] = {203, 0, 113, 11};
+    if (packet->length >= 24 && packet->data[0] >> 4 == 4) {
+        memcpy(packet->data + 16, vip, 4);
+        packet->data[19] = (uint8_t)(gre ? 11 : 12);
+        size_t at = (packet->data[0] & 15u) * 4u;
+        if (at >= 20 && at + 4 <= packet->length) {
+            packet->data[at + 2] = 0;
+            packet->data[at + 3] = 80;
+        }
+    }
+}
+
+/* The other end of a tunnel takes what comes out, segment by segment where that is needed. */
+static void check_tunnel(const lbrl_packet_t *packet)
+{
+    uint8_t *out = malloc(packet->length);
+    CHECK(out != NULL);
+    uint32_t length;
+    for (uint32_t i = 0; (length = lbrl_segment(packet, i, out, packet->length)) > 0; i++) {
+        lbrl_packet_t segment = {.data = out, .length = length};
+        CHECK_EQUAL(lbrl_decapsulate(&segment), 0);
+    }
+    free(out);
+}
+
 static void check_output(const lbrl_packet_t *packet)
 {
+    if (packet->verdict == LBRL_VERDICT_FORWARD && packet->tunnel) {
+        check_tunnel(packet);
+    }
     CHECK(packet->verdict <= LBRL_VERDICT_PASS);
     CHECK(packet->reason < LBRL_DROP_COUNT);
     CHECK((packet->verdict == LBRL_VERDICT_DROP || packet->verdict == LBRL_VERDICT_PASS) ==
@@ -88,14 +136,20 @@ static void check_output(const lbrl_packet_t *packet)
 /* Runs one packet in a buffer of exactly its size, head- and tailroom included. */
 static void feed(const uint8_t *bytes, size_t size, uint8_t mode)
 {
-    size_t room = (mode & 8 ? 0 : LBRL_HEADROOM) + size;
+    uint8_t use = mode & 7;
+    size_t room = (mode & 8 && use < USE_GRE ? 0 : LBRL_HEADROOM) + size;
     uint8_t *buffer = malloc(room ? room : 1);
     CHECK(buffer != NULL);
     lbrl_packet_t packet = {.data = buffer + (room - size),
                             .length = (uint32_t)size,
                             .headroom = (uint16_t)(room - size)};
     memcpy(packet.data, bytes, size);
-    uint8_t use = mode & 7;
+    lbrl_packet_t arrived = packet; /* any bytes may arrive at the other end of a tunnel */
+    (void)lbrl_decapsulate(&arrived);
+    memcpy(packet.data, bytes, size);
+    if (use >= USE_GRE) {
+        address_one_way(&packet, use == USE_GRE);
+    }
     if (use == USE_FROM_CLIENT || use == USE_FROM_SERVER) {
         steer(&packet, use == USE_FROM_SERVER);
     }
