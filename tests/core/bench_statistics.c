@@ -179,17 +179,55 @@ static void bench_reading(test_frames_t *t)
     double publish, read, reduce_duration, reduce_fct;
     MEASURE(publish, 200, test_frames_publish(t, 60000000));
     MEASURE(read, 200, lbrl_read(&view, copy, view.header.frame_stride));
-    MEASURE(reduce_duration, 5, lbrl_reduce(&view, "flow_duration", 60000000, scratch, out));
-    MEASURE(reduce_fct, 5, lbrl_reduce(&view, "fct", 60000000, scratch, out));
+    MEASURE(reduce_duration, 5, lbrl_reduce(&view, "flow_duration", 60000000, scratch, NULL, out));
+    MEASURE(reduce_fct, 5, lbrl_reduce(&view, "fct", 60000000, scratch, NULL, out));
     report("frames_publish", publish / 1e3, "us");
     report("frames_read", read / 1e3, "us");
     report_bar("reduce_64_backends_2_channels", (reduce_duration + reduce_fct) / 1e3, "us", 1000);
+    lbrl_reduced_t *cache = zeroed(SLOTS * sizeof(*cache));
+    double idle;
+    MEASURE(idle, 200, lbrl_reduce(&view, "fct", 3600000000, scratch, cache, out));
+    report("reduce_64_idle_backends_1_channel", idle / 1e3, "us");
+    free(cache);
     free(copy);
     free(scratch);
 }
 
+/* Every channel of 64 backends, all of them changed. */
+static void bench_full(void)
+{
+    test_frames_t t;
+    test_frames_make(&t, SLOTS, 1, LBRL_LEVEL_FULL);
+    uint64_t random = 5;
+    for (uint32_t i = 0; i < BACKENDS; i++) {
+        lbrl_frames_slot_open(&t.frames, i, 1);
+    }
+    for (uint32_t i = 0; i < BACKENDS * 1000; i++) {
+        for (uint32_t channel = 0; channel < LBRL_CHANNEL_COUNT; channel++) {
+            lbrl_sink_sample(&t.sinks[0], i % BACKENDS, (lbrl_channel_t)channel,
+                             (float)(next_random(&random) % 1000), 60000000 - (i % 256) * 3906);
+        }
+    }
+    lbrl_shm_view_t view;
+    CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
+    void *scratch = zeroed(lbrl_reduce_scratch(&view));
+    lbrl_reduction_t out[SLOTS];
+    double all = 0;
+    for (uint32_t channel = 0; channel < LBRL_CHANNEL_COUNT; channel++) {
+        double one;
+        MEASURE(one, 5,
+                lbrl_reduce(&view, lbrl_channel_info((lbrl_channel_t)channel)->name, 60000000,
+                            scratch, NULL, out));
+        all += one;
+    }
+    report_bar("reduce_64_backends_13_channels", all / 1e3, "us", 3333);
+    free(scratch);
+    test_frames_free(&t);
+}
+
 int main(void)
 {
+    bench_full();
     bench_maglev();
     bench_picker(8, "pick_sed_8");
     bench_picker(64, "pick_sed_64");

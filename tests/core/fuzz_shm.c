@@ -9,7 +9,7 @@ static void use_frames(const lbrl_shm_view_t *view)
     lbrl_reduction_t *out = malloc(view->header.slots * sizeof(*out));
     void *scratch = malloc(lbrl_reduce_scratch(view));
     lbrl_read(view, copy, view->header.frame_stride);
-    lbrl_reduce(view, "fct", 1000000, scratch, out);
+    lbrl_reduce(view, "fct", 1000000, scratch, NULL, out);
     for (uint32_t i = 0; i < view->header.fields; i++) {
         const lbrl_shm_field_t *field = &view->fields[i];
         void *live = malloc(field->count * (size_t)8 + 1);

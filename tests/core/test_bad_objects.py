@@ -34,7 +34,7 @@ BAD = {
     "other byte order": (lambda b: b[:8][::-1] + b[8:], "byte-order", "magic"),
     "other byte order mark": (lambda b: patched(b, 8, "<I", 0x04030201), "byte-order", "byte_order"),
     "older": (lambda b: patched(b, 12, "<I", 0), "older", "abi is 0, expected 1"),
-    "newer": (lambda b: patched(b, 12, "<I", 2), "newer", "abi is 2, expected 1"),
+    "newer": (lambda b: patched(b, 12, "<I", 3), "newer", "abi is 3, expected 2"),
     "slots beyond reason": (lambda b: patched(b, 64, "<I", 1 << 31), "corrupt", "slots"),
     "frames beyond the end": (lambda b: patched(b, 84, "<I", len(b)), "corrupt", "frame_stride"),
     "workers beyond the end": (lambda b: patched(b, 68, "<I", 60), "corrupt", "worker_stride"),

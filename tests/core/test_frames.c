@@ -18,7 +18,16 @@ static void *read_frame(const lbrl_shm_view_t *view)
 
 static uint64_t end_of(const lbrl_shm_field_t *field)
 {
-    return field->offset + (uint64_t)field->count * lbrl_shm_type_size(field->type);
+    const uint32_t size = lbrl_shm_type_size(field->type);
+    return field->offset + (field->count - 1) * (uint64_t)(field->stride ? field->stride : size) +
+           size;
+}
+
+/* Fields with a stride lie between each other's elements. */
+static bool apart(const lbrl_shm_field_t *a, const lbrl_shm_field_t *b)
+{
+    return a->place != b->place || end_of(a) <= b->offset || end_of(b) <= a->offset ||
+           (a->stride && a->stride == b->stride && a->offset % a->stride != b->offset % a->stride);
 }
 
 /* Fields of a place never overlap, frames and worker blocks follow each other: for several shapes. */
@@ -39,7 +48,7 @@ static void fields_do_not_overlap(void)
                 CHECK(a->place != LBRL_SHM_IN_HEADER || end_of(a) <= header->frames_offset);
                 for (uint32_t j = 0; j < i; j++) {
                     const lbrl_shm_field_t *b = &view.fields[j];
-                    CHECK(a->place != b->place || end_of(a) <= b->offset || end_of(b) <= a->offset);
+                    CHECK(apart(a, b));
                     CHECK(a->place != b->place || strcmp(a->name, b->name) != 0);
                 }
             }
@@ -116,9 +125,11 @@ static uint64_t words_left(const test_frames_t *t, uint32_t worker, lbrl_channel
                            uint32_t slot)
 {
     uint64_t left = 0;
-    const size_t cell = (size_t)channel * t->frames.slots + slot;
-    for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
-        left += t->sinks[worker].words[cell * LBRL_RESERVOIR_WORDS + i] != 0;
+    const bool full = t->frames.full;
+    const uint64_t *words =
+        t->sinks[worker].words + lbrl_channel_first(channel, full, t->frames.slots);
+    for (size_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
+        left += words[(slot * LBRL_RESERVOIR_WORDS + i) * lbrl_channel_step(channel, full)] != 0;
     }
     return left;
 }
@@ -180,7 +191,7 @@ static void growth_carries_samples_over(void)
     CHECK_EQUAL(large.frames.active[0], 1 << 4);
     CHECK_EQUAL(words_left(&large, 0, LBRL_CHANNEL_FCT, 4),
                 words_left(&small, 0, LBRL_CHANNEL_FCT, 4));
-    CHECK_EQUAL(large.sinks[0].seen[LBRL_CHANNEL_FCT * 130 + 4], 30);
+    CHECK_EQUAL(large.sinks[0].seen[4 * lbrl_seen_step(true) + LBRL_ROW_CHANNELS], 30);
     CHECK_EQUAL(lbrl_frames_carry(&small.frames, &large.frames), LBRL_SHM_ARGUMENT);
 
     lbrl_shm_view_t view;

@@ -94,24 +94,79 @@ static void workers_count_by_samples_seen(void)
     CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
     void *scratch = zeroed(lbrl_reduce_scratch(&view));
     lbrl_reduction_t out[3];
-    CHECK_EQUAL(lbrl_reduce(&view, "fct", 2000000, scratch, out), LBRL_SHM_OK);
+    CHECK_EQUAL(lbrl_reduce(&view, "fct", 2000000, scratch, NULL, out), LBRL_SHM_OK);
     CHECK_NEAR(out[1].avg, 1.1, 1e-6);
     CHECK_NEAR(out[1].p90, 1, 0);
     CHECK(isnan(out[0].avg));
     CHECK(isnan(out[2].avg));
 
     t.frames.generation[1] = 2; /* samples of another backend do not count */
-    CHECK_EQUAL(lbrl_reduce(&view, "fct", 2000000, scratch, out), LBRL_SHM_OK);
+    CHECK_EQUAL(lbrl_reduce(&view, "fct", 2000000, scratch, NULL, out), LBRL_SHM_OK);
     CHECK(isnan(out[1].avg));
-    CHECK_EQUAL(lbrl_reduce(&view, "win", 2000000, scratch, out), LBRL_SHM_ARGUMENT);
-    CHECK_EQUAL(lbrl_reduce(&view, "a name longer than any field's", 0, scratch, out),
+    CHECK_EQUAL(lbrl_reduce(&view, "win", 2000000, scratch, NULL, out), LBRL_SHM_ARGUMENT);
+    CHECK_EQUAL(lbrl_reduce(&view, "a name longer than any field's", 0, scratch, NULL, out),
                 LBRL_SHM_ARGUMENT);
     free(scratch);
     test_frames_free(&t);
 }
 
+/* Reduces with and without the cache, which must not matter. */
+static void check_cached(const lbrl_shm_view_t *view, void *scratch, lbrl_reduced_t *cache,
+                         uint64_t now_us)
+{
+    lbrl_reduction_t cached[3], fresh[3];
+    CHECK_EQUAL(lbrl_reduce(view, "win", now_us, scratch, cache, cached), LBRL_SHM_OK);
+    CHECK_EQUAL(lbrl_reduce(view, "win", now_us, scratch, NULL, fresh), LBRL_SHM_OK);
+    for (uint32_t i = 0; i < 3; i++) {
+        const double *a = &cached[i].avg, *b = &fresh[i].avg;
+        for (uint32_t j = 0; j < 5; j++) {
+            CHECK((isnan(a[j]) && isnan(b[j])) || fabs(a[j] - b[j]) <= 1e-12 * fabs(b[j]));
+        }
+    }
+}
+
+static void what_did_not_change_is_remembered(void)
+{
+    const uint64_t second = 1000000, start = 50 * second;
+    test_frames_t t;
+    test_frames_make(&t, 3, 2, LBRL_LEVEL_FULL);
+    lbrl_frames_slot_open(&t.frames, 0, 1);
+    lbrl_frames_slot_open(&t.frames, 1, 1);
+    lbrl_shm_view_t view;
+    CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
+    void *scratch = zeroed(lbrl_reduce_scratch(&view));
+    lbrl_reduced_t *cache = zeroed(3 * sizeof(*cache));
+    check_cached(&view, scratch, cache, start);
+    for (uint32_t i = 0; i < 300; i++) {
+        lbrl_sink_sample(&t.sinks[i % 2], 0, LBRL_CHANNEL_WIN, (float)(i * 7 % 100),
+                         start + i * second / 2);
+        check_cached(&view, scratch, cache, start + i * second / 2);
+    }
+    const uint64_t quiet = start + 200 * second;
+    check_cached(&view, scratch, cache, quiet);
+    CHECK(cache[0].until_us > quiet);
+    const lbrl_reduced_t before = cache[0];
+    check_cached(&view, scratch, cache, quiet + 30 * second);
+    CHECK_EQUAL(cache[0].from_us, before.from_us);
+    for (uint64_t age = 3400; age < 3800; age += 20) { /* one by one they are dropped */
+        check_cached(&view, scratch, cache, start + age * second);
+    }
+    CHECK(isnan(cache[0].is.avg));
+    lbrl_sink_sample(&t.sinks[1], 1, LBRL_CHANNEL_WIN, 5, start + 4000 * second);
+    check_cached(&view, scratch, cache, start + 4001 * second);
+    lbrl_frames_slot_open(&t.frames, 1, 2); /* another backend, with as many samples */
+    lbrl_sink_sample(&t.sinks[1], 1, LBRL_CHANNEL_WIN, 6, start + 4002 * second);
+    check_cached(&view, scratch, cache, start + 4003 * second);
+    CHECK_NEAR(cache[1].is.avg, 6, 0);
+    check_cached(&view, scratch, cache, start); /* a clock of before */
+    free(scratch);
+    free(cache);
+    test_frames_free(&t);
+}
+
 int main(void)
 {
+    what_did_not_change_is_remembered();
     equal_samples();
     weights_count_as_repetition();
     decay_is_a_tenth_per_second();

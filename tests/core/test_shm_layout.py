@@ -12,7 +12,7 @@ import penstock_core
 import pytest
 
 HEADER = struct.Struct("<QIIQ40s4I4IQ3Q II Q 6Q")
-FIELD = struct.Struct("<24s4I")
+FIELD = struct.Struct("<20s5I")
 FRAME = struct.Struct("<4Q")
 DTYPES = {1: "u1", 2: "<u4", 3: "<u8", 4: "<i8", 5: "<f4", 6: "<u8", 7: "<u8"}
 IN_HEADER, IN_FRAME, IN_WORKER = 1, 2, 3
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Field(NamedTuple):
     """A row of the field table."""
 
+    stride: int
     place: int
     type: int
     count: int
@@ -52,11 +53,13 @@ class Layout:
             *_,
         ) = HEADER.unpack_from(self.bytes)
         rows = [FIELD.unpack_from(self.bytes, self.fields_offset + i * FIELD.size) for i in range(fields)]
-        self.fields = {(row[1], row[0].rstrip(b"\0").decode()): Field(*row[1:]) for row in rows}
+        self.fields = {(row[2], row[0].rstrip(b"\0").decode()): Field(*row[1:]) for row in rows}
 
     def column(self, place: int, name: str, base: int = 0) -> np.ndarray:
         field = self.fields[place, name]
-        return np.frombuffer(self.bytes, DTYPES[field.type], field.count, base + field.offset)
+        dtype = np.dtype(DTYPES[field.type])
+        stride = field.stride or dtype.itemsize
+        return np.ndarray(field.count, dtype, self.bytes, base + field.offset, (stride,))
 
     def frame_offset(self, sequence: int) -> int:
         for i in range(3):
@@ -128,6 +131,28 @@ def test_samples_are_words_of_value_time_and_generation(written: Path) -> None:
     (word,) = words[words != 0].tolist()
     assert struct.unpack("<f", struct.pack("<I", word & 0xFFFFFFFF)) == (0.25,)
     assert (word >> 32 & 0xFFFFFF, word >> 56) == (2 * 256, 200)
+
+
+def test_channels_of_a_packet_share_a_cache_line_at_level_full(tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    writer = penstock_core.FrameWriter(str(path), SLOTS, workers=2, feature_level="full", time_us=7)
+    writer.open_slot(69, 200)
+    for number, channel in enumerate(penstock_core.CHANNELS):
+        writer.sample(69, channel.name, number + 0.5, 2_000_000, worker=1)
+    layout = Layout(path)
+    base = layout.workers_offset + layout.worker_stride
+    assert layout.abi == 2
+    lines = set()
+    for number, channel in enumerate(penstock_core.CHANNELS):
+        assert layout.column(IN_WORKER, f"{channel.name}.seen", base)[69] == 1
+        words = layout.column(IN_WORKER, channel.name, base).reshape(SLOTS, 128)[69]
+        (word,) = words[words != 0].tolist()
+        assert struct.unpack("<f", struct.pack("<I", word & 0xFFFFFFFF)) == (number + 0.5,)
+        if channel.name in ("flow_duration", "byte_p", "byte_f_on", "iat_p", "iat_ppf", "win", "d_win", "pt_gen"):
+            field = layout.fields[IN_WORKER, channel.name]
+            assert field.stride == 64
+            lines.add((base + field.offset) // 64)
+    assert len(lines) == 1
 
 
 def test_names_are_those_of_the_definition_table(written: Path) -> None:

@@ -49,13 +49,14 @@ static _Noreturn void write_frames(lbrl_frames_t *frames)
 {
     static lbrl_slot_counters_t counters[SLOTS];
     lbrl_sink_t sink;
-    CHECK_EQUAL(lbrl_sink_init(&sink, counters, SLOTS, LBRL_LEVEL_BASIC, frames, 0, 1), 0);
+    CHECK_EQUAL(lbrl_sink_init(&sink, counters, SLOTS, LBRL_LEVEL_FULL, frames, 0, 1), 0);
     const lbrl_sink_t *sinks[] = {&sink};
     for (uint64_t tick = 1;; tick++) {
         for (uint32_t slot = 0; slot < SLOTS; slot++) {
             for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
                 counters[slot].value[i] = (int64_t)(tick * (i + 1) + slot);
             }
+            counters[slot].era = sink.era;
             const uint64_t now_us = tick * 3906; /* 1/256 s: a word's time is the tick */
             lbrl_sink_sample(&sink, slot, LBRL_CHANNEL_FCT, value_at(lbrl_sample_ticks(now_us)),
                              now_us);
@@ -93,7 +94,7 @@ static void check_frame(const lbrl_shm_view_t *view, totals_t *totals)
     CHECK_EQUAL(frame->sequence, tick);
     CHECK_EQUAL(frame->actions_sequence, tick * 5);
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
-        if (!(lbrl_level_counters(LBRL_LEVEL_BASIC) >> i & 1)) {
+        if (!(lbrl_level_counters(LBRL_LEVEL_FULL) >> i & 1)) {
             continue;
         }
         const lbrl_shm_field_t *field =
@@ -159,7 +160,7 @@ static void kill_and_wait(pid_t child)
 static void round_of(void *frames_memory, size_t frames_size, void *actions_memory,
                      size_t actions_size, totals_t *totals)
 {
-    const lbrl_frames_config_t config = {SLOTS, 1, LBRL_LEVEL_BASIC, "torture"};
+    const lbrl_frames_config_t config = {SLOTS, 1, LBRL_LEVEL_FULL, "torture"};
     lbrl_frames_t frames;
     lbrl_shm_view_t frames_view, actions_view;
     memset(frames_memory, 0, frames_size);
@@ -198,7 +199,7 @@ static void round_of(void *frames_memory, size_t frames_size, void *actions_memo
 int main(int argc, char **argv)
 {
     const uint64_t seconds = argc > 1 ? strtoull(argv[1], NULL, 10) : 20;
-    const lbrl_frames_config_t config = {SLOTS, 1, LBRL_LEVEL_BASIC, "torture"};
+    const lbrl_frames_config_t config = {SLOTS, 1, LBRL_LEVEL_FULL, "torture"};
     const size_t frames_size = lbrl_frames_size(&config), actions_size = lbrl_actions_size(SLOTS);
     void *frames_memory = shared(frames_size), *actions_memory = shared(actions_size);
     lbrl_actions_t actions;

@@ -18,7 +18,7 @@ static lbrl_shm_header_t plan_header(uint32_t slots)
 {
     lbrl_shm_header_t header = {
         .byte_order = LBRL_SHM_BYTE_ORDER,
-        .abi = LBRL_SHM_ABI,
+        .abi = LBRL_SHM_ABI_MIN,
         .slots = slots,
         .fields_offset = sizeof(lbrl_shm_header_t),
         .frames_offset = (uint32_t)lbrl_align(

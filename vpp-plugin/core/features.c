@@ -68,6 +68,7 @@ int lbrl_sink_init(lbrl_sink_t *sink, lbrl_slot_counters_t *counters, uint32_t s
     };
     if (frames) {
         lbrl_level_t laid_out = (lbrl_level_t)frames->header->level;
+        sink->full = laid_out == LBRL_LEVEL_FULL;
         sink->channels = lbrl_level_channels(level < laid_out ? level : laid_out);
         sink->seen = lbrl_frames_seen(frames, worker);
         sink->words = lbrl_frames_words(frames, worker);

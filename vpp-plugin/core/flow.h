@@ -111,7 +111,7 @@ static inline uint64_t flow_start_us(const flow_t *flow)
 /* Seconds since the flow's first packet. */
 static inline float flow_age(const flow_t *flow, uint64_t now_us)
 {
-    return (float)((now_us - flow_start_us(flow)) & 0xffffffffffu) * 1e-6f;
+    return (float)(int64_t)((now_us - flow_start_us(flow)) & 0xffffffffffu) * 1e-6f;
 }
 
 #endif

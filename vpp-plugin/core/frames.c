@@ -44,12 +44,14 @@ static layout_t plan_layout(const lbrl_frames_config_t *config)
 
     at = lbrl_align(at + (uint64_t)LBRL_SHM_FRAMES * plan.header.frame_stride, LBRL_SHM_PAGE);
     plan.header.workers_offset = (uint32_t)at;
-    plan.header.worker_stride =
-        lbrl_align(channels * slots * (1 + LBRL_RESERVOIR_WORDS) * sizeof(uint64_t), LBRL_SHM_PAGE);
+    const bool full = config->level == LBRL_LEVEL_FULL;
+    const uint64_t seen = full ? lbrl_seen_step(full) : channels;
+    plan.header.worker_stride = lbrl_align(
+        (seen + channels * LBRL_RESERVOIR_WORDS) * slots * sizeof(uint64_t), LBRL_SHM_PAGE);
     plan.header.size = at + config->workers * plan.header.worker_stride;
     plan.header.fields_offset = sizeof(lbrl_shm_header_t);
     plan.header.byte_order = LBRL_SHM_BYTE_ORDER;
-    plan.header.abi = LBRL_SHM_ABI;
+    plan.header.abi = full ? LBRL_SHM_ABI : LBRL_SHM_ABI_MIN;
     plan.header.slots = slots;
     plan.header.workers = config->workers;
     plan.header.level = (uint32_t)config->level;
@@ -61,15 +63,21 @@ static void describe_channels(lbrl_shm_header_t *header, lbrl_shm_field_t *field
 {
     const uint32_t slots = header->slots;
     const uint32_t channels = lbrl_level_channels((lbrl_level_t)header->level);
-    const uint64_t words = (uint64_t)channels * slots * sizeof(uint64_t);
+    const bool full = header->level == LBRL_LEVEL_FULL;
+    const size_t counts = slots * (full ? lbrl_seen_step(full) : channels);
+    const uint32_t word = sizeof(uint64_t);
     for (uint32_t i = 0; i < channels; i++) {
-        const char *name = lbrl_channel_info((lbrl_channel_t)i)->name;
-        uint64_t cells = (uint64_t)i * slots * sizeof(uint64_t);
+        const lbrl_channel_t channel = (lbrl_channel_t)i;
+        const char *name = lbrl_channel_info(channel)->name;
+        const size_t first = counts + lbrl_channel_first(channel, full, slots);
         char seen[sizeof(fields->name)];
         (void)lbrl_shm_seen_name(seen, name); /* a test keeps names short enough */
-        lbrl_shm_add_field(header, fields, seen, LBRL_SHM_IN_WORKER, LBRL_SHM_U64, slots, cells);
-        lbrl_shm_add_field(header, fields, name, LBRL_SHM_IN_WORKER, LBRL_SHM_SAMPLE,
-                           slots * LBRL_RESERVOIR_WORDS, words + cells * LBRL_RESERVOIR_WORDS);
+        lbrl_shm_add_strided(header, fields, seen, LBRL_SHM_IN_WORKER, LBRL_SHM_U64, slots,
+                             lbrl_seen_first(channel, full, slots) * word,
+                             (uint32_t)lbrl_seen_step(full) * word);
+        lbrl_shm_add_strided(header, fields, name, LBRL_SHM_IN_WORKER, LBRL_SHM_SAMPLE,
+                             slots * LBRL_RESERVOIR_WORDS, first * word,
+                             (uint32_t)lbrl_channel_step(channel, full) * word);
     }
 }
 
@@ -131,6 +139,7 @@ int lbrl_frames_format(lbrl_frames_t *frames, void *memory, size_t size,
         .slots = config->slots,
         .workers = config->workers,
         .channels = lbrl_level_channels(config->level),
+        .full = config->level == LBRL_LEVEL_FULL,
         .recorded = lbrl_level_counters(config->level),
         .frame_active = plan.frame_active,
         .frame_generation = plan.frame_generation,
@@ -140,16 +149,31 @@ int lbrl_frames_format(lbrl_frames_t *frames, void *memory, size_t size,
     return LBRL_SHM_OK;
 }
 
+/* Where a channel lies in a worker's block, in words. */
+typedef struct reservoir {
+    size_t first, step;     /* of the elements */
+    size_t seen, seen_step; /* of the counts */
+} reservoir_t;
+
+static reservoir_t reservoir(const lbrl_frames_t *frames, lbrl_channel_t channel)
+{
+    return (reservoir_t){lbrl_channel_first(channel, frames->full, frames->slots),
+                         lbrl_channel_step(channel, frames->full),
+                         lbrl_seen_first(channel, frames->full, frames->slots),
+                         lbrl_seen_step(frames->full)};
+}
+
 static void clear_slot(lbrl_frames_t *frames, uint32_t slot)
 {
     for (uint32_t worker = 0; worker < frames->workers; worker++) {
         uint64_t *seen = lbrl_frames_seen(frames, worker);
         uint64_t *words = lbrl_frames_words(frames, worker);
         for (uint32_t channel = 0; channel < frames->channels; channel++) {
-            size_t cell = (size_t)channel * frames->slots + slot;
-            __atomic_store_n(&seen[cell], 0, __ATOMIC_RELAXED);
+            const reservoir_t is = reservoir(frames, (lbrl_channel_t)channel);
+            __atomic_store_n(&seen[slot * is.seen_step + is.seen], 0, __ATOMIC_RELAXED);
             for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
-                __atomic_store_n(&words[cell * LBRL_RESERVOIR_WORDS + i], 0, __ATOMIC_RELAXED);
+                const size_t element = (size_t)slot * LBRL_RESERVOIR_WORDS + i;
+                __atomic_store_n(&words[is.first + element * is.step], 0, __ATOMIC_RELAXED);
             }
         }
     }
@@ -238,19 +262,19 @@ void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks,
 }
 
 static void carry_worker(const lbrl_frames_t *to, const lbrl_frames_t *from, uint32_t worker,
-                         uint32_t channel)
+                         lbrl_channel_t channel)
 {
-    const uint64_t *seen = lbrl_frames_seen(from, worker) + (size_t)channel * from->slots;
-    const uint64_t *words =
-        lbrl_frames_words(from, worker) + (size_t)channel * from->slots * LBRL_RESERVOIR_WORDS;
-    uint64_t *to_seen = lbrl_frames_seen(to, worker) + (size_t)channel * to->slots;
-    uint64_t *to_words =
-        lbrl_frames_words(to, worker) + (size_t)channel * to->slots * LBRL_RESERVOIR_WORDS;
+    const reservoir_t source = reservoir(from, channel), target = reservoir(to, channel);
+    const uint64_t *seen = lbrl_frames_seen(from, worker) + source.seen;
+    const uint64_t *words = lbrl_frames_words(from, worker) + source.first;
+    uint64_t *to_seen = lbrl_frames_seen(to, worker) + target.seen;
+    uint64_t *to_words = lbrl_frames_words(to, worker) + target.first;
     for (uint32_t slot = 0; slot < from->slots; slot++) {
-        to_seen[slot] = __atomic_load_n(&seen[slot], __ATOMIC_RELAXED);
+        to_seen[slot * target.seen_step] =
+            __atomic_load_n(&seen[slot * source.seen_step], __ATOMIC_RELAXED);
     }
     for (size_t i = 0; i < (size_t)from->slots * LBRL_RESERVOIR_WORDS; i++) {
-        to_words[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+        to_words[i * target.step] = __atomic_load_n(&words[i * source.step], __ATOMIC_RELAXED);
     }
 }
 
@@ -262,7 +286,7 @@ int lbrl_frames_carry(lbrl_frames_t *to, const lbrl_frames_t *from)
     const uint32_t channels = to->channels < from->channels ? to->channels : from->channels;
     for (uint32_t worker = 0; worker < from->workers; worker++) {
         for (uint32_t channel = 0; channel < channels; channel++) {
-            carry_worker(to, from, worker, channel);
+            carry_worker(to, from, worker, (lbrl_channel_t)channel);
         }
     }
     memcpy(to->generation, from->generation, from->slots);

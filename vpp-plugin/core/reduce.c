@@ -188,24 +188,41 @@ static bool find_channel(const lbrl_shm_view_t *view, const char *channel, chann
            fields->generation->count == slots;
 }
 
-/* Appends one worker's samples of a slot behind the first `n`; returns how many there are then. */
-static uint32_t collect(const uint64_t *words, uint64_t seen, uint8_t generation,
-                        uint32_t now_ticks, const lbrl_samples_t *samples, uint32_t n)
+/* Samples of a slot on their way into columns. */
+typedef struct collection {
+    lbrl_samples_t samples;
+    uint32_t n;
+    uint32_t oldest; /* age in ticks */
+    bool ahead;      /* some are younger than now, and count as of now */
+    uint64_t seen;   /* by all workers */
+    uint8_t generation;
+} collection_t;
+
+/* Appends one worker's samples of a slot. */
+static void collect(collection_t *c, const uint64_t *words, uint64_t seen, uint32_t now_ticks)
 {
-    const uint32_t first = n;
+    const uint32_t first = c->n;
+    uint32_t n = first, oldest = c->oldest, ahead = 0;
     for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
         const uint64_t word = words[i];
-        samples->value[n] = lbrl_sample_value(word);
-        samples->age_ticks[n] = lbrl_sample_age_ticks(word, now_ticks);
-        n += lbrl_sample_valid(word, generation, now_ticks);
+        const uint32_t age = lbrl_sample_age_ticks(word, now_ticks);
+        const uint32_t valid = lbrl_sample_valid(word, c->generation, now_ticks);
+        c->samples.value[n] = lbrl_sample_value(word);
+        c->samples.age_ticks[n] = age;
+        oldest = valid && age > oldest ? age : oldest;
+        ahead |= valid & (age == 0);
+        n += valid;
     }
-    /* `seen` is written after the word: a sample may be there that is not counted yet */
+    c->n = n;
+    c->oldest = oldest;
+    c->ahead |= ahead != 0;
+    c->seen += seen;
+    /* the count was read first: a sample may be there that is not in it */
     const uint32_t found = n - first;
     const float weight = found ? (float)(seen > found ? seen : found) / (float)found : 0;
     for (uint32_t i = first; i < n; i++) {
-        samples->weight[i] = weight;
+        c->samples.weight[i] = weight;
     }
-    return n;
 }
 
 /* Arrays for all samples of a slot, in the caller's scratch memory. One more than there are: the branchless
@@ -234,38 +251,117 @@ size_t lbrl_reduce_scratch(const lbrl_shm_view_t *view)
            (LBRL_REDUCE_SCRATCH * sizeof(lbrl_weighted_t) + 2 * sizeof(float) + sizeof(uint32_t));
 }
 
-/* Samples of a slot from all workers; those that have seen none are not looked at. */
-static uint32_t collect_slot(const lbrl_shm_view_t *view, const channel_fields_t *fields,
-                             uint32_t slot, uint32_t now_ticks, const lbrl_samples_t *samples)
+/* A channel of an object whose field table is checked: its columns need no further checks. */
+typedef struct columns {
+    const uint64_t *words, *seen; /* of worker 0 */
+    const uint8_t *generation;
+    size_t word_step, seen_step, worker_step; /* in words */
+    uint32_t workers;
+} columns_t;
+
+static size_t step_of(const lbrl_shm_field_t *field)
 {
-    uint8_t generation;
-    uint32_t n = 0;
-    lbrl_read_live(view, fields->generation, 0, slot, 1, &generation);
-    for (uint32_t worker = 0; worker < view->header.workers; worker++) {
-        uint64_t words[LBRL_RESERVOIR_WORDS], seen;
-        lbrl_read_live(view, fields->seen, worker, slot, 1, &seen);
+    return field->stride ? field->stride / sizeof(uint64_t) : 1;
+}
+
+static columns_t columns_of(const lbrl_shm_view_t *view, const channel_fields_t *fields)
+{
+    const uint8_t *block = view->base + view->header.workers_offset;
+    return (columns_t){
+        .words = (const uint64_t *)(const void *)(block + fields->words->offset),
+        .seen = (const uint64_t *)(const void *)(block + fields->seen->offset),
+        .generation = view->base + fields->generation->offset,
+        .word_step = step_of(fields->words),
+        .seen_step = step_of(fields->seen),
+        .worker_step = view->header.worker_stride / sizeof(uint64_t),
+        .workers = view->header.workers,
+    };
+}
+
+static uint64_t seen_by(const columns_t *columns, uint32_t worker, uint32_t slot)
+{
+    /* before the words: pairs with the release of lbrl_sink_put() */
+    return __atomic_load_n(
+        &columns->seen[worker * columns->worker_step + slot * columns->seen_step],
+        __ATOMIC_ACQUIRE);
+}
+
+/* Samples of a slot from all workers; those that have seen none are not looked at. */
+static void collect_slot(const columns_t *columns, uint32_t slot, uint32_t now_ticks,
+                         collection_t *c)
+{
+    for (uint32_t worker = 0; worker < columns->workers; worker++) {
+        const uint64_t seen = seen_by(columns, worker, slot);
         if (seen > 0) {
-            lbrl_read_live(view, fields->words, worker, slot * LBRL_RESERVOIR_WORDS,
-                           LBRL_RESERVOIR_WORDS, words);
-            n = collect(words, seen, generation, now_ticks, samples, n);
+            uint64_t words[LBRL_RESERVOIR_WORDS];
+            const uint64_t *from =
+                &columns->words[worker * columns->worker_step +
+                                (size_t)slot * LBRL_RESERVOIR_WORDS * columns->word_step];
+            for (uint32_t i = 0; i < LBRL_RESERVOIR_WORDS; i++) {
+                words[i] = __atomic_load_n(&from[i * columns->word_step], __ATOMIC_RELAXED);
+            }
+            collect(c, words, seen, now_ticks);
         }
     }
-    return n;
+}
+
+/* Whether a slot is as it was: same backend, no sample more, and none too old since. */
+static bool is_current(const columns_t *columns, uint32_t slot, uint64_t now_us,
+                       const lbrl_reduced_t *cached)
+{
+    if (now_us < cached->from_us || now_us >= cached->until_us ||
+        cached->generation != __atomic_load_n(&columns->generation[slot], __ATOMIC_ACQUIRE)) {
+        return false;
+    }
+    uint64_t seen = 0;
+    for (uint32_t worker = 0; worker < columns->workers; worker++) {
+        seen += seen_by(columns, worker, slot);
+    }
+    return seen == cached->seen;
+}
+
+/* Ages count from the youngest sample, so a reduction holds until its oldest sample is dropped. */
+static void remember(lbrl_reduced_t *cached, const collection_t *c, const lbrl_reduction_t *is,
+                     uint64_t now_us)
+{
+    const uint64_t left = MAX_AGE_TICKS - c->oldest;
+    *cached = (lbrl_reduced_t){
+        .is = *is,
+        .seen = c->seen,
+        .from_us = now_us,
+        .until_us = c->ahead ? 0 : now_us + left * 1000000u / LBRL_SAMPLE_TICKS_PER_SECOND,
+        .generation = c->generation,
+    };
 }
 
 int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
-                lbrl_reduction_t *out)
+                lbrl_reduced_t *cache, lbrl_reduction_t *out)
 {
     channel_fields_t fields;
     if (!find_channel(view, channel, &fields)) {
         return LBRL_SHM_ARGUMENT;
     }
     lbrl_decay_t decay;
-    lbrl_decay_init(&decay);
+    bool decay_known = false;
     const room_t room = divide(scratch, room_of(view));
+    const columns_t columns = columns_of(view, &fields);
     for (uint32_t slot = 0; slot < view->header.slots; slot++) {
-        uint32_t n = collect_slot(view, &fields, slot, lbrl_sample_ticks(now_us), &room.samples);
-        lbrl_reduce_samples(&decay, &room.samples, n, room.weighted, &out[slot]);
+        if (cache && is_current(&columns, slot, now_us, &cache[slot])) {
+            out[slot] = cache[slot].is;
+            continue;
+        }
+        if (!decay_known) {
+            lbrl_decay_init(&decay);
+            decay_known = true;
+        }
+        collection_t c = {.samples = room.samples,
+                          .generation =
+                              __atomic_load_n(&columns.generation[slot], __ATOMIC_ACQUIRE)};
+        collect_slot(&columns, slot, lbrl_sample_ticks(now_us), &c);
+        lbrl_reduce_samples(&decay, &c.samples, c.n, room.weighted, &out[slot]);
+        if (cache) {
+            remember(&cache[slot], &c, &out[slot], now_us);
+        }
     }
     return LBRL_SHM_OK;
 }

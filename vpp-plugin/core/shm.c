@@ -19,6 +19,15 @@ void lbrl_shm_add_field(lbrl_shm_header_t *header, lbrl_shm_field_t *fields, con
     field->offset = (uint32_t)offset;
 }
 
+void lbrl_shm_add_strided(lbrl_shm_header_t *header, lbrl_shm_field_t *fields, const char *name,
+                          lbrl_shm_place_t place, lbrl_shm_type_t type, uint32_t count,
+                          uint64_t offset, uint32_t stride)
+{
+    lbrl_shm_field_t *field = &fields[header->fields];
+    lbrl_shm_add_field(header, fields, name, place, type, count, offset);
+    field->stride = stride == lbrl_shm_type_size(type) ? 0 : stride;
+}
+
 uint32_t lbrl_shm_type_size(uint32_t type)
 {
     switch (type) {
@@ -167,6 +176,16 @@ static int check_parts(const lbrl_shm_header_t *header, uint64_t magic, lbrl_shm
     return LBRL_SHM_OK;
 }
 
+/* The last of strided elements may end before its stride does. */
+static bool stretch_fits(const lbrl_shm_field_t *field, uint32_t element, uint64_t limit)
+{
+    if (!field->stride) {
+        return part_fits(field->offset, element, field->count, element, limit);
+    }
+    return part_fits(field->offset, field->stride, field->count - 1, element, limit) &&
+           field->offset + (uint64_t)field->stride * (field->count - 1) + element <= limit;
+}
+
 static bool field_fits(const lbrl_shm_header_t *header, const lbrl_shm_field_t *field)
 {
     uint32_t element = lbrl_shm_type_size(field->type);
@@ -186,7 +205,9 @@ static bool field_fits(const lbrl_shm_header_t *header, const lbrl_shm_field_t *
     }
     return element != 0 && field->name[0] != 0 &&
            lbrl_shm_text_valid(field->name, sizeof(field->name)) &&
-           part_fits(field->offset, element, field->count, element, limit);
+           (field->stride == 0 || (header->abi > LBRL_SHM_ABI_MIN && element == 8 &&
+                                   field->stride >= element && field->count > 0)) &&
+           stretch_fits(field, element, limit);
 }
 
 int lbrl_shm_open(lbrl_shm_view_t *view, const void *memory, size_t size, uint64_t magic,
@@ -260,6 +281,13 @@ static void copy_words(uint64_t *to, const uint64_t *from, size_t words)
     }
 }
 
+static void copy_strided(uint64_t *to, const uint64_t *from, size_t words, size_t step)
+{
+    for (size_t i = 0; i < words; i++) {
+        to[i] = __atomic_load_n(&from[i * step], __ATOMIC_RELAXED);
+    }
+}
+
 static const uint64_t *newest_frame(const lbrl_shm_view_t *view, uint64_t *sequence)
 {
     const uint64_t *newest = NULL;
@@ -312,8 +340,10 @@ int lbrl_read_live(const lbrl_shm_view_t *view, const lbrl_shm_field_t *field, u
         return LBRL_SHM_ARGUMENT;
     }
     uint32_t element = lbrl_shm_type_size(field->type);
-    from += (size_t)first * element;
-    if (element == 8) {
+    from += (size_t)first * (field->stride ? field->stride : element);
+    if (field->stride) {
+        copy_strided(copy, (const uint64_t *)(const void *)from, count, field->stride / 8);
+    } else if (element == 8) {
         copy_words(copy, (const uint64_t *)(const void *)from, count);
     } else {
         memcpy(copy, from, (size_t)count * element);

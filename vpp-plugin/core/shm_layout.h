@@ -8,7 +8,7 @@
 #define LBRL_SHM_PAGE                                                                              \
     4096u /* so does each worker's block on a page: no false sharing, NUMA-friendly */
 
-/* A worker's block: samples seen [channel][slot], then words [channel][slot][128]. */
+/* A worker's block: samples seen (lbrl_seen_first), then the reservoirs (lbrl_channel_first). */
 static inline uint64_t *lbrl_frames_seen(const lbrl_frames_t *frames, uint32_t worker)
 {
     return (uint64_t *)(void *)(frames->base + frames->header->workers_offset +
@@ -17,13 +17,18 @@ static inline uint64_t *lbrl_frames_seen(const lbrl_frames_t *frames, uint32_t w
 
 static inline uint64_t *lbrl_frames_words(const lbrl_frames_t *frames, uint32_t worker)
 {
-    return lbrl_frames_seen(frames, worker) + (size_t)frames->channels * frames->slots;
+    const size_t row = frames->full ? lbrl_seen_step(true) : frames->channels;
+    return lbrl_frames_seen(frames, worker) + frames->slots * row;
 }
 
 /* Appends to a field table under construction. */
 void lbrl_shm_add_field(lbrl_shm_header_t *header, lbrl_shm_field_t *fields, const char *name,
                         lbrl_shm_place_t place, lbrl_shm_type_t type, uint32_t count,
                         uint64_t offset);
+/* The same, with `stride` bytes from an element to the next. */
+void lbrl_shm_add_strided(lbrl_shm_header_t *header, lbrl_shm_field_t *fields, const char *name,
+                          lbrl_shm_place_t place, lbrl_shm_type_t type, uint32_t count,
+                          uint64_t offset, uint32_t stride);
 
 /* Name of the field that counts a channel's samples. False when the channel's name is too long for a field. */
 static inline bool lbrl_shm_seen_name(char name[sizeof(((lbrl_shm_field_t *)0)->name)],

@@ -2,6 +2,9 @@
 
 #include "track.h"
 
+/* All that a usual packet passes is one function, so that a passage need not be in memory. */
+#define HOT static inline __attribute__((always_inline))
+
 /* One TCP segment, or datagram, on its way past the side of its flow. */
 typedef struct passage {
     const lbrl_worker_t *worker;
@@ -17,19 +20,19 @@ typedef struct passage {
     lbrl_sampling_t sampling;
 } passage_t;
 
-static void put(passage_t *p, lbrl_channel_t channel, float value)
+HOT void put(const passage_t *p, lbrl_channel_t channel, float value)
 {
     if (p->sampled) {
-        lbrl_sink_put(p->sink, &p->sampling, channel, value);
+        lbrl_sink_put(p->sink, &p->sampling, true, channel, value);
     }
 }
 
-static float seconds_since(const lbrl_worker_t *worker, uint64_t then_us)
+HOT float seconds_since(const lbrl_worker_t *worker, uint64_t then_us)
 {
-    return (float)(worker->now_us - then_us) * 1e-6f;
+    return (float)(int64_t)(worker->now_us - then_us) * 1e-6f;
 }
 
-static void set_active(const lbrl_sink_t *sink, const flow_t *flow, side_t *side, bool active)
+HOT void set_active(const lbrl_sink_t *sink, const flow_t *flow, side_t *side, bool active)
 {
     if (active != ((side->flags & SIDE_ACTIVE) != 0)) {
         side->flags ^= SIDE_ACTIVE;
@@ -38,7 +41,7 @@ static void set_active(const lbrl_sink_t *sink, const flow_t *flow, side_t *side
 }
 
 /* The side of a flow that has one. */
-static side_t *find_side(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
+HOT side_t *find_side(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
 {
     side_t *side = side_of(worker->lb, flow);
     return side->tag == side_tag(sink, flow) ? side : NULL;
@@ -47,7 +50,7 @@ static side_t *find_side(const lbrl_worker_t *worker, const lbrl_sink_t *sink, c
 /* ------------------------------------------------------------------------------- questions and answers */
 
 /* The client has sent something new that an answer may follow. */
-static void ask(passage_t *p, uint32_t end)
+HOT void ask(const passage_t *p, uint32_t end)
 {
     side_t *side = p->side;
     if (!(side->flags & SIDE_PAID)) {
@@ -58,7 +61,7 @@ static void ask(passage_t *p, uint32_t end)
     side->asked_end = end;
 }
 
-static void answer(passage_t *p)
+HOT void answer(const passage_t *p)
 {
     side_t *side = p->side;
     if (!(side->flags & SIDE_ASKED_AGAIN)) {
@@ -70,7 +73,7 @@ static void answer(passage_t *p)
     side->flags = (uint8_t)((side->flags | SIDE_ANSWERED) & ~(SIDE_ASKED | SIDE_ASKED_AGAIN));
 }
 
-static void answer_handshake(passage_t *p)
+HOT void answer_handshake(const passage_t *p)
 {
     if (!(p->side->flags & SIDE_SHAKEN)) {
         put(p, LBRL_CHANNEL_LAT_SYNACK, flow_age(p->flow, p->worker->now_us));
@@ -81,7 +84,7 @@ static void answer_handshake(passage_t *p)
 /* ------------------------------------------------------------------------------- TCP */
 
 /* Where only the client is heard, a later timestamp of the server tells that it has answered. */
-static void client_echo(passage_t *p)
+static void client_echo(const passage_t *p)
 {
     tcp_options_t options = lbrl_tcp_options(p->tcp);
     if (options.has_timestamp) {
@@ -93,13 +96,14 @@ static void client_echo(passage_t *p)
 }
 
 /* A segment of the client that its flow takes note of, neither SYN nor RST. */
-static void client_segment(passage_t *p)
+HOT void client_segment(const passage_t *p)
 {
     side_t *side = p->side;
     const flow_t *flow = p->flow;
     if (p->sink->one_way) {
         answer_handshake(p);
-        client_echo(p);
+        const passage_t copy = *p;
+        client_echo(&copy);
     } else if ((side->flags & (SIDE_ACTIVE | SIDE_ENDED)) == (SIDE_ACTIVE | SIDE_ENDED) &&
                (int32_t)(p->ack - flow->server_end) >= 0) {
         set_active(p->sink, flow, side, false);
@@ -119,7 +123,7 @@ static void client_segment(passage_t *p)
 }
 
 /* Whether the last segment of what the server sent ends an answer. */
-static bool ends_answer(const passage_t *p)
+HOT bool ends_answer(const passage_t *p)
 {
     if (p->flags & (TCP_PSH | TCP_FIN)) {
         return true;
@@ -129,7 +133,7 @@ static bool ends_answer(const passage_t *p)
 }
 
 /* The same of the server. */
-static void server_segment(passage_t *p)
+HOT void server_segment(const passage_t *p)
 {
     side_t *side = p->side;
     uint32_t end = p->sequence + p->payload + ((p->flags & TCP_FIN) != 0);
@@ -147,19 +151,19 @@ static void server_segment(passage_t *p)
     }
 }
 
-static void sample_window(passage_t *p, bool first)
+HOT void sample_window(const passage_t *p, bool first)
 {
     side_t *side = p->side;
     uint32_t scale = p->flags & TCP_SYN ? 0 : p->flow->scales & 15u;
     uint32_t window = (uint32_t)get16(p->tcp + 14) << scale;
-    put(p, LBRL_CHANNEL_WIN, (float)window);
+    put(p, LBRL_CHANNEL_WIN, (float)(int32_t)window);
     if (!first) {
         put(p, LBRL_CHANNEL_D_WIN, (float)((int32_t)window - (int32_t)side->window));
     }
     side->window = window;
 }
 
-static void syn(passage_t *p, bool from_client)
+static void syn(const passage_t *p, bool from_client)
 {
     side_t *side = p->side;
     bool has_ack = (p->flags & TCP_ACK) != 0;
@@ -174,11 +178,12 @@ static void syn(passage_t *p, bool from_client)
     }
 }
 
-static void tcp_segment(passage_t *p, bool from_client)
+HOT void tcp_segment(const passage_t *p, bool from_client)
 {
     const flow_t *flow = p->flow;
     if (p->flags & TCP_SYN) {
-        syn(p, from_client);
+        const passage_t copy = *p;
+        syn(&copy, from_client);
         return;
     }
     if ((p->flags & TCP_RST) || (flow->state == LBRL_FLOW_SYN && !p->sink->one_way) ||
@@ -195,23 +200,23 @@ static void tcp_segment(passage_t *p, bool from_client)
 /* ------------------------------------------------------------------------------- packets */
 
 /* What every packet of a client says, whatever it is. */
-static void client_packet(passage_t *p, const lbrl_packet_t *packet, uint32_t segments)
+HOT void client_packet(const passage_t *p, const lbrl_packet_t *packet, uint32_t segments)
 {
     side_t *side = p->side;
     lbrl_slot_counters_t *row = &p->sink->counters[p->flow->slot];
-    const float share = 1e-6f / (float)segments;
+    const float share = segments == 1 ? 1e-6f : 1e-6f / (float)segments;
     uint64_t now_us = p->worker->now_us;
     side->bytes += packet->length;
     put(p, LBRL_CHANNEL_BYTE_P,
         (float)(segments > 1 ? packet->length - p->payload + p->gso_size : packet->length));
     if (p->payload) {
-        put(p, LBRL_CHANNEL_BYTE_F_ON, (float)side->bytes);
+        put(p, LBRL_CHANNEL_BYTE_F_ON, (float)(int64_t)side->bytes);
     }
     if (row->packet_us) {
-        put(p, LBRL_CHANNEL_IAT_P, (float)(now_us - row->packet_us) * share);
+        put(p, LBRL_CHANNEL_IAT_P, (float)(int64_t)(now_us - row->packet_us) * share);
     }
     if (side->last_us) {
-        put(p, LBRL_CHANNEL_IAT_PPF, (float)(now_us - side->last_us) * share);
+        put(p, LBRL_CHANNEL_IAT_PPF, (float)(int64_t)(now_us - side->last_us) * share);
     }
     row->packet_us = now_us;
 }
@@ -236,7 +241,8 @@ void side_packet(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *f
             return;
         }
     } else {
-        p.sampling = lbrl_sink_begin(sink, flow->slot, worker->now_us);
+        p.sampling =
+            lbrl_sink_begin(sink, flow->slot, lbrl_sink_random_index(sink), worker->now_us);
         if (meta->payload) {
             put(&p, LBRL_CHANNEL_FLOW_DURATION, flow_age(flow, worker->now_us));
         }
@@ -283,7 +289,8 @@ void side_open(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flo
     p.sampled = sink->channels == LBRL_CHANNEL_COUNT;
     side->mss = birth->options.mss;
     if (p.sampled && row->flow_us) {
-        p.sampling = lbrl_sink_begin(sink, flow->slot, worker->now_us);
+        p.sampling =
+            lbrl_sink_begin(sink, flow->slot, lbrl_sink_random_index(sink), worker->now_us);
         put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->flow_us));
     }
     row->flow_us = worker->now_us;

@@ -55,6 +55,7 @@ static inline bool side_is(const lbrl_sink_t *sink)
     return __builtin_expect(lbrl_sink_level(sink) == LBRL_LEVEL_FULL, 0);
 }
 
+/* Only the side: to fetch the reservoirs' line too, whose index would have to be drawn here, made things slower. */
 static inline void side_prefetch(const lbrl_t *lb, const lbrl_sink_t *sink, const flow_t *flow)
 {
     if (side_is(sink)) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include <nanobind/stl/optional.h>
@@ -135,23 +136,33 @@ class FrameReader
                 to_array<Matrix<uint64_t>>(std::move(seen), {n, w})};
     }
 
-    Matrix<double> reduce(const std::string &channel, uint64_t now_us) const
+    Matrix<double> reduce(const std::string &channel, uint64_t now_us)
     {
         const lbrl_shm_view_t *view = object_.view();
-        std::vector<uint64_t> scratch(lbrl_reduce_scratch(view) / sizeof(uint64_t) + 1);
+        if (scratch_.empty()) {
+            scratch_.resize(lbrl_reduce_scratch(view) / sizeof(uint64_t) + 1);
+        }
+        const auto known = cache_.find(channel);
+        std::vector<lbrl_reduced_t> first(known == cache_.end() ? slots() : 0);
+        std::vector<lbrl_reduced_t> &cache = known == cache_.end() ? first : known->second;
         static_assert(sizeof(lbrl_reduction_t) == 5 * sizeof(double), "five columns");
         auto out = std::make_unique<double[]>(slots() * size_t{5});
-        int code = lbrl_reduce(view, channel.c_str(), now_us, scratch.data(),
+        int code = lbrl_reduce(view, channel.c_str(), now_us, scratch_.data(), cache.data(),
                                reinterpret_cast<lbrl_reduction_t *>(out.get()));
         if (code) {
             raise_shm(code, path() + ": channel " + channel + " is not sampled at level " +
                                 feature_level() + ": use one of FrameReader.channels");
+        }
+        if (known == cache_.end()) {
+            cache_.emplace(channel, std::move(first));
         }
         return to_array<Matrix<double>>(std::move(out), {slots(), 5});
     }
 
   private:
     Object object_;
+    std::vector<uint64_t> scratch_;
+    std::unordered_map<std::string, std::vector<lbrl_reduced_t>> cache_; // by channel
 };
 
 Vector<double> reduce_samples(Input<float> values, Input<float> age_seconds,

@@ -93,7 +93,8 @@ typedef enum lbrl_level {
       "none: pure ACKs are never merged", "never")
 
 /* Channels, one reservoir of samples per slot and worker. Those of level basic come first, so that
- * the channels of a level are the first lbrl_level_channels(level) of the table.
+ * the channels of a level are the first lbrl_level_channels(level) of the table. Of the others, those
+ * that most packets sample come first (see lbrl_channel_place).
  *
  * The client's bytes are IP lengths, a super-packet's one header counted once. Times are those at
  * which the vector with the packet was taken in. Channels of level full are sampled of flows whose
@@ -116,39 +117,39 @@ typedef enum lbrl_level {
     X(BYTE_F_ON, "byte_f_on", LBRL_LEVEL_FULL, "bytes", "packet of the client with payload",       \
       "the client's bytes so far, this packet included", "its flow is tracked", "as defined",      \
       "as defined", "one sample per super-packet", "as defined")                                   \
-    X(BYTE_F, "byte_f", LBRL_LEVEL_FULL, "bytes", "flow completed", "the client's bytes",          \
-      "with fct", "as defined", "as defined", "none", "with fct")                                  \
     X(IAT_P, "iat_p", LBRL_LEVEL_FULL, "seconds", "packet of a client",                            \
       "time since the previous packet of a client to the same backend on the same worker",         \
       "not the first", "as defined", "as defined",                                                 \
       "one sample per super-packet, divided by its segments", "as defined")                        \
-    X(IAT_F, "iat_f", LBRL_LEVEL_FULL, "seconds", "new flow",                                      \
-      "time since the previous new flow to the same backend on the same worker",                   \
-      "with n_flow, not the first", "as defined", "as defined", "none", "as defined")              \
     X(IAT_PPF, "iat_ppf", LBRL_LEVEL_FULL, "seconds", "packet of the client",                      \
       "time since the client's previous packet of the same flow", "not the first of its flow",     \
       "as defined", "as defined", "one sample per super-packet, divided by its segments",          \
       "as defined")                                                                                \
-    X(LAT_SYNACK, "lat_synack", LBRL_LEVEL_FULL, "seconds", "handshake answered",                  \
-      "time since the SYN", "once per flow; the SYN was sent once",                                \
-      "first ACK of the client: server and both ways", "first SYN-ACK of the server: its part",    \
-      "none", "never")                                                                             \
     X(WIN, "win", LBRL_LEVEL_FULL, "bytes", "packet of the client", "its receive window",          \
       "TCP, no RST; scaled as the handshake said, in a SYN never", "as defined", "as defined",     \
       "one sample per super-packet", "never")                                                      \
     X(D_WIN, "d_win", LBRL_LEVEL_FULL, "bytes", "packet of the client",                            \
       "receive window less that of the previous packet", "with win, not the first of its flow",    \
       "as defined", "as defined", "one sample per super-packet", "never")                          \
-    X(PT_1ST, "pt_1st", LBRL_LEVEL_FULL, "seconds", "first answer of the flow (see pt_gen)",       \
-      "time since the first payload of the client", "with pt_gen", "as defined", "as defined",     \
-      "as pt_gen", "as pt_gen")                                                                    \
     X(PT_GEN, "pt_gen", LBRL_LEVEL_FULL, "seconds",                                                \
       "answer: first new payload of the server after new payload of the client",                   \
       "time since the client's last new payload before it",                                        \
       "the answer acknowledges all of that; no payload was sent again in between",                 \
       "answer: next packet of the client that echoes a later timestamp of the server",             \
       "as defined", "one question or answer per super-packet",                                     \
-      "two-way only: first datagram of the server after one of the client")
+      "two-way only: first datagram of the server after one of the client")                        \
+    X(BYTE_F, "byte_f", LBRL_LEVEL_FULL, "bytes", "flow completed", "the client's bytes",          \
+      "with fct", "as defined", "as defined", "none", "with fct")                                  \
+    X(IAT_F, "iat_f", LBRL_LEVEL_FULL, "seconds", "new flow",                                      \
+      "time since the previous new flow to the same backend on the same worker",                   \
+      "with n_flow, not the first", "as defined", "as defined", "none", "as defined")              \
+    X(LAT_SYNACK, "lat_synack", LBRL_LEVEL_FULL, "seconds", "handshake answered",                  \
+      "time since the SYN", "once per flow; the SYN was sent once",                                \
+      "first ACK of the client: server and both ways", "first SYN-ACK of the server: its part",    \
+      "none", "never")                                                                             \
+    X(PT_1ST, "pt_1st", LBRL_LEVEL_FULL, "seconds", "first answer of the flow (see pt_gen)",       \
+      "time since the first payload of the client", "with pt_gen", "as defined", "as defined",     \
+      "as pt_gen", "as pt_gen")
 
 typedef enum lbrl_counter {
 #define LBRL_ENUM(symbol, ...) LBRL_COUNTER_##symbol,
@@ -245,6 +246,48 @@ static inline bool lbrl_sample_valid(uint64_t word, uint8_t generation, uint32_t
                LBRL_SAMPLE_MAX_AGE_SECONDS * LBRL_SAMPLE_TICKS_PER_SECOND;
 }
 
+/* ---- Where samples lie ---- */
+
+/* At level full the channels that most packets sample lie side by side: a packet's samples share a
+ * random index, and with it a cache line. */
+#define LBRL_ROW_CHANNELS 8u
+
+/* Place of a channel among those of an object: the first LBRL_ROW_CHANNELS of a full one lie in rows. */
+static inline uint32_t lbrl_channel_place(lbrl_channel_t channel, bool full)
+{
+    const uint32_t first =
+        LBRL_ROW_CHANNELS; /* that is not in the row: fct, and then as in the table */
+    if (!full || channel == LBRL_CHANNEL_FLOW_DURATION || (uint32_t)channel > first) {
+        return (uint32_t)channel;
+    }
+    return channel == LBRL_CHANNEL_FCT ? first : (uint32_t)channel - 1;
+}
+
+/* Words of a worker's block from one element of a channel to the next. */
+static inline size_t lbrl_channel_step(lbrl_channel_t channel, bool full)
+{
+    return full && lbrl_channel_place(channel, full) < LBRL_ROW_CHANNELS ? LBRL_ROW_CHANNELS : 1;
+}
+
+/* Word of a channel's element 0; element slot x 128 + index is that many steps behind. */
+static inline size_t lbrl_channel_first(lbrl_channel_t channel, bool full, uint32_t slots)
+{
+    const uint32_t place = lbrl_channel_place(channel, full);
+    return full && place < LBRL_ROW_CHANNELS ? place : (size_t)place * slots * LBRL_RESERVOIR_WORDS;
+}
+
+/* Counts of samples seen come before the reservoirs: at level full a row of all channels per slot, else a
+ * column per channel. Words from a slot's count to the next one's, and word of slot 0's. */
+static inline size_t lbrl_seen_step(bool full)
+{
+    return full ? 2 * LBRL_ROW_CHANNELS : 1;
+}
+
+static inline size_t lbrl_seen_first(lbrl_channel_t channel, bool full, uint32_t slots)
+{
+    return full ? lbrl_channel_place(channel, full) : (size_t)channel * slots;
+}
+
 /* ---- Sinks ---- */
 
 /* A slot's counters of one worker: two cache lines, the second for rare events and level full. */
@@ -265,8 +308,8 @@ static_assert(sizeof(lbrl_slot_counters_t) == 128, "a slot's counters fill two c
  * may be copied before a worker has it. */
 typedef struct lbrl_sink {
     lbrl_slot_counters_t *counters; /* a row per slot; the caller's memory, 64-byte aligned */
-    uint64_t *words; /* reservoirs [channel][slot][128] of this worker in the frames object */
-    uint64_t *seen;  /* samples ever taken [channel][slot], there too */
+    uint64_t *words; /* reservoirs of this worker in the frames object, see lbrl_channel_first */
+    uint64_t *seen;  /* samples ever taken there too, see lbrl_seen_first */
     const uint8_t *generation; /* per slot, there too */
     uint64_t random;           /* state of the generator of reservoir indexes */
     uint32_t slots;
@@ -275,6 +318,7 @@ typedef struct lbrl_sink {
     uint8_t level;     /* lbrl_level_t in force */
     uint8_t one_way;   /* only client to server is seen */
     uint8_t era;       /* 1 .. 255, another one after each change of the level */
+    uint8_t full;      /* layout of the frames object: all channels, some of them in rows */
 } lbrl_sink_t;
 
 struct lbrl_frames;
@@ -320,40 +364,46 @@ static inline void lbrl_sink_count(lbrl_sink_t *sink, uint32_t slot, lbrl_counte
     }
 }
 
+static inline size_t lbrl_sink_random_index(lbrl_sink_t *sink)
+{
+    /* linear congruential generator: only its high bits are random enough */
+    sink->random = sink->random * 6364136223846793005u + 1442695040888963407u;
+    return (size_t)(sink->random >> (64 - LBRL_RESERVOIR_INDEX_BITS));
+}
+
 /* What the samples of one packet have in common. */
 typedef struct lbrl_sampling {
-    uint64_t random; /* the next sample's index in the high bits */
-    uint64_t stamp;  /* time and generation of the words */
-    uint32_t slot;
+    uint64_t stamp; /* time and generation of the words */
+    uint64_t *seen; /* of the slot */
+    size_t element; /* slot x 128 + a random index */
 } lbrl_sampling_t;
 
-/* Begins the samples of a packet, at most 9; `now_us` is CLOCK_BOOTTIME in microseconds. Only where
- * channels are sampled. */
-static inline lbrl_sampling_t lbrl_sink_begin(lbrl_sink_t *sink, uint32_t slot, uint64_t now_us)
+/* Begins the samples of a packet, which go to a random index below LBRL_RESERVOIR_WORDS; `now_us` is
+ * CLOCK_BOOTTIME in microseconds. Only where channels are sampled. */
+static inline lbrl_sampling_t lbrl_sink_begin(const lbrl_sink_t *sink, uint32_t slot, size_t index,
+                                              uint64_t now_us)
 {
-    /* linear congruential generator: its high bits are random enough, and lend the low ones of theirs */
-    sink->random = sink->random * 6364136223846793005u + 1442695040888963407u;
     lbrl_sampling_t sampling;
-    sampling.random = sink->random ^ sink->random >> 32;
     sampling.stamp = lbrl_sample_word(0, lbrl_sample_ticks(now_us), sink->generation[slot]);
-    sampling.slot = slot;
+    sampling.seen = &sink->seen[slot * lbrl_seen_step(sink->full)];
+    sampling.element = (size_t)slot * LBRL_RESERVOIR_WORDS + index;
     return sampling;
 }
 
-/* Puts a sample into the channel's reservoir, which must be one that is sampled. `value` is in the
- * channel's unit (times in seconds). */
-static inline void lbrl_sink_put(const lbrl_sink_t *sink, lbrl_sampling_t *sampling,
-                                 lbrl_channel_t channel, float value)
+/* Puts a sample into the channel's reservoir, which must be one that is sampled, at most once per
+ * channel and lbrl_sink_begin. `value` is in the channel's unit (times in seconds). `full` is
+ * sink->full: where that and the channel are constants little is left to do. */
+static inline void lbrl_sink_put(const lbrl_sink_t *sink, const lbrl_sampling_t *sampling,
+                                 bool full, lbrl_channel_t channel, float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof(bits));
-    size_t cell = (size_t)channel * sink->slots + sampling->slot;
-    size_t index = (size_t)(sampling->random >> (64 - LBRL_RESERVOIR_INDEX_BITS));
-    sampling->random <<= LBRL_RESERVOIR_INDEX_BITS;
-    __atomic_store_n(&sink->words[cell * LBRL_RESERVOIR_WORDS + index], sampling->stamp | bits,
-                     __ATOMIC_RELAXED);
+    uint64_t *word = &sink->words[lbrl_channel_first(channel, full, sink->slots) +
+                                  sampling->element * lbrl_channel_step(channel, full)];
+    uint64_t *seen = &sampling->seen[lbrl_seen_first(channel, full, sink->slots)];
+    __atomic_store_n(word, sampling->stamp | bits, __ATOMIC_RELAXED);
     /* after the word: who sees the count sees the sample, and knows a reservoir that did not change */
-    __atomic_store_n(&sink->seen[cell], sink->seen[cell] + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(seen, *seen + 1, __ATOMIC_RELEASE);
 }
 
 /* A packet's only sample, if the channel is sampled at the sink's level. */
@@ -361,8 +411,9 @@ static inline void lbrl_sink_sample(lbrl_sink_t *sink, uint32_t slot, lbrl_chann
                                     float value, uint64_t now_us)
 {
     if ((uint32_t)channel < sink->channels) {
-        lbrl_sampling_t sampling = lbrl_sink_begin(sink, slot, now_us);
-        lbrl_sink_put(sink, &sampling, channel, value);
+        lbrl_sampling_t sampling =
+            lbrl_sink_begin(sink, slot, lbrl_sink_random_index(sink), now_us);
+        lbrl_sink_put(sink, &sampling, sink->full, channel, value);
     }
 }
 

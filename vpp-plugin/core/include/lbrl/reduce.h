@@ -49,11 +49,21 @@ void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *sample
 /* Bytes of scratch memory (8-byte aligned) that lbrl_reduce needs for a view. */
 size_t lbrl_reduce_scratch(const lbrl_shm_view_t *view);
 
+/* What a slot's channel was reduced to, and how to tell that it is still the same. The caller's memory,
+ * zeroed at first and handed to each call for the same channel of the same object. */
+typedef struct lbrl_reduced {
+    lbrl_reduction_t is;
+    uint64_t seen;              /* samples, by all workers */
+    uint64_t from_us, until_us; /* when it holds unless more are seen; until_us 0: never */
+    uint64_t generation;        /* of the slot */
+} lbrl_reduced_t;
+
 /* Reduces a channel of a frames object for each of its slots into `out` (header.slots entries).
- * Samples of other generations than the slot's, older than an hour, or not finite are left out.
- * LBRL_SHM_OK, or LBRL_SHM_ARGUMENT when the object has no such channel. */
+ * Samples of other generations than the slot's, older than an hour, or not finite are left out. Slots
+ * that have seen no sample since the call before are taken from `cache` (header.slots entries; NULL:
+ * none). LBRL_SHM_OK, or LBRL_SHM_ARGUMENT when the object has no such channel. */
 int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
-                lbrl_reduction_t *out);
+                lbrl_reduced_t *cache, lbrl_reduction_t *out);
 
 #ifdef __cplusplus
 }

@@ -31,8 +31,8 @@ extern "C" {
 #define LBRL_SHM_FRAMES_MAGIC  0x314d524653504e50u /* "PNPSFRM1" in little-endian memory */
 #define LBRL_SHM_ACTIONS_MAGIC 0x3154434153504e50u /* "PNPSACT1" */
 #define LBRL_SHM_BYTE_ORDER    0x01020304u
-#define LBRL_SHM_ABI           1u /* written */
-#define LBRL_SHM_ABI_MIN       1u /* oldest that readers accept */
+#define LBRL_SHM_ABI           2u /* newest that readers accept: fields may have a stride */
+#define LBRL_SHM_ABI_MIN       1u /* oldest; written where no field has a stride */
 #define LBRL_SHM_FRAMES        3u
 #define LBRL_SHM_MAX_FIELDS    64u
 #define LBRL_SHM_MAX_SLOTS     4096u
@@ -55,7 +55,8 @@ typedef enum lbrl_shm_place {
 } lbrl_shm_place_t;
 
 typedef struct lbrl_shm_field {
-    char name[24];   /* ends with NUL; unique within its place */
+    char name[20];   /* ends with NUL; unique within its place */
+    uint32_t stride; /* bytes from an element to the next; 0: they are packed */
     uint32_t place;  /* lbrl_shm_place_t */
     uint32_t type;   /* lbrl_shm_type_t */
     uint32_t count;  /* elements */
@@ -181,6 +182,7 @@ typedef struct lbrl_frames {
     uint8_t *generation;
     uint64_t sequence; /* of the last frame published */
     uint32_t slots, workers, channels;
+    bool full;              /* channels in rows, see lbrl_channel_first */
     uint32_t recorded;      /* bit per counter that has a column: those of the object's level */
     uint32_t expire_cursor; /* next reservoir to be searched for old samples */
     uint32_t frame_active, frame_generation, frame_counters; /* offsets in a frame */
