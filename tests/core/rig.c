@@ -26,6 +26,14 @@ rig_t rig_sized(uint32_t flows, uint32_t workers)
     return rig_open(config);
 }
 
+rig_t rig_tiny(void)
+{
+    lbrl_config_t config = {
+        .flows = 64, .vips = 4, .slots = 32, .workers = 1, .now_us = 1000000000};
+    memset(config.boot_id, 0xb0, sizeof(config.boot_id));
+    return rig_open(config);
+}
+
 void rig_set_sources(rig_t *rig)
 {
     lbrl_nat_source_t sources[2] = {{address_of("192.0.2.1"), NAT_FIRST, NAT_LAST},
