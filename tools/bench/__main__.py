@@ -48,9 +48,11 @@ class Figure:
 BARS = {
     "core_off_64k_ratio": Bar(1.5, at_least=False),
     "core_1m_uniform_ratio": Bar(2.0, at_least=False),
-    "core_basic_ratio": Bar(1.25, at_least=False),
+    "core_basic_ratio": Bar(1.20, at_least=False),
+    "core_full_ratio": Bar(1.60, at_least=False),
     "core_flow_lives": Bar(1e6, at_least=True),
     "core_arena_bytes_per_flow": Bar(96, at_least=False),
+    "core_arena_bytes_per_flow_full": Bar(192, at_least=False),
 }
 
 GROUPS: dict[str, list[str]] = {
