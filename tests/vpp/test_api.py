@@ -16,7 +16,8 @@ from tests.support.vpp import RunningVpp
 vpp_papi = pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 vpp_stats = pytest.importorskip("vpp_papi.vpp_stats")
 
-pytestmark = [pytest.mark.vpp, pytest.mark.netns]
+# The first test builds the plugin, and that is not its own time.
+pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
 
 TIMEOUTS = {
     "tcp_handshake": 10_000,

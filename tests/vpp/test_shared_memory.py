@@ -14,7 +14,8 @@ from tests.support.dataplane import VIP_IPV4
 from tests.support.lab import Lab, eventually
 from tests.support.vpp import RunningVpp
 
-pytestmark = [pytest.mark.vpp, pytest.mark.netns]
+# The first test builds the plugin, and that is not its own time.
+pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
 
 
 def reader_of(balancer: RunningVpp) -> penstock_core.FrameReader:

@@ -84,8 +84,8 @@ int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem)
         return lb_rl_refuse(problem, "protocol: %u is not balanced; use 6 (tcp) or 17 (udp)",
                             config->protocol);
     }
-    if (config->scheduler > LBRL_SCHEDULER_LSQ) {
-        return lb_rl_refuse(problem, "scheduler: %u is none; use maglev, sed or lsq",
+    if (config->scheduler >= LBRL_SCHEDULER_COUNT) {
+        return lb_rl_refuse(problem, "scheduler: %u is none; use maglev, sed, lsq, alias or p2c",
                             config->scheduler);
     }
     if (config->table_size != 0 && !is_prime(config->table_size)) {

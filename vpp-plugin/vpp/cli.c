@@ -166,6 +166,10 @@ static uword unformat_scheduler(unformat_input_t *input, va_list *arguments)
         *scheduler = LBRL_SCHEDULER_SED;
     } else if (unformat(input, "lsq")) {
         *scheduler = LBRL_SCHEDULER_LSQ;
+    } else if (unformat(input, "alias")) {
+        *scheduler = LBRL_SCHEDULER_ALIAS;
+    } else if (unformat(input, "p2c")) {
+        *scheduler = LBRL_SCHEDULER_P2C;
     } else {
         return 0;
     }
@@ -227,7 +231,7 @@ static int read_vip(unformat_input_t *line, lbrl_vip_config_t *config, bool *rem
         } else {
             return unknown(line, problem,
                            "id <hex>, forwarding nat|gre|l3dsr, dscp <1-63>, mtu <n>, scheduler "
-                           "maglev|sed|lsq, features off|basic|full, table-size "
+                           "maglev|sed|lsq|alias|p2c, features off|basic|full, table-size "
                            "<prime>, client-affinity, "
                            "drain <seconds>, del");
         }
@@ -297,7 +301,7 @@ static clib_error_t *vip_command(vlib_main_t *vm, unformat_input_t *input,
 VLIB_CLI_COMMAND(lb_rl_vip_command, static) = {
     .path = "lb rl vip",
     .short_help = "lb rl vip <address> port <n> [tcp|udp] [id <hex>] [forwarding nat|gre|l3dsr] "
-                  "[dscp <1-63>] [mtu <n>] [scheduler maglev|sed|lsq] "
+                  "[dscp <1-63>] [mtu <n>] [scheduler maglev|sed|lsq|alias|p2c] "
                   "[features off|basic|full] "
                   "[table-size <prime>] [client-affinity] [drain <seconds>] [del]",
     .function = vip_command,

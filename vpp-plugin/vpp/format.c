@@ -46,7 +46,9 @@ u8 *format_lb_rl_scheduler(u8 *s, va_list *arguments)
 {
     static const char *const names[] = {[LBRL_SCHEDULER_MAGLEV] = "maglev",
                                         [LBRL_SCHEDULER_SED] = "sed",
-                                        [LBRL_SCHEDULER_LSQ] = "lsq"};
+                                        [LBRL_SCHEDULER_LSQ] = "lsq",
+                                        [LBRL_SCHEDULER_ALIAS] = "alias",
+                                        [LBRL_SCHEDULER_P2C] = "p2c"};
     return format_name(s, arguments, names, ARRAY_LEN(names));
 }
 
