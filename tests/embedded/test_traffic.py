@@ -56,8 +56,11 @@ def test_big_transfers_are_whole_and_go_in_super_packets(lab: Lab, balanced: Run
     after = balanced.stats()
     # Segments would be some 40,000 each way; acknowledgements are most of what remains.
     assert after.packets - before.packets < 30_000
-    for reason in ("bad_checksum", "truncated", "no_flow", "no_flow_return"):
+    for reason in ("bad_checksum", "truncated"):
         assert after.dropped[reason] == before.dropped[reason]
+    # A connection of an earlier test may still send a last packet again; a flow lost here would cost thousands.
+    for reason in ("no_flow", "no_flow_return"):
+        assert after.dropped[reason] - before.dropped[reason] < 10
 
 
 @BOTH
