@@ -231,7 +231,7 @@ class WeightLoop:
         if frame is None or steering.reader is None or not policy.channels:
             weights, _ = policy.decide(unmeasured(slots), None)
             return guardrails.configured(weights, eligible=slots.eligible)
-        seen = observe(steering.reader, frame, slots, policy.channels, now_us)
+        seen = observe(steering.reader, frame, slots, policy.reads(steering.reader.channels), now_us)
         weights, steering.policy_state = policy.decide(seen, steering.policy_state)
         bounds = Guardrails(choice.max_weight_ratio, choice.max_change_per_step)
         guarded = guardrails.guard(weights, _previous(steering), eligible=slots.eligible, bounds=bounds)

@@ -6,7 +6,7 @@ same size may be stacked in front and policies stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +66,11 @@ class Reader(Protocol):
     @property
     def retired(self) -> bool:
         """Tell whether the data plane replaced the object."""
+        ...
+
+    @property
+    def channels(self) -> Collection[str]:
+        """Name the channels that are recorded."""
         ...
 
     def read(self) -> Frame:

@@ -19,18 +19,25 @@ def observation(
     l_assign=(0, 0, 0),
     generation=(0, 0, 0),
     time=0.0,
+    pt_gen=None,
+    n_active=(0, 0, 0),
 ):
     configured = np.array(configured, dtype=float)
-    channel = np.full((len(configured), len(REDUCTIONS)), NAN)
-    channel[:, AVG_DECAY] = fct
+    measured = {"fct": fct} if pt_gen is None else {"pt_gen": pt_gen}  # as the loop gives a policy what it reads
     return Observation(
         time=time,
         eligible=np.array(eligible) if eligible is not None else configured > 0,
         configured=configured,
         generation=np.array(generation, dtype=np.uint8),
-        counters={"n_flow": np.array(n_flow), "l_assign": np.array(l_assign)},
-        channels={"fct": channel},
+        counters={"n_flow": np.array(n_flow), "l_assign": np.array(l_assign), "n_active": np.array(n_active)},
+        channels={name: channel(values) for name, values in measured.items()},
     )
+
+
+def channel(means):
+    reductions = np.full((len(means), len(REDUCTIONS)), NAN)
+    reductions[:, AVG_DECAY] = means
+    return reductions
 
 
 def decide(name, seen, state=None):
@@ -100,6 +107,35 @@ def test_little_takes_a_grown_table():
     _, state = policy.decide(observation(), None)
     grown = observation(fct=(1,) * 4, configured=(1,) * 4, n_flow=(1,) * 4, l_assign=(0,) * 4, generation=(0,) * 4)
     assert policy.decide(grown, state)[0].shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["inverse-duration", "little"])
+def test_turns_are_read_where_the_data_plane_records_them(name):
+    policy = policies.by_name(name)
+    assert policy.reads(["flow_duration", "fct"]) == ("fct",)
+    assert policy.reads(["flow_duration", "fct", "pt_1st", "pt_gen"]) == ("pt_gen",)
+
+
+def test_inverse_duration_goes_by_turns():
+    assert decide("inverse-duration", observation(pt_gen=(0.1, 0.2, 0.4))) == pytest.approx([10, 5, 2.5])
+
+
+def test_little_goes_by_requests_that_wait_and_not_by_idle_connections():
+    # Backend 0 has 40 idle connections and nobody who waits, backend 1 answers as fast while 4 wait on average.
+    policy = policies.by_name("little")
+    common = {"pt_gen": (0.1, 0.1, 0.2), "n_flow": (10, 10, 10), "l_assign": (400, 0, 0)}
+    _, state = policy.decide(observation(n_active=(0, 8, 0), **common), None)
+    weights, _ = policy.decide(observation(n_active=(0, 0, 0), **common), state)
+    assert weights.tolist() == pytest.approx([10, 50, 5])
+
+
+def test_little_starts_afresh_when_turns_come_or_go():
+    policy = policies.by_name("little")
+    _, by_turns = policy.decide(observation(pt_gen=(0.1, 0.1, 0.1), n_active=(9, 9, 9)), None)
+    by_flows, state = policy.decide(observation(n_flow=(10, 10, 10), l_assign=(40, 0, 0)), by_turns)
+    assert by_flows.tolist() == pytest.approx([5, 1, 1])
+    again, _ = policy.decide(observation(pt_gen=(0.1, 0.1, 0.1), n_flow=(10, 10, 10), l_assign=(40, 0, 0)), state)
+    assert again.tolist() == pytest.approx([10, 10, 10])
 
 
 @pytest.mark.parametrize("name", sorted(policies.POLICIES))

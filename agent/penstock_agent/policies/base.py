@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,15 @@ class Policy:
     scheduler: SchedulerType  # below the weights, unless the user chooses another
     channels: tuple[str, ...]  # reservoirs it reads; empty: it works without any measurement
     decide: Callable[[Observation, State], tuple[FloatArray, State]]
+    better_channels: tuple[str, ...] = ()  # reservoirs it reads instead where the data plane records them all
+
+    def reads(self, recorded: Collection[str]) -> tuple[str, ...]:
+        """Return the reservoirs to read of a data plane that records these."""
+        return (
+            self.better_channels
+            if self.better_channels and set(recorded).issuperset(self.better_channels)
+            else self.channels
+        )
 
 
 def neutral_where_unknown(weights: FloatArray, eligible: np.ndarray[Any, np.dtype[np.bool_]]) -> FloatArray:

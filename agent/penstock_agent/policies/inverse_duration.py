@@ -3,7 +3,8 @@ Fuertes, M. Townsley, T. Clausen, "Aquarius: Enable Fast, Scalable, Data-Driven 
 IEEE Transactions on Network and Service Management 19(4), 2022.
 
 A backend that finishes flows in half the time gets twice the weight. It reads `fct` and not `flow_duration`: the
-latter is sampled on every packet, so long flows count many times.
+latter is sampled on every packet, so long flows count many times. Where turns are recorded (level `full`) it reads
+those, `pt_gen`: the completion time of a connection that is kept and idle says nothing about its server.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ SHORTEST_SECONDS = 1e-6
 
 
 def decide(observation: Observation, state: State) -> tuple[FloatArray, State]:
-    """Weigh each eligible backend by 1 / its recent mean completion time."""
-    mean = observation.channels["fct"][..., AVG_DECAY]
+    """Weigh each eligible backend by 1 / its recent mean turn or completion time."""
+    channel = "pt_gen" if "pt_gen" in observation.channels else "fct"
+    mean = observation.channels[channel][..., AVG_DECAY]
     return neutral_where_unknown(1.0 / np.maximum(mean, SHORTEST_SECONDS), observation.eligible), state
 
 
-POLICY = Policy("inverse-duration", SchedulerType.SED, ("fct",), decide)
+POLICY = Policy("inverse-duration", SchedulerType.SED, ("fct",), decide, better_channels=("pt_gen",))
