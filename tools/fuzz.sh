@@ -14,6 +14,13 @@ for target in build/fuzz/tests-core/fuzz_*; do
     seeds=tests/core/corpus/$name
     [ -d "$seeds" ] || seeds=build/fuzz/seed/$name
     echo "fuzz: $name for $seconds s"
-    "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
-        -artifact_prefix=build/fuzz/ "$corpus" "$seeds" 2>&1 | tail -n 8
+    log=build/fuzz/$name.log
+    if ! "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
+        -artifact_prefix=build/fuzz/ "$corpus" "$seeds" >"$log" 2>&1; then
+        # What went wrong stands far above the statistics.
+        grep -v '^#[0-9]' "$log" | head -n 100
+        echo "fuzz: $name FAILED: the input is in build/fuzz/, everything it said in $log" >&2
+        exit 1
+    fi
+    grep '^stat::' "$log"
 done

@@ -29,7 +29,7 @@ rig_t rig_sized(uint32_t flows, uint32_t workers)
 rig_t rig_tiny(void)
 {
     lbrl_config_t config = {
-        .flows = 64, .vips = 4, .slots = 32, .workers = 1, .now_us = 1000000000};
+        .flows = 64, .vips = 8, .slots = 64, .workers = 1, .now_us = 1000000000};
     memset(config.boot_id, 0xb0, sizeof(config.boot_id));
     return rig_open(config);
 }
