@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from e2e.cluster import binaries
+from e2e.cluster.errors import CommandError
 from e2e.cluster.processes import wait_until
 from e2e.cluster.provider import Provider
 from e2e.images.build import Image
@@ -87,7 +88,7 @@ class Installation:
             name = pod["metadata"]["name"]
             try:
                 text = self.cluster.kubectl("-n", NAMESPACE, "logs", name, "--tail=40")
-            except RuntimeError as error:
+            except CommandError as error:
                 text = str(error)
             parts.append(f"--- {name}\n{text}")
         return "\n".join(parts)
@@ -105,7 +106,7 @@ class Installation:
             for name in self.pods(component):
                 try:
                     text = self.cluster.kubectl("-n", NAMESPACE, "logs", name, *since)
-                except RuntimeError:
+                except CommandError:
                     continue  # of a node that is gone, or not started yet
                 found += [f"{name}: {line}" for line in refusals_in(text)]
         return found
