@@ -274,14 +274,11 @@ class PacketPath(RuleBasedStateMachine):
         )
     )
     def backends_change(self, states: dict[int, str]) -> None:
-        # a backend that is gone from the list drains: its flows go on
-        kept = {n: "draining" for n in self.states if n not in states and self.states[n] != "failed"}
+        # a backend that is gone from the list drains: its flows go on, unless it had failed before
+        gone = {n: state for n, state in self.states.items() if n not in states}
         self.changed = True
         self.configure(dict(states))
-        self.states = {**dict(states), **kept, **dict.fromkeys(self.gone_failed(states), "failed")}
-
-    def gone_failed(self, states: dict[int, str]) -> list[int]:
-        return [n for n, state in self.states.items() if n not in states and state == "failed"]
+        self.states |= {n: "failed" if state == "failed" else "draining" for n, state in gone.items()}
 
     @rule()
     def process_restarts(self) -> None:

@@ -35,7 +35,7 @@
 typedef struct entry {
     uint64_t id;
     double weight;
-    double remainder; /* what rounding its quota down left */
+    double remainder; /* what rounding its quota down left, times the sum of weights */
     uint32_t index;   /* in the caller's array */
     uint32_t quota;
     uint32_t held;
@@ -134,7 +134,7 @@ static int canonicalise(entry_t *entries, const lbrl_maglev_backend_t *backends,
     return 0;
 }
 
-/* Largest remainder. Leaves the entries in canonical order; returns how many positive weights have quota 0. */
+/* Largest remainder (exact for weights that are whole numbers). Leaves the entries in canonical order; returns how many positive weights have quota 0. */
 static int assign_quotas(entry_t *entries, uint32_t n, uint32_t size)
 {
     double total = 0.0;
@@ -146,9 +146,10 @@ static int assign_quotas(entry_t *entries, uint32_t n, uint32_t size)
         return 0;
     }
     for (uint32_t i = 0; i < n; i++) {
-        const double exact = entries[i].weight / total * size;
-        entries[i].quota = (uint32_t)exact;
-        entries[i].remainder = exact - (double)entries[i].quota;
+        /* Not weight / total: with a rounded quotient, remainders that are equal would differ. */
+        const double exact = entries[i].weight * size;
+        entries[i].quota = (uint32_t)(exact / total);
+        entries[i].remainder = exact - (double)entries[i].quota * total;
         given += entries[i].quota;
     }
     qsort(entries, n, sizeof(*entries), by_remainder);
