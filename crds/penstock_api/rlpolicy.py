@@ -31,9 +31,11 @@ class Heuristic(Choice):
     SED = "sed"
     """As configured, and the backend with the shortest expected delay takes the next flow."""
     INVERSE_DURATION = "inverse-duration"
-    """In inverse proportion to the mean completion time of flows."""
+    """In inverse proportion to the mean time work takes: a request until its answer begins where the DataPlane records
+    features at level `full`, else a flow until it is complete."""
     LITTLE = "little"
-    """Mean flows in progress over mean duration, by Little's law: the rate at which a backend gets work done."""
+    """Mean work in progress over the mean time it takes, by Little's law: the rate at which a backend gets work done.
+    Work is as for inverse-duration."""
 
 
 class SchedulerName(Choice):
