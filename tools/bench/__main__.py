@@ -1,4 +1,4 @@
-"""`make bench`: runs every benchmark, prints one table, writes build/bench/GROUP.json.
+"""`make bench`: runs every benchmark, prints a table per group, writes build/bench/GROUP.json.
 
 A benchmark prints a line of JSON per figure: name, value, unit, and, where it knows them, bar, met and runs. Bars of
 the C benchmarks stand here. `met` is computed, never written down.
@@ -82,18 +82,23 @@ def compile_c() -> None:
     subprocess.run(["cmake", "--build", str(BUILD)], check=True, stdout=subprocess.DEVNULL)
 
 
-def run(command: list[str]) -> list[Figure]:
-    """Run one benchmark; what it says beside its figures goes to the screen."""
+def run(group: str, command: list[str]) -> list[Figure]:
+    """Run one benchmark; what it says beside its figures goes to build/bench/GROUP.log."""
     figures = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    log = OUT / f"{group}.log"
+    with (
+        log.open("w") as others,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=others, text=True) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("{"):
                 figures.append(figure(json.loads(line)))
             else:
-                print(line, end="", file=sys.stderr)
-    if not figures:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode} and printed no figure")
+                others.write(line)
+    if process.returncode != 0 or not figures:
+        last = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; {log} ends with\n{last}")
     return figures
 
 
@@ -116,19 +121,25 @@ def main() -> int:
     parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], metavar="GROUP", help=", ".join(GROUPS))
     groups = parser.parse_args().groups or list(GROUPS)
     OUT.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     if {"core", "statistics"} & set(groups):
         compile_c()
-    failed = []
+    failed: list[str] = []
+    everything: list[Figure] = []
     for group in groups:
         try:
-            figures = run(GROUPS[group])
+            with console.status(f"{group}: {OUT}/{group}.log"):
+                figures = run(group, GROUPS[group])
         except (RuntimeError, OSError) as error:
-            console.print(f"[red]{group}: {error}[/]")
+            console.print(f"{group}: {error}", style="red", markup=False)
             failed.append(group)
             continue
         (OUT / f"{group}.json").write_text(json.dumps([asdict(found) for found in figures], indent=1) + "\n")
         show(group, figures, console)
+        everything += figures
+    met = sum(found.met is True for found in everything)
+    missed = [found.name for found in everything if found.met is False]
+    console.print(f"bars: {met} met, {len(missed)} missed{': ' if missed else ''}{', '.join(missed)}")
     return 1 if failed else 0
 
 
