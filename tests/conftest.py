@@ -1,12 +1,18 @@
-"""Fixtures that several folders share."""
+"""Fixtures that several folders share, and how property tests choose their examples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from e2e.cluster import ControlPlane, control_plane
+
+# The same examples on every run, so that a change fails for what it changed. New ones are looked for on purpose:
+# pytest --hypothesis-profile=default
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
