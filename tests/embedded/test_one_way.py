@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.clients import HttpConnection, get, udp_socket
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, running_dataplane, vip
-from tests.support.lab import HTTP_PORT, Lab, Server
+from tests.support.lab import HTTP_PORT, Lab, Server, eventually
 from tests.support.lab import lab as build_lab
 
 pytestmark = pytest.mark.netns
@@ -88,6 +88,7 @@ def balanced(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, RunningDatap
         dataplane = stack.enter_context(running_dataplane(lab))
         dataplane.apply(*vips(lab, request.param))
         yield lab, dataplane
+        eventually(dataplane.answers)  # it may just have been killed
         dataplane.withdraw()
 
 
