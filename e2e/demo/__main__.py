@@ -132,9 +132,9 @@ def conclude(demonstration: report.Demonstration, options: argparse.Namespace, s
     console.print(report.tables(demonstration))
     console.print(demonstration.verdict())
     console.print(f"report: {report.write(demonstration, options.report)}   ({seconds:.0f} s in all)")
-    missing = [phase.policy for phase in demonstration.phases if not phase.weights or not phase.load.intervals]
+    missing = demonstration.unmeasured
     if demonstration.failed or missing:
-        console.print(f"DEMO FAILED: {demonstration.failed} failed requests; nothing measured for {missing or 'none'}")
+        console.print(f"DEMO FAILED: {demonstration.failed} failed requests; not all measured for {missing or 'none'}")
         return False
     console.print("DEMO PASSED")
     return True

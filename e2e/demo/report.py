@@ -57,6 +57,11 @@ class Phase:
     weights: tuple[WeightSample, ...]
     times: dict[str, Times]  # by backend, at the phase's end
 
+    def saw(self, backend: str) -> bool:
+        """Tell whether the data plane measured all times of a backend."""
+        times = self.times.get(backend)
+        return times is not None and None not in (times.handshake, times.first_byte, times.duration)
+
 
 @dataclass(frozen=True)
 class Demonstration:
@@ -81,6 +86,15 @@ class Demonstration:
         """Share of the phase's answers that came from the backend."""
         counts = phase.load.summary.backends
         return counts.get(backend, 0) / max(1, sum(counts.values()))
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """Policies of phases of which something is missing: load, weights, or a backend's times."""
+        return [
+            phase.policy
+            for phase in self.phases
+            if not (phase.weights and phase.load.intervals and all(map(phase.saw, self.backends)))
+        ]
 
     def verdict(self) -> str:
         """Say in one sentence what the last phase did to the mean and the tail, whichever way it went."""

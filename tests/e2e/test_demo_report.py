@@ -66,3 +66,11 @@ def test_the_page_has_the_plots_inside_and_marks_failures(tmp_path: Path) -> Non
     assert 'class="bad">2<' in page
     assert "<td>33</td>" in page
     assert demonstration(tmp_path, failed=2).failed == 4
+
+
+def test_a_backend_without_times_is_said(tmp_path: Path) -> None:
+    found = demonstration(tmp_path)
+    assert found.unmeasured == ["lsq", "little"]  # no durations of "slow", nothing of "fast"
+    whole = report.Times(*[report.Quantiles(1.0, 2.0)] * 3)
+    phases = [report.Phase(p.policy, p.load, p.weights, {"slow": whole, "fast": whole}) for p in found.phases]
+    assert report.Demonstration("title", "setting", found.speeds, (phases[0], found.phases[1])).unmeasured == ["little"]

@@ -4,7 +4,8 @@
 scapy, and keeps every counter and every single sample. It shares nothing with the core: where the two differ, one of
 them reads the definition table in lbrl/features.h wrongly.
 
-Only what the table needs is here. Flows do not time out, and every packet reaches the backend.
+Only what the table needs is here. Flows do not time out, every packet reaches the backend, and each TCP flow begins
+with its SYN. With `one_way` the server's packets are to be left out of what is fed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Flow:
     answered: bool = False
     active: bool = False
     answer_ended: bool = False
-    echo: int | None = None
+    heard: int | None = None  # one-way: what the client has acknowledged
 
 
 def payload_length(packet: Packet) -> int:
@@ -112,6 +113,8 @@ class Features:
             elif flow is not None:
                 self.packet(flow, seen)
                 self.segment(flow, seen)
+                if self.one_way and flow.state != "syn":
+                    flow.server.ack = flow.client.end  # what the server will have acknowledged
         else:
             if flow is None:
                 flow = self.flows[key] = self.open(seen, "udp")
@@ -276,22 +279,32 @@ class Features:
             credible = (tcp.seq - flow.server.ack) % 2**32 <= (flow.client.end - flow.server.ack) % 2**32
         else:
             receiver = flow.server if seen.from_client else flow.client
-            window = 0xFFFF if flow.resting else receiver.window
+            window = 0xFFFF if flow.resting or self.one_way else receiver.window
             credible = (tcp.seq - receiver.ack) % 2**32 <= (window << receiver.scale) + 1
         if credible:
             flow.state = "closing"
             self.close(flow)
 
-    @staticmethod
-    def acceptable(flow: Flow, seen: Seen) -> bool:
-        """Whether the receiver may take the segment: it overlaps its window, or 64 KiB before or behind."""
+    def acceptable(self, flow: Flow, seen: Seen) -> bool:
+        """Whether the receiver may take the segment: it overlaps its window, or 64 KiB before or behind.
+
+        One-way nobody tells the server's window: it may be the largest.
+        """
         receiver = flow.server if seen.from_client else flow.client
         window = (0xFFFF if flow.resting else receiver.window) << receiver.scale | 0xFFFF
+        window = 0xFFFF << 14 | 0xFFFF if self.one_way else window
         tcp = seen.packet[TCP]
         return (
             distance(tcp.seq, receiver.ack) <= window
             and distance(tcp.seq + payload_length(seen.packet), receiver.ack) >= -window
         )
+
+    def confirms(self, flow: Flow, ack: int) -> bool:
+        """Whether an acknowledgement of the client is of a SYN-ACK, which one-way nobody here has seen."""
+        if self.one_way:
+            return flow.state == "syn"
+        seen = (ack - flow.client.ack - 1) % 2**32 < (flow.server.end - flow.client.ack) % 2**32
+        return flow.state == "syn_ack" and seen
 
     def plain(self, flow: Flow, seen: Seen) -> None:
         tcp, payload = seen.packet[TCP], payload_length(seen.packet)
@@ -299,14 +312,8 @@ class Features:
         end = (tcp.seq + payload) % 2**32
         new = payload > 0 and distance(end, sender.end) > 0
         acceptable = self.acceptable(flow, seen)
-        confirms = (
-            seen.from_client
-            and flow.state == "syn_ack"
-            and int(tcp.flags) & ACK
-            and (tcp.ack - flow.client.ack - 1) % 2**32 < (flow.server.end - flow.client.ack) % 2**32
-        )
         was_established = flow.state == "established"
-        if confirms:
+        if seen.from_client and int(tcp.flags) & ACK and self.confirms(flow, tcp.ack):
             flow.state = "established"
             flow.client.ack = tcp.ack
         if not acceptable:
@@ -333,7 +340,10 @@ class Features:
     def client_segment(self, flow: Flow, seen: Seen, new: bool, was_established: bool) -> None:
         tcp, payload = seen.packet[TCP], payload_length(seen.packet)
         keep_alive = payload == 1 and (tcp.seq + 1) % 2**32 == flow.client.end
-        if flow.active and flow.answer_ended and distance(tcp.ack, flow.server.end) >= 0:
+        if self.one_way:
+            self.handshake_answered(flow, seen)
+            self.acknowledge(flow, seen)
+        elif flow.active and flow.answer_ended and distance(tcp.ack, flow.server.end) >= 0:
             self.set_active(flow, False)
         if flow.state == "established" and payload:
             if distance(tcp.seq, flow.client.end) > 0:
@@ -349,6 +359,16 @@ class Features:
                 self.set_active(flow, True)
         elif payload and flow.asking and not keep_alive:
             flow.asked_again = True
+
+    def acknowledge(self, flow: Flow, seen: Seen) -> None:
+        """One-way: the client tells of an answer by acknowledging more."""
+        ack = seen.packet[TCP].ack
+        if flow.heard is None:
+            flow.heard = ack
+        elif distance(ack, flow.heard) > 0:
+            flow.heard = ack
+            if flow.asking:
+                self.answer(flow, seen)
 
     def server_segment(self, flow: Flow, seen: Seen) -> None:
         tcp, payload = seen.packet[TCP], payload_length(seen.packet)
@@ -370,9 +390,9 @@ class Features:
         if sender.closed:
             return
         sender.closed = True
-        if other.closed:
+        if other.closed or self.one_way:
             self.complete(flow, seen)
-            flow.resting = seen.from_client
+            flow.resting = seen.from_client and not self.one_way
         flow.state = "closing"
         self.close(flow)
 

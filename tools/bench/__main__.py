@@ -58,6 +58,7 @@ BARS = {
 GROUPS: dict[str, list[str]] = {
     "core": [str(BUILD / "tests-core/bench_core")],
     "statistics": [str(BUILD / "tests-core/bench_statistics")],
+    "frames": [sys.executable, "-m", "tools.bench.bench_frames"],
     "embedded": [sys.executable, "-m", "tools.bench.embedded"],
     "agent": [sys.executable, "-m", "tools.bench.bench_agent"],
     "operator": [sys.executable, "-m", "tools.bench.bench_operator"],

@@ -1,7 +1,7 @@
 /*
  * Load for benchmarks of a data path, steady enough to compare two of them on one processor.
  *
- *   traffic serve <port> <ports>            servers: UDP echo and count on <port>, TCP on <ports> from there
+ *   traffic serve <address> <port> <ports>  servers: UDP echo and count on <port>, TCP on <ports> from there
  *   traffic udp <address> <port> <seconds>  datagrams of 18 bytes (64-byte frames), a bounded number in
  *                                           flight; prints packets received per second
  *   traffic ping <address> <port> <seconds> one datagram at a time; prints the median round trip in us
@@ -119,13 +119,13 @@ static void serve_stream(int fd)
     }
 }
 
-static int listening(int type, int port)
+static int listening(int type, struct sockaddr_in at, int port)
 {
     int on = 1;
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    at.sin_port = htons((uint16_t)port);
     int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof(any)) != 0 ||
+    if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) != 0 ||
         (type == SOCK_STREAM && listen(fd, 4096) != 0)) {
         die("listen");
     }
@@ -151,14 +151,15 @@ static void accept_all(int epoll, int listener)
     }
 }
 
-static void serve(int port, int ports)
+static void serve(const struct sockaddr_in *at, int ports)
 {
     struct epoll_event events[EVENTS];
     int epoll = epoll_create1(0);
-    int datagrams = listening(SOCK_DGRAM, port);
+    int port = ntohs(at->sin_port);
+    int datagrams = listening(SOCK_DGRAM, *at, port);
     watch(epoll, datagrams, false);
     for (int i = 0; i < ports; i++) {
-        watch(epoll, listening(SOCK_STREAM, port + i), true);
+        watch(epoll, listening(SOCK_STREAM, *at, port + i), true);
     }
     puts("ready");
     fflush(stdout);
@@ -280,15 +281,16 @@ static void connections(const struct sockaddr_in *to, double seconds)
 
 int main(int argc, char **argv)
 {
-    if (argc == 4 && strcmp(argv[1], "serve") == 0) {
-        serve(atoi(argv[2]), atoi(argv[3]));
-    }
     if (argc != 5) {
-        fputs("usage: traffic serve PORT PORTS | udp|ping|bulk|connect ADDRESS PORT SECONDS\n",
+        fputs("usage: traffic serve ADDRESS PORT PORTS | udp|ping|bulk|connect ADDRESS PORT "
+              "SECONDS\n",
               stderr);
         return 2;
     }
     struct sockaddr_in to = ipv4(argv[2], argv[3]);
+    if (strcmp(argv[1], "serve") == 0) {
+        serve(&to, atoi(argv[4]));
+    }
     double seconds = atof(argv[4]);
     static const struct {
         const char *name;

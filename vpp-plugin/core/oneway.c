@@ -103,7 +103,8 @@ static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packe
         (meta->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK) {
         /* it acknowledges a SYN-ACK that we have not seen */
         flow->server_ack = flow->client_end;
-        flow->client_ack = get32(packet->data + meta->transport + 8);
+        flow->client_ack =
+            get32(packet->data + meta->transport + 8) - 1; /* or this would repeat it */
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }
     track_tcp(worker, ref, packet, meta, true);

@@ -83,16 +83,20 @@ HOT void answer_handshake(const passage_t *p)
 
 /* ------------------------------------------------------------------------------- TCP */
 
-/* Where only the client is heard, a later timestamp of the server tells that it has answered. */
-static void client_echo(const passage_t *p)
+/* Where only the client is heard, it tells that the server has answered by acknowledging more. (The echo of a later
+ * timestamp would not do: it also comes with whatever follows a bare acknowledgement, as in every upload.) */
+HOT void client_acknowledges(const passage_t *p)
 {
-    tcp_options_t options = lbrl_tcp_options(p->tcp);
-    if (options.has_timestamp) {
-        if ((p->side->flags & SIDE_ASKED) && (int32_t)(options.echo - p->side->echo) > 0) {
-            answer(p);
-        }
-        p->side->echo = options.echo;
+    side_t *side = p->side;
+    bool known = (side->flags & SIDE_HEARD) != 0;
+    if (!(p->flags & TCP_ACK) || (known && (int32_t)(p->ack - side->heard) <= 0)) {
+        return;
     }
+    if (known && (side->flags & SIDE_ASKED)) {
+        answer(p);
+    }
+    side->flags |= SIDE_HEARD;
+    side->heard = p->ack;
 }
 
 /* A segment of the client that its flow takes note of, neither SYN nor RST. */
@@ -102,8 +106,7 @@ HOT void client_segment(const passage_t *p)
     const flow_t *flow = p->flow;
     if (p->sink->one_way) {
         answer_handshake(p);
-        const passage_t copy = *p;
-        client_echo(&copy);
+        client_acknowledges(p);
     } else if ((side->flags & (SIDE_ACTIVE | SIDE_ENDED)) == (SIDE_ACTIVE | SIDE_ENDED) &&
                (int32_t)(p->ack - flow->server_end) >= 0) {
         set_active(p->sink, flow, side, false);
@@ -233,7 +236,7 @@ void side_packet(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *f
                    .gso_size = segments > 1 ? packet->gso_size : 0,
                    .sampled = sink->channels == LBRL_CHANNEL_COUNT};
     if (!p.sampled || !p.side) {
-        if (meta->payload) {
+        if (meta->payload && !(sink->one_way && (flow->flags & FLOW_JOINED))) {
             lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
                              flow_age(flow, worker->now_us), worker->now_us);
         }

@@ -18,7 +18,8 @@ enum {
     SIDE_ASKED_AGAIN = 8, /* which was sent again meanwhile */
     SIDE_ANSWERED = 16,   /* the flow has had its first answer */
     SIDE_ACTIVE = 32,     /* counts in n_active */
-    SIDE_ENDED = 64, /* what the server sent last ended an answer to what the client sent last */
+    SIDE_ENDED = 64,  /* what the server sent last ended an answer to what the client sent last */
+    SIDE_HEARD = 128, /* one-way: `heard` is known */
 };
 
 /* In one cache line, so that a packet at level full costs one more than at level off. */
@@ -29,7 +30,7 @@ typedef struct side {
     uint64_t paid_us;   /* of its first payload */
     uint64_t asked_us;  /* of its last new payload */
     uint32_t asked_end; /* sequence number behind that */
-    uint32_t echo;      /* one-way: server's timestamp that came with it */
+    uint32_t heard;     /* one-way: what the client has acknowledged */
     uint32_t window;    /* that the client's last packet offered, scaled */
     uint16_t mss;       /* largest segment that the server may send, options included */
     uint8_t flags;

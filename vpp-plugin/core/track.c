@@ -34,7 +34,9 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
     }
     flow->client_end = end;
     flow->server_ack = segment->sequence;
-    flow->scales = lbrl_tcp_options(segment->tcp).scale;
+    /* one-way, the server's half was made up when the flow began */
+    uint8_t server = vip_is_one_way(ref->vip) ? flow->scales & 0xf0u : 0;
+    flow->scales = (uint8_t)(server | lbrl_tcp_options(segment->tcp).scale);
     __atomic_store_n(&flow->state, LBRL_FLOW_SYN, __ATOMIC_RELEASE);
 }
 

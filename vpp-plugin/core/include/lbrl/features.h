@@ -135,8 +135,8 @@ typedef enum lbrl_level {
       "answer: first new payload of the server after new payload of the client",                   \
       "time since the client's last new payload before it",                                        \
       "the answer acknowledges all of that; no payload was sent again in between",                 \
-      "answer: next packet of the client that echoes a later timestamp of the server",             \
-      "as defined", "one question or answer per super-packet",                                     \
+      "answer: next packet of the client that acknowledges more", "as defined",                    \
+      "one question or answer per super-packet",                                                   \
       "two-way only: first datagram of the server after one of the client")                        \
     X(BYTE_F, "byte_f", LBRL_LEVEL_FULL, "bytes", "flow completed", "the client's bytes",          \
       "with fct", "as defined", "as defined", "none", "with fct")                                  \

@@ -1,0 +1,80 @@
+"""`n_active` of a data plane beside what the servers behind it know."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import mean
+
+import penstock_core
+
+from tests.support.dataplane import VIP_IPV4, RunningDataplane, vip
+from tests.support.lab import Lab, eventually
+from tests.support.netns import Namespace
+from tests.support.outstanding import KINDS, PORTS
+
+PROGRAM = Path(__file__).with_name("outstanding.py")
+WARM_UP_SECONDS, TAIL_SECONDS = 1.5, 0.5  # of a load, that do not count
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Requests outstanding on average, by the server and by the data plane, over so many frames."""
+
+    known: float
+    measured: float
+    frames: int
+
+    @property
+    def error(self) -> float:
+        """Relative error of the data plane."""
+        return self.measured / self.known - 1 if self.known else float("inf")
+
+
+@contextmanager
+def knowing_servers(namespace: Namespace, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run servers of all protocols that know their requests."""
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    server = namespace.popen([sys.executable, str(PROGRAM), "serve", str(certificate), str(key)], stdout=-1)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    yield server
+
+
+def compare(lab: Lab, dataplane: RunningDataplane, directory: Path, kind: str, seconds: float) -> Comparison:
+    """Put a load of a kind on for so long; the laboratory has one server, and the data plane nothing else to do."""
+    port = PORTS[KINDS[kind][0]]
+    backend = {"id": "s1", "address": lab.servers[0].ipv4, "port": port}
+    wanted = vip(lab, port=port, backends=[backend], features="full")
+    dataplane.apply(wanted)
+    name = next(status.frames for status in dataplane.dump().vips if status.id == wanted["id"])
+    reader = penstock_core.FrameReader(str(dataplane.settings.shm_dir / name.lstrip("/")))
+    with knowing_servers(lab.servers[0].namespace, directory) as server:
+        load = lab.client.popen([sys.executable, str(PROGRAM), "load", kind, VIP_IPV4, str(seconds)])
+        began = penstock_core.boottime_us()
+        frames: dict[int, int] = {}
+        while load.poll() is None:
+            frame = reader.read()
+            frames[frame.time_us] = int(frame.counters["n_active"].sum())
+            time.sleep(0.05)
+        assert load.returncode == 0
+        server.send_signal(signal.SIGTERM)
+        told, _ = server.communicate(timeout=20)
+    eventually(lambda: reader.read().counters["n_active"].sum() == 0, seconds=60)
+    assert frames, "the load ended before a frame could be read"
+    counted = [at for at in frames if WARM_UP_SECONDS <= (at - began) / 1e6 < seconds - TAIL_SECONDS]
+    events = sorted(json.loads(told))
+    times, totals = [at for at, _ in events], list(accumulate(change for _, change in events))
+    known = [totals[place - 1] if (place := bisect.bisect(times, at)) else 0 for at in counted]
+    return Comparison(mean(known), mean(frames[at] for at in counted), len(counted))

@@ -1,0 +1,38 @@
+"""How far `n_active` is from what servers know: the table of docs/features.md, one row per kind of load.
+
+Run as root: `python -m tools.bench.active_flows`; name kinds to measure only those. A minute and a half for long polls,
+some seconds for each of the others. It is no part of `make bench`: nothing here is a speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tests.support.active_flows import compare
+from tests.support.dataplane import running_dataplane
+from tests.support.lab import lab
+from tests.support.outstanding import KINDS
+
+SECONDS = {"long_poll": 90.0}  # twice as long as an answer takes
+
+
+def main() -> None:
+    """Print a row per kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a load")
+    options = parser.parse_args()
+    print("| load | the server knows | n_active | error |\n|---|---|---|---|")
+    with lab("bench-act", 1, start_servers=False) as built, running_dataplane(built) as dataplane:
+        for kind in options.kinds or KINDS:
+            with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
+                found = compare(built, dataplane, Path(directory), kind, SECONDS.get(kind, options.seconds))
+            error = f"{found.error:+.1%}" if found.known else "all of it"
+            print(f"| {kind} | {found.known:.1f} | {found.measured:.1f} | {error} |", flush=True)
+        dataplane.withdraw()
+
+
+if __name__ == "__main__":
+    main()
