@@ -8,17 +8,35 @@
 
 #include "rewrite.h"
 #include "track.h"
+#include "tunnel.h"
 
 typedef struct plain {
     flow_t *flow; /* the nominee; NULL: not such a segment */
     /* what plain_settle() found out */
     lbrl_sink_t *sink;
-    const ip_t *src, *dst; /* that addresses and ports become */
+    const ip_t *src, *dst; /* that addresses become, or of the tunnel */
     uint16_t sport, dport;
+    bool tunnel; /* into GRE over IPv4 */
 } plain_t;
 
+/* One-way flows: segments over IPv4 that fit whole into GRE over IPv4. The rest goes the long way. */
+static inline bool plain_settle_tunnel(const lbrl_worker_t *worker, const lbrl_packet_t *packet,
+                                       const meta_t *meta, const vip_t *vip, const slot_t *slot,
+                                       plain_t *plain)
+{
+    uint32_t size = packet->length + tunnel_overhead(false);
+    plain->src = &worker->table->tunnel_sources[0];
+    plain->dst = &slot->address;
+    plain->tunnel = true;
+    return vip->forwarding == LBRL_FORWARD_GRE && (plain->flow->flags & FLOW_OPEN) &&
+           !(meta->flags & META_V6) && ip_is_v4(&slot->address) && !ip_is_zero(plain->src) &&
+           size <= vip->mtu && packet->headroom >= tunnel_overhead(false) &&
+           packet->gso_type == LBRL_GSO_NONE && !(packet->flags & LBRL_PACKET_NEEDS_CSUM);
+}
+
 /* Verifies the nominee and looks up what its translation needs; false leaves the packet to the long way. */
-static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta, plain_t *plain)
+static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t *packet,
+                                const meta_t *meta, plain_t *plain)
 {
     const table_t *table = worker->table;
     const flow_t *flow = plain->flow;
@@ -27,6 +45,7 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta,
     }
     const vip_t *vip = table->vips[flow->vip];
     const slot_t *slot = &vip->slots[flow->slot];
+    plain->tunnel = false;
     if (meta->flags & META_RETURN) {
         if (UNLIKELY(!flow_from_server(table, flow, meta))) {
             return false;
@@ -36,14 +55,20 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const meta_t *meta,
         plain->sport = vip->port;
         plain->dport = flow->client_port;
     } else {
-        if (UNLIKELY(!flow_from_client(table, flow, meta) || vip_is_one_way(vip) ||
+        if (UNLIKELY(!flow_from_client(table, flow, meta) ||
                      __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == SLOT_FAILED)) {
             return false;
         }
-        plain->src = &table->sources[flow->source].is.address;
-        plain->dst = &slot->address;
-        plain->sport = flow->nat_port;
-        plain->dport = slot->port;
+        if (vip_is_one_way(vip)) {
+            if (!plain_settle_tunnel(worker, packet, meta, vip, slot, plain)) {
+                return false;
+            }
+        } else {
+            plain->src = &table->sources[flow->source].is.address;
+            plain->dst = &slot->address;
+            plain->sport = flow->nat_port;
+            plain->dport = slot->port;
+        }
     }
     plain->sink = sink_of(&vip->workers[worker->index]);
     lbrl_sink_prefetch(plain->sink, flow->slot);
@@ -76,7 +101,10 @@ static inline void plain_forward(const lbrl_worker_t *worker, lbrl_packet_t *pac
     uint8_t *tcp = packet->data + meta->transport;
     track_packet(worker, plain->flow, plain->sink, packet, meta, from_client);
     track_plain(worker, plain->flow, plain->sink, tcp, meta->payload, from_client);
-    if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
+    if (plain->tunnel) {
+        plain->flow->server_ack = plain->flow->client_end; /* what it will have acknowledged */
+        tunnel_wrap_v4(packet, plain->src, plain->dst);
+    } else if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
         plain_rewrite_v4(packet->data, tcp, plain);
     } else {
         translation_t to = {plain->src, plain->dst, sum_ip(plain->src) + sum_ip(plain->dst),

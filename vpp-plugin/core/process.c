@@ -417,7 +417,7 @@ static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_
         plains[i].flow = metas[i].flags & META_PLAIN ? nominee : NULL;
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (plains[i].flow && UNLIKELY(!plain_settle(worker, &metas[i], &plains[i]))) {
+        if (plains[i].flow && UNLIKELY(!plain_settle(worker, &packets[i], &metas[i], &plains[i]))) {
             plains[i].flow = NULL;
         }
     }

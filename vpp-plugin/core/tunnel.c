@@ -1,9 +1,6 @@
 #include "tunnel.h"
 
 enum {
-    PROTO_GRE = 47,
-    GRE_IPV4 = 0x0800,
-    GRE_IPV6 = 0x86dd,
     ECN_MASK = 3,
     ECN_CE = 3,
     ECN_ECT1 = 1,
