@@ -1,7 +1,8 @@
 """`make bench`: runs every benchmark, prints a table per group, writes build/bench/GROUP.json.
 
 A benchmark prints a line of JSON per figure: name, value, unit, and, where it knows them, bar, met and runs. Bars of
-the C benchmarks stand here. `met` is computed, never written down.
+the C benchmarks stand here. `met` is computed, never written down. One that cannot run on this machine prints a line
+with `skipped`, and why.
 """
 
 from __future__ import annotations
@@ -63,7 +64,12 @@ GROUPS: dict[str, list[str]] = {
     "agent": [sys.executable, "-m", "tools.bench.bench_agent"],
     "operator": [sys.executable, "-m", "tools.bench.bench_operator"],
     "node": [sys.executable, "-m", "tools.bench.bench_node"],
+    "vpp": [sys.executable, "-m", "tools.bench.bench_vpp"],
 }
+
+
+class SkippedError(Exception):
+    """A benchmark lacks something that it needs."""
 
 
 def figure(line: dict[str, Any]) -> Figure:
@@ -86,6 +92,7 @@ def compile_c() -> None:
 def run(group: str, command: list[str]) -> list[Figure]:
     """Run one benchmark; what it says beside its figures goes to build/bench/GROUP.log."""
     figures = []
+    skipped = ""
     log = OUT / f"{group}.log"
     with (
         log.open("w") as others,
@@ -94,9 +101,13 @@ def run(group: str, command: list[str]) -> list[Figure]:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("{"):
-                figures.append(figure(json.loads(line)))
+                said = json.loads(line)
+                skipped = said.get("skipped", "")
+                figures += [] if skipped else [figure(said)]
             else:
                 others.write(line)
+    if skipped:
+        raise SkippedError(skipped)
     if process.returncode != 0 or not figures:
         last = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}; {log} ends with\n{last}")
@@ -131,6 +142,9 @@ def main() -> int:
         try:
             with console.status(f"{group}: {OUT}/{group}.log"):
                 figures = run(group, GROUPS[group])
+        except SkippedError as reason:
+            console.print(f"[yellow]{group}: skipped: {reason}[/]")
+            continue
         except (RuntimeError, OSError) as error:
             console.print(f"{group}: {error}", style="red", markup=False)
             failed.append(group)
