@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +12,7 @@ import pytest
 
 from tests.support.clients import HttpConnection, get, udp_socket
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, running_dataplane, vip
-from tests.support.lab import HTTP_PORT, Lab, Server, eventually
+from tests.support.lab import HTTP_PORT, Lab, Server, eventually, take_out_of_gre
 from tests.support.lab import lab as build_lab
 
 pytestmark = pytest.mark.netns
@@ -22,14 +21,6 @@ DSCP = 10
 ECHO_PORT = 5354
 ADDRESSES = (VIP_IPV4, VIP_IPV6)
 BOTH = pytest.mark.parametrize("address", ADDRESSES)
-
-
-def take_out_of_gre(server: Server) -> None:
-    """Have a server take the VIPs' packets out of GRE."""
-    options = [f"--address={address}" for address in ADDRESSES]
-    program = server.namespace.popen([sys.executable, "-m", "penstock_cli", "decap", *options], stdout=-1)
-    assert program.stdout is not None
-    assert "out of GRE" in program.stdout.readline()
 
 
 def know_by_dscp(server: Server) -> None:
@@ -83,7 +74,10 @@ def vips(lab: Lab, forwarding: str) -> list[dict[str, Any]]:
 def balanced(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, RunningDataplane]]:
     with build_lab("pn-dsr", 2) as lab, ExitStack() as stack:
         for server in lab.servers:
-            (take_out_of_gre if request.param == "GRE" else know_by_dscp)(server)
+            if request.param == "GRE":
+                take_out_of_gre(server, ADDRESSES)
+            else:
+                know_by_dscp(server)
             stack.enter_context(echoes(server))
         dataplane = stack.enter_context(running_dataplane(lab))
         dataplane.apply(*vips(lab, request.param))

@@ -31,43 +31,13 @@ VIP_IPV4 = "203.0.113.10"
 VIP_IPV6 = "2001:db8::10"
 
 
-class RunningDataplane:
-    """A supervised data plane process and a client of its control socket."""
+class ControlClient:
+    """What an agent says over a control socket, whatever data plane answers."""
 
-    def __init__(self, lab: Lab, settings: Settings, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, lab: Lab, socket: Path) -> None:
         self.lab = lab
-        self.settings = settings
-        self._prefix = tuple(prefix)
+        self._socket = socket
         self._generation = 0
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[Any]:
-        arguments = [*self._prefix, sys.executable, "-c", PROGRAM, self.settings.model_dump_json()]
-        process = self.lab.balancer.popen(arguments, stdout=2)  # standard output is the caller's
-        eventually(self.answers, seconds=10)
-        return process
-
-    def restart(self) -> None:
-        """Start again after `stop`."""
-        self.process = self._start()
-
-    def stop(self) -> None:
-        """End supervisor and data plane by SIGTERM."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            assert self.process.wait(10) == 0
-
-    def child(self) -> int:
-        """Return the process id of the data plane under the supervisor."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        assert len(children) == 1, children
-        return int(children[0])
-
-    def kill_child(self) -> int:
-        """Kill the data plane by SIGKILL and return the process id that it had."""
-        pid = self.child()
-        os.kill(pid, signal.SIGKILL)
-        return pid
 
     def answers(self) -> bool:
         """Tell whether the control socket answers."""
@@ -98,13 +68,7 @@ class RunningDataplane:
 
     def try_apply(self, *vips: dict[str, Any], **changes: Any) -> ApplyResult:
         self._generation += 1
-        state = {
-            "generation": self._generation,
-            "scheduler_key": KEY,
-            "nat_sources": sources(self.lab),
-            "vips": vips,
-        } | changes
-        params = DesiredState.model_validate(state).model_dump(mode="json")
+        params = desired(self.lab, self._generation, *vips, **changes).model_dump(mode="json")
         return ApplyResult.model_validate(self._ask(Method.APPLY, params))
 
     def ask_raw(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +76,45 @@ class RunningDataplane:
         return self._ask(Method.APPLY, params)
 
     def _ask(self, method: Method, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        return client.request(self.settings.socket_path, method, params, timeout=20)
+        return client.request(self._socket, method, params, timeout=20)
+
+
+class RunningDataplane(ControlClient):
+    """A supervised data plane process and a client of its control socket."""
+
+    def __init__(self, lab: Lab, settings: Settings, prefix: Sequence[str] = ()) -> None:
+        super().__init__(lab, settings.socket_path)
+        self.settings = settings
+        self._prefix = tuple(prefix)
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[Any]:
+        arguments = [*self._prefix, sys.executable, "-c", PROGRAM, self.settings.model_dump_json()]
+        process = self.lab.balancer.popen(arguments, stdout=2)  # standard output is the caller's
+        eventually(self.answers, seconds=10)
+        return process
+
+    def restart(self) -> None:
+        """Start again after `stop`."""
+        self.process = self._start()
+
+    def stop(self) -> None:
+        """End supervisor and data plane by SIGTERM."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(10) == 0
+
+    def child(self) -> int:
+        """Return the process id of the data plane under the supervisor."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        assert len(children) == 1, children
+        return int(children[0])
+
+    def kill_child(self) -> int:
+        """Kill the data plane by SIGKILL and return the process id that it had."""
+        pid = self.child()
+        os.kill(pid, signal.SIGKILL)
+        return pid
 
 
 @contextmanager
@@ -128,6 +130,12 @@ def running_dataplane(lab: Lab, *, prefix: Sequence[str] = (), **settings: Any) 
             dataplane.stop()
     finally:
         shutil.rmtree(directory)
+
+
+def desired(lab: Lab, generation: int, *vips: dict[str, Any], **changes: Any) -> DesiredState:
+    """Return a desired state with these VIPs and the balancer's addresses as NAT sources."""
+    state = {"generation": generation, "scheduler_key": KEY, "nat_sources": sources(lab), "vips": vips} | changes
+    return DesiredState.model_validate(state)
 
 
 def sources(lab: Lab) -> list[dict[str, Any]]:

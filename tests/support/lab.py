@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,14 @@ def start_server(server: Server) -> None:
     assert program.stdout is not None
     greeting = program.stdout.readline()
     assert json.loads(greeting) == {"ready": server.name}, greeting
+
+
+def take_out_of_gre(server: Server, addresses: Iterable[str]) -> None:
+    """Have a server take the VIPs' packets out of GRE."""
+    options = [f"--address={address}" for address in addresses]
+    program = server.namespace.popen([sys.executable, "-m", "penstock_cli", "decap", *options], stdout=-1)
+    assert program.stdout is not None
+    assert "out of GRE" in program.stdout.readline()
 
 
 def eventually(check: Callable[[], T], *, seconds: float = 5.0, interval: float = 0.02) -> T:

@@ -5,23 +5,33 @@ VPP is the one below PENSTOCK_VPP_PREFIX, or the system's. `missing()` says what
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.support.dataplane import ControlClient
 from tests.support.lab import Lab, eventually
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "vpp"
 PORTS = "16384-28671"
+
+CONTROL_PROGRAM = """
+import sys
+from penstock_vpp import main, settings
+sys.exit(main.run(settings.Settings.model_validate_json(sys.argv[1])))
+"""
 
 STARTUP = """
 unix {{ nodaemon runtime-dir {directory} cli-listen {directory}/cli.sock log {directory}/vpp.log
@@ -69,35 +79,27 @@ def plugin_directory() -> Path:
     return next(BUILD.rglob("lb_rl_plugin.so")).parent
 
 
-class RunningVpp:
-    """A VPP process in the balancer; it holds the balancer's wires and addresses."""
+def plugins_of_vpp() -> Path:
+    """Where VPP's own plugins lie."""
+    return next(prefix().rglob("vpp_plugins/af_packet_plugin.so")).parent
 
-    def __init__(self, lab: Lab, directory: Path, workers: int, settings: str) -> None:
-        self.lab = lab
+
+class VppProcess:
+    """A VPP process from a startup.conf, in a directory of its own; where it runs is up to `popen`."""
+
+    def __init__(self, directory: Path, popen: Callable[..., subprocess.Popen[Any]], startup: str) -> None:
         self.directory = directory
-        self.shm = directory / "shm"
-        self.workers = workers
-        self._settings = settings
-        self.shm.mkdir()
+        self._popen = popen
+        self._startup = startup
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[Any]:
         for name in ("cli.sock", "api.sock", "stats.sock"):
             (self.directory / name).unlink(missing_ok=True)
         startup = self.directory / "startup.conf"
-        startup.write_text(
-            STARTUP.format(
-                directory=self.directory,
-                prefix=self.directory.name,
-                cpu=f"workers {self.workers}" if self.workers else "",
-                plugins=next(prefix().rglob("vpp_plugins/af_packet_plugin.so")).parent,
-                ours=plugin_directory(),
-                section=f"lb-rl {{ directory {self.shm} {self._settings} }}" if self._settings is not None else "",
-            )
-        )
-        log = (self.directory / "output").open("a")
-        process = self.lab.balancer.popen([str(prefix() / "bin" / "vpp"), "-c", str(startup)], stdout=log, stderr=log)
-        log.close()
+        startup.write_text(self._startup)
+        with (self.directory / "output").open("a") as log:
+            process = self._popen([str(prefix() / "bin" / "vpp"), "-c", str(startup)], stdout=log, stderr=log)
         eventually(lambda: self._answers(process), seconds=20)
         self._plumb()
         return process
@@ -107,12 +109,7 @@ class RunningVpp:
         return (self.directory / "cli.sock").exists() and "vpp v" in self.ctl("show version", check=False)
 
     def _plumb(self) -> None:
-        for number, device in enumerate(self.lab.interfaces):
-            # Its own address would be another after each start, and neighbours remember.
-            self.ctl(f"create host-interface name {device} hw-addr 02:70:65:6e:00:0{number} cksum-gso-disable")
-            self.ctl(f"set interface state host-{device} up")
-            self.ctl(f"set interface ip address host-{device} 10.77.{number}.1/24")
-            self.ctl(f"set interface ip address host-{device} fd77:{number}::1/64")
+        """Give a VPP that has just started its interfaces."""
 
     def ctl(self, command: str, *, check: bool = True) -> str:
         """Run one command of VPP's command line and return what it prints; errors are what it prints, too."""
@@ -120,6 +117,11 @@ class RunningVpp:
         done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=20)
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
+
+    def quiet(self, command: str) -> None:
+        """Run a command that says nothing unless it fails."""
+        said = self.ctl(command)
+        assert said.strip() == "", (command, said)
 
     def restart(self) -> None:
         """Start again on the same directory after `stop` or `kill`."""
@@ -136,6 +138,39 @@ class RunningVpp:
         self.process.kill()
         self.process.wait(20)
 
+
+class RunningVpp(VppProcess):
+    """A VPP process in the balancer; it holds the balancer's wires and addresses."""
+
+    def __init__(self, lab: Lab, directory: Path, cpu: str, settings: str | None, offloads: Collection[str]) -> None:
+        self.lab = lab
+        self._offloads = offloads
+        self.shm = directory / "shm"
+        self.shm.mkdir()
+        startup = STARTUP.format(
+            directory=directory,
+            prefix=directory.name,
+            cpu=cpu,
+            plugins=plugins_of_vpp(),
+            ours=plugin_directory(),
+            section=f"lb-rl {{ directory {self.shm} {settings} }}" if settings is not None else "",
+        )
+        super().__init__(directory, lab.balancer.popen, startup)
+
+    def _plumb(self) -> None:
+        for number, device in enumerate(self.lab.interfaces):
+            # Its own address would be another after each start, and neighbours remember.
+            offloads = "" if device in self._offloads else "cksum-gso-disable"
+            self.ctl(f"create host-interface name {device} hw-addr 02:70:65:6e:00:0{number} {offloads}")
+            self.ctl(f"set interface state host-{device} up")
+            self.ctl(f"set interface ip address host-{device} 10.77.{number}.1/24")
+            self.ctl(f"set interface ip address host-{device} fd77:{number}::1/64")
+
+    def reaches(self, neighbour: str) -> bool:
+        """Make VPP ask for a neighbour, and tell whether it knows it."""
+        self.ctl(f"ping {neighbour} repeat 1 interval 0.05")
+        return re.search(rf" {neighbour} ", self.ctl("show ip neighbors")) is not None
+
     def balance(self, address: str, port: int = 80, protocol: str = "tcp", *, options: str = "") -> None:
         """Make a VIP over the laboratory's servers, and the NAT sources that it needs, from the command line."""
         source = " ".join(f"{own} ports {PORTS}" for own in (self.lab.balancer_ipv4, self.lab.balancer_ipv6))
@@ -147,24 +182,70 @@ class RunningVpp:
                 f"lb rl as {address} port {port} {protocol} server {to} port {5353 if protocol == 'udp' else 8080}"
             )
 
-    def quiet(self, command: str) -> None:
-        """Run a command that says nothing unless it fails."""
-        said = self.ctl(command)
-        assert said.strip() == "", (command, said)
-
 
 @contextmanager
-def running_vpp(lab: Lab, *, workers: int = 0, settings: str = "flows 4096 vips 64 slots 1024") -> Iterator[RunningVpp]:
-    """Run VPP in the balancer of a laboratory, with directories of its own on tmpfs."""
+def running_vpp(
+    lab: Lab,
+    *,
+    cpu: str = "",
+    settings: str | None = "flows 4096 vips 64 slots 1024",
+    offloads: Collection[str] = (),
+) -> Iterator[RunningVpp]:
+    """Run VPP in the balancer of a laboratory, with directories of its own on tmpfs.
+
+    `cpu` is startup.conf's section of that name; without settings the load balancer waits to be enabled. The devices of
+    `offloads` take super-packets and partial checksums.
+    """
     directory = Path(tempfile.mkdtemp(prefix="pn-vpp-", dir="/dev/shm"))
     try:
-        vpp = RunningVpp(lab, directory, workers, settings)
+        vpp = RunningVpp(lab, directory, cpu, settings, offloads)
         try:
             yield vpp
         finally:
             vpp.stop()
     finally:
         shutil.rmtree(directory)
+
+
+def forgetful(process: RunningVpp) -> Iterator[RunningVpp]:
+    """A VPP whose load balancer knows nothing, and forgets all at the end."""
+    if process.process.poll() is not None:
+        process.restart()
+    yield process
+    if process.process.poll() is not None:
+        process.restart()
+    process.ctl("lb rl disable withdraw")
+    process.quiet(f"lb rl enable directory {process.shm} flows 4096 vips 64 slots 1024")
+
+
+class VppControl(ControlClient):
+    """The control process beside a VPP, and a client of its control socket."""
+
+    def __init__(self, balancer: RunningVpp, run_dir: Path) -> None:
+        settings = {"run_dir": str(run_dir), "vpp_socket": str(balancer.directory / "api.sock")}
+        super().__init__(balancer.lab, run_dir / "control.sock")
+        self._arguments = [sys.executable, "-c", CONTROL_PROGRAM, json.dumps(settings)]
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._arguments, stdout=2)
+        eventually(self.answers, seconds=10)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(10) == 0
+
+
+@contextmanager
+def running_control(balancer: RunningVpp) -> Iterator[VppControl]:
+    """Run the control process beside a VPP."""
+    with tempfile.TemporaryDirectory(prefix="pn-vpp-") as directory:
+        running = VppControl(balancer, Path(directory))
+        try:
+            yield running
+        finally:
+            running.stop()
+            (balancer.shm / "penstock.state").unlink(missing_ok=True)
 
 
 def bare(lab: Lab) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.support import vpp
 from tests.support.lab import Lab
 from tests.support.lab import lab as build_lab
-from tests.support.vpp import RunningVpp, running_vpp
+from tests.support.vpp import RunningVpp, forgetful, running_vpp
 
 
 def _bare_lab(prefix: str) -> Iterator[Lab]:
@@ -43,10 +43,4 @@ def process(lab: Lab) -> Iterator[RunningVpp]:
 @pytest.fixture
 def balancer(process: RunningVpp) -> Iterator[RunningVpp]:
     """A VPP whose load balancer knows nothing, and forgets all at the end."""
-    if process.process.poll() is not None:
-        process.restart()
-    yield process
-    if process.process.poll() is not None:
-        process.restart()
-    process.ctl("lb rl disable withdraw")
-    process.quiet(f"lb rl enable directory {process.shm} flows 4096 vips 64 slots 1024")
+    yield from forgetful(process)

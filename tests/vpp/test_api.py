@@ -141,6 +141,18 @@ def test_bad_vips_are_refused_by_field(lab: Lab, client: Any, changes: dict[str,
     assert not client.api.lb_rl_vip_dump(id=0)
 
 
+def test_agents_can_be_ignored(lab: Lab, client: Any) -> None:
+    configure(client, lab)
+    assert client.api.lb_rl_get().follows_agents
+    assert client.api.lb_rl_agents_follow(follow=False).retval == 0
+    assert not client.api.lb_rl_get().follows_agents
+    client.api.lb_rl_disable(withdraw=False)
+    assert client.api.lb_rl_agents_follow(follow=True).retval != 0
+    assert client.api.lb_rl_enable(directory="").retval == 0
+    assert not client.api.lb_rl_get().follows_agents  # a setting, as those of startup.conf
+    assert client.api.lb_rl_agents_follow(follow=True).retval == 0
+
+
 def test_bad_requests_name_the_field(lab: Lab, client: Any, tmp_path: Path) -> None:
     source = {"address": lab.balancer_ipv4, "port_first": 80, "port_last": 127}
     assert "port_first: 80" in client.api.lb_rl_sources_set(count=1, sources=[source]).message

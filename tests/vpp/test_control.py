@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 
+import numpy as np
+import penstock_core
 import pytest
 
 from tests.support.clients import HttpConnection, get
@@ -16,6 +18,7 @@ from tests.support.vpp import RunningVpp
 pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
 
 AS = f"lb rl as {VIP_IPV4} port 80 server"
+SLOT = re.compile(r"slot (\d+): ([0-9.]+):")
 
 
 def test_weights_of_the_command_line_steer_new_flows(lab: Lab, balancer: RunningVpp) -> None:
@@ -82,6 +85,40 @@ def test_what_is_shown(lab: Lab, balancer: RunningVpp) -> None:
     assert re.search(r"forwarded +[1-9]", balancer.ctl("show lb rl stats"))
     balancer.quiet("clear lb rl stats")
     assert re.search(r"forwarded +0", balancer.ctl("show lb rl stats"))
+
+
+def test_agents_can_be_ignored_and_followed_again(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4, options="scheduler sed")
+    first, second = (server.ipv4 for server in lab.servers)
+    reader = eventually(lambda: readable(balancer))
+    slot = {address: int(number) for number, address in SLOT.findall(balancer.ctl("show lb rl vips"))}
+    weights = np.zeros(reader.slots, dtype=np.float32)
+    weights[slot[second]] = 1.0
+    path = next(balancer.shm.glob("*.frames")).with_suffix(".actions")
+    writer = penstock_core.ActionsWriter(str(path), reader.slots)
+    writer.write(weights, reader.read().generation, penstock_core.boottime_us())
+    eventually(lambda: "weights number 1 " in balancer.ctl("show lb rl agent"))
+    assert {get(lab, VIP_IPV4) for _ in range(6)} == {b"s2"}
+    balancer.quiet(f"{AS} {second} port 8080 weight 0")
+    balancer.quiet("lb rl agent ignore")
+    assert "agents are ignored" in balancer.ctl("show lb rl agent")
+    assert {get(lab, VIP_IPV4) for _ in range(6)} == {b"s1"}
+    writer.write(weights, reader.read().generation, penstock_core.boottime_us())
+    balancer.quiet(f"{AS} {first} port 8080 weight 2")  # whatever changes, they stay ignored
+    assert {get(lab, VIP_IPV4) for _ in range(6)} == {b"s1"}
+    balancer.quiet("lb rl agent follow")
+    eventually(lambda: "weights number 2 " in balancer.ctl("show lb rl agent"))
+    assert {get(lab, VIP_IPV4) for _ in range(6)} == {b"s2"}
+
+
+def readable(balancer: RunningVpp) -> penstock_core.FrameReader | None:
+    """A reader of the only VIP's frames, once there is one."""
+    reader = penstock_core.FrameReader(str(next(balancer.shm.glob("*.frames"))))
+    try:
+        reader.read()
+    except penstock_core.ShmError:
+        return None
+    return reader
 
 
 def test_a_packet_trace_can_be_read(lab: Lab, balancer: RunningVpp) -> None:
@@ -178,6 +215,8 @@ def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> 
         ("lb rl vip 203.0.113.10 port 80 scheduler best", "scheduler maglev|sed|lsq|alias|p2c"),
         ("lb rl vip 203.0.113.10 port 80 table-size 65536", "table_size: 65536 is not a prime"),
         ("lb rl vip 203.0.113.10 port 80 del", "there is no such VIP"),
+        ("lb rl agent little", "known: follow, ignore"),
+        ("lb rl agent follow me", "known: follow, ignore"),
         ("lb rl vip 10.77.0.1 port 16400", "NAT source"),
         ("lb rl as 203.0.113.99 port 80 server 10.0.0.1 port 80", "there is no such VIP"),
         ("lb rl as 203.0.113.1 port 80 server 10.0.0.1", "server <address> port <n>"),

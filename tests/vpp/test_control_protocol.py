@@ -2,98 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import penstock_core
 import pytest
 from penstock_embedded import client
-from penstock_embedded.messages import ApplyResult, DesiredState, Dump, Hello, Method, Stats
 
 from tests.support.clients import HttpConnection, get, udp_socket
-from tests.support.dataplane import KEY, VIP_IPV4, VIP_IPV6, sources, vip
+from tests.support.dataplane import VIP_IPV4, VIP_IPV6, vip
 from tests.support.lab import UDP_PORT, Lab, eventually
-from tests.support.vpp import RunningVpp
+from tests.support.vpp import RunningVpp, VppControl, running_control
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
 pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
 
-PROGRAM = """
-import sys
-from penstock_vpp import main, settings
-sys.exit(main.run(settings.Settings.model_validate_json(sys.argv[1])))
-"""
-
-
-class Control:
-    """A process beside a VPP, and a client of its control socket."""
-
-    def __init__(self, balancer: RunningVpp, lab: Lab, run_dir: Path) -> None:
-        from penstock_vpp.settings import Settings
-
-        self.lab = lab
-        self.settings = Settings(run_dir=run_dir, vpp_socket=balancer.directory / "api.sock")
-        self._generation = 0
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, self.settings.model_dump_json()], stdout=2)
-        eventually(self.answers, seconds=10)
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(10) == 0
-
-    def answers(self) -> bool:
-        try:
-            self.hello()
-        except client.ControlError:
-            return False
-        return True
-
-    def ask(self, method: Method, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        return client.request(self.settings.socket_path, method, params, timeout=20)
-
-    def hello(self) -> Hello:
-        return Hello.model_validate(self.ask(Method.HELLO))
-
-    def dump(self) -> Dump:
-        return Dump.model_validate(self.ask(Method.DUMP))
-
-    def stats(self) -> Stats:
-        return Stats.model_validate(self.ask(Method.STATS))
-
-    def apply(self, *vips: dict[str, Any]) -> ApplyResult:
-        self._generation += 1
-        state = {
-            "generation": self._generation,
-            "scheduler_key": KEY,
-            "nat_sources": sources(self.lab),
-            "vips": vips,
-        }
-        params = DesiredState.model_validate(state).model_dump(mode="json")
-        return ApplyResult.model_validate(self.ask(Method.APPLY, params))
-
 
 @pytest.fixture
-def control(lab: Lab, balancer: RunningVpp) -> Iterator[Control]:
-    with tempfile.TemporaryDirectory(prefix="pn-vpp-") as directory:
-        running = Control(balancer, lab, Path(directory))
-        try:
-            yield running
-        finally:
-            running.stop()
-            (balancer.shm / "penstock.state").unlink(missing_ok=True)
+def control(balancer: RunningVpp) -> Iterator[VppControl]:
+    with running_control(balancer) as running:
+        yield running
 
 
-def test_what_is_applied_balances_and_is_dumped(lab: Lab, control: Control) -> None:
+def test_what_is_applied_balances_and_is_dumped(lab: Lab, control: VppControl) -> None:
     udp = [{"id": s.name, "address": s.ipv4, "port": UDP_PORT} for s in lab.servers]
     wanted = (vip(lab), vip(lab, VIP_IPV6), vip(lab, port=53, protocol="UDP", backends=udp))
     result = control.apply(*wanted)
@@ -115,7 +47,7 @@ def test_what_is_applied_balances_and_is_dumped(lab: Lab, control: Control) -> N
     assert control.hello().generation == 2
 
 
-def test_frames_are_where_the_dump_says(lab: Lab, balancer: RunningVpp, control: Control) -> None:
+def test_frames_are_where_the_dump_says(lab: Lab, balancer: RunningVpp, control: VppControl) -> None:
     control.apply(vip(lab))
     (status,) = control.dump().vips
     reader = penstock_core.FrameReader(str(balancer.shm / status.frames.lstrip("/")))
@@ -123,9 +55,9 @@ def test_frames_are_where_the_dump_says(lab: Lab, balancer: RunningVpp, control:
     assert reader.read().active.sum() == 2
 
 
-def test_a_vip_that_is_refused_says_why_and_leaves_the_others(lab: Lab, control: Control) -> None:
+def test_a_vip_that_is_refused_says_why_and_leaves_the_others(lab: Lab, control: VppControl) -> None:
     good, bad = vip(lab), vip(lab, port=81, scheduler={"type": "maglev", "table_size": 1000})
-    result = control.apply(good, bad)
+    result = control.try_apply(good, bad)
     errors = {each.id: each.error for each in result.vips}
     assert errors[good["id"]] is None
     refused = errors[bad["id"]]
@@ -134,7 +66,7 @@ def test_a_vip_that_is_refused_says_why_and_leaves_the_others(lab: Lab, control:
     assert get(lab, VIP_IPV4) in {b"s1", b"s2"}
 
 
-def test_what_is_left_out_drains_and_goes(lab: Lab, control: Control) -> None:
+def test_what_is_left_out_drains_and_goes(lab: Lab, control: VppControl) -> None:
     control.apply(vip(lab))
     with HttpConnection(lab, VIP_IPV4) as kept:
         kept.get()
@@ -144,7 +76,7 @@ def test_what_is_left_out_drains_and_goes(lab: Lab, control: Control) -> None:
     eventually(lambda: not control.dump().vips, seconds=20)
 
 
-def test_a_vpp_that_was_killed_is_noticed_and_told_again(lab: Lab, balancer: RunningVpp, control: Control) -> None:
+def test_a_vpp_that_was_killed_is_noticed_and_told_again(lab: Lab, balancer: RunningVpp, control: VppControl) -> None:
     control.apply(vip(lab))
     before = control.hello()
     with HttpConnection(lab, VIP_IPV4) as kept:
@@ -164,7 +96,7 @@ def test_a_vpp_that_was_killed_is_noticed_and_told_again(lab: Lab, balancer: Run
     assert {each.id for each in control.dump().vips[0].backends} == {"s1", "s2"}
 
 
-def test_a_control_process_that_starts_anew_changes_nothing(lab: Lab, control: Control) -> None:
+def test_a_control_process_that_starts_anew_changes_nothing(lab: Lab, control: VppControl) -> None:
     control.apply(vip(lab))
     with HttpConnection(lab, VIP_IPV4) as kept:
         name = kept.get()
@@ -176,9 +108,9 @@ def test_a_control_process_that_starts_anew_changes_nothing(lab: Lab, control: C
         assert kept.get() == name
 
 
-def test_withdrawn_is_gone_and_can_come_again(lab: Lab, balancer: RunningVpp, control: Control) -> None:
+def test_withdrawn_is_gone_and_can_come_again(lab: Lab, balancer: RunningVpp, control: VppControl) -> None:
     control.apply(vip(lab))
-    control.ask(Method.WITHDRAW)
+    control.withdraw()
     assert not list(balancer.shm.iterdir())
     assert not control.dump().vips
     assert control.stats().forwarded == 0

@@ -98,7 +98,7 @@ def test_workers_share_the_flows_and_hand_packets_over(lab_of_its_own: Lab, work
     if (os.cpu_count() or 1) <= workers:
         pytest.skip(f"VPP wants a CPU for each thread: {workers + 1}")
     lab = lab_of_its_own
-    with running_vpp(lab, workers=workers) as vpp:
+    with running_vpp(lab, cpu=f"workers {workers}") as vpp:
         for address in (VIP_IPV4, VIP_IPV6):
             vpp.balance(address)
             assert {get(lab, address) for _ in range(40)} == {b"s1", b"s2"}
@@ -118,7 +118,7 @@ def test_what_arrives_at_a_thread_without_flows_is_handed_to_a_worker(lab_of_its
     lab = lab_of_its_own
     if (os.cpu_count() or 1) < 2:
         pytest.skip("VPP wants a CPU for each thread: 2")
-    with running_vpp(lab, workers=1) as vpp:
+    with running_vpp(lab, cpu="workers 1") as vpp:
         for device in lab.interfaces:
             vpp.ctl(f"set interface rx-placement host-{device} main")
         for address in (VIP_IPV4, VIP_IPV6):

@@ -1,13 +1,13 @@
-/* Binary API: messages into the core's configurations, the core's status into messages. */
+/* Binary API, what changes something: messages into the core's configurations; and events. */
 #include <vlibmemory/api.h>
 #include <vnet/format_fns.h>
 #include <vnet/ip/ip_types_api.h>
 #include <vnet/vnet.h>
 
+#include "api.h"
 #include "lb_rl.h"
 
 #include "lb_rl.api_enum.h"
-#include "lb_rl.api_types.h"
 
 #define REPLY_MSG_ID_BASE lb_rl_main.message_base
 #include <vlibapi/api_helper_macros.h>
@@ -53,19 +53,6 @@ static int address_in(const vl_api_address_t *from, lbrl_address_t *to, const ch
     return 0;
 }
 
-static vl_api_address_t address_out(const lbrl_address_t *from)
-{
-    vl_api_address_t to;
-    clib_memset(&to, 0, sizeof(to));
-    to.af = lb_rl_is_ip4(from->bytes) ? ADDRESS_IP4 : ADDRESS_IP6;
-    if (to.af == ADDRESS_IP4) {
-        clib_memcpy(to.un.ip4, from->bytes + 12, 4);
-    } else {
-        clib_memcpy(to.un.ip6, from->bytes, 16);
-    }
-    return to;
-}
-
 #define TEXT_REPLY(id, failed, problem)                                                            \
     do {                                                                                           \
         int rv = code_of(failed, &(problem));                                                      \
@@ -90,7 +77,8 @@ static void vl_api_lb_rl_enable_t_handler(vl_api_lb_rl_enable_t *mp)
                                  .grace_ms = mp->grace_ms,
                                  .client_table = mp->client_table,
                                  .server_table = mp->server_table,
-                                 .group = mp->group};
+                                 .group = mp->group,
+                                 .follows_agents = true};
     int failed = 0;
     bool again = mp->directory[0] == '\0' && lb_rl_main.settings.directory[0] != '\0';
     if (again) {
@@ -118,22 +106,13 @@ static void vl_api_lb_rl_disable_t_handler(vl_api_lb_rl_disable_t *mp)
     REPLY_MACRO_END(VL_API_LB_RL_DISABLE_REPLY);
 }
 
-static void vl_api_lb_rl_get_t_handler(vl_api_lb_rl_get_t *mp)
+static void vl_api_lb_rl_agents_follow_t_handler(vl_api_lb_rl_agents_follow_t *mp)
 {
-    const lb_rl_main_t *lm = &lb_rl_main;
-    vl_api_lb_rl_get_reply_t *rmp;
-    int rv = 0;
-    REPLY_MACRO2_ZERO_END(
-        VL_API_LB_RL_GET_REPLY, ({
-            rmp->enabled = lm->io != NULL;
-            clib_memcpy(rmp->directory, lm->settings.directory, sizeof(rmp->directory));
-            clib_memcpy(rmp->instance_id, lm->instance_id, sizeof(rmp->instance_id));
-            if (lm->io != NULL) {
-                rmp->workers = vec_len(lm->threads);
-                rmp->attached_vips = lm->attached.vips;
-                rmp->attached_flows = lm->attached.flows;
-            }
-        }));
+    vl_api_lb_rl_agents_follow_reply_t *rmp;
+    lbio_problem_t problem = {0};
+    int failed = lb_rl_agents_follow(mp->follow, &problem);
+    int rv = code_of(failed, &problem);
+    REPLY_MACRO_END(VL_API_LB_RL_AGENTS_FOLLOW_REPLY);
 }
 
 /* ---- Node ---- */
@@ -173,26 +152,6 @@ static void vl_api_lb_rl_sources_set_t_handler(vl_api_lb_rl_sources_set_t *mp)
         failed = lb_rl_sources_set(vlib_get_main(), sources, count, &problem);
     }
     TEXT_REPLY(VL_API_LB_RL_SOURCES_SET_REPLY, failed, problem);
-}
-
-static void vl_api_lb_rl_source_dump_t_handler(vl_api_lb_rl_source_dump_t *mp)
-{
-    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
-    vl_api_lb_rl_source_details_t *rmp;
-    lbrl_nat_source_t sources[LB_RL_SOURCES_MAX];
-    if (client == NULL || lb_rl_main.io == NULL) {
-        return;
-    }
-    u32 context = mp->context;
-    u32 count =
-        clib_min(lbrl_sources(lb_rl_main.core, sources, LB_RL_SOURCES_MAX), LB_RL_SOURCES_MAX);
-    for (u32 i = 0; i < count; i++) {
-        REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_SOURCE_DETAILS, client, context, ({
-                                     rmp->source.address = address_out(&sources[i].address);
-                                     rmp->source.port_first = sources[i].port_first;
-                                     rmp->source.port_last = sources[i].port_last;
-                                 }));
-    }
 }
 
 /* ---- VIPs ---- */
@@ -280,165 +239,6 @@ static void vl_api_lb_rl_publish_t_handler(vl_api_lb_rl_publish_t *mp)
         lbio_publish(lb_rl_main.io);
     }
     REPLY_MACRO_END(VL_API_LB_RL_PUBLISH_REPLY);
-}
-
-static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
-{
-    vl_api_lb_rl_vip_details_t *rmp;
-    lbrl_vip_config_t config;
-    lbio_vip_status_t status;
-    lbio_problem_t problem;
-    if (lbrl_vip_config(lb_rl_main.core, id, &config, NULL, 0) != LBRL_OK ||
-        lbio_vip_status(lb_rl_main.io, id, &status, NULL, 0, &problem) != 0) {
-        return;
-    }
-    REPLY_MACRO_DETAILS5_END(VL_API_LB_RL_VIP_DETAILS, 0, client, context, ({
-                                 clib_memset(&rmp->id, 0,
-                                             sizeof(*rmp) - STRUCT_OFFSET_OF(typeof(*rmp), id));
-                                 rmp->id = id;
-                                 rmp->protocol = config.protocol;
-                                 rmp->port = config.port;
-                                 rmp->client_affinity = config.client_affinity;
-                                 rmp->scheduler = config.scheduler;
-                                 rmp->feature_level = config.feature_level;
-                                 rmp->forwarding = config.forwarding;
-                                 rmp->dscp = config.dscp;
-                                 rmp->mtu = config.mtu;
-                                 rmp->removing = status.core.removing;
-                                 rmp->table_size = config.table_size;
-                                 rmp->slots = status.core.slots;
-                                 rmp->backend_count = status.core.backend_count;
-                                 rmp->actions_sequence = status.core.actions_sequence;
-                                 rmp->actions_refused = status.actions_refused;
-                                 clib_memcpy(rmp->frames, status.frames, sizeof(rmp->frames));
-                                 clib_memcpy(rmp->actions, status.actions, sizeof(rmp->actions));
-                                 rmp->address_count = (u8)config.address_count;
-                                 for (u32 i = 0; i < config.address_count; i++) {
-                                     rmp->addresses[i] = address_out(&config.addresses[i]);
-                                 }
-                             }));
-}
-
-static void vl_api_lb_rl_vip_dump_t_handler(vl_api_lb_rl_vip_dump_t *mp)
-{
-    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
-    if (client == NULL || lb_rl_main.io == NULL) {
-        return;
-    }
-    u64 *ids = lb_rl_vip_ids();
-    const u64 *id;
-    vec_foreach(id, ids)
-    {
-        if (mp->id == 0 || mp->id == *id) {
-            send_vip(client, mp->context, *id);
-        }
-    }
-    vec_free(ids);
-}
-
-static void send_backend(vl_api_registration_t *client, u32 context, u64 vip,
-                         const lbrl_backend_status_t *backend)
-{
-    vl_api_lb_rl_backend_details_t *rmp;
-    REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_BACKEND_DETAILS, client, context, ({
-                                 rmp->vip = vip;
-                                 rmp->backend.id = backend->id;
-                                 rmp->backend.address = address_out(&backend->address);
-                                 rmp->backend.port = backend->port;
-                                 rmp->backend.state = backend->state;
-                                 rmp->backend.weight = backend->weight;
-                                 rmp->slot = backend->slot;
-                                 rmp->generation = backend->generation;
-                                 rmp->removed = backend->removed;
-                                 rmp->open_flows = (u64)clib_max(0, backend->open_flows);
-                                 rmp->flows = backend->flows;
-                                 rmp->packets = backend->packets;
-                                 rmp->bytes = backend->bytes;
-                             }));
-}
-
-static void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp)
-{
-    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
-    lbrl_backend_status_t *backends = NULL;
-    lbrl_vip_status_t status;
-    if (client == NULL || lb_rl_main.io == NULL) {
-        return;
-    }
-    vec_validate(backends, 2 * LBRL_BACKENDS_MAX - 1);
-    if (lbrl_vip_status(lb_rl_main.core, mp->vip, &status, backends, vec_len(backends)) ==
-        LBRL_OK) {
-        for (u32 i = 0; i < status.backend_count; i++) {
-            send_backend(client, mp->context, mp->vip, &backends[i]);
-        }
-    }
-    vec_free(backends);
-}
-
-/* ---- Flows and counters ---- */
-
-static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flow_info_t *flow)
-{
-    vl_api_lb_rl_flow_details_t *rmp;
-    REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_FLOW_DETAILS, client, context, ({
-                                 rmp->vip = flow->vip_id;
-                                 rmp->client = address_out(&flow->client);
-                                 rmp->client_port = flow->client_port;
-                                 rmp->backend = address_out(&flow->backend);
-                                 rmp->backend_port = flow->backend_port;
-                                 rmp->source = address_out(&flow->source);
-                                 rmp->nat_port = flow->nat_port;
-                                 rmp->state = flow->state;
-                                 rmp->open = flow->open;
-                                 rmp->idle_ms = flow->idle_ms;
-                             }));
-}
-
-static void vl_api_lb_rl_flow_dump_t_handler(vl_api_lb_rl_flow_dump_t *mp)
-{
-    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
-    lbrl_flow_info_t flow;
-    u64 cursor = 0;
-    if (client == NULL || lb_rl_main.io == NULL) {
-        return;
-    }
-    for (u32 sent = 0;
-         sent < mp->max && lbrl_flow_next(lb_rl_main.core, &cursor, lb_rl_now_us(), &flow);) {
-        if (mp->vip == 0 || mp->vip == flow.vip_id) {
-            send_flow(client, mp->context, &flow);
-            sent++;
-        }
-    }
-}
-
-static void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp)
-{
-    vl_api_lb_rl_stats_get_reply_t *rmp;
-    lbrl_stats_t stats = {0};
-    int rv = lb_rl_main.io != NULL ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
-    if (rv == 0) {
-        lbrl_stats(lb_rl_main.core, &stats);
-    }
-    REPLY_MACRO3_ZERO_END(
-        VL_API_LB_RL_STATS_GET_REPLY, LBRL_DROP_COUNT * sizeof(rmp->dropped[0]), ({
-            rmp->packets = stats.packets;
-            rmp->bytes = stats.bytes;
-            rmp->forwarded = stats.forwarded;
-            rmp->replied = stats.replied;
-            rmp->passed = stats.passed;
-            rmp->handed_over = stats.handed_over;
-            rmp->flows_created = stats.flows_created;
-            rmp->flows_recycled = stats.flows_recycled;
-            rmp->flows = stats.flows;
-            rmp->flow_capacity = stats.flow_capacity;
-            rmp->half_open = stats.half_open;
-            rmp->count = LBRL_DROP_COUNT;
-            for (u32 i = 0; i < LBRL_DROP_COUNT; i++) {
-                (void)snprintf((char *)rmp->dropped[i].reason, sizeof(rmp->dropped[i].reason), "%s",
-                               lbrl_drop_name(i));
-                rmp->dropped[i].packets = stats.dropped[i];
-            }
-        }));
 }
 
 /* ---- Events ---- */
@@ -535,6 +335,7 @@ clib_error_t *lb_rl_api_init(vlib_main_t *vm)
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCES_SET, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCE_DUMP, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_PUBLISH, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_AGENTS_FOLLOW, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_DUMP, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_BACKEND_DUMP, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_FLOW_DUMP, 1);

@@ -89,6 +89,31 @@ VLIB_CLI_COMMAND(lb_rl_disable_command, static) = {
     .function = disable_command,
 };
 
+/* ---- lb rl agent ---- */
+
+static clib_error_t *agent_command(vlib_main_t *vm, unformat_input_t *input,
+                                   vlib_cli_command_t *command)
+{
+    unformat_input_t lines, *line = &lines;
+    lbio_problem_t problem;
+    bool follow = true;
+    if (begin_line(input, line, &problem) != 0) {
+        return clib_error_return(0, "%s", problem.text);
+    }
+    int failed = unformat(line, "%U", unformat_lb_rl_agents, &follow) &&
+                         unformat_check_input(line) == UNFORMAT_END_OF_INPUT
+                     ? lb_rl_agents_follow(follow, &problem)
+                     : unknown(line, &problem, "follow, ignore");
+    return end_line(line, failed, &problem);
+}
+
+VLIB_CLI_COMMAND(lb_rl_agent_command, static) = {
+    .path = "lb rl agent",
+    .short_help = "lb rl agent follow|ignore (ignore: the configured weights are in force)",
+    .function = agent_command,
+    .is_mp_safe = 1,
+};
+
 /* ---- Which VIP ---- */
 
 typedef struct vip_name {

@@ -29,6 +29,19 @@ uword unformat_lb_rl_address(unformat_input_t *input, va_list *arguments)
     return 1;
 }
 
+uword unformat_lb_rl_agents(unformat_input_t *input, va_list *arguments)
+{
+    bool *follow = va_arg(*arguments, bool *);
+    if (unformat(input, "follow")) {
+        *follow = true;
+    } else if (unformat(input, "ignore")) {
+        *follow = false;
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
 static u8 *format_name(u8 *s, va_list *arguments, const char *const *names, u32 count)
 {
     u32 index = va_arg(*arguments, u32);

@@ -29,7 +29,8 @@ lb_rl_settings_t lb_rl_settings_default(void)
                               .slots = 32768,
                               .interval_ms = 200,
                               .grace_ms = LBRL_ORPHAN_GRACE_MS,
-                              .group = -1};
+                              .group = -1,
+                              .follows_agents = true};
 }
 
 int lb_rl_refuse(lbio_problem_t *problem, const char *format, ...)
@@ -133,7 +134,9 @@ int lb_rl_enable(vlib_main_t *vm, const lb_rl_settings_t *settings, lbio_problem
     lm->settings = *settings;
     lm->core = lbio_core(lm->io);
     lm->cleared = (lbrl_stats_t){0};
+    lbio_agents_follow(lm->io, settings->follows_agents);
     assign_threads();
+    lb_rl_scratch_reserve();
     lb_rl_tables_lock();
     lm->enabled = true;
     lb_rl_features_set(true);
@@ -199,6 +202,16 @@ int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem)
     return lb_rl_ready(problem) != 0 ? -1 : lbio_vip_remove(lb_rl_main.io, id, problem);
 }
 
+int lb_rl_agents_follow(bool follow, lbio_problem_t *problem)
+{
+    if (lb_rl_ready(problem) != 0) {
+        return -1;
+    }
+    lbio_agents_follow(lb_rl_main.io, follow);
+    lb_rl_main.settings.follows_agents = follow;
+    return 0;
+}
+
 int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 count,
                       lbio_problem_t *problem)
 {
@@ -234,6 +247,7 @@ static clib_error_t *lb_rl_config(vlib_main_t *vm, unformat_input_t *input)
                    unformat(input, "interval-ms %u", &settings.interval_ms) ||
                    unformat(input, "client-table %u", &settings.client_table) ||
                    unformat(input, "server-table %u", &settings.server_table) ||
+                   unformat(input, "agent %U", unformat_lb_rl_agents, &settings.follows_agents) ||
                    unformat(input, "group %lld", &settings.group)) {
             continue;
         } else if (unformat(input, "grace %f", &grace) && grace >= 0 && grace <= 3600) {
@@ -242,7 +256,7 @@ static clib_error_t *lb_rl_config(vlib_main_t *vm, unformat_input_t *input)
             return clib_error_return(
                 0,
                 "lb-rl: unknown or unreadable setting `%U`; known: directory, flows, vips, "
-                "slots, interval-ms, grace, group, client-table, server-table",
+                "slots, interval-ms, grace, group, agent, client-table, server-table",
                 format_unformat_error, input);
         }
     }

@@ -25,8 +25,9 @@ typedef struct lb_rl_settings {
     u32 flows, vips, slots;
     u32 interval_ms, grace_ms;
     u32 client_table,
-        server_table; /* FIB tables towards clients and towards backends, of both families */
-    i64 group;        /* that may read frames, -1: the process's */
+        server_table;    /* FIB tables towards clients and towards backends, of both families */
+    i64 group;           /* that may read frames, -1: the process's */
+    bool follows_agents; /* weights that agents write come into force; may change while enabled */
 } lb_rl_settings_t;
 
 /* Most NAT sources that can hold flows at a time: those in force and those going. */
@@ -65,6 +66,7 @@ typedef struct lb_rl_main {
     u32 fib[LB_RL_SIDES]
            [2]; /* where rewritten packets are looked up: [side that they go to][IPv6] */
     u32 handoff[LB_RL_SIDES][2]; /* frame queues: [side][IPv6] */
+    u8 **scratch;                /* by thread: room for one super-packet */
     bool enabled;
 
     /* main thread */
@@ -111,6 +113,7 @@ int lb_rl_refuse(lbio_problem_t *problem, const char *format, ...)
 
 int lb_rl_vip_set(vlib_main_t *vm, const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem);
+int lb_rl_agents_follow(bool follow, lbio_problem_t *problem);
 int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 count,
                       lbio_problem_t *problem);
 
@@ -138,6 +141,20 @@ bool lb_rl_filter_is_right(void);
 /* Turns the NAT return features of all interfaces on or off. */
 void lb_rl_features_set(bool on);
 
+/* ---- segment.c ---- */
+
+#define LB_RL_NO_BUFFER (~0u)
+
+/* Makes room on every thread; while the workers stand still. */
+void lb_rl_scratch_reserve(void);
+
+/* Copies a super-packet in a tunnel into one piece, valid until the thread's next. -1: it is larger than a packet can be,
+ * or shorter than it says. */
+int lb_rl_super_gather(vlib_main_t *vm, const lbrl_packet_t *packet, lbrl_packet_t *whole);
+
+/* A new buffer with segment `index`, or LB_RL_NO_BUFFER at the end; then `failed` says whether any are missing. */
+u32 lb_rl_super_segment(vlib_main_t *vm, const lbrl_packet_t *whole, u32 index, bool *failed);
+
 /* ---- process.c ---- */
 
 u64 lb_rl_now_us(void);
@@ -163,6 +180,7 @@ format_function_t format_lb_rl_scheduler;
 format_function_t format_lb_rl_backend_state;
 format_function_t format_lb_rl_flow_state;
 unformat_function_t unformat_lb_rl_address; /* lbrl_address_t * */
+unformat_function_t unformat_lb_rl_agents;  /* bool *: follow, ignore */
 
 static inline lbrl_address_t lb_rl_address_of(const ip46_address_t *address)
 {

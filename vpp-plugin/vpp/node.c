@@ -6,23 +6,34 @@
  * another thread owns go through a handoff node to the same node there. Whatever comes out of the core is routed by
  * its new destination, so that a change of a backend's route counts at once.
  *
- * Nothing here allocates, waits or logs.
+ * Nothing here allocates, waits or logs; buffers for the segments of a super-packet come from VPP's pool.
  */
 #include <time.h>
 #include <vnet/buffer.h>
 #include <vnet/feature/feature.h>
 #include <vnet/ip/ip.h>
+#include <vnet/tcp/tcp_packet.h>
+#include <vnet/udp/udp_packet.h>
+
+#include <vnet/interface_output.h> /* needs all of the above */
 
 #include "lb_rl.h"
 #include "trace.h"
 
-typedef enum next { NEXT_DROP, NEXT_IP4, NEXT_IP6, NEXT_HANDOFF, NEXTS } next_t;
+typedef enum next {
+    NEXT_DROP,
+    NEXT_IP4,
+    NEXT_IP6,
+    NEXT_HANDOFF,
+    NEXTS,
+    SPLIT = UINT16_MAX, /* of a super-packet: its segments go in its place */
+} next_t;
 
 /* Errors of a node: the core's reasons, in their order, then ours. */
 #define OUR_ERRORS(X)                                                                              \
     X(DISABLED, "disabled", "load balancer was disabled meanwhile")                                \
     X(CHAIN, "chain", "buffer chain too scattered to be rewritten")                                \
-    X(SUPER, "super", "super-packet for a tunnel: turn GSO of the interface off")                  \
+    X(SUPER, "super", "no buffer for a segment of a super-packet in a tunnel")                     \
     X(ANSWERED, "answered", "turned round into an answer")
 
 typedef enum node_error {
@@ -49,15 +60,38 @@ static_always_inline u64 now_us(void)
 
 /* ---- From buffers to packets ---- */
 
-/* Offloads and chains, which few packets have. */
-static int import_rest(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet)
+static bool is_icmp(vlib_buffer_t *b)
 {
-    if (b->flags & VLIB_BUFFER_NEXT_PRESENT) {
-        if (b->current_length < CHAIN_FIRST_MIN) {
-            return -1;
-        }
-        packet->length = vlib_buffer_length_in_chain(vm, b);
-        packet->tailroom = 0;
+    const u8 *ip = vlib_buffer_get_current(b);
+    return ip[0] >> 4 == 4 ? ip[9] == IP_PROTOCOL_ICMP : ip[6] == IP_PROTOCOL_ICMP6;
+}
+
+/* What the core reads must be in the first buffer: headers, all of an ICMP packet, and, in a tunnel, what a partial
+ * checksum is still to cover. */
+static int import_chain(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet)
+{
+    if ((b->current_length < CHAIN_FIRST_MIN || is_icmp(b)) &&
+        vlib_buffer_chain_linearize(vm, b) == 0) {
+        return -1;
+    }
+    packet->length = vlib_buffer_length_in_chain(vm, b);
+    packet->tailroom = 0;
+    if ((b->flags & VLIB_BUFFER_NEXT_PRESENT) == 0) {
+        return 0;
+    }
+    if ((b->flags & VNET_BUFFER_F_OFFLOAD) && (b->flags & VNET_BUFFER_F_GSO) == 0) {
+        const u8 *ip = vlib_buffer_get_current(b);
+        vnet_buffer(b)->l3_hdr_offset = b->current_data;
+        vnet_calc_checksums_inline(vm, b, ip[0] >> 4 == 4, ip[0] >> 4 == 6);
+    }
+    return is_icmp(b) ? -1 : 0;
+}
+
+/* Offloads and chains, which few packets have. */
+static __clib_noinline int import_rest(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet)
+{
+    if ((b->flags & VLIB_BUFFER_NEXT_PRESENT) && import_chain(vm, b, packet) != 0) {
+        return -1;
     }
     if ((b->flags & VNET_BUFFER_F_OFFLOAD) == 0) {
         return 0;
@@ -104,7 +138,8 @@ static_always_inline int import(vlib_main_t *vm, vlib_buffer_t *b, u32 data_size
 
 /* ---- From packets to buffers ---- */
 
-static void export_rest(vlib_main_t *vm, vlib_buffer_t *b, const lbrl_packet_t *packet)
+static __clib_noinline void export_rest(vlib_main_t *vm, vlib_buffer_t *b,
+                                        const lbrl_packet_t *packet)
 {
     if (b->flags & VLIB_BUFFER_NEXT_PRESENT) {
         if (packet->length <=
@@ -157,11 +192,7 @@ static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
     u16 next;
     switch (packet->verdict) {
     case LBRL_VERDICT_FORWARD:
-        if (PREDICT_FALSE(packet->tunnel != 0)) {
-            b->error = node->errors[ERROR_SUPER];
-            return NEXT_DROP;
-        }
-        return forward(vm, packet, side);
+        return PREDICT_FALSE(packet->tunnel != 0) ? SPLIT : forward(vm, packet, side);
     case LBRL_VERDICT_REPLY:
         vlib_node_increment_counter(vm, node->node_index, ERROR_ANSWERED, 1);
         return forward(vm, packet, side == LB_RL_TO_SERVER ? LB_RL_TO_CLIENT : LB_RL_TO_SERVER);
@@ -179,6 +210,69 @@ static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
     }
     b->error = node->errors[packet->reason];
     return NEXT_DROP;
+}
+
+/* ---- Super-packets in tunnels ---- */
+
+/* Buffers on their way to the next nodes, in their order. */
+typedef struct batch {
+    u32 buffers[VLIB_FRAME_SIZE];
+    u16 nexts[VLIB_FRAME_SIZE];
+    u32 count;
+} batch_t;
+
+static void batch_flush(vlib_main_t *vm, vlib_node_runtime_t *node, batch_t *batch)
+{
+    vlib_buffer_enqueue_to_next(vm, node, batch->buffers, batch->nexts, batch->count);
+    batch->count = 0;
+}
+
+static void batch_add(vlib_main_t *vm, vlib_node_runtime_t *node, batch_t *batch, u32 bi, u16 next)
+{
+    batch->buffers[batch->count] = bi;
+    batch->nexts[batch->count++] = next;
+    if (batch->count == VLIB_FRAME_SIZE) {
+        batch_flush(vm, node, batch);
+    }
+}
+
+static void split(vlib_main_t *vm, vlib_node_runtime_t *node, batch_t *batch,
+                  const lbrl_packet_t *packet)
+{
+    lbrl_packet_t whole;
+    bool failed = lb_rl_super_gather(vm, packet, &whole) != 0;
+    for (u32 i = 0; !failed; i++) {
+        u32 bi = lb_rl_super_segment(vm, &whole, i, &failed);
+        if (bi == LB_RL_NO_BUFFER) {
+            break;
+        }
+        vlib_buffer_t *b = vlib_get_buffer(vm, bi);
+        lbrl_packet_t segment = {.data = b->data, .buffer = b, .length = b->current_length};
+        batch_add(vm, node, batch, bi, forward(vm, &segment, LB_RL_TO_SERVER));
+    }
+    if (failed) {
+        vlib_node_increment_counter(vm, node->node_index, ERROR_SUPER, 1);
+    }
+}
+
+/* As vlib_buffer_enqueue_to_next(), where some buffers are SPLIT. */
+static __clib_noinline void enqueue_split(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                          const u32 *from, const u16 *nexts, u32 n,
+                                          const lbrl_packet_t *packets, const u16 *places)
+{
+    batch_t batch = {.count = 0};
+    for (u32 i = 0, p = 0; i < n; i++) {
+        if (nexts[i] != SPLIT) {
+            batch_add(vm, node, &batch, from[i], nexts[i]);
+            continue;
+        }
+        while (places[p] != i) {
+            p++;
+        }
+        split(vm, node, &batch, &packets[p]);
+        vlib_buffer_free_one(vm, from[i]);
+    }
+    batch_flush(vm, node, &batch);
 }
 
 /* ---- The way through a node ---- */
@@ -262,13 +356,20 @@ static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *no
     if (count > 0) {
         lbrl_process(worker, packets, count, now_us());
     }
+    bool splits = false;
     for (u32 i = 0; i < count; i++) {
-        nexts[places[i]] = next_of(vm, node, &packets[i], is_feature);
+        u16 next = next_of(vm, node, &packets[i], is_feature);
+        nexts[places[i]] = next;
+        splits |= next == SPLIT;
     }
     if (PREDICT_FALSE(node->flags & VLIB_NODE_FLAG_TRACE)) {
         lb_rl_trace_after(packets, traces, count);
     }
-    vlib_buffer_enqueue_to_next(vm, node, from, nexts, n);
+    if (PREDICT_FALSE(splits)) {
+        enqueue_split(vm, node, from, nexts, n, packets, places);
+    } else {
+        vlib_buffer_enqueue_to_next(vm, node, from, nexts, n);
+    }
     return n;
 }
 

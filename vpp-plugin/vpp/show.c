@@ -172,6 +172,9 @@ VLIB_CLI_COMMAND(lb_rl_show_vips_command, static) = {
 static clib_error_t *show_agents(vlib_main_t *vm, unformat_input_t *input,
                                  vlib_cli_command_t *command)
 {
+    if (lb_rl_main.io != NULL && !lb_rl_main.settings.follows_agents) {
+        vlib_cli_output(vm, "agents are ignored: `lb rl agent follow` for their weights");
+    }
     return for_each_vip(vm, show_agent);
 }
 

@@ -94,7 +94,7 @@ static int follow(lbio_t *io, const lbio_vip_t *vip, off_t length, uint64_t now_
 
 /* Ends an object. Its inode was kept in use until now, so that the next object is told from it by that alone, and not
  * by a sequence, which may be the same. */
-static void leave(const lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
+void lbio_actions_leave(const lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
 {
     lbio_actions_close(vip);
     (void)lbrl_weights_unfollow(io->core, vip->id, now_us);
@@ -104,7 +104,7 @@ void lbio_actions_follow(lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
 {
     struct stat status;
     if (vip->actions >= 0 && (fstat(vip->actions, &status) != 0 || status.st_nlink == 0)) {
-        leave(io, vip, now_us); /* removed or replaced by the agent */
+        lbio_actions_leave(io, vip, now_us); /* removed or replaced by the agent */
     }
     if (vip->actions < 0 && (!open_actions(io, vip) || fstat(vip->actions, &status) != 0)) {
         return;
@@ -115,6 +115,17 @@ void lbio_actions_follow(lbio_t *io, lbio_vip_t *vip, uint64_t now_us)
         vip->refused++;
     }
     if (result == LBRL_SHM_GONE) {
-        leave(io, vip, now_us);
+        lbio_actions_leave(io, vip, now_us);
     }
+}
+
+void lbio_agents_follow(lbio_t *io, bool follow)
+{
+    (void)pthread_mutex_lock(&io->lock);
+    io->deaf = !follow;
+    for (uint32_t i = 0; !follow && i < io->vip_count; i++) {
+        lbio_actions_leave(io, io->vips[i], lbio_now_us());
+        (void)lbrl_weights_reset(io->core, io->vips[i]->id);
+    }
+    (void)pthread_mutex_unlock(&io->lock);
 }

@@ -34,7 +34,7 @@ int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument,
 
 static void step(lbio_t *io, uint64_t now_us)
 {
-    for (uint32_t i = 0; i < io->vip_count; i++) {
+    for (uint32_t i = 0; !io->deaf && i < io->vip_count; i++) {
         lbio_actions_follow(io, io->vips[i], now_us);
     }
     lbrl_control_tick(io->core, now_us);

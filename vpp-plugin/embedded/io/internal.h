@@ -57,6 +57,7 @@ struct lbio {
     uint32_t vip_count, vip_capacity;
     lbio_frames_t *retired; /* until no worker writes into them */
     uint64_t heartbeat_us;
+    bool deaf;        /* agents are not followed */
     uint8_t *scratch; /* of the control thread: a copy of an actions object */
     size_t scratch_size;
 
@@ -97,6 +98,9 @@ void lbio_vips_free(lbio_t *io);
 /* Takes new weights of the agent into force, if there are any. */
 void lbio_actions_follow(lbio_t *io, lbio_vip_t *vip, uint64_t now_us);
 void lbio_actions_close(lbio_vip_t *vip);
+
+/* As if the VIP's object were gone. */
+void lbio_actions_leave(const lbio_t *io, lbio_vip_t *vip, uint64_t now_us);
 
 /* ---- worker.c, control.c ---- */
 

@@ -87,6 +87,10 @@ int lbio_node_set(lbio_t *io, const uint8_t scheduler_key[16], uint32_t nodes,
 int lbio_vip_set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lbio_vip_remove(lbio_t *io, uint64_t id, lbio_problem_t *problem);
 
+/* Whether agents' weights come into force, as they do unless this is said. While not, the configured ones are: from this
+ * call on. */
+void lbio_agents_follow(lbio_t *io, bool follow);
+
 /* Publishes frames now, so that those of new VIPs can be read before the next interval. */
 void lbio_publish(lbio_t *io);
 
