@@ -15,11 +15,12 @@ from e2e.cluster.processes import wait_until
 from e2e.cluster.providers import find
 from e2e.cluster.spec import make_spec
 from e2e.cluster.steps import step
-from e2e.images.build import build
+from e2e.images import vpp
+from e2e.images.build import ROLES, TOOLS, VPP, build
 from e2e.installation import LABELS, Installation
 from e2e.load import Load, Report, Running, running
 
-CLUSTER = "penstock-e2e"
+CLUSTER = os.environ.get("CLUSTER", "penstock-e2e")
 MANIFESTS = Path(__file__).parent / "manifests"
 DEMO_MANIFESTS = Path(__file__).parent / "demo/manifests"
 REPORTS = Path("build/e2e")
@@ -41,11 +42,11 @@ class Shop:
     def apply_servers(self) -> None:
         """Apply the Deployment and the Service as they should be now."""
         image = self.installation.images["httpserver"].reference
-        self._apply("web.yaml.jinja", image=image, iterations=ITERATIONS)
+        self.apply("web.yaml.jinja", image=image, iterations=ITERATIONS)
 
     def apply_vip(self) -> None:
         """Apply the VIP and its policy as they should be now."""
-        self._apply("vip.yaml.jinja")
+        self.apply("vip.yaml.jinja")
 
     def rolled_out(self) -> None:
         """Wait until the Deployment is as it should be."""
@@ -95,7 +96,8 @@ class Shop:
             assert wait_until(lambda: len(run.intervals()) >= 2, 10), "the load generator does not send"
             yield run
 
-    def _apply(self, template: str, **values: object) -> None:
+    def apply(self, template: str, **values: object) -> None:
+        """Apply a template of `manifests/`."""
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         text = environment.from_string((MANIFESTS / template).read_text())
         self.installation.apply(
@@ -129,7 +131,8 @@ def installation() -> Iterator[Installation]:
     """Penstock, installed by its chart into a cluster of four nodes."""
     cluster = find(os.environ.get("PROVIDER", "local"), CLUSTER)
     with step("container images"):
-        found = Installation(cluster, build())
+        names = (*ROLES, *TOOLS)
+        found = Installation(cluster, build(names if vpp.missing() else (*names, VPP)))
     cluster.down()
     try:
         with step("cluster"):

@@ -14,7 +14,7 @@ from e2e.cluster import binaries
 from e2e.cluster.errors import CommandError
 from e2e.cluster.processes import wait_until
 from e2e.cluster.provider import Provider
-from e2e.images.build import Image
+from e2e.images.build import VPP, Image
 
 CHART = Path(__file__).parents[1] / "charts/penstock"
 NAMESPACE = "penstock-system"
@@ -45,7 +45,8 @@ class Installation:
 
     def install(self, *options: str) -> None:
         """Install the chart and wait for the operator."""
-        values = [f"--set-string=images.{role}.tag={self.images[role].tag}" for role in ROLES]
+        roles = [role for role in (*ROLES, VPP) if role in self.images]
+        values = [f"--set-string=images.{role}.tag={self.images[role].tag}" for role in roles]
         self._helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", *values, *options)
         self.cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/penstock-operator", timeout=180)
 

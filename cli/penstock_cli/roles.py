@@ -153,7 +153,8 @@ def operator(
         str | None, typer.Option("--namespace", "-n", help="Namespace of the installation; default: $POD_NAMESPACE.")
     ] = None,
     agent_image: Annotated[str | None, typer.Option(help="Image of agent pods.")] = None,
-    dataplane_image: Annotated[str | None, typer.Option(help="Image of data-plane pods.")] = None,
+    dataplane_image: Annotated[str | None, typer.Option(help="Image of data-plane pods of type embedded.")] = None,
+    vpp_image: Annotated[str | None, typer.Option(help="Image of data-plane pods of type vpp.")] = None,
     health_port: Annotated[int | None, typer.Option(help="Port of /healthz; 0: any.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics; 0: any.")] = None,
     log_level: LogLevel = logs.LogLevel.INFO,
@@ -173,6 +174,7 @@ def operator(
             namespace=namespace,
             agent_image=agent_image,
             dataplane_image=dataplane_image,
+            vpp_image=vpp_image,
             health_port=health_port,
             metrics_port=metrics_port,
             log_level=log_level.value,

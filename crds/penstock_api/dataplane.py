@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
@@ -28,6 +29,8 @@ class DataPlaneType(Choice):
 
     EMBEDDED = "embedded"
     """Penstock's own, on a TUN device; needs nothing on the node."""
+    VPP = "vpp"
+    """VPP with our plugin, on a veth pair; `vpp` says with how many processors and which memory."""
 
 
 class FeatureLevelName(Choice):
@@ -204,6 +207,63 @@ class DataPlaneResources(Model):
     """Of the pod that steers it."""
 
 
+class HugepageSize(Choice):
+    """Size of a hugepage."""
+
+    HUGE = "2Mi"
+    """Can be reserved while a node runs."""
+    GIGANTIC = "1Gi"
+    """Mostly reserved when a node starts; fewest misses of the address cache."""
+
+
+HugepageAmount = Annotated[
+    str,
+    Field(max_length=16),
+    Rule(
+        cel="self.matches('^([1-9][0-9]{0,3}Gi|([2-9][0-9]|[1-9][0-9]{2,5})[02468]Mi)$')",
+        message="must be at least 200Mi, in even Mi or in Gi",
+        fix="write for example 512Mi",
+        holds=lambda text: re.fullmatch(r"[1-9][0-9]{0,3}Gi|([2-9][0-9]|[1-9][0-9]{2,5})[02468]Mi", text) is not None,
+    ),
+]
+
+
+class Hugepages(Model):
+    """Memory in large pages, which nodes must have reserved."""
+
+    page_size: HugepageSize = HugepageSize.HUGE
+    """Size of a hugepage."""
+    amount: HugepageAmount = "512Mi"
+    """How much of it VPP takes, for heap and packet buffers; flow table and statistics lie elsewhere."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.pageSize != '1Gi' || self.amount.endsWith('Gi')",
+            message="amount must be whole pages of 1Gi",
+            fix="write for example 1Gi",
+            holds=lambda self: self.page_size is not HugepageSize.GIGANTIC or self.amount.endswith("Gi"),
+            field="amount",
+        ),
+    )
+
+    @property
+    def mebibytes(self) -> int:
+        """Return the amount as a number."""
+        return int(self.amount[:-2]) * (1024 if self.amount.endswith("Gi") else 1)
+
+
+class VppSpec(Model):
+    """What a data plane of type `vpp` gets of each node."""
+
+    workers: Annotated[int, Field(ge=0, le=32)] = 0
+    """Threads that forward, beside the main one. With none the main thread forwards, and waits while tables are
+    built."""
+    exclusive_cpus: Annotated[bool, Field(alias="exclusiveCPUs")] = False
+    """Whether threads have a processor each to themselves. Nodes need the CPU manager's policy `static`."""
+    hugepages: Hugepages | None = None
+    """Memory in large pages. Default: ordinary pages, which every node has."""
+
+
 LabelMap = Annotated[
     dict[
         Annotated[str, Field(max_length=316)],
@@ -241,6 +301,25 @@ class DataPlaneSpec(Model):
     """Networks that static endpoints of VIPs may lie in. Default: none, so VIPs can only use Services."""
     resources: DataPlaneResources = DataPlaneResources()
     """Resources of the pods on each node."""
+    vpp: VppSpec | None = None
+    """What a data plane of type `vpp` gets of each node. Default: no workers, ordinary pages."""
+
+    @property
+    def exclusive_cpus(self) -> bool:
+        """Whether threads of VPP have processors to themselves."""
+        return self.vpp is not None and self.vpp.exclusive_cpus
+
+    @property
+    def data_plane_limits(self) -> ResourceAmounts:
+        """Return the limits of the pod that forwards."""
+        pod = self.resources.data_plane or PodResources()
+        return pod.limits or ResourceAmounts()
+
+    @property
+    def asks_for_cpu(self) -> bool:
+        """Whether the resources of the pod that forwards name processor time."""
+        pod = self.resources.data_plane or PodResources()
+        return any(amounts is not None and amounts.cpu is not None for amounts in (pod.requests, pod.limits))
 
     def allows_endpoint(self, address: IPAddress) -> bool:
         """Tell whether a static endpoint may have an address."""
@@ -278,6 +357,36 @@ class DataPlaneStatus(Status):
     """The columns of `kubectl get dp`."""
 
 
+def _vpp_rules() -> tuple[Rule, ...]:
+    """Rules of a spec, which stand on the whole object: a spec has a default, and that would have to fulfil them."""
+    exclusive = "has(self.spec.vpp) && self.spec.vpp.exclusiveCPUs"
+    pod = "self.spec.resources.dataPlane"
+    return (
+        Rule(
+            cel="self.spec.type == 'vpp' || !has(self.spec.vpp)",
+            message="vpp is for data planes of type vpp",
+            fix="set type: vpp, or remove it",
+            holds=lambda self: self.spec.type is DataPlaneType.VPP or self.spec.vpp is None,
+            field="spec.vpp",
+        ),
+        Rule(
+            cel=f"!({exclusive}) || (has({pod}) && has({pod}.limits) && has({pod}.limits.memory))",
+            message="exclusiveCPUs needs a limit of memory: Kubernetes gives processors only to pods of fixed size",
+            fix="set resources.dataPlane.limits.memory, for example to 2Gi",
+            holds=lambda self: not self.spec.exclusive_cpus or self.spec.data_plane_limits.memory is not None,
+            field="spec.resources",
+        ),
+        Rule(
+            cel=f"!({exclusive}) || !has({pod}) || ((!has({pod}.requests) || !has({pod}.requests.cpu))"
+            f" && (!has({pod}.limits) || !has({pod}.limits.cpu)))",
+            message="with exclusiveCPUs the number of workers says how much processor there is",
+            fix="remove cpu from resources.dataPlane",
+            holds=lambda self: not self.spec.exclusive_cpus or not self.spec.asks_for_cpu,
+            field="spec.resources",
+        ),
+    )
+
+
 class DataPlane(KubeObject):
     """Load-balancing nodes: which they are, what forwards packets there, and how the network finds them."""
 
@@ -303,6 +412,7 @@ class DataPlane(KubeObject):
             fix="choose a shorter name without dots, for example edge",
             holds=lambda self: len(self.metadata.name) <= NAME_LIMIT and "." not in self.metadata.name,
         ),
+        *_vpp_rules(),
     )
 
     kind: Literal["DataPlane"] = "DataPlane"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from e2e.cluster.errors import CommandError, StateError
 from e2e.cluster.provider import Provider
-from e2e.cluster.spec import ClusterSpec
+from e2e.cluster.spec import DEFAULT_QUOTA_PERIOD, ClusterSpec
+from e2e.cluster.steps import note
 
 
 class CurrentCluster(Provider):
@@ -32,6 +33,8 @@ class CurrentCluster(Provider):
         if not self.exists():
             raise StateError(f"no API server answers for {self.kubeconfig}: set KUBECONFIG")
         self.wait_nodes_ready(len(spec.nodes), seconds=10)
+        if any(node.quota_period != DEFAULT_QUOTA_PERIOD for node in spec.nodes):
+            note("the kubelets' quota_period stays as it is: the cluster is not ours")
 
     def down(self) -> None:
         """Leave the cluster as it is: it is not ours."""

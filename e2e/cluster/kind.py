@@ -12,7 +12,7 @@ from e2e.cluster import binaries
 from e2e.cluster.errors import CommandError, StateError
 from e2e.cluster.network import run
 from e2e.cluster.provider import Provider
-from e2e.cluster.spec import DEFAULT_NAME, ClusterSpec
+from e2e.cluster.spec import DEFAULT_NAME, DEFAULT_QUOTA_PERIOD, ClusterSpec
 from e2e.cluster.steps import step
 
 _UP_SECONDS = 900
@@ -100,7 +100,10 @@ class KindCluster(Provider):
 
 
 def configuration(spec: ClusterSpec) -> dict[str, object]:
-    """Return kind's configuration: a control plane of its own, and a worker per node of the spec."""
+    """Return kind's configuration: a control plane of its own, and a worker per node of the spec.
+
+    Raises StateError for what kind can't do: kubelets that differ from each other.
+    """
     workers = []
     for node in spec.nodes:
         worker: dict[str, object] = {"role": "worker", "labels": node.labels}
@@ -108,8 +111,16 @@ def configuration(spec: ClusterSpec) -> dict[str, object]:
             patch = {"kind": "JoinConfiguration", "nodeRegistration": {"taints": node.taint_objects()}}
             worker["kubeadmConfigPatches"] = [json.dumps(patch)]
         workers.append(worker)
-    return {
+    found: dict[str, object] = {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "nodes": [{"role": "control-plane"}, *workers],
     }
+    periods = {node.quota_period for node in spec.nodes}
+    if len(periods) > 1:
+        raise StateError(f"provider kind has one quota_period for all nodes, not {', '.join(sorted(periods))}")
+    if periods != {DEFAULT_QUOTA_PERIOD}:
+        gates = {"CustomCPUCFSQuotaPeriod": True}
+        kubelet = {"kind": "KubeletConfiguration", "cpuCFSQuotaPeriod": periods.pop(), "featureGates": gates}
+        found["kubeadmConfigPatches"] = [json.dumps(kubelet)]
+    return found

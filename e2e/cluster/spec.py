@@ -20,7 +20,8 @@ _ASSIGNMENT = re.compile(r"(?:(?P<first>\d+)(?:-(?P<last>\d+))?:)?(?P<what>[^:]+
 class NodeSpec:
     """One node; `index` counts from 1 and fixes its addresses.
 
-    `quota_period` is the time over which pods' processor limits are enforced (provider `local`). By the kernel's
+    `quota_period` is the time over which pods' processor limits are enforced (provider `kind`: the same for all
+    nodes). By the kernel's
     default a pod of a tenth of a core runs at full speed for 10 ms and then stands for 90; a short period makes it
     what a small limit usually stands for, a slow machine.
     """

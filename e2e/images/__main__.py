@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.steps import note, step
-from e2e.images.build import ROLES, TOOLS, build
+from e2e.images.build import ROLES, TOOLS, VPP, build
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("build", help="build what has changed")
     names = [*ROLES, *TOOLS]
-    command.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME", help=f"of {', '.join(names)}")
+    known = [*names, VPP]
+    command.add_argument("names", nargs="*", choices=[*known, []], metavar="NAME", help=f"of {', '.join(known)}")
     options = parser.parse_args(arguments)
     try:
         with step("images"):

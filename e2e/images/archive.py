@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from e2e.images.errors import ImageError
+
 
 def _tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
     """Return a tar archive of files (content, mode) that depends on nothing else: no times, no owners."""
@@ -20,6 +22,39 @@ def _tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
             entry.size, entry.mode = len(content), mode
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def extend_archive(base: Path, target: Path, name: str, files: Mapping[str, tuple[bytes, int]]) -> Path:
+    """Write the image of another archive with a layer of files (path -> content, mode) on top of it."""
+    layer = _tar(files)
+    with tarfile.open(base) as source:
+        (manifest,) = json.loads(_read(source, "manifest.json"))
+        configuration = json.loads(_read(source, manifest["Config"]))
+        configuration["rootfs"]["diff_ids"].append(f"sha256:{hashlib.sha256(layer).hexdigest()}")
+        # One entry for each layer, or what reads the image calls it broken.
+        configuration.setdefault("history", []).append({"created_by": "files of an installed program"})
+        encoded = json.dumps(configuration, sort_keys=True).encode()
+        config_name = f"{hashlib.sha256(encoded).hexdigest()}.json"
+        layer_name = f"{hashlib.sha256(layer).hexdigest()}.tar"
+        layers = [*manifest["Layers"], layer_name]
+        document = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": layers}]).encode()
+        with tarfile.open(target, "w") as archive:
+            for path in dict.fromkeys(manifest["Layers"]):
+                entry = source.getmember(path)
+                archive.addfile(entry, source.extractfile(entry) if entry.isfile() else None)
+            for path, content in ((layer_name, layer), (config_name, encoded), ("manifest.json", document)):
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(content), 0o644
+                archive.addfile(entry, io.BytesIO(content))
+    return target
+
+
+def _read(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise ImageError(f"{archive.name!r}: {name} is no file")
+    with file:
+        return file.read()
 
 
 def write_archive(target: Path, name: str, programs: Mapping[str, Path], entrypoint: Sequence[str]) -> Path:

@@ -12,12 +12,14 @@ from pathlib import Path
 from e2e.cluster import binaries
 from e2e.cluster.binaries import cache_root
 from e2e.cluster.steps import step
+from e2e.images import vpp
 from e2e.images.archive import write_archive
 from e2e.images.builders import Builder, find_builder
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("operator", "agent", "dataplane")
 TOOLS = ("httpserver",)
+VPP = "vpp"  # put together from the VPP that is installed here; see the module of that name
 _KEPT_PER_NAME = 3
 _TAG_PREFIX = "dev-"  # of images that are named by their digest: only these are ever removed
 _COPY = re.compile(r"^COPY (?!--from)(?P<sources>.+) \S+$", re.MULTILINE)
@@ -70,11 +72,18 @@ def build(names: Iterable[str] = (*ROLES, *TOOLS)) -> list[Image]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        images = [_tool(name, folder) if name in TOOLS else _role_image(name, folder) for name in names]
-        missing = [image for image in images if not image.archive.exists()]
+        wanted = list(names)
+        roles = [name for name in wanted if name not in (*TOOLS, VPP)]
+        if VPP in wanted and "dataplane" not in roles:
+            roles.append("dataplane")  # the one below it
+        images = {name: _role_image(name, folder) for name in roles}
+        missing = [image for image in images.values() if not image.archive.exists()]
         if missing:
             _build_roles(missing)
-    return images
+        images |= {name: _tool(name, folder) for name in wanted if name in TOOLS}
+        if VPP in wanted:
+            images[VPP] = _vpp(images["dataplane"], folder)
+    return [images[name] for name in wanted]
 
 
 def _image(name: str, tag: str, folder: Path) -> Image:
@@ -111,6 +120,17 @@ def _tool(name: str, folder: Path) -> Image:
     image = _image(name, binaries.sources_digest(binaries.TOOLS.module), folder)
     if not image.archive.exists():
         write_archive(image.archive, image.reference, {f"/{name}": binaries.program(name)}, [f"/{name}"])
+        _prune(image)
+    return image
+
+
+def _vpp(base: Image, folder: Path) -> Image:
+    with step("plugin of VPP"):
+        layer = vpp.files()
+    image = _image(VPP, vpp.digest(base.archive, layer), folder)
+    if not image.archive.exists():
+        with step(f"image {image.reference}"):
+            vpp.write(base.archive, image.archive, image.reference, layer)
         _prune(image)
     return image
 

@@ -17,10 +17,11 @@ from penstock_api.names import (
 from penstock_kube import DAEMON_SETS, LEASES, NODES, PODS, KubeClient, LeaseLostError, NotFound, Object, Resource
 
 from penstock_operator import kinds
-from penstock_operator.plan.daemonsets import HASH_ANNOTATION, Manifest
+from penstock_operator.plan.daemonsets import HASH_ANNOTATION
 from penstock_operator.plan.dataplane import DataPlanePlan, NodeChange
 from penstock_operator.plan.facts import NodeFacts, PodFacts
 from penstock_operator.plan.nodes import node_labels
+from penstock_operator.plan.pods import Manifest
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION
 from penstock_operator.store import Store
 

@@ -32,6 +32,7 @@ class Settings(BaseModel):
     )
     agent_image: Annotated[str, Field(min_length=1)] = "penstock/agent:latest"
     dataplane_image: Annotated[str, Field(min_length=1)] = "penstock/dataplane:latest"
+    vpp_image: Annotated[str, Field(min_length=1)] = "penstock/vpp:latest"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     reserved_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()  # networks beside the cluster's that VIPs must not meet
     workers: Annotated[int, Field(ge=1, le=64)] = 8
@@ -44,7 +45,9 @@ class Settings(BaseModel):
     @property
     def installation(self) -> Installation:
         """Where and from which images pods run."""
-        return Installation(self.namespace, self.dataplane_image, self.agent_image, self.image_pull_policy)
+        return Installation(
+            self.namespace, self.dataplane_image, self.agent_image, self.vpp_image, self.image_pull_policy
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_kind_gets_a_worker_per_node() -> None:
     assert [node["role"] for node in nodes] == ["control-plane", "worker", "worker"]
     assert nodes[1]["labels"] == {"a": "b"}
     assert json.loads(nodes[2]["kubeadmConfigPatches"][0])["nodeRegistration"]["taints"][0]["key"] == "c"
+
+
+def test_kind_gives_all_kubelets_one_quota_period() -> None:
+    assert "kubeadmConfigPatches" not in configuration(make_spec(2))
+    (patch,) = configuration(make_spec(2, quota_period="10ms"))["kubeadmConfigPatches"]  # type: ignore[misc]
+    assert json.loads(patch)["cpuCFSQuotaPeriod"] == "10ms"
+    first, second = make_spec(2).nodes
+    with pytest.raises(StateError, match="one quota_period for all nodes"):
+        configuration(ClusterSpec("x", [first, replace(second, quota_period="10ms")]))
 
 
 def test_memory_is_what_the_kernel_says_is_available() -> None:

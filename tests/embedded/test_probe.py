@@ -12,8 +12,8 @@ from penstock_embedded import probe
 from penstock_embedded.messages import Method, Request
 
 
-def run(run_dir: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "penstock_embedded.probe", str(run_dir)]
+def run(run_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penstock_embedded.probe", str(run_dir), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -54,3 +54,11 @@ def test_no_socket_is_failure_that_names_it(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 1
     assert "control.sock" in done.stderr
+
+
+def test_who_says_that_vpp_is_away_is_alive_and_not_ready(tmp_path: Path) -> None:
+    for options, code in (((), 1), (("--alive",), 0)):
+        server = answering(tmp_path, b'{"id":1,"result":null,"error":{"code":"unreachable"}}\n')
+        assert run(tmp_path, *options).returncode == code
+        server.join()
+        (tmp_path / "control.sock").unlink()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from penstock_api import AnnouncementType, DataPlane
-from penstock_api.dataplane import PodResources
+from penstock_api.dataplane import DataPlaneType
 from penstock_api.names import (
     AGENT_ACCOUNT,
     COMPONENT_LABEL,
@@ -20,9 +19,9 @@ from penstock_api.names import (
     PART_OF_LABEL,
 )
 
+from penstock_operator.plan import pods, vpp
 from penstock_operator.plan.facts import TEMPLATE_HASH_LABEL
-
-Manifest = dict[str, Any]
+from penstock_operator.plan.pods import Manifest
 
 AGENT_METRICS_PORT = 9402
 HASH_ANNOTATION = "penstock.dev/applied-hash"
@@ -35,6 +34,7 @@ class Installation:
     namespace: str
     data_plane_image: str
     agent_image: str
+    vpp_image: str = "penstock/vpp:latest"
     pull_policy: str = "IfNotPresent"
 
 
@@ -51,12 +51,20 @@ def agent_name(name: str) -> str:
 def data_plane_daemon_set(data_plane: DataPlane, installation: Installation) -> Manifest:
     """Render the pods that forward packets; the operator replaces them one at a time (OnDelete)."""
     name = data_plane.metadata.name
-    pod = _pod(data_plane, _forwarder(data_plane, installation), DATAPLANE_ACCOUNT)
+    if data_plane.spec.type is DataPlaneType.VPP:
+        pod = vpp.pod(data_plane, installation.vpp_image, installation.pull_policy)
+    else:
+        pod = _embedded(data_plane, installation)
     pod |= {"hostNetwork": True, "dnsPolicy": "Default", "automountServiceAccountToken": False}
-    pod["volumes"] = [*_shared_volumes(name), _host_path("tun", "/dev/net/tun", "CharDevice")]
     labels = _labels(name, "dataplane")
     template = {"metadata": {"labels": labels | {TEMPLATE_HASH_LABEL: digest(pod)}}, "spec": pod}
     return _daemon_set(data_plane_name(name), installation, labels, template, {"type": "OnDelete"})
+
+
+def _embedded(data_plane: DataPlane, installation: Installation) -> Manifest:
+    pod = pods.pod(data_plane, [_forwarder(data_plane, installation)], DATAPLANE_ACCOUNT)
+    tun = pods.host_path("tun", "/dev/net/tun", "CharDevice")
+    return pod | {"volumes": [*pods.shared_volumes(data_plane.metadata.name), tun]}
 
 
 def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
@@ -64,31 +72,27 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
     capabilities = ["NET_ADMIN"]
     if data_plane.spec.announcement.type is AnnouncementType.L2:
         capabilities.append("NET_RAW")  # ARP and neighbour discovery
-    probe = {"exec": {"command": ["penstock-probe", _run_dir(name)]}}
     return {
         "name": "dataplane",
         "image": installation.data_plane_image,
         "imagePullPolicy": installation.pull_policy,
         "command": ["penstock", "dataplane"],
         "args": [
-            *("--run-dir", _run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)),
+            *("--run-dir", pods.run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)),
             *([] if data_plane.spec.shortcut else ["--no-shortcut"]),
         ],
-        "securityContext": _security(capabilities),
-        "volumeMounts": [*_shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
-        "readinessProbe": probe | {"periodSeconds": 5, "timeoutSeconds": 10},
-        # The supervisor inside restarts a crashed process; this is for one that hangs, and must survive a busy node.
-        "livenessProbe": probe
-        | {"initialDelaySeconds": 15, "periodSeconds": 20, "timeoutSeconds": 15, "failureThreshold": 4},
-        "resources": _resources(data_plane.spec.resources.data_plane),
+        "securityContext": pods.security(capabilities),
+        "volumeMounts": [*pods.shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
+        **pods.probes("penstock-probe", pods.run_dir(name)),
+        "resources": pods.resources(data_plane.spec.resources.data_plane),
     }
 
 
 def agent_daemon_set(data_plane: DataPlane, installation: Installation) -> Manifest:
     """Render the pods that steer: an API token and no power over the node."""
     name = data_plane.metadata.name
-    pod = _pod(data_plane, _agent(data_plane, installation), AGENT_ACCOUNT)
-    pod["volumes"] = [*_shared_volumes(name), _host_path("state", _state_dir(name))]
+    pod = pods.pod(data_plane, [_agent(data_plane, installation)], AGENT_ACCOUNT)
+    pod["volumes"] = [*pods.shared_volumes(name), pods.host_path("state", pods.state_dir(name))]
     labels = _labels(name, "agent")
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
     template = {"metadata": {"labels": labels}, "spec": pod}
@@ -103,16 +107,16 @@ def _agent(data_plane: DataPlane, installation: Installation) -> Manifest:
         "imagePullPolicy": installation.pull_policy,
         "command": ["penstock", "agent"],
         "env": [
-            _downward("NODE_NAME", "spec.nodeName"),
-            _downward("POD_NAMESPACE", "metadata.namespace"),
+            pods.downward("NODE_NAME", "spec.nodeName"),
+            pods.downward("POD_NAMESPACE", "metadata.namespace"),
             {"name": "PENSTOCK_DATAPLANE", "value": name},
-            {"name": "PENSTOCK_RUN_DIR", "value": _run_dir(name)},
-            {"name": "PENSTOCK_STATE_DIR", "value": _state_dir(name)},
+            {"name": "PENSTOCK_RUN_DIR", "value": pods.run_dir(name)},
+            {"name": "PENSTOCK_STATE_DIR", "value": pods.state_dir(name)},
             {"name": "PENSTOCK_PORT", "value": str(AGENT_METRICS_PORT)},
         ],
         "ports": [{"name": "metrics", "containerPort": AGENT_METRICS_PORT, "protocol": "TCP"}],
-        "securityContext": _security([]),
-        "volumeMounts": [*_shared_mounts(name), {"name": "state", "mountPath": _state_dir(name)}],
+        "securityContext": pods.security([]),
+        "volumeMounts": [*pods.shared_mounts(name), {"name": "state", "mountPath": pods.state_dir(name)}],
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": "metrics", "scheme": "HTTP"},
             "initialDelaySeconds": 10,
@@ -120,7 +124,7 @@ def _agent(data_plane: DataPlane, installation: Installation) -> Manifest:
             "timeoutSeconds": 10,
             "failureThreshold": 3,
         },
-        "resources": _resources(data_plane.spec.resources.agent),
+        "resources": pods.resources(data_plane.spec.resources.agent),
     }
 
 
@@ -151,68 +155,3 @@ def _daemon_set(
 
 def _labels(name: str, component: str) -> dict[str, str]:
     return {PART_OF_LABEL: "penstock", COMPONENT_LABEL: component, DATAPLANE_LABEL: name}
-
-
-def _pod(data_plane: DataPlane, container: Manifest, account: str) -> Manifest:
-    pod: Manifest = {
-        "serviceAccountName": account,
-        # The operator's own label on the node, not the user's selector: it stays until the node has been cleared.
-        "nodeSelector": {DATAPLANE_LABEL: data_plane.metadata.name},
-        "priorityClassName": "system-node-critical",
-        "terminationGracePeriodSeconds": 10,
-        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-    }
-    tolerations = [toleration.to_dict() for toleration in data_plane.spec.tolerations]
-    if tolerations:
-        pod["tolerations"] = tolerations
-    return pod
-
-
-def _security(capabilities: list[str]) -> Manifest:
-    # User 0 in both pods: the agent owns the files that it shares with the data plane, and has no capability at all.
-    powers: Manifest = {"drop": ["ALL"]}
-    if capabilities:
-        powers["add"] = capabilities
-    return {
-        "runAsUser": 0,
-        "runAsGroup": 0,
-        "privileged": False,
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": powers,
-    }
-
-
-def _shared_mounts(name: str) -> list[Manifest]:
-    return [
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - where POSIX shared memory lives
-        {"name": "run", "mountPath": _run_dir(name)},
-    ]
-
-
-def _shared_volumes(name: str) -> list[Manifest]:
-    return [
-        _host_path("shm", f"/dev/shm/penstock/{name}"),  # noqa: S108 - the node's own, one directory of it
-        _host_path("run", _run_dir(name)),
-    ]
-
-
-def _host_path(name: str, path: str, type_: str = "DirectoryOrCreate") -> Manifest:
-    return {"name": name, "hostPath": {"path": path, "type": type_}}
-
-
-def _downward(name: str, field: str) -> Manifest:
-    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": field}}}
-
-
-def _run_dir(name: str) -> str:
-    return f"/run/penstock/{name}"
-
-
-def _state_dir(name: str) -> str:
-    return f"/var/lib/penstock/{name}"
-
-
-def _resources(resources: PodResources | None) -> Manifest:
-    return resources.to_dict() if resources else {}

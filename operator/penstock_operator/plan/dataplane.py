@@ -23,6 +23,7 @@ from penstock_api.names import NODE_FINALIZER, node_object_name
 
 from penstock_operator.plan import daemonsets, nodes, rollout
 from penstock_operator.plan.facts import NodeFacts, PodFacts
+from penstock_operator.plan.pods import Manifest
 
 NAMES_SHOWN = 5
 
@@ -58,7 +59,7 @@ class DataPlanePlan:
     status: DataPlaneStatus | None = None
     label_nodes: tuple[NodeFacts, ...] = ()
     nodes: tuple[NodeChange, ...] = ()
-    daemon_sets: tuple[daemonsets.Manifest, ...] = ()
+    daemon_sets: tuple[Manifest, ...] = ()
     replace_pod: PodFacts | None = None
     drop_nodes: tuple[DataPlaneNode, ...] = ()  # their agents are gone: we take the finalizer off
     delete_nodes: tuple[DataPlaneNode, ...] = ()

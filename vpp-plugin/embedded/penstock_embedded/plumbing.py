@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
-from penstock_node import ApplyError, Change, CreateTun, DesiredNode, NodeError, Tun, reconcile
+from penstock_node import ApplyError, Change, CreateTun, CreateVeth, DesiredNode, NodeError, Tun, Veth, reconcile
 from penstock_node import NatSource as NodeSource
 
 from penstock_embedded.messages import Address, Error, NatSource
@@ -31,13 +31,27 @@ def tun_of(settings: Settings) -> Tun:
 
 def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[NatSource]) -> Plumbed:
     """Make the node attract these VIP addresses and NAT ports; blocking. What fails is reported, not raised."""
+    return plumb_device(
+        tun_of(settings), addresses, sources, interfaces=settings.interfaces, shortcut=settings.shortcut
+    )
+
+
+def plumb_device(
+    device: Tun | Veth,
+    addresses: Iterable[Address],
+    sources: Iterable[NatSource],
+    *,
+    interfaces: tuple[str, ...] = (),
+    shortcut: bool = False,
+) -> Plumbed:
+    """Make the node lead these VIP addresses and NAT ports to a device; as `plumb`, for any make of data plane."""
     try:
         desired = DesiredNode(
-            tun=tun_of(settings),
+            tun=device,
             vips=frozenset(addresses),
             nat_sources=frozenset(NodeSource(each.address, each.port_first, each.port_last) for each in sources),
-            interfaces=settings.interfaces,
-            shortcut=settings.shortcut,
+            interfaces=interfaces,
+            shortcut=shortcut,
         )
         changes = reconcile(desired)
     except ApplyError as error:
@@ -57,4 +71,4 @@ def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[Na
 
 
 def _has_new_device(changes: Iterable[Change]) -> bool:
-    return any(isinstance(change, CreateTun) for change in changes)
+    return any(isinstance(change, CreateTun | CreateVeth) for change in changes)

@@ -49,6 +49,8 @@ class Link:
     alias: str = ""
     group: int = 0
     queueing: str = "noqueue"  # discipline at the root
+    address: str = ""  # Ethernet
+    arp: bool = True
     tun: TunFlags | None = None
 
 

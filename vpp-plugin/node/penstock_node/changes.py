@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock_node.actual import Family, NftTable, Route, Rule, Shortcut
-from penstock_node.constants import DEVICE_GROUP
-from penstock_node.desired import Address, Tun
+from penstock_node.constants import DEVICE_GROUP, VETH_ADDRESS
+from penstock_node.desired import Address, Tun, Veth
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,27 @@ class ConfigureTun:
     def __str__(self) -> str:
         settings = f"mtu {self.tun.mtu} txqueuelen {self.tun.tx_queue_length} group {DEVICE_GROUP}"
         return f"ip link set {self.tun.name} up {settings}"
+
+
+@dataclass(frozen=True)
+class CreateVeth:
+    """Make a pair of devices; it is then configured by a `ConfigureVeth`."""
+
+    veth: Veth
+
+    def __str__(self) -> str:
+        return f"ip link add {self.veth.name} address {VETH_ADDRESS} type veth peer name {self.veth.peer}"
+
+
+@dataclass(frozen=True)
+class ConfigureVeth:
+    """Set sizes, offloads and IP settings of a pair and bring both ends up."""
+
+    veth: Veth
+
+    def __str__(self) -> str:
+        settings = f"mtu {self.veth.mtu} txqueuelen {self.veth.tx_queue_length} group {DEVICE_GROUP}"
+        return f"ip link set {self.veth.name} up arp off {settings}"
 
 
 @dataclass(frozen=True)
@@ -160,6 +181,8 @@ Change = (
     CreateTun
     | DeleteLink
     | ConfigureTun
+    | CreateVeth
+    | ConfigureVeth
     | SetForwarding
     | AddRule
     | DeleteRule

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from penstock_node import netlink, nftables, tun
 from penstock_node.actual import ActualNode, Family
-from penstock_node.desired import Address, DesiredNode, NatSource
+from penstock_node.desired import Address, DesiredNode, NatSource, Tun
 from penstock_node.firewalls import Chain, Packet, RuleSet, Verdict
 from penstock_node.netlink import read_sysctl
 
@@ -115,6 +115,8 @@ def _check_nft(node: _Node) -> Iterator[Finding]:
 
 
 def _check_tun(node: _Node) -> Iterator[Finding]:
+    if not isinstance(node.desired.tun, Tun):
+        return
     path = Path(tun.DEVICE_PATH)
     remedy: tuple[str, ...]
     try:

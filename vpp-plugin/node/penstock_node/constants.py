@@ -5,6 +5,15 @@ from __future__ import annotations
 TUN_NAME = "penstock"
 """Name of the data plane's device unless another is asked for."""
 
+VETH_PEER_NAME = "penstock-vpp"
+"""Name of the end of a veth pair that the data plane takes."""
+
+VETH_ADDRESS = "02:70:65:6e:73:74"
+"""Ethernet address at both sides of the wire: a device that resolves no neighbours sends to its own address."""
+
+VETH_PEER_ADDRESS = "02:70:65:6e:73:75"
+"""What the kernel thinks the data plane's end has: frames are not for it, so only the data plane takes them."""
+
 PROTOCOL = 112
 """Protocol id that our rules and routes carry (`ip rule list protocol 112`, `ip route list table all proto 112`)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from penstock_node.constants import TUN_NAME
+from penstock_node.constants import TUN_NAME, VETH_PEER_NAME
 
 Address = IPv4Address | IPv6Address
 
@@ -40,6 +40,29 @@ class Tun:
 
 
 @dataclass(frozen=True)
+class Veth:
+    """A pair of devices between the node's kernel and a data plane that takes `peer` for itself, as VPP does.
+
+    The kernel's end is to the node what a `Tun` is: routes lead to it. It resolves no neighbours: every frame on the
+    wire, in either direction, goes to one fixed address (`constants.VETH_ADDRESS`).
+    """
+
+    name: str = TUN_NAME
+    peer: str = VETH_PEER_NAME
+    mtu: int = 9000  # jumbo frames pass; what leaves the node in smaller ones is reported by the interface it leaves on
+    tx_queue_length: int = 1000
+
+    def __post_init__(self) -> None:
+        for label, name in (("name", self.name), ("peer", self.peer)):
+            if not 0 < len(name) <= MAX_INTERFACE_NAME or any(c == "/" or c.isspace() for c in name):
+                raise ValueError(f"veth.{label}: {name!r} is no interface name; use 1 to {MAX_INTERFACE_NAME} letters")
+        if self.name == self.peer:
+            raise ValueError(f"veth.peer: {self.peer!r} is the name of the other end; use another")
+        if not 1280 <= self.mtu <= 65535:
+            raise ValueError(f"veth.mtu: {self.mtu} is out of range; use 1280 (the least IPv6 allows) to 65535")
+
+
+@dataclass(frozen=True)
 class NatSource:
     """One of the node's own addresses, with the ports of it that belong to the data plane."""
 
@@ -59,12 +82,13 @@ class NatSource:
 class DesiredNode:
     """Everything that the node should have.
 
-    `interfaces` are those on which client and backend traffic arrives; forwarding is switched on there.
-    Empty means those of the default routes. With `shortcut`, plain packets that arrive there go straight to the
-    TUN, past the node's routing and filters, where the kernel can do that.
+    `tun` is the data plane's device, whatever its make. `interfaces` are those on which client and backend traffic
+    arrives; forwarding is switched on there. Empty means those of the default routes. With `shortcut`, plain packets
+    that arrive there go straight to the TUN, past the node's routing and filters, where the kernel can do that; never
+    to a `Veth`, whose frames have addresses.
     """
 
-    tun: Tun = field(default_factory=Tun)
+    tun: Tun | Veth = field(default_factory=Tun)
     vips: frozenset[Address] = frozenset()
     nat_sources: frozenset[NatSource] = frozenset()
     interfaces: tuple[str, ...] = ()

@@ -13,14 +13,16 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from penstock_node import devconf, nftables, shortcut, tun
+from penstock_node import devconf, nftables, shortcut, tun, veth
 from penstock_node.actual import ActualNode, Family, IpProtocol, Link, Route, Rule, TunFlags
 from penstock_node.changes import (
     AddRoute,
     AddRule,
     Change,
     ConfigureTun,
+    ConfigureVeth,
     CreateTun,
+    CreateVeth,
     DeleteLink,
     DeleteNftTable,
     DeleteRoute,
@@ -46,7 +48,7 @@ from penstock_node.desired import Tun
 from penstock_node.devconf import Ipv4Setting
 from penstock_node.errors import ApplyError, NodeError, ObserveError
 
-_IFF_UP = 1
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
 _TUN_LAYER3 = 1  # IFLA_TUN_TYPE of a TUN; a TAP has 2
 _ACTION_LOOKUP = 1
 _UNICAST, _BLACKHOLE = 1, 6
@@ -128,6 +130,10 @@ def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line pe
             tun.create_tun(wanted)
         case ConfigureTun(tun=wanted):
             _configure(channel, wanted)
+        case CreateVeth(veth=pair):
+            veth.create(channel, pair)
+        case ConfigureVeth(veth=pair):
+            veth.configure(channel, pair)
         case DeleteLink(name=name):
             channel.link("del", index=_index(name))
         case SetForwarding(family=Family.IPV4, interface=name, on=on):
@@ -185,6 +191,7 @@ def _links(channel: IPRoute) -> Iterator[Link]:
         yield Link(
             name=name,
             index=message["index"],
+            kind=_nested(message, "IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
             up=bool(message["flags"] & _IFF_UP),
             mtu=message.get_attr("IFLA_MTU") or 0,
             tx_queue_length=message.get_attr("IFLA_TXQLEN") or 0,
@@ -195,6 +202,8 @@ def _links(channel: IPRoute) -> Iterator[Link]:
             alias=message.get_attr("IFLA_IFALIAS") or "",
             group=message.get_attr("IFLA_GROUP") or 0,
             queueing=message.get_attr("IFLA_QDISC") or "",
+            address=message.get_attr("IFLA_ADDRESS") or "",
+            arp=not message["flags"] & _IFF_NOARP,
             tun=_tun_flags(message),
         )
 

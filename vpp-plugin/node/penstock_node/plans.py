@@ -12,7 +12,9 @@ from penstock_node.changes import (
     AddRule,
     Change,
     ConfigureTun,
+    ConfigureVeth,
     CreateTun,
+    CreateVeth,
     DeleteLink,
     DeleteNftTable,
     DeleteRoute,
@@ -36,10 +38,11 @@ from penstock_node.constants import (
     PROTOCOL,
     SOURCE_RULE_PREFERENCE,
     SOURCE_TABLE,
+    VETH_ADDRESS,
     VIP_RULE_PREFERENCE,
     VIP_TABLE,
 )
-from penstock_node.desired import DesiredNode, Tun
+from penstock_node.desired import DesiredNode, Tun, Veth
 
 _EVERYWHERE = {Family.IPV4: ip_network("0.0.0.0/0"), Family.IPV6: ip_network("::/0")}
 
@@ -49,11 +52,11 @@ def plan(desired: DesiredNode, actual: ActualNode) -> tuple[Change, ...]:
 
     What catches packets comes before what attracts them: blackholes, device and its routes, then rules.
     """
-    device = _plan_device(desired.tun, actual)
+    device = plan_device(desired.tun, actual)
     switching_on = _plan_forwarding(desired, actual)
     routes = _wanted_routes(desired)
     present = frozenset(actual.routes)
-    recreated = any(isinstance(change, CreateTun) for change in device)
+    recreated = any(isinstance(change, CreateTun | CreateVeth) for change in device)
     if recreated:
         present = frozenset(route for route in present if route.device != desired.tun.name)
     missing = sorted(routes - present, key=_route_order)
@@ -90,16 +93,39 @@ def plan_withdrawal(actual: ActualNode) -> tuple[Change, ...]:
     return (*changes, DeleteNftTable())
 
 
-def _plan_device(tun: Tun, actual: ActualNode) -> list[Change]:
-    link = actual.links.get(tun.name)
+def plan_device(device: Tun | Veth, actual: ActualNode) -> tuple[Change, ...]:
+    """Return the changes, in order, that make the data plane's device alone."""
+    create, configure = _making(device)
+    link = actual.links.get(device.name)
     if link is None:
-        return [CreateTun(tun), ConfigureTun(tun)]
-    if link.tun is None:
-        # Something else of this name: it is not ours to delete, and CreateTun will say so.
-        return [CreateTun(tun)]
-    if not _flags_fit(tun, link):
-        return [DeleteLink(tun.name), CreateTun(tun), ConfigureTun(tun)]
-    return [] if _settings_fit(tun, link) else [ConfigureTun(tun)]
+        return create, configure
+    if _is_foreign(link):
+        # Something else of this name: it is not ours to delete, and its creation will say so.
+        return (create,)
+    if not _is_of_its_make(device, link, actual):
+        return DeleteLink(device.name), create, configure
+    return () if _settings_fit(device, link) else (configure,)
+
+
+def _is_foreign(link: Link) -> bool:
+    """Whether a link of our device's name is somebody else's. A pair has no alias before it is configured."""
+    if link.kind == "veth":
+        return link.alias != DEVICE_ALIAS and link.address != VETH_ADDRESS
+    return link.tun is None
+
+
+def _making(device: Tun | Veth) -> tuple[Change, Change]:
+    if isinstance(device, Tun):
+        return CreateTun(device), ConfigureTun(device)
+    return CreateVeth(device), ConfigureVeth(device)
+
+
+def _is_of_its_make(device: Tun | Veth, link: Link, actual: ActualNode) -> bool:
+    """Whether the link can become right by settings alone."""
+    if isinstance(device, Tun):
+        return _flags_fit(device, link)
+    peer = actual.links.get(device.peer)
+    return link.kind == "veth" and peer is not None and peer.kind == "veth"
 
 
 def _flags_fit(tun: Tun, link: Link) -> bool:
@@ -115,17 +141,18 @@ def _flags_fit(tun: Tun, link: Link) -> bool:
     )
 
 
-def _settings_fit(tun: Tun, link: Link) -> bool:
+def _settings_fit(device: Tun | Veth, link: Link) -> bool:
     return (
         link.up
-        and link.mtu == tun.mtu
-        and link.tx_queue_length == tun.tx_queue_length
+        and link.mtu == device.mtu
+        and link.tx_queue_length == device.tx_queue_length
         and link.forwarding
         and link.rp_filter == 0
         and link.accept_local
         and link.alias == DEVICE_ALIAS
         and link.group == DEVICE_GROUP
         and link.queueing == "noqueue"
+        and (isinstance(device, Tun) or (link.address == VETH_ADDRESS and not link.arp))
     )
 
 
@@ -153,11 +180,11 @@ def _difference(left: NftTable, right: NftTable) -> NftTable:
 def _plan_shortcut(desired: DesiredNode, actual: ActualNode, *, recreated: bool) -> list[Change]:
     """Rules of the table hold the number of the device, so one that is made anew needs new rules."""
     link = actual.links.get(desired.tun.name)
-    if link is not None and link.tun is None:
+    if link is not None and _is_foreign(link):
         return []  # somebody else's device
     interfaces = [name for name in desired.interfaces or actual.default_interfaces if name in actual.links]
     table = None
-    if desired.shortcut and actual.shortcut_possible:
+    if desired.shortcut and actual.shortcut_possible and isinstance(desired.tun, Tun):
         table = shortcut.wanted(desired.tun.name, interfaces, desired.vips, desired.nat_sources)
     present = actual.shortcut
     if table is None:
@@ -265,7 +292,8 @@ def _source_families(desired: DesiredNode) -> set[Family]:
 
 
 def _own_links(actual: ActualNode) -> list[Link]:
-    return [link for _, link in sorted(actual.links.items()) if link.tun is not None and link.alias == DEVICE_ALIAS]
+    makes = (link for _, link in sorted(actual.links.items()) if link.tun is not None or link.kind == "veth")
+    return [link for link in makes if link.alias == DEVICE_ALIAS]
 
 
 def _is_ours(rule: Rule) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock_node import netlink, plans
 from penstock_node.changes import Change
-from penstock_node.desired import DesiredNode
+from penstock_node.desired import DesiredNode, Tun, Veth
 
 
 def reconcile(desired: DesiredNode) -> tuple[Change, ...]:
@@ -12,9 +12,19 @@ def reconcile(desired: DesiredNode) -> tuple[Change, ...]:
 
     Blocking (netlink and two to four `nft` processes, some 50 ms): call it off the event loop. Raises
     `ObserveError` when the node cannot be read and `ApplyError` when some changes failed. If the result
-    holds a `CreateTun`, file descriptors of an earlier device are dead: call `open_tun` again.
+    holds a `CreateTun` or `CreateVeth`, file descriptors of an earlier device are dead: call `open_tun` again.
     """
     changes = plans.plan(desired, netlink.observe())
+    netlink.apply(changes)
+    return changes
+
+
+def provide(device: Tun | Veth) -> tuple[Change, ...]:
+    """Make the device alone, as `reconcile` would, and return what had to be changed. Raises as `reconcile` does.
+
+    For who must open the device before anybody knows what else the node should have: nothing else is touched.
+    """
+    changes = plans.plan_device(device, netlink.observe())
     netlink.apply(changes)
     return changes
 

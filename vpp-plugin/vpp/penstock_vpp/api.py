@@ -102,6 +102,15 @@ class Api:
         """Return the backends of a VIP."""
         return list(self._call("lb_rl_backend_dump", vip=number))
 
+    def has_interface(self, name: str) -> bool:
+        """Tell whether VPP has an interface of this name."""
+        found = self._call("sw_interface_dump", name_filter_valid=True, name_filter=name)
+        return any(each.interface_name == name for each in found)
+
+    def command(self, line: str) -> str:
+        """Run a command of VPP's command line and return what it prints. Raises VppError with it when it fails."""
+        return str(self._call("cli_inband", cmd=line).reply)
+
     def stats(self) -> Any:
         """Return the counters."""
         return self._call("lb_rl_stats_get")
@@ -127,5 +136,6 @@ class Api:
             raise VppAwayError(self._socket, "no reply")
         retval = getattr(reply, "retval", 0)
         if retval != 0:
-            raise VppError(CODES.get(retval, "internal"), getattr(reply, "message", "") or f"{name}: error {retval}")
+            said = getattr(reply, "message", "") or getattr(reply, "reply", "").strip()
+            raise VppError(CODES.get(retval, "internal"), said or f"{name}: error {retval}")
         return reply

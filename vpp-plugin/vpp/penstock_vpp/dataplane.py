@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -16,25 +16,31 @@ from typing import TypeVar
 
 import structlog
 from penstock_embedded import native, state
+from penstock_embedded.announcements import Announcements
 from penstock_embedded.messages import (
     PROTOCOL_VERSION,
+    Announcement,
     ApplyResult,
     DesiredState,
     Dump,
     Error,
     Hello,
+    NatSource,
     Stats,
     Vip,
     VipResult,
     VipStatus,
 )
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, plan, warnings
+from penstock_embedded.plumbing import Plumbed
 from penstock_embedded.server import RequestError
 from penstock_embedded.state import State
+from penstock_node import NodeError
 
 from penstock_vpp import fields
 from penstock_vpp.api import Api, Instance, VppError
 from penstock_vpp.settings import Settings
+from penstock_vpp.wire import Wire
 
 T = TypeVar("T")
 
@@ -57,6 +63,8 @@ class VppDataplane:
 
     def __init__(self, settings: Settings) -> None:
         self._api = Api(settings.vpp_socket)
+        self._wire = Wire(self._api, settings.vpp_dir, settings.interfaces) if settings.wire else None
+        self._announcements = Announcements()
         self._started = time.monotonic()
         self._boot_id = BOOT_ID.read_text().strip()
         self._instance: Instance | None = None
@@ -64,22 +72,30 @@ class VppDataplane:
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vpp")
 
     async def watch(self) -> None:
-        """Notice a VPP that has come back, before anybody asks; until cancelled."""
+        """Notice a VPP that has come back, before anybody asks, and keep the node as it should be; until cancelled."""
+        announcing = False
         while True:
             try:
-                await self._in_thread(self._follow)
+                await self._in_thread(self._maintain)
             except RequestError as error:
-                log.warning("VPP is away", error=error.error.message)
+                log.warning("VPP is away, or without a wire to the node", error=error.error.message)
+            except NodeError as error:
+                log.warning("upkeep failed: it is tried again", error=str(error))
+            else:
+                if not announcing:  # of an earlier process
+                    announcing = True
+                    await self._announce(self._state.announcement)
             await asyncio.sleep(WATCH_SECONDS)
 
     async def close(self) -> None:
         """Hang up; VPP goes on."""
+        await self._announcements.close()
         await asyncio.get_running_loop().run_in_executor(self._calls, self._api.close)
         self._calls.shutdown()
 
     async def hello(self) -> Hello:
         """Say who VPP is."""
-        instance = await self._in_thread(self._follow)
+        instance = await self._in_thread(self._greet)
         return Hello(
             protocol_version=PROTOCOL_VERSION,
             version=metadata.version("penstock"),
@@ -92,7 +108,11 @@ class VppDataplane:
 
     async def apply(self, desired: DesiredState) -> ApplyResult:
         """Become what is desired."""
-        return await self._in_thread(lambda: self._become(desired))
+        result = await self._in_thread(lambda: self._become(desired))
+        errors = (*result.errors, *await self._announce(desired.announcement))
+        for error in errors:
+            log.warning("not all of the node is as desired", field=error.field, error=error.message)
+        return result.model_copy(update={"errors": errors})
 
     async def dump(self) -> Dump:
         """Tell the state in force."""
@@ -100,12 +120,26 @@ class VppDataplane:
 
     async def stats(self) -> Stats:
         """Tell the counters."""
-        return await self._in_thread(self._stats)
+        stats = await self._in_thread(self._stats)
+        return stats.model_copy(update={"lost_announcements": self._announcements.lost})
 
     async def withdraw(self) -> None:
         """Remove everything from VPP and forget the state; it forwards again when VPP is started anew."""
-        await self._in_thread(self._withdraw)
+        await self._announcements.update(Announcement())
+        try:
+            await self._in_thread(self._withdraw)
+        except NodeError as error:
+            fix = "run the commands named, then withdraw again"
+            raise RequestError(Error(code="internal", field="node", message=str(error), fix=fix)) from error
         log.info("withdrawn from VPP")
+
+    async def _announce(self, desired: Announcement) -> tuple[Error, ...]:
+        if self._wire is not None:
+            return await self._announcements.update(desired)
+        if not desired.addresses:
+            return ()
+        fix = "use announcement None, and routes to this node"
+        return (Error(code="unsupported", field="announcement", message="VPP announces no VIPs", fix=fix),)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         try:
@@ -125,10 +159,36 @@ class VppDataplane:
             self._state = State(
                 backend_names=remembered.backend_names,
                 removing={name: vip for name, vip in going.items() if name in known},
+                announcement=remembered.announcement,
             )
             self._instance = instance
             log.info("VPP found", instance_id=instance.instance_id, flows=instance.attached_flows)
         return instance
+
+    def _greet(self) -> Instance:
+        instance = self._follow()
+        if self._wire is not None:
+            self._wire.check()
+        return instance
+
+    def _maintain(self) -> None:
+        """Follow VPP and drains that end; now and then repair what others change on the node."""
+        instance = self._follow()
+        if self._state.removing and self._state.generation is not None:
+            known = {native.vip_identifier(each.id) for each in self._api.vips()}
+            left = {name: vip for name, vip in self._state.removing.items() if name in known}
+            if left != self._state.removing:
+                self._state = self._state.model_copy(update={"removing": left})
+                state.save(instance.directory / STATE_NAME, self._state)
+                self._lead(self._state.nat_sources or ())
+        if self._wire is not None:
+            self._wire.repair()
+
+    def _lead(self, sources: Iterable[NatSource]) -> Plumbed:
+        """Have the node lead packets to what is in force."""
+        if self._wire is None:
+            return Plumbed(changed=False, new_device=False, errors=())
+        return self._wire.lead(self._state.addresses(), sources)
 
     def _become(self, desired: DesiredState) -> ApplyResult:
         if not self._api.instance().enabled:
@@ -138,6 +198,9 @@ class VppDataplane:
         planned = plan(desired, self._state, found)
         refused = dict(planned.refused)
         node: list[Error] = []
+        if any(isinstance(change, SetSources) for change in planned.changes):
+            # Replies must find VPP before the first flow goes out: the node would answer them with RST.
+            node += self._lead(desired.nat_sources).errors
         for change in planned.changes:
             try:
                 self._perform(change)
@@ -151,14 +214,14 @@ class VppDataplane:
             else:
                 self._note(change)
         self._api.publish()  # those who applied something may read its frames at once
-        self._state = self._state.model_copy(update={"generation": desired.generation})
+        plumbed = self._lead(desired.nat_sources)
+        node += [error for error in plumbed.errors if error not in node]
+        update = {"generation": desired.generation, "announcement": desired.announcement}
+        self._state = self._state.model_copy(update=update)
         state.save(instance.directory / STATE_NAME, self._state)
-        if desired.announcement.addresses:
-            fix = "use announcement None, and routes to this node"
-            node.append(Error(code="unsupported", field="announcement", message="VPP announces no VIPs", fix=fix))
         return ApplyResult(
             generation=desired.generation,
-            changed=bool(planned.changes),
+            changed=bool(planned.changes) or plumbed.changed,
             vips=tuple(VipResult(id=vip.id, error=refused.get(vip.id), warnings=warnings(vip)) for vip in desired.vips),
             errors=tuple(node),
         )
@@ -228,6 +291,8 @@ class VppDataplane:
     def _withdraw(self) -> None:
         instance = self._follow()
         self._api.disable()
+        if self._wire is not None:
+            self._wire.withdraw()
         state.forget(instance.directory / STATE_NAME)
         self._state = State()
 

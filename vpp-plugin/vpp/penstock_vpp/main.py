@@ -1,4 +1,4 @@
-"""What `penstock dataplane --type vpp` does: answer the control socket for a VPP that runs beside it."""
+"""What `penstock vpp control` does: answer the control socket for a VPP that runs beside it."""
 
 from __future__ import annotations
 

@@ -1,16 +1,22 @@
-"""What the control process beside a VPP is started with."""
+"""What the control process beside a VPP is started with, and VPP itself in a pod."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_vpp.startup import PageSize, Startup
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives, not a place for temporary files
+PLUGIN_PATH = f"/usr/lib/{os.uname().machine}-linux-gnu/vpp_plugins:/opt/penstock/lib/vpp_plugins"
+
 
 class Settings(BaseModel):
-    """Start parameters; sizes and the shared-memory directory are startup.conf's, in its `lb-rl` section."""
+    """Start parameters of the control process; sizes and the shared-memory directory are startup.conf's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,6 +27,14 @@ class Settings(BaseModel):
         Field(max_length=16, description="user ids that may use the control socket, beside this process's own"),
     ] = ()
     group: Annotated[int | None, Field(ge=0, description="group id that may open the control socket")] = None
+    wire: Annotated[
+        bool, Field(description="keep a veth pair between node and VPP, lead packets there, and announce VIPs")
+    ] = False
+    vpp_dir: Annotated[Path, Field(description="directory of VPP's startup files")] = Path("/run/vpp")
+    interfaces: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=15)], ...],
+        Field(max_length=64, description="interfaces on which traffic arrives; none: those of the default routes"),
+    ] = ()
 
     @property
     def socket_path(self) -> Path:
@@ -30,3 +44,32 @@ class Settings(BaseModel):
     def trusted_uids(self) -> frozenset[int]:
         """Return the peers that the control socket answers."""
         return frozenset(self.allowed_uids) | {os.geteuid()}
+
+
+class PodSettings(BaseModel):
+    """What VPP itself is started with in a pod; a change needs a restart of the pod."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vpp_dir: Annotated[Path, Field(description="directory of VPP's sockets and startup files")] = Path("/run/vpp")
+    shm_dir: Annotated[Path, Field(description="shared-memory directory: arena, frames, actions")] = SHARED_MEMORY
+    program: Annotated[Path, Field(description="VPP's program")] = Path("/usr/bin/vpp")
+    plugin_path: Annotated[str, Field(description="where VPP looks for plugins, separated by colons")] = PLUGIN_PATH
+    flow_table_size: Annotated[int, Field(ge=1024, le=16_777_216, description="flows the arena has room for")] = 65_536
+    workers: Annotated[int, Field(ge=0, le=32, description="threads that forward; none: the main thread does")] = 0
+    exclusive_cpus: Annotated[bool, Field(description="whether these processors were asked for alone")] = False
+    page_size: Annotated[PageSize, Field(description="pages that heap and buffers lie in")] = PageSize.SMALL
+    hugepages_mebibytes: Annotated[int, Field(ge=0, le=1 << 20, description="memory in such pages")] = 0
+
+    def startup(self, cpus: Iterable[int]) -> Startup:
+        """Return what startup.conf is made of, for a process that may use these processors."""
+        return Startup(
+            vpp_dir=self.vpp_dir,
+            shm_dir=self.shm_dir,
+            plugin_path=self.plugin_path,
+            flow_table_size=self.flow_table_size,
+            workers=self.workers,
+            cpus=tuple(sorted(cpus)),
+            page_size=self.page_size,
+            hugepages_mebibytes=self.hugepages_mebibytes,
+        )

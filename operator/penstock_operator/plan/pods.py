@@ -1,0 +1,102 @@
+"""Parts that pods of every make have: powers, directories of the node, variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock_api import DataPlane
+from penstock_api.dataplane import PodResources
+from penstock_api.names import DATAPLANE_LABEL
+
+Manifest = dict[str, Any]
+
+
+def pod(data_plane: DataPlane, containers: list[Manifest], account: str) -> Manifest:
+    """Return what all our pods have in common, around their containers."""
+    found: Manifest = {
+        "serviceAccountName": account,
+        # The operator's own label on the node, not the user's selector: it stays until the node has been cleared.
+        "nodeSelector": {DATAPLANE_LABEL: data_plane.metadata.name},
+        "priorityClassName": "system-node-critical",
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": containers,
+    }
+    tolerations = [toleration.to_dict() for toleration in data_plane.spec.tolerations]
+    if tolerations:
+        found["tolerations"] = tolerations
+    return found
+
+
+def security(capabilities: list[str]) -> Manifest:
+    """Return the powers of a container: these capabilities and no other."""
+    # User 0 in both pods: the agent owns the files that it shares with the data plane, and has no capability at all.
+    powers: Manifest = {"drop": ["ALL"]}
+    if capabilities:
+        powers["add"] = capabilities
+    return {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": powers,
+    }
+
+
+def shared_mounts(name: str) -> list[Manifest]:
+    """Return where a container has what data plane and agent share."""
+    return [
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - where POSIX shared memory lives
+        {"name": "run", "mountPath": run_dir(name)},
+    ]
+
+
+def shared_memory(name: str) -> str:
+    """Return the directory of the node in which flow arena, frames and actions lie."""
+    return f"/dev/shm/penstock/{name}"  # noqa: S108 - the node's own, one directory of it
+
+
+def shared_volumes(name: str) -> list[Manifest]:
+    """Return the directories of the node that data plane and agent share."""
+    return [
+        host_path("shm", shared_memory(name)),
+        host_path("run", run_dir(name)),
+    ]
+
+
+def host_path(name: str, path: str, type_: str = "DirectoryOrCreate") -> Manifest:
+    """Return a volume that is a file or directory of the node."""
+    return {"name": name, "hostPath": {"path": path, "type": type_}}
+
+
+def downward(name: str, field: str) -> Manifest:
+    """Return a variable whose value is a field of the pod."""
+    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": field}}}
+
+
+def run_dir(name: str) -> str:
+    """Return the directory of the control socket."""
+    return f"/run/penstock/{name}"
+
+
+def probes(*command: str, alive: tuple[str, ...] | None = None) -> Manifest:
+    """Return the probes of a container that forwards; `alive` is another command for liveness."""
+    return {
+        "readinessProbe": {"exec": {"command": [*command]}, "periodSeconds": 5, "timeoutSeconds": 10},
+        # The supervisor inside restarts a crashed process; this is for one that hangs, and must survive a busy node.
+        "livenessProbe": {
+            "exec": {"command": [*(alive or command)]},
+            **{"initialDelaySeconds": 15, "periodSeconds": 20, "timeoutSeconds": 15, "failureThreshold": 4},
+        },
+    }
+
+
+def state_dir(name: str) -> str:
+    """Return the directory of what outlives a restart of the node."""
+    return f"/var/lib/penstock/{name}"
+
+
+def resources(wanted: PodResources | None) -> Manifest:
+    """Return the resources of a container."""
+    return wanted.to_dict() if wanted else {}

@@ -1,0 +1,228 @@
+"""What the containers of a pod run, on a node whose kernel has all addresses and routes: the veth pair, plumbing,
+announcements, restarts, and the way out. Each program has the capabilities of its container and no other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+from penstock_embedded import client
+from penstock_embedded.messages import ApplyResult, DesiredState, Method
+from penstock_node import withdraw
+
+from tests.support import vpp
+from tests.support.clients import HttpConnection, get, udp_socket
+from tests.support.dataplane import KEY, VIP_IPV4, VIP_IPV6, sources, vip
+from tests.support.lab import UDP_PORT, Lab, eventually
+from tests.support.lab import lab as build_lab
+
+pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
+
+# The first test builds the plugin, and that is not its own time.
+pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+
+BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
+
+
+class Pod:
+    """The processes of a pod's containers."""
+
+    def __init__(self, lab: Lab, directory: Path, log: TextIO) -> None:
+        self.lab = lab
+        self.run_dir = directory / "run"
+        self.vpp_dir = directory / "vpp"
+        self.shm = directory / "shm"
+        for each in (self.run_dir, self.vpp_dir, self.shm):
+            each.mkdir()
+        plugins = next(vpp.prefix().rglob("vpp_plugins/af_packet_plugin.so")).parent
+        self.options = [
+            *("--vpp-dir", str(self.vpp_dir), "--shm-dir", str(self.shm), "--flow-table-size", "4096"),
+            *("--program", str(vpp.prefix() / "bin/vpp"), "--plugin-path", f"{plugins}:{vpp.plugin_directory()}"),
+        ]
+        self._log = log
+        self._generation = 0
+        self.running: list[subprocess.Popen[Any]] = []
+
+    def prepare(self) -> None:
+        assert self.popen("net_admin", "prepare", *self.options).wait(20) == 0, self.log()
+
+    def start(self) -> None:
+        self.running.append(self.popen("net_raw,+ipc_lock", "start", *self.options))
+
+    def control(self) -> subprocess.Popen[Any]:
+        wanted = ["control", "--run-dir", str(self.run_dir), "--vpp-dir", str(self.vpp_dir), "--wire"]
+        program = self.popen("net_admin,+net_raw", *wanted, *(f"--interface={name}" for name in self.lab.interfaces))
+        self.running.append(program)
+        eventually(self.answers, seconds=20)
+        return program
+
+    def stop(self, programs: list[subprocess.Popen[Any]] | None = None) -> None:
+        for program in reversed(self.running if programs is None else programs):
+            if program.poll() is None:
+                program.send_signal(signal.SIGTERM)
+                assert program.wait(15) == 0, self.log()
+
+    def answers(self) -> bool:
+        try:
+            self.ask(Method.HELLO)
+        except client.ControlError:
+            return False
+        return True
+
+    def ask(self, method: Method, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        return client.request(self.run_dir / "control.sock", method, params, timeout=20)
+
+    def apply(self, *vips: dict[str, Any], **more: Any) -> ApplyResult:
+        self._generation += 1
+        state = {
+            "generation": self._generation,
+            "scheduler_key": KEY,
+            "nat_sources": sources(self.lab),
+            "vips": vips,
+            **more,
+        }
+        params = DesiredState.model_validate(state).model_dump(mode="json")
+        return ApplyResult.model_validate(self.ask(Method.APPLY, params))
+
+    def vpp_process(self) -> int:
+        (found,) = [pid for pid in _children(self.running[0].pid) if b"-c" in _words(pid)]
+        return found
+
+    def ctl(self, command: str) -> str:
+        program = [str(vpp.prefix() / "bin/vppctl"), "-s", str(self.vpp_dir / "cli.sock"), *command.split()]
+        return subprocess.run(program, check=True, capture_output=True, text=True, timeout=20).stdout
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()[-6000:]
+
+    def popen(self, capabilities: str, *arguments: str) -> subprocess.Popen[Any]:
+        kept = f"-all,+{capabilities}"
+        powers = ["setpriv", f"--bounding-set={kept}", f"--inh-caps={kept}", "--no-new-privs"]
+        command = [*powers, sys.executable, "-m", "penstock_cli", "vpp", *arguments]
+        return self.lab.balancer.popen(command, stdout=self._log, stderr=self._log)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _words(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A client, a node with addresses and routes of the kernel's, two servers."""
+    if reason := vpp.missing():
+        pytest.skip(reason)
+    vpp.plugin_directory()
+    with build_lab("pn-vpn", 2) as built:
+        yield built
+
+
+@pytest.fixture
+def idle(lab: Lab) -> Iterator[Pod]:
+    """A pod of which nothing runs yet; the node is clean again at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="pn-vpn-", dir="/dev/shm"))
+    with (directory / "log").open("w+") as log:
+        found = Pod(lab, directory, log)
+        try:
+            yield found
+        finally:
+            found.stop()
+            lab.balancer.run(withdraw)
+            shutil.rmtree(directory)
+
+
+@pytest.fixture
+def pod(idle: Pod) -> Pod:
+    """A pod whose containers run."""
+    idle.prepare()
+    idle.start()
+    idle.control()
+    return idle
+
+
+@BOTH
+def test_the_kernel_leads_clients_to_vpp_and_answers_back(lab: Lab, pod: Pod, address: str) -> None:
+    result = pod.apply(vip(lab, address))
+    assert not result.errors
+    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+    assert pod.ask(Method.STATS)["forwarded"] > 0
+
+
+@BOTH
+def test_big_transfers_are_whole(lab: Lab, pod: Pod, address: str) -> None:
+    pod.apply(vip(lab, address))
+    size = 5_000_000
+    with HttpConnection(lab, address) as connection:
+        assert len(connection.get(f"/bytes/{size}")) == size
+        assert connection.post(b"x" * size) == str(size).encode()
+
+
+def test_datagrams_pass(lab: Lab, pod: Pod) -> None:
+    udp = [{"id": s.name, "address": s.ipv4, "port": UDP_PORT} for s in lab.servers]
+    pod.apply(vip(lab, port=53, protocol="UDP", backends=udp))
+    with udp_socket(lab, VIP_IPV4, 53) as datagrams:
+        datagrams.send(b"hello")
+        assert datagrams.recv(100).endswith(b" hello")
+
+
+def test_vpp_is_killed_and_a_connection_goes_on(lab: Lab, pod: Pod) -> None:
+    pod.apply(vip(lab))
+    with HttpConnection(lab, VIP_IPV4) as connection:
+        before = connection.get()
+        os.kill(pod.vpp_process(), signal.SIGKILL)
+        assert connection.get() == before
+
+
+def test_the_control_process_is_replaced_and_traffic_goes_on(lab: Lab, pod: Pod) -> None:
+    pod.apply(vip(lab))
+    control = pod.running.pop()
+    pod.stop([control])
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+    pod.control()
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+    assert not pod.apply(vip(lab)).errors
+
+
+def test_the_pair_is_made_again(lab: Lab, pod: Pod) -> None:
+    pod.apply(vip(lab))
+    lab.balancer.sh("ip link delete penstock")
+    assert not pod.apply(vip(lab)).errors
+    eventually(lambda: get(lab, VIP_IPV4) in (b"s1", b"s2"), seconds=10)
+
+
+def test_it_announces(lab: Lab, pod: Pod) -> None:
+    address = "10.77.0.77"
+    wanted = vip(lab, address)
+    assert not pod.apply(wanted, announcement={"addresses": [address], "interfaces": ["c0"]}).errors
+    assert get(lab, address) in (b"s1", b"s2")
+
+
+def test_nothing_is_left_on_the_node(lab: Lab, pod: Pod) -> None:
+    pod.apply(vip(lab))
+    pod.ask(Method.WITHDRAW)
+    left = lab.balancer.sh("ip -o link\nnft list tables\nip rule\nip route show table all")
+    assert "penstock" not in left
+    assert "1120" not in left
+    assert list(pod.shm.iterdir()) == []
+    assert not pod.apply(vip(lab)).errors  # a later apply starts afresh
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+def test_an_unfit_node_is_told_and_left_alone(lab: Lab, idle: Pod) -> None:
+    program = idle.popen("net_admin", "prepare", *idle.options, "--workers=32")
+    assert program.wait(20) == 1
+    assert "processors" in idle.log()
+    assert "penstock" not in lab.balancer.sh("ip -o link")

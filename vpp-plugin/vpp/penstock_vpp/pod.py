@@ -1,0 +1,62 @@
+"""What the containers of a pod do: `prepare` the node for VPP, then `start` it under a supervisor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import structlog
+from penstock_embedded.supervisor import Supervisor
+from penstock_node import Finding, Severity, Veth, provide
+
+from penstock_vpp.preflight import preflight
+from penstock_vpp.settings import PodSettings
+from penstock_vpp.startup import INTERFACES_NAME, STARTUP_NAME, render_interfaces, render_startup
+
+log = structlog.get_logger()
+
+_SOCKETS = ("cli.sock", "api.sock", "stats.sock")
+
+
+class UnfitNodeError(Exception):
+    """VPP cannot run on this node; `findings` say why, and what helps."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__("; ".join(finding.message for finding in findings))
+        self.findings = tuple(findings)
+
+
+def prepare(settings: PodSettings, *, only_check: bool = False) -> None:
+    """Check the node, then make VPP's device. Raises UnfitNodeError before anything is touched, or NodeError."""
+    findings = preflight(settings)
+    for finding in findings:
+        log.warning("node", check=finding.check, finding=finding.message, remedy=" && ".join(finding.remedy))
+    if errors := [finding for finding in findings if finding.severity is Severity.ERROR]:
+        raise UnfitNodeError(errors)
+    if only_check:
+        return
+    for change in provide(Veth()):
+        log.info("node changed", change=str(change))
+
+
+def start(settings: PodSettings) -> int:
+    """Run VPP until SIGTERM, starting it again when it ends; return the exit code. The node stays as it is."""
+    return Supervisor(lambda: _become_vpp(settings)).run()
+
+
+def _become_vpp(settings: PodSettings) -> int:
+    """Become VPP: in the supervisor's child, with what this start finds."""
+    processors = os.sched_getaffinity(0)
+    if settings.exclusive_cpus and len(processors) > settings.workers + 1:
+        log.warning(
+            "processors are shared with other pods: have kubelets use the CPU manager's policy `static`",
+            processors=len(processors),
+        )
+    startup = settings.startup(processors)
+    settings.vpp_dir.mkdir(parents=True, exist_ok=True)
+    for name in _SOCKETS:
+        (settings.vpp_dir / name).unlink(missing_ok=True)
+    configuration = settings.vpp_dir / STARTUP_NAME
+    configuration.write_text(render_startup(startup))
+    (settings.vpp_dir / INTERFACES_NAME).write_text(render_interfaces(startup))
+    os.execv(settings.program, [str(settings.program), "-c", str(configuration)])  # noqa: S606 - nothing of a shell

@@ -1,0 +1,96 @@
+"""What a node must offer before VPP can run in a pod on it; reads only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock_node import DesiredNode, Finding, Severity, Surroundings, Veth
+from penstock_node import preflight as node_preflight
+
+from penstock_vpp.settings import PodSettings
+from penstock_vpp.startup import PageSize
+
+# Of the node's own findings these keep VPP from starting; the others are about packets, and are told as warnings.
+_FATAL = frozenset({"privileges", "nft", "shared-memory"})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the checks look; tests bring their own."""
+
+    sys: Path = Path("/sys")
+    processors: int = 1  # of the whole machine: which of them VPP may use is known when it starts
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Return the machine that this process runs on."""
+        return cls(processors=os.cpu_count() or 1)
+
+
+def preflight(settings: PodSettings) -> tuple[Finding, ...]:
+    """Return what stands in the way, worst first. Raises ObserveError when the node cannot be read at all."""
+    desired = DesiredNode(tun=Veth(), shortcut=False)
+    found = [
+        finding
+        if finding.check in _FATAL
+        else Finding(finding.check, Severity.WARNING, finding.message, finding.remedy)
+        for finding in node_preflight(desired, Surroundings(shared_memory=settings.shm_dir))
+    ]
+    found += check(settings, Machine.here())
+    return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))
+
+
+def check(settings: PodSettings, machine: Machine) -> list[Finding]:
+    """Return what VPP lacks here."""
+    return [finding for each in _CHECKS for finding in each(settings, machine)]
+
+
+def _check_program(settings: PodSettings, _: Machine) -> Iterator[Finding]:
+    if not os.access(settings.program, os.X_OK):
+        message = f"{settings.program} is no program; use the image penstock/vpp, or name VPP's program"
+        yield Finding("program", Severity.ERROR, message, ())
+    directories = [Path(part) for part in settings.plugin_path.split(":")]
+    if not any((directory / "lb_rl_plugin.so").exists() for directory in directories):
+        message = f"there is no lb_rl_plugin.so in {settings.plugin_path}; use the image penstock/vpp"
+        yield Finding("plugin", Severity.ERROR, message, ())
+
+
+def _check_processors(settings: PodSettings, machine: Machine) -> Iterator[Finding]:
+    wanted = settings.workers + 1 if settings.workers else 1
+    if machine.processors < wanted:
+        message = (
+            f"{settings.workers} workers and the main thread need {wanted} processors, and this machine has "
+            f"{machine.processors}; set spec.vpp.workers of the DataPlane to {machine.processors - 1} or less"
+        )
+        yield Finding("processors", Severity.ERROR, message, ())
+
+
+def _check_hugepages(settings: PodSettings, machine: Machine) -> Iterator[Finding]:
+    size = settings.page_size
+    if size is PageSize.SMALL:
+        return
+    pool = machine.sys / f"kernel/mm/hugepages/hugepages-{size.kibibytes}kB"
+    wanted = -(-settings.hugepages_mebibytes * 1024 // size.kibibytes)
+    try:
+        free = int((pool / "free_hugepages").read_text())
+    except FileNotFoundError:
+        message = f"this kernel has no hugepages of {size.value}; choose another spec.vpp.hugepages.pageSize"
+        yield Finding("hugepages", Severity.ERROR, message, (f"ls {pool.parent}",))
+        return
+    if free < wanted:
+        total = int((pool / "nr_hugepages").read_text()) + wanted - free
+        message = (
+            f"{free} hugepages of {size.value} are free and VPP needs {wanted}; reserve more, and restart the kubelet, "
+            "which counts them at its start"
+        )
+        yield Finding("hugepages", Severity.ERROR, message, (f"echo {total} > {pool}/nr_hugepages",))
+
+
+_CHECKS: tuple[Callable[[PodSettings, Machine], Iterator[Finding]], ...] = (
+    _check_program,
+    _check_processors,
+    _check_hugepages,
+)

@@ -1,0 +1,83 @@
+"""The veth pair between the node's kernel and VPP, and what leads packets onto it. Blocking; one thread at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+from penstock_embedded.messages import Address, NatSource
+from penstock_embedded.plumbing import Plumbed, plumb_device
+from penstock_node import Veth
+from penstock_node import withdraw as withdraw_node
+
+from penstock_vpp.api import Api, VppError
+from penstock_vpp.startup import INTERFACES_NAME, host_interface, leave_wire
+
+log = structlog.get_logger()
+
+REPAIR_SECONDS = 30.0  # between two looks at routes, rules and the nft table when nothing changed
+STARTING_SECONDS = 5.0  # VPP executes the commands that make its interface a moment after its first answer
+
+
+class Wire:
+    """Keeps the node as VPP needs it; the node is what it was last told to be until somebody withdraws it."""
+
+    def __init__(self, api: Api, vpp_dir: Path, interfaces: tuple[str, ...]) -> None:
+        self._api = api
+        self._veth = Veth()
+        self._commands = vpp_dir / INTERFACES_NAME
+        self._arrivals = interfaces
+        self._wanted: tuple[frozenset[Address], tuple[NatSource, ...]] | None = None
+        self._repair_at = 0.0
+        self._missing_since: float | None = None
+        self._withdrawn = False
+
+    def lead(self, addresses: Iterable[Address], sources: Iterable[NatSource]) -> Plumbed:
+        """Have the node lead packets to these addresses and NAT ports to VPP. What fails is reported, not raised."""
+        self._wanted = (frozenset(addresses), tuple(sources))
+        self._withdrawn = False
+        self._repair_at = time.monotonic() + REPAIR_SECONDS
+        plumbed = plumb_device(self._veth, *self._wanted, interfaces=self._arrivals)
+        if plumbed.new_device:
+            self.connect()
+        return plumbed
+
+    def repair(self) -> None:
+        """Put back, now and then, what others changed on the node."""
+        if self._wanted is not None and time.monotonic() >= self._repair_at:
+            for error in self.lead(*self._wanted).errors:
+                log.warning("not all of the node is as desired", error=error.message)
+
+    def connect(self) -> None:
+        """Have VPP take its end anew, as its start does: an interface of an earlier pair is dead. Raises VppError."""
+        name = host_interface(self._veth.peer)
+        self._leave()
+        self._api.command(f"exec {self._commands}")
+        log.info("VPP has taken its end of the wire", interface=name)
+
+    def check(self) -> None:
+        """Raise VppError if VPP has not taken its end; one that started without the pair is helped before."""
+        name = host_interface(self._veth.peer)
+        if self._withdrawn or self._api.has_interface(name):
+            self._missing_since = None
+            return
+        now = time.monotonic()
+        self._missing_since = self._missing_since or now
+        if now - self._missing_since < STARTING_SECONDS:
+            raise VppError("unreachable", f"{name}: VPP has not taken its end of the wire yet")
+        self.connect()
+
+    def withdraw(self) -> None:
+        """Remove everything from the node. Raises penstock_node.NodeError."""
+        self._wanted = None
+        self._withdrawn = True
+        self._leave()
+        withdraw_node()
+
+    def _leave(self) -> None:
+        if not self._api.has_interface(host_interface(self._veth.peer)):
+            return
+        for command in leave_wire(self._veth):
+            self._api.command(command)
