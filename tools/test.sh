@@ -1,25 +1,30 @@
 #!/usr/bin/env bash
-# C unit tests under ASan and UBSan and once more for coverage, Go tests, then the Python tests. Arguments go to pytest.
+# C unit tests under ASan and UBSan, those with threads under TSan, and all once more for coverage, Go tests, then the Python tests. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
 reports=build/reports
 mkdir -p "$reports"
 
+# c_tests NAME TESTS CMAKE_OPTION...: TESTS are names as CMake has them, or `all`.
 c_tests() {
-    local name=$1
-    shift
+    local name=$1 tests=$2 wanted=.
+    shift 2
+    [ "$tests" = all ] || wanted="^core\\.(${tests// /|})\$"
     cmake -S vpp-plugin -B "build/$name" -G Ninja -DPENSTOCK_TESTS=ON "$@" >/dev/null
-    cmake --build "build/$name" >/dev/null
-    ctest --test-dir "build/$name" --output-on-failure --no-tests=error -j "$(nproc)" \
+    # shellcheck disable=SC2086 # several targets
+    cmake --build "build/$name" --target $tests >/dev/null
+    ctest --test-dir "build/$name" --output-on-failure --no-tests=error -j "$(nproc)" -R "$wanted" \
         --output-junit "$PWD/$reports/ctest-$name.xml" | tail -n 25
 }
 
 echo "== C tests: ASan, UBSan"
-c_tests sanitized -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=address,undefined
+c_tests sanitized all -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=address,undefined
+echo "== C tests: TSan"
+c_tests threads "test_threads test_workers" -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=thread
 echo "== C tests: coverage of the core"
 find build -path '*/coverage/*' -name '*.gcda' -delete 2>/dev/null || true
-c_tests coverage -DCMAKE_C_COMPILER=gcc -DPENSTOCK_COVERAGE=ON
+c_tests coverage all -DCMAKE_C_COMPILER=gcc -DPENSTOCK_COVERAGE=ON
 gcovr --root . --filter 'vpp-plugin/core/' --print-summary --fail-under-line 90 \
     --txt "$reports/core-coverage.txt" build/coverage
 

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from penstock_api.dataplane import AnnouncementType, FeatureLevelName
 from penstock_api.dataplanenode import DataPlaneNodeSpec
-from penstock_api.rlpolicy import Heuristic, PolicyMode, PolicySpec, default_scheduler
+from penstock_api.rlpolicy import Heuristic, PolicyMode, PolicySpec, SchedulerLoad, default_scheduler
 from penstock_api.vip import Affinity, FlowTimeouts, HealthCheck, HealthCheckType, LoadBalancerVIP, VipPort
 from penstock_embedded import messages
 from penstock_embedded.messages import Announcement, Backend, BackendState, DesiredState, NatSource, Vip
@@ -353,6 +353,10 @@ class _Builder:
                 f"policyName: there is no RLPolicy {self._owner.namespace}/{name}, lsq is used; create it"
             )
             return DEFAULT_POLICY
+        if chosen.load is SchedulerLoad.ACTIVE and self._snapshot.node.features is not FeatureLevelName.FULL:
+            self.warnings.append(
+                f"policy {name}: load Active needs features: full of the DataPlane; open flows are counted instead"
+            )
         channels = policies.by_name(chosen.heuristic).channels
         if channels and self._snapshot.node.features is FeatureLevelName.OFF:
             self.warnings.append(
@@ -371,7 +375,11 @@ class _Builder:
             if policy.mode is PolicyMode.ACTIVE
             else default_scheduler(Heuristic(policy.fallback))
         )
-        return messages.Scheduler(type=messages.SchedulerType(in_force), table_size=policy.table_size)
+        return messages.Scheduler(
+            type=messages.SchedulerType(in_force),
+            load=messages.SchedulerLoad(policy.load.lower()),
+            table_size=policy.table_size,
+        )
 
     @staticmethod
     def _note(where: list[str], what: Iterable[str]) -> None:

@@ -50,6 +50,7 @@ from penstock_api.rlpolicy import (
     PolicyStatus,
     PolicySummary,
     RLPolicy,
+    SchedulerLoad,
     SchedulerName,
     default_scheduler,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "RLPolicy",
     "Reason",
     "ResourceName",
+    "SchedulerLoad",
     "SchedulerName",
     "ServiceBackend",
     "Source",

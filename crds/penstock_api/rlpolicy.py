@@ -53,6 +53,16 @@ class SchedulerName(Choice):
     """The better of two such draws, by flows in relation to weight: nearly as even as `sed`, and herds less."""
 
 
+class SchedulerLoad(Choice):
+    """Flows that count as a backend's load."""
+
+    OPEN = "Open"
+    """Those that are open, idle or not."""
+    ACTIVE = "Active"
+    """Those that wait for an answer: better where clients keep connections open. TCP only, and with
+    `features: full` of the DataPlane; elsewhere as `Open`."""
+
+
 class PolicyMode(Choice):
     """What becomes of the weights."""
 
@@ -107,6 +117,9 @@ _DEFAULT_SCHEDULERS = {
 }
 
 
+_COMPARE_LOADS = {SchedulerName.SED, SchedulerName.LSQ, SchedulerName.P2C}
+
+
 class PolicySpec(Model):
     """How weights come about."""
 
@@ -115,6 +128,8 @@ class PolicySpec(Model):
     scheduler: SchedulerName | None = None
     """Rule by which the data plane picks a backend. Default: `maglev` for `equal` and `static`, `lsq` for `lsq`,
     else `sed`."""
+    load: SchedulerLoad = SchedulerLoad.OPEN
+    """Flows that count as a backend's load, for the schedulers `sed`, `lsq` and `p2c`."""
     interval_milliseconds: Annotated[int, Field(ge=FRAME_MILLISECONDS, le=60_000, multiple_of=FRAME_MILLISECONDS)] = (
         FRAME_MILLISECONDS
     )
@@ -146,6 +161,14 @@ class PolicySpec(Model):
                 self.scheduler is None or self.heuristic is not Heuristic.SED or self.scheduler is SchedulerName.SED
             ),
             field="scheduler",
+        ),
+        Rule(
+            cel="self.load == 'Open' || (has(self.scheduler) ? self.scheduler in ['sed', 'lsq', 'p2c'] : "
+            "!(self.heuristic in ['equal', 'static']))",
+            message="the schedulers maglev and alias don't look at loads",
+            fix="remove load, or use the scheduler sed, lsq or p2c",
+            holds=lambda self: self.load is SchedulerLoad.OPEN or self.effective_scheduler in _COMPARE_LOADS,
+            field="load",
         ),
     )
 

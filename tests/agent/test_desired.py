@@ -83,6 +83,15 @@ def test_the_scheduler_follows_what_is_in_force(spec, scheduler):
     assert result.vips[0].vip.scheduler.type == scheduler
 
 
+def test_active_flows_count_as_load_where_they_are_measured():
+    policies = {("shop", "p"): policy(heuristic="lsq", load="Active")}
+    result = planned(vip(policyName="p"), policies=policies, node=node(features="full"))
+    assert result.vips[0].vip.scheduler.load == "active"
+    assert not result.findings[0].warnings
+    result = planned(vip(policyName="p"), policies=policies, node=node(features="basic"))
+    assert "features: full" in result.findings[0].warnings[0]
+
+
 def test_without_policy_least_loaded():
     core = planned(vip()).vips[0]
     assert (core.policy.heuristic, core.vip.scheduler.type) == ("lsq", "lsq")

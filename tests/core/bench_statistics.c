@@ -1,155 +1,14 @@
-/* Speed and quality of statistics and schedulers: a JSON object per line, {name, value, unit}. Times are
- * medians of processor time of this thread, so that other work on the machine is not counted. */
-#define _GNU_SOURCE /* clock_gettime */
-#include <time.h>
+/* Speed of statistics: medians of processor time. */
+#include "bench_report.h"
 
 #include "lbrl/reduce.h"
-#include "lbrl/scheduler.h"
 #include "objects.h"
+#include "rig.h"
 
 enum {
     BACKENDS = 64,
     SLOTS = 128,
-    SIZE = LBRL_MAGLEV_SIZE_DEFAULT,
-    ROUNDS = 31,
-    MAX_SLOTS = 1024,
 };
-
-static const uint8_t key[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state += 0x9e3779b97f4a7c15u;
-    uint64_t z = *state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static double nanoseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
-
-static int ascending(const void *left, const void *right)
-{
-    const double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
-static double median(double *values, size_t n)
-{
-    qsort(values, n, sizeof(*values), ascending);
-    return values[n / 2];
-}
-
-static void report(const char *name, double value, const char *unit)
-{
-    printf("{\"name\": \"core_%s\", \"value\": %.4g, \"unit\": \"%s\"}\n", name, value, unit);
-}
-
-/* A figure that must not exceed its bar. */
-static void report_bar(const char *name, double value, const char *unit, double bar)
-{
-    printf("{\"name\": \"core_%s\", \"value\": %.4g, \"unit\": \"%s\", \"bar\": %g, \"met\": %s}\n",
-           name, value, unit, bar, value <= bar ? "true" : "false");
-}
-
-/* Runs `work` `inner` times, often; `result` becomes the median nanoseconds of one. */
-#define MEASURE(result, inner, work)                                                               \
-    do {                                                                                           \
-        double times_[ROUNDS];                                                                     \
-        for (int round_ = 0; round_ < ROUNDS; round_++) {                                          \
-            const double start_ = nanoseconds();                                                   \
-            for (uint32_t i = 0; i < (inner); i++) {                                               \
-                work;                                                                              \
-            }                                                                                      \
-            times_[round_] = (nanoseconds() - start_) / (inner);                                   \
-        }                                                                                          \
-        (result) = median(times_, ROUNDS);                                                         \
-    } while (0)
-
-/* ---- Maglev ---- */
-
-typedef struct maglev_state {
-    lbrl_maglev_backend_t backends[BACKENDS];
-    uint32_t table[SIZE], changed_table[SIZE];
-    uint32_t quotas[BACKENDS], changed_quotas[BACKENDS];
-} maglev_state_t;
-
-/* Moved positions as a multiple of those that the quotas say must move, over changes of each backend in turn. */
-static void report_churn(maglev_state_t *m, const char *name, double factor)
-{
-    uint64_t moved = 0, needed = 0;
-    for (uint32_t changed = 0; changed < BACKENDS; changed++) {
-        const double weight = m->backends[changed].weight;
-        m->backends[changed].weight = weight * factor;
-        lbrl_maglev_build(m->changed_table, SIZE, m->backends, BACKENDS, key);
-        lbrl_maglev_quotas(m->changed_quotas, SIZE, m->backends, BACKENDS);
-        m->backends[changed].weight = weight;
-        for (uint32_t i = 0; i < SIZE; i++) {
-            moved += m->table[i] != m->changed_table[i];
-        }
-        for (uint32_t i = 0; i < BACKENDS; i++) {
-            needed += m->quotas[i] > m->changed_quotas[i] ? m->quotas[i] - m->changed_quotas[i] : 0;
-        }
-    }
-    report_bar(name, (double)moved / (double)needed, "x ideal", 1.5);
-}
-
-static void bench_maglev(void)
-{
-    static maglev_state_t m;
-    uint64_t random = 1;
-    double total = 0, worst = 0;
-    for (uint32_t i = 0; i < BACKENDS; i++) {
-        m.backends[i] = (lbrl_maglev_backend_t){next_random(&random),
-                                                20.0 + (double)(next_random(&random) % 200), i};
-        total += m.backends[i].weight;
-    }
-    double build;
-    MEASURE(build, 1, lbrl_maglev_build(m.table, SIZE, m.backends, BACKENDS, key));
-    lbrl_maglev_quotas(m.quotas, SIZE, m.backends, BACKENDS);
-    uint32_t counts[BACKENDS] = {0};
-    for (uint32_t i = 0; i < SIZE; i++) {
-        counts[m.table[i]]++;
-    }
-    for (uint32_t i = 0; i < BACKENDS; i++) {
-        const double error = counts[i] / (m.backends[i].weight / total * SIZE) - 1;
-        worst = error > worst ? error : -error > worst ? -error : worst;
-    }
-    report_bar("maglev_rebuild", build / 1e6, "ms", 15);
-    report_bar("maglev_share_error", worst * 100, "%", 1);
-    report_churn(&m, "maglev_churn_remove_or_add", 0);
-    report_churn(&m, "maglev_churn_weight_x0.5", 0.5);
-    report_churn(&m, "maglev_churn_weight_x0.8", 0.8);
-    report_churn(&m, "maglev_churn_weight_x1.25", 1.25);
-    report_churn(&m, "maglev_churn_weight_x2", 2);
-}
-
-/* ---- Pickers ---- */
-
-static void bench_picker(uint32_t slots, const char *name)
-{
-    float weight[MAX_SLOTS];
-    int32_t load[MAX_SLOTS];
-    uint64_t eligible[MAX_SLOTS / 64], random = 2;
-    for (uint32_t i = 0; i < slots; i++) {
-        weight[i] = (float)(1 + i % 5);
-        load[i] = (int32_t)(next_random(&random) % 100);
-        eligible[i / 64] = UINT64_MAX;
-    }
-    void *memory = zeroed(lbrl_picker_size(slots));
-    const lbrl_picker_t *picker =
-        lbrl_picker_build(memory, LBRL_PICKER_SED, weight, eligible, slots, 0.5f);
-    double pick;
-    /* each pick depends on the last, as in a data plane */
-    MEASURE(pick, 20000, load[lbrl_pick(picker, load, i)] += (int32_t)(i & 1));
-    report(name, pick, "ns");
-    free(memory);
-}
 
 /* ---- Sinks, frames, reductions ---- */
 
@@ -225,13 +84,52 @@ static void bench_full(void)
     test_frames_free(&t);
 }
 
+/* ---- Weights ---- */
+
+/* From the agent's writing a vector of weights to their being in force for the next packet, where the data plane looks at
+ * once (it otherwise does with every frame). */
+static double weights_used(lbrl_scheduler_type_t scheduler)
+{
+    rig_t rig = rig_sized(4096, 1);
+    lbrl_backend_config_t backends[BACKENDS];
+    lbrl_vip_config_t vip = rig_vip(1, "203.0.113.10", 80, 6, backends, BACKENDS);
+    vip.scheduler = (uint8_t)scheduler;
+    vip.table_size = 0; /* the default */
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
+    const size_t size = lbrl_actions_size(SLOTS);
+    void *memory = zeroed(size);
+    lbrl_actions_t actions;
+    lbrl_shm_view_t view;
+    CHECK_EQUAL(lbrl_actions_format(&actions, memory, size, SLOTS, rig.now_us), 0);
+    CHECK_EQUAL(lbrl_shm_open(&view, memory, size, LBRL_SHM_ACTIONS_MAGIC, NULL), 0);
+    float weight[SLOTS] = {0};
+    uint8_t generation[SLOTS];
+    memset(generation, 1, sizeof(generation));
+    uint64_t random = 7;
+    double used;
+    MEASURE(used, 1, {
+        for (uint32_t slot = 0; slot < BACKENDS; slot++) {
+            weight[slot] = (float)(100 + next_random(&random) % 100);
+        }
+        lbrl_actions_write(&actions, weight, generation, rig.now_us);
+        CHECK_EQUAL(lbrl_weights_follow(rig.lb, 1, &view, rig.now_us), 1);
+        lbrl_control_tick(rig.lb, rig.now_us);
+    });
+    free(memory);
+    rig_free(&rig);
+    return used;
+}
+
+static void bench_weights(void)
+{
+    report_bar("weights_used_sed", weights_used(LBRL_SCHEDULER_SED) / 1e6, "ms", 1);
+    report("weights_used_maglev", weights_used(LBRL_SCHEDULER_MAGLEV) / 1e6, "ms");
+}
+
 int main(void)
 {
     bench_full();
-    bench_maglev();
-    bench_picker(8, "pick_sed_8");
-    bench_picker(64, "pick_sed_64");
-    bench_picker(1024, "pick_sed_1024");
+    bench_weights();
     test_frames_t t;
     test_frames_make(&t, SLOTS, 1, LBRL_LEVEL_BASIC);
     for (uint32_t i = 0; i < BACKENDS; i++) {

@@ -10,7 +10,7 @@ from scapy.packet import Packet, Raw
 
 CLIENT, VIP = "198.51.100.7", "203.0.113.10"
 CLIENT6, VIP6 = "fd00::5:7", "fd00::1:10"
-AS_IS, MENDED, FROM_CLIENT, FROM_SERVER, ICMP_ERROR = range(5)
+AS_IS, MENDED, FROM_CLIENT, FROM_SERVER, ICMP_ERROR, GRE, L3DSR = range(7)
 SUPER, PARTIAL, LATER = 8, 16, 6 << 5
 
 
@@ -31,6 +31,11 @@ def seeds() -> dict[str, bytes]:
     pieces = fragment(udp, 512)
     quoted = IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=40000, flags="A")
     syn6 = IPv6(src=CLIENT6, dst=VIP6)
+    one_way = IP(src=CLIENT) / TCP(sport=40004, dport=80, flags="S", seq=1, options=[("MSS", 1460), ("WScale", 7)])
+    one_way_data = IP(src=CLIENT) / TCP(sport=40004, dport=80, flags="PA", seq=2, options=[("Timestamp", (3, 4))])
+    one_way_close = IP(src=CLIENT) / TCP(sport=40004, dport=80, flags="FA", seq=2)
+    big = Raw(b"b" * 1460)
+    answered = IP(src="203.0.113.11", dst=CLIENT) / TCP(sport=80, dport=40004, flags="A")
     return {
         "syn": framed(AS_IS, syn),
         "data": framed(FROM_CLIENT, tcp / Raw(b"z" * 300)) + framed(FROM_SERVER, tcp / Raw(b"w" * 30)),
@@ -47,6 +52,16 @@ def seeds() -> dict[str, bytes]:
         "error6": framed(AS_IS, IPv6(src="fd00::9", dst=VIP6) / ICMPv6PacketTooBig(mtu=1280) / Raw(bytes(udp6))),
         "syn6": framed(AS_IS, syn6 / IPv6ExtHdrHopByHop() / TCP(sport=1, dport=80, flags="S")),
         "fragment6": framed(AS_IS, syn6 / IPv6ExtHdrFragment(m=1, id=7) / UDP(sport=5, dport=53) / Raw(b"f" * 64)),
+        "gre": framed(GRE, one_way) + framed(GRE, one_way_data) + framed(GRE | LATER, one_way_data),
+        "gre-super": framed(GRE, one_way) + framed(GRE | SUPER | PARTIAL, one_way_data / Raw(b"u" * 3000)),
+        "gre-stray": framed(GRE, IP(src=CLIENT) / TCP(sport=40005, dport=80, flags="PA") / Raw(b"q" * 10)),
+        "gre-too-big": framed(GRE, one_way) + framed(GRE, IP(src=CLIENT, flags="DF") / one_way_data[TCP] / big),
+        "gre-udp": framed(GRE, IP(src=CLIENT) / UDP(sport=30001, dport=80) / Raw(b"d" * 20)),
+        "gre-fragments": b"".join(framed(GRE, piece) for piece in fragment(IP(src=CLIENT) / one_way_data[TCP] / big)),
+        "gre-error": framed(GRE, IP(src="10.9.9.9") / ICMP(type=3, code=4) / Raw(bytes(answered))),
+        "l3dsr": framed(L3DSR, one_way) + framed(L3DSR, one_way_data) + framed(L3DSR, one_way_close),
+        "l3dsr-stray": framed(L3DSR, IP(src=CLIENT, tos=0x23) / TCP(sport=40006, dport=80, flags="A")),
+        "l3dsr-super": framed(L3DSR, one_way) + framed(L3DSR | SUPER | PARTIAL, one_way_data / Raw(b"v" * 3000)),
         "ttl": framed(AS_IS, IP(src=CLIENT, dst=VIP, ttl=1) / TCP(sport=40002, dport=80, flags="S")),
         "port": framed(AS_IS, IP(src=CLIENT, dst=VIP) / TCP(dport=81)) + framed(AS_IS, IP(src=CLIENT, dst=VIP) / UDP()),
     }

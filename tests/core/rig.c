@@ -17,10 +17,15 @@ static rig_t rig_open(lbrl_config_t config)
 
 rig_t rig_sized(uint32_t flows, uint32_t workers)
 {
+    return rig_seeded(flows, workers, 11);
+}
+
+rig_t rig_seeded(uint32_t flows, uint32_t workers, uint8_t seed)
+{
     lbrl_config_t config = {
         .flows = flows, .vips = 16, .slots = 512, .workers = workers, .now_us = 1000000000};
     for (unsigned i = 0; i < sizeof(config.seed); i++) {
-        config.seed[i] = (uint8_t)(i * 37 + 11);
+        config.seed[i] = (uint8_t)(i * 37 + seed);
     }
     memset(config.boot_id, 0xb0, sizeof(config.boot_id));
     return rig_open(config);

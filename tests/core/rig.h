@@ -18,6 +18,7 @@ typedef struct rig {
  * 10.0.0.1.., fd00::2:1.., port 8080. */
 rig_t rig_make(uint32_t workers, uint32_t backends);
 rig_t rig_sized(uint32_t flows, uint32_t workers);
+rig_t rig_seeded(uint32_t flows, uint32_t workers, uint8_t seed);
 rig_t rig_tiny(void); /* 64 flows, 4 VIPs, 32 slots: little to copy */
 void rig_free(rig_t *rig);
 

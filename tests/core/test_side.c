@@ -185,8 +185,102 @@ static void full_without_frames_counts(void)
     drop(&b);
 }
 
+/* ------------------------------------------------------------------------------- as load */
+
+static void set_two(bound_t *b, lbrl_level_t level, lbrl_load_t load)
+{
+    lbrl_backend_config_t backends[2];
+    lbrl_vip_config_t config = rig_vip(1, VIP, 80, 6, backends, 2);
+    config.feature_level = (uint8_t)level;
+    config.load = (uint8_t)load;
+    CHECK_EQUAL(lbrl_vip_set(b->rig.lb, &config, b->rig.now_us), 0);
+}
+
+static bool at_first(const connection_t *c)
+{
+    return is_address(&c->backend, "10.0.0.1");
+}
+
+/* Opens `n` connections that ask; those at the first backend are answered and idle then. Returns how many they are. */
+static uint32_t idle_at_first(bound_t *b, uint16_t port, uint16_t n)
+{
+    uint32_t idle = 0;
+    for (uint16_t i = 0; i < n; i++) {
+        connection_t c = asking(b, (uint16_t)(port + i));
+        if (at_first(&c)) {
+            connection_server(&c, PSH, 100);
+            connection_client(&c, 0, 0);
+            idle++;
+        }
+    }
+    return idle;
+}
+
+static uint32_t sent_to_first(bound_t *b, uint16_t port, uint16_t n)
+{
+    uint32_t first = 0;
+    for (uint16_t i = 0; i < n; i++) {
+        connection_t c = asking(b, (uint16_t)(port + i));
+        first += at_first(&c);
+    }
+    return first;
+}
+
+static void idle_connections_are_no_load_where_active_flows_count(void)
+{
+    bound_t b;
+    make(&b);
+    set_two(&b, LBRL_LEVEL_FULL, LBRL_LOAD_OPEN);
+    CHECK_EQUAL(idle_at_first(&b, 40000, 20), 10);
+    CHECK_EQUAL(sent_to_first(&b, 41000, 10), 5); /* open flows are in balance */
+    drop(&b);
+    make(&b);
+    set_two(&b, LBRL_LEVEL_FULL, LBRL_LOAD_ACTIVE);
+    const uint32_t idle = idle_at_first(&b, 40000, 20);
+    CHECK(idle >= 18); /* as soon as they are idle the first backend is free again */
+    CHECK_EQUAL(sent_to_first(&b, 41000, 20 - (uint16_t)idle), 20 - idle); /* until it is as busy */
+    drop(&b);
+}
+
+static void new_flows_are_load_before_they_ask_but_not_for_ever(void)
+{
+    bound_t b;
+    make(&b);
+    set_two(&b, LBRL_LEVEL_FULL, LBRL_LOAD_ACTIVE);
+    uint32_t first = 0;
+    for (uint16_t i = 0; i < 20; i++) {
+        connection_t c = connection_make(&b.rig, CLIENT, (uint16_t)(40000 + i), VIP);
+        connection_open(&c);
+        first += at_first(&c);
+    }
+    CHECK_EQUAL(first, 10); /* not all of them to the same one */
+    rig_pass(&b.rig, 32000);
+    uint32_t more = sent_to_first(&b, 41000, 20);
+    CHECK_EQUAL(more, 10);
+    rig_pass(&b.rig, 1000000); /* everything expires */
+    CHECK_EQUAL(sent_to_first(&b, 42000, 20), 10);
+    drop(&b);
+}
+
+static void open_flows_count_below_level_full(void)
+{
+    bound_t b;
+    make(&b);
+    set_two(&b, LBRL_LEVEL_BASIC, LBRL_LOAD_ACTIVE);
+    CHECK_EQUAL(idle_at_first(&b, 40000, 20), 10);
+    set_two(&b, LBRL_LEVEL_FULL, LBRL_LOAD_ACTIVE);
+    CHECK_EQUAL(sent_to_first(&b, 41000, 4), 2); /* those from before the level count as idle */
+    set_two(&b, LBRL_LEVEL_BASIC, LBRL_LOAD_ACTIVE);
+    set_two(&b, LBRL_LEVEL_FULL, LBRL_LOAD_ACTIVE);
+    CHECK_EQUAL(sent_to_first(&b, 42000, 4), 2); /* nothing is left of the spell before */
+    drop(&b);
+}
+
 int main(void)
 {
+    idle_connections_are_no_load_where_active_flows_count();
+    new_flows_are_load_before_they_ask_but_not_for_ever();
+    open_flows_count_below_level_full();
     flow_is_active_from_question_to_acknowledged_answer();
     silence_ends_activity();
     flows_from_before_the_level_feed_counters_only();

@@ -283,6 +283,14 @@ BAD: tuple[Bad, ...] = (
         "spec.scheduler",
         ("heuristic static",),
     ),
+    Bad(
+        "load that nobody looks at",
+        "policy",
+        {"spec.scheduler": "maglev", "spec.load": "Active"},
+        "spec.load",
+        ("sed, lsq or p2c",),
+    ),
+    Bad("load Busy", "policy", {"spec.load": "Busy"}, "spec.load", ("Open", "Active")),
     Bad("interval 100 ms", "policy", {"spec.intervalMilliseconds": 100}, "spec.intervalMilliseconds", ("200",)),
     Bad(
         "interval 300 ms",

@@ -47,11 +47,13 @@ class Figure:
 
 
 BARS = {
-    "core_off_64k_ratio": Bar(1.5, at_least=False),
-    "core_1m_uniform_ratio": Bar(2.0, at_least=False),
+    "core_off_64k_ratio": Bar(1.4, at_least=False),
+    "core_1m_uniform_ratio": Bar(1.6, at_least=False),
     "core_basic_ratio": Bar(1.20, at_least=False),
     "core_full_ratio": Bar(1.60, at_least=False),
-    "core_flow_lives": Bar(1e6, at_least=True),
+    "core_flow_lives_16": Bar(2e6, at_least=True),
+    "core_flow_lives_64": Bar(2e6, at_least=True),
+    "core_flow_lives_1024": Bar(2e6, at_least=True),
     "core_arena_bytes_per_flow": Bar(96, at_least=False),
     "core_arena_bytes_per_flow_full": Bar(192, at_least=False),
 }
@@ -60,6 +62,7 @@ GROUPS: dict[str, list[str]] = {
     "core": [str(BUILD / "tests-core/bench_core")],
     "statistics": [str(BUILD / "tests-core/bench_statistics")],
     "frames": [sys.executable, "-m", "tools.bench.bench_frames"],
+    "schedulers": [str(BUILD / "tests-core/bench_schedulers")],
     "embedded": [sys.executable, "-m", "tools.bench.embedded"],
     "agent": [sys.executable, "-m", "tools.bench.bench_agent"],
     "operator": [sys.executable, "-m", "tools.bench.bench_operator"],
@@ -134,7 +137,7 @@ def main() -> int:
     groups = parser.parse_args().groups or list(GROUPS)
     OUT.mkdir(parents=True, exist_ok=True)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    if {"core", "statistics"} & set(groups):
+    if {"core", "statistics", "schedulers"} & set(groups):
         compile_c()
     failed: list[str] = []
     everything: list[Figure] = []

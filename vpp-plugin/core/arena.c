@@ -218,6 +218,8 @@ void arena_slot_write(arena_t *arena, uint32_t index, const arena_slot_t *slot, 
 
 uint32_t arena_flow_check(const lbrl_key_t *key, const flow_t *flow)
 {
-    lbrl_key_t check_key = {key->k1, ~key->k0}; /* another function than the index's hash */
-    return (uint32_t)lbrl_hash_bytes(&check_key, flow, FLOW_IDENTITY);
+    return arena_identity_check(
+        key, &flow->client, arena_word(flow->client_port, flow->nat_port, flow->vip, flow->slot),
+        (uint32_t)flow->vip_generation | (uint32_t)flow->slot_generation << 8 |
+            (uint32_t)flow->source << 16 | (uint32_t)flow->address << 24);
 }

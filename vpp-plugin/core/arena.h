@@ -87,7 +87,7 @@ typedef struct arena_vip {
     uint8_t forwarding;    /* lbrl_forwarding_t */
     uint16_t mtu;          /* GRE; 0: the default */
     uint8_t dscp;
-    uint8_t reserved; /* no padding: copies are compared and checked as bytes */
+    uint8_t load; /* lbrl_load_t; no padding: copies are compared and checked as bytes */
 } arena_vip_t;
 
 typedef enum slot_state {
@@ -198,5 +198,33 @@ uint32_t arena_slot_check(const arena_t *arena, const arena_slot_t *slot, uint64
 void arena_slot_write(arena_t *arena, uint32_t index, const arena_slot_t *slot, uint64_t vip_id);
 
 uint32_t arena_flow_check(const lbrl_key_t *key, const flow_t *flow);
+
+/* Four 16-bit fields as they lie in memory. */
+static inline uint64_t arena_word(uint16_t first, uint16_t second, uint16_t third, uint16_t fourth)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return (uint64_t)first | (uint64_t)second << 16 | (uint64_t)third << 32 |
+           (uint64_t)fourth << 48;
+#else
+    return (uint64_t)first << 48 | (uint64_t)second << 32 | (uint64_t)third << 16 |
+           (uint64_t)fourth;
+#endif
+}
+
+/* The same of an identity that is only about to be written: `ports` and what follows it are client_port to slot, `rest`
+ * the four bytes from vip_generation on as a little-endian number. To read back what was just stored in smaller parts
+ * makes a processor wait. */
+static inline uint32_t arena_identity_check(const lbrl_key_t *key, const ip_t *client,
+                                            uint64_t ports, uint32_t rest)
+{
+    const lbrl_key_t check_key = {key->k1, ~key->k0}; /* another function than the index's hash */
+    lbrl_sip_t s;
+    lbrl_sip_begin(&s, &check_key);
+    lbrl_sip_word(&s, client->word[0]);
+    lbrl_sip_word(&s, client->word[1]);
+    lbrl_sip_word(&s, ports);
+    lbrl_sip_word(&s, (uint64_t)FLOW_IDENTITY << 56 | rest);
+    return (uint32_t)lbrl_sip_end(&s);
+}
 
 #endif

@@ -44,10 +44,7 @@ static int attach_slots(lbrl_t *lb, uint32_t index)
 static bool vip_fits(const lbrl_t *lb, const arena_vip_t *vip)
 {
     uint64_t end = (uint64_t)vip->slot_base + vip->slots;
-    if ((vip->state != VIP_LIVE && vip->state != VIP_REMOVING) || vip->slots < 1 ||
-        vip->slots > VIP_SLOTS_MAX || end > lb->arena.slot_count ||
-        vip->scheduler >= LBRL_SCHEDULER_COUNT || vip->forwarding > LBRL_FORWARD_L3DSR ||
-        vip->table_size < 3) {
+    if (!vip_record_valid(vip) || end > lb->arena.slot_count) {
         return false;
     }
     for (uint32_t i = vip->slot_base; i < end; i++) {
@@ -86,22 +83,31 @@ static int attach_vip(lbrl_t *lb, uint32_t index, uint64_t now_us)
     return error ? error : lb->vips[index] ? LBRL_OK : LBRL_ERR_MEMORY;
 }
 
+/* Sources of the node's record; those that are none are forgotten. */
+static void attach_sources(lbrl_t *lb)
+{
+    lb->wanted_count = 0;
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        arena_source_t *held = &lb->node.sources[i];
+        lbrl_nat_source_t source = {.port_first = held->port_first, .port_last = held->port_last};
+        memcpy(source.address.bytes, &held->address, sizeof(source.address.bytes));
+        if (held->state > SOURCE_RETIRED ||
+            (held->state != SOURCE_FREE && !source_valid(&source))) {
+            *held = (arena_source_t){0};
+        }
+        if (held->state == SOURCE_ACTIVE && lb->wanted_count < LBRL_SOURCES_MAX) {
+            lb->wanted[lb->wanted_count++] = source;
+        }
+    }
+}
+
 int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report)
 {
     const arena_node_t *node = arena_node(&lb->arena);
-    lb->wanted_count = 0;
     if (node) {
         lb->node = *node;
     }
-    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
-        const arena_source_t *source = &lb->node.sources[i];
-        if (source->state == SOURCE_ACTIVE && lb->wanted_count < LBRL_SOURCES_MAX) {
-            lbrl_nat_source_t *wanted = &lb->wanted[lb->wanted_count++];
-            memcpy(wanted->address.bytes, &source->address, sizeof(wanted->address.bytes));
-            wanted->port_first = source->port_first;
-            wanted->port_last = source->port_last;
-        }
-    }
+    attach_sources(lb);
     for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
         int error = attach_vip(lb, i, now_us);
         if (error) {

@@ -54,7 +54,13 @@ vip_store_t *store_make(const lbrl_t *lb);
 /* Makes and publishes every worker's sink from record and bound frames. */
 int sinks_publish(lbrl_t *lb, uint32_t index);
 
-/* ------------------------------------------------------------------------------- VIPs (vips.c) */
+/* ------------------------------------------------------------------------------- VIPs (vips.c, vipcheck.c) */
+
+/* Whether a configuration is one, whatever else there is. */
+bool vip_config_valid(const lbrl_vip_config_t *config);
+
+/* Whether a record of the arena, which passed its check, could have come from one. Addresses and slots excepted. */
+bool vip_record_valid(const arena_vip_t *record);
 
 /* Directory index of a VIP, or UINT32_MAX. */
 uint32_t vip_index(const lbrl_t *lb, uint64_t id);
@@ -82,6 +88,9 @@ void slot_open(lbrl_t *lb, uint32_t index, uint32_t slot, const lbrl_backend_con
 
 /* Sources: brings those held in line with those wanted (sources.c). */
 int sources_settle(lbrl_t *lb);
+
+/* Whether a source's address and ports are such as a source may have. */
+bool source_valid(const lbrl_nat_source_t *source);
 
 /* Weights of VIPs whose agent fell silent decay in steps; after the last one the scheduler is lsq (weights.c). */
 enum { ORPHAN_STEPS = 10 };

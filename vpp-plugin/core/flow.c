@@ -33,27 +33,6 @@ uint32_t flow_find(const lbrl_worker_t *worker, const partition_t *partition, co
     }
 }
 
-uint32_t flow_timeout(const vip_t *vip, const flow_t *flow)
-{
-    switch (flow->state) {
-    case LBRL_FLOW_SYN:
-    case LBRL_FLOW_SYN_ACK:
-        return vip->timeouts.tcp_handshake;
-    case LBRL_FLOW_ESTABLISHED:
-        return vip->timeouts.tcp_established;
-    case LBRL_FLOW_CLOSING:
-        return flow->flags & FLOW_QUARANTINE ? QUARANTINE_MS : vip->timeouts.tcp_closing;
-    case LBRL_FLOW_UDP_NEW:
-        return vip->timeouts.udp_unreplied;
-    case LBRL_FLOW_UDP_EXCHANGE:
-        return vip->timeouts.udp_exchange;
-    case LBRL_FLOW_UDP_STREAM:
-        return vip->timeouts.udp_stream;
-    default:
-        return vip->timeouts.udp_dns_answered;
-    }
-}
-
 /* ------------------------------------------------------------------------------- counts and lists */
 
 static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
@@ -107,6 +86,17 @@ static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
     }
 }
 
+void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, const flow_t *flow)
+{
+    const vip_t *vip = worker->table->vips[flow->vip];
+    lbrl_sink_prefetch(sink_of(&vip->workers[worker->index]), flow->slot);
+    __builtin_prefetch(&partition->links[flow - partition->flows], 1);
+    if (!vip_is_one_way(vip)) {
+        const port_map_t *map = vip->slots[flow->slot].endpoint->maps[flow->source];
+        __builtin_prefetch(&map->shares[partition_number(worker, partition)], 1);
+    }
+}
+
 void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
 {
     flow_t *flow = ref->flow;
@@ -155,25 +145,44 @@ void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t chan
     }
 }
 
-static void leave_server_side(lbrl_worker_t *worker, const flow_ref_t *ref)
+static flow_hashes_t hashes_of(const lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    const flow_t *flow = ref->flow;
-    const ip_t *source = &worker->table->sources[flow->source].is.address;
-    index_remove(&ref->partition->index[BY_SERVER],
-                 flow_server_hash(&worker->lb->key, ref->vip, source, flow), ref->entry);
-    if (!(flow->flags & FLOW_PORT_RETURNED)) {
-        port_return(map_of(ref), partition_number(worker, ref->partition), port_of(worker, flow));
+    flow_hashes_t hashes = {.client = flow_client_hash(&worker->lb->key, ref->vip, ref->flow)};
+    if (!vip_is_one_way(ref->vip)) {
+        const ip_t *source = &worker->table->sources[ref->flow->source].is.address;
+        hashes.server = flow_server_hash(&worker->lb->key, ref->vip, source, ref->flow);
     }
+    return hashes;
+}
+
+flow_hashes_t flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    const flow_hashes_t hashes = hashes_of(worker, ref);
+    __builtin_prefetch(index_home(&ref->partition->index[BY_CLIENT], hashes.client), 1);
+    if (!vip_is_one_way(ref->vip)) {
+        __builtin_prefetch(index_home(&ref->partition->index[BY_SERVER], hashes.server), 1);
+    }
+    flow_fetch_move(worker, ref->partition, ref->flow);
+    return hashes;
 }
 
 void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
+    const flow_hashes_t hashes = hashes_of(worker, ref);
+    flow_remove_at(worker, ref, &hashes);
+}
+
+void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_hashes_t *hashes)
+{
     flow_t *flow = ref->flow;
-    index_remove(&ref->partition->index[BY_CLIENT],
-                 flow_client_hash(&worker->lb->key, ref->vip, flow), ref->entry);
+    index_remove(&ref->partition->index[BY_CLIENT], hashes->client, ref->entry);
     leave_list(worker, ref);
     if (!vip_is_one_way(ref->vip)) {
-        leave_server_side(worker, ref);
+        index_remove(&ref->partition->index[BY_SERVER], hashes->server, ref->entry);
+        if (!(flow->flags & FLOW_PORT_RETURNED)) {
+            port_return(map_of(ref), partition_number(worker, ref->partition),
+                        port_of(worker, flow));
+        }
     }
     if (flow->flags & FLOW_OPEN) {
         count_open(worker, ref, false);
@@ -279,7 +288,8 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     port_map_t *map = endpoint->maps[source];
     uint32_t number = partition_number(worker, partition);
     port_share_t *share = &map->shares[number];
-    if (share->half_open >= port_half_open_max(map) && !recycle_port(worker, partition, map)) {
+    if (share->half_open >= worker->table->sources[source].half_open_max &&
+        !recycle_port(worker, partition, map)) {
         return PORT_NONE;
     }
     for (unsigned tries = 0; tries < RESTING_TRIES; tries++) {
@@ -330,28 +340,50 @@ static uint16_t any_port(lbrl_worker_t *worker, partition_t *partition, const sl
 
 /* ------------------------------------------------------------------------------- making */
 
+/* What a new flow has got. */
+typedef struct birthright {
+    uint16_t slot;
+    uint16_t nat_port; /* network order */
+    uint8_t source;
+    uint64_t server_hash;
+} birthright_t;
+
 static void write_entry(lbrl_worker_t *worker, flow_t *flow, const flow_birth_t *birth,
-                        const flow_t *identity)
+                        const birthright_t *right)
 {
-    bool tcp = birth->meta->protocol == PROTO_TCP;
-    flow_t made = *identity;
-    made.check = arena_flow_check(&worker->lb->key, &made);
-    made.flags = FLOW_OPEN;
-    made.scales = birth->options.scale;
-    made.start_us = (uint32_t)worker->now_us;
-    made.start_high = (uint8_t)(worker->now_us >> 32);
-    made.last_ms = worker->now_ms;
-    made.client_end = birth->sequence + 1 + birth->meta->payload;
-    made.server_ack = birth->sequence;
-    if (vip_is_one_way(birth->vip)) {
-        /* what the server says is never seen: it may take all that a window can hold */
-        made.server_window = UINT16_MAX;
-        made.scales |= 14 << 4;
-        made.flags |= birth->joined ? FLOW_JOINED | FLOW_COMPLETED : 0;
-    }
-    /* killed before the last store, the entry is free; after it, complete */
-    *flow = made;
-    __atomic_store_n(&flow->state, tcp ? LBRL_FLOW_SYN : LBRL_FLOW_UDP_NEW, __ATOMIC_RELEASE);
+    const vip_t *vip = birth->vip;
+    const meta_t *meta = birth->meta;
+    const uint8_t slot_generation = vip->slots[right->slot].generation;
+    const uint64_t ports = arena_word(meta->sport, right->nat_port, vip->index, right->slot);
+    const uint32_t rest = (uint32_t)vip->generation | (uint32_t)slot_generation << 8 |
+                          (uint32_t)right->source << 16 | (uint32_t)birth->address << 24;
+    bool one_way = vip_is_one_way(vip);
+    flow->client = meta->src;
+    flow->client_port = meta->sport;
+    flow->nat_port = right->nat_port;
+    flow->vip = vip->index;
+    flow->slot = right->slot;
+    flow->vip_generation = vip->generation;
+    flow->slot_generation = slot_generation;
+    flow->source = right->source;
+    flow->address = birth->address;
+    flow->check = arena_identity_check(&worker->lb->key, &meta->src, ports, rest);
+    flow->flags =
+        (uint8_t)(FLOW_OPEN | (one_way && birth->joined ? FLOW_JOINED | FLOW_COMPLETED : 0));
+    flow->start_us = (uint32_t)worker->now_us;
+    flow->start_high = (uint8_t)(worker->now_us >> 32);
+    flow->last_ms = worker->now_ms;
+    flow->client_end = birth->sequence + 1 + meta->payload;
+    flow->server_end = 0;
+    flow->client_ack = 0;
+    flow->server_ack = birth->sequence;
+    flow->client_window = 0;
+    /* one-way: what the server says is never seen, it may take all that a window can hold */
+    flow->server_window = one_way ? UINT16_MAX : 0;
+    flow->scales = (uint8_t)(birth->options.scale | (one_way ? 14 << 4 : 0));
+    /* killed before this store, the entry is free; after it, complete */
+    __atomic_store_n(&flow->state, meta->protocol == PROTO_TCP ? LBRL_FLOW_SYN : LBRL_FLOW_UDP_NEW,
+                     __ATOMIC_RELEASE);
 }
 
 static uint8_t untracked(const vip_worker_t *counts, uint32_t slot, uint8_t reason)
@@ -361,16 +393,15 @@ static uint8_t untracked(const vip_worker_t *counts, uint32_t slot, uint8_t reas
 }
 
 /* Makes the flow findable and counted. */
-static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth_t *birth)
+static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth_t *birth,
+                  uint64_t server_hash)
 {
     partition_t *partition = ref->partition;
     const flow_t *flow = ref->flow;
     index_add(&partition->index[BY_CLIENT], birth->meta->hash, ref->entry);
     list_append(partition, &partition->half_open, ref->entry);
     if (!vip_is_one_way(ref->vip)) {
-        const ip_t *source = &worker->table->sources[flow->source].is.address;
-        index_add(&partition->index[BY_SERVER],
-                  flow_server_hash(&worker->lb->key, ref->vip, source, flow), ref->entry);
+        index_add(&partition->index[BY_SERVER], server_hash, ref->entry);
         map_of(ref)->shares[partition_number(worker, partition)].half_open++;
     }
     flow_count_entry(worker, ref, 1);
@@ -383,6 +414,23 @@ static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth
     count(&worker->stats.created, 1);
 }
 
+/* Takes a NAT port and fetches the place in the index that goes with it; false if there is none. */
+static bool take_port(lbrl_worker_t *worker, partition_t *partition, const flow_birth_t *birth,
+                      birthright_t *right)
+{
+    const slot_t *slot = &birth->vip->slots[right->slot];
+    uint16_t port = any_port(worker, partition, slot, birth, &right->source);
+    if (port == PORT_NONE) {
+        return false;
+    }
+    const arena_source_t *source = &worker->table->sources[right->source].is;
+    right->nat_port = swap16(port_number(source, partition_number(worker, partition), port));
+    right->server_hash = tuple_hash(&worker->lb->key, &slot->address, &source->address, slot->port,
+                                    right->nat_port, birth->vip->protocol);
+    __builtin_prefetch(index_home(&partition->index[BY_SERVER], right->server_hash), 1);
+    return true;
+}
+
 uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birth_t *birth,
                   flow_ref_t *ref)
 {
@@ -393,28 +441,18 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
     if (slot == LBRL_NO_SLOT) {
         return LBRL_DROP_NO_BACKEND;
     }
+    lbrl_sink_prefetch(sink_of(counts), slot);
     uint32_t entry = make_entry(worker, partition);
     if (entry == FLOW_NONE) {
         return untracked(counts, slot, LBRL_DROP_TABLE_FULL);
     }
-    flow_t identity = {.client = birth->meta->src,
-                       .client_port = birth->meta->sport,
-                       .vip = vip->index,
-                       .slot = (uint16_t)slot,
-                       .vip_generation = vip->generation,
-                       .slot_generation = vip->slots[slot].generation,
-                       .address = birth->address};
-    if (!vip_is_one_way(vip)) {
-        uint16_t port = any_port(worker, partition, &vip->slots[slot], birth, &identity.source);
-        if (port == PORT_NONE) {
-            entry_release(partition, entry);
-            return untracked(counts, slot, LBRL_DROP_NO_NAT_PORT);
-        }
-        identity.nat_port = swap16(port_number(&worker->table->sources[identity.source].is,
-                                               partition_number(worker, partition), port));
+    birthright_t right = {.slot = (uint16_t)slot};
+    if (!vip_is_one_way(vip) && !take_port(worker, partition, birth, &right)) {
+        entry_release(partition, entry);
+        return untracked(counts, slot, LBRL_DROP_NO_NAT_PORT);
     }
-    write_entry(worker, &partition->flows[entry], birth, &identity);
+    write_entry(worker, &partition->flows[entry], birth, &right);
     *ref = flow_ref(worker, partition, entry);
-    enter(worker, ref, birth);
+    enter(worker, ref, birth, right.server_hash);
     return LBRL_DROP_NONE;
 }

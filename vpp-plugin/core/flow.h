@@ -89,6 +89,29 @@ void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state);
 /* Takes the flow out of everything and frees its entry. */
 void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref);
 
+/* Both hashes of a flow, which say where its traces in the indexes are. */
+typedef struct flow_hashes {
+    uint64_t client, server; /* server: 0 where the flow has no NAT port */
+} flow_hashes_t;
+
+/* Computes them and fetches what flow_remove_at() will touch: to remove many, prepare all and then remove all. */
+flow_hashes_t flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref);
+void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_hashes_t *hashes);
+
+/* Fetches what a packet will touch that moves a flow to another state. */
+void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, const flow_t *flow);
+
+/* Fetches what the partition's next new flow will touch. */
+static inline void flow_fetch_birth(const partition_t *partition)
+{
+    uint32_t entry = partition->free_head != FLOW_NONE ? partition->free_head : partition->fresh;
+    __builtin_prefetch(&partition->flows[entry], 1);
+    __builtin_prefetch(&partition->links[entry], 1);
+    if (partition->half_open.tail != FLOW_NONE) {
+        __builtin_prefetch(&partition->links[partition->half_open.tail], 1);
+    }
+}
+
 /* Counts an entry towards its slot, address and source. */
 void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t change);
 
@@ -96,7 +119,11 @@ void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t chan
 void flow_rest_port(lbrl_worker_t *worker, const flow_ref_t *ref);
 
 /* Milliseconds of silence after which the flow goes. */
-uint32_t flow_timeout(const vip_t *vip, const flow_t *flow);
+static inline uint32_t flow_timeout(const vip_t *vip, const flow_t *flow)
+{
+    const bool rests = flow->state == LBRL_FLOW_CLOSING && (flow->flags & FLOW_QUARANTINE);
+    return rests ? QUARANTINE_MS : vip->timeout_of[flow->state];
+}
 
 /* Both hashes of a flow. */
 uint64_t flow_client_hash(const lbrl_key_t *key, const vip_t *vip, const flow_t *flow);

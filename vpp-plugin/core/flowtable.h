@@ -60,7 +60,7 @@ typedef struct partition {
     flow_list_t half_open; /* oldest first */
     flow_list_t closed;    /* oldest first: the first to make room */
     uint32_t sweep;        /* next entry that ageing looks at */
-} partition_t;
+} __attribute__((aligned(64))) partition_t;
 
 /* Steps through the entries that a hash nominates. */
 typedef struct index_cursor {

@@ -58,9 +58,12 @@ typedef struct vip_worker {
     int32_t *load;     /* view of open flows: shared totals plus own changes */
     int32_t *delta;    /* own changes not yet in the totals */
     int32_t *entries;  /* flow entries held */
+    int32_t *busy;     /* own flows that LBRL_LOAD_ACTIVE counts; atomic: others sum them up */
+    int32_t *busy_all; /* view of all workers' busy flows; of one worker: busy itself */
     int32_t address_entries[LBRL_ADDRESSES_MAX];
-    uint64_t vector; /* that last refreshed `load` */
-    uint8_t dirty;   /* delta is not zero */
+    uint64_t vector;  /* that last refreshed `load` */
+    uint8_t dirty;    /* delta is not zero */
+    uint8_t busy_era; /* of the sink when busy flows were last counted; atomic */
 } __attribute__((aligned(64))) vip_worker_t;
 
 /* A built scheduler; immutable. */
@@ -90,6 +93,7 @@ typedef struct vip_store {
     uint8_t orphan_steps;     /* of the decay after the agent fell silent */
     uint8_t weights_set;      /* weights in force are not the configured ones */
     uint8_t era;              /* counts changes of the level, 1 .. 255; 0: none yet */
+    uint8_t reaping;          /* atomic: there are slots whose flows ageing drops */
     void *memory;             /* what all arrays above lie in */
 } vip_store_t;
 
@@ -104,13 +108,14 @@ typedef struct vip {
     vip_store_t *store;
     ip_t addresses[LBRL_ADDRESSES_MAX];
     uint32_t sums[LBRL_ADDRESSES_MAX];
-    lbrl_timeouts_t timeouts;
+    uint32_t timeout_of[LBRL_FLOW_STATES]; /* ms; of closing flows: those without quarantine */
     uint32_t slot_count;
     uint32_t address_count; /* places in use, with holes */
     uint8_t forwarding;     /* lbrl_forwarding_t */
     uint8_t dscp;
     uint16_t mtu;
     uint8_t dns;               /* port 53 */
+    uint8_t counts_busy;       /* schedulers run on busy flows */
     uint8_t retired_addresses; /* bit per place */
 } vip_t;
 
@@ -131,7 +136,8 @@ typedef struct vip_map {
 
 typedef struct source {
     arena_source_t is;
-    uint32_t sum; /* of the address */
+    uint32_t sum;           /* of the address */
+    uint16_t half_open_max; /* ports of a partition and an endpoint that half-open flows may hold */
 } source_t;
 
 typedef struct table {
@@ -140,6 +146,7 @@ typedef struct table {
     uint16_t return_span;       /* from it to the highest */
     uint32_t source_count;      /* entries of held[] */
     uint8_t held[SOURCES_HELD]; /* indexes of sources that are active or retired */
+    uint8_t retiring;           /* some of them are retired */
     source_t sources[SOURCES_HELD];
     ip_t tunnel_sources[2]; /* outer source of IPv4 and of IPv6; zero: none */
     const vip_t *vips[];    /* by index in the directory */
@@ -184,6 +191,7 @@ struct lbrl_worker {
     const table_t *table;
     uint64_t vector;   /* counts vectors and ticks */
     uint64_t removals; /* counts flows removed */
+    uint64_t known;    /* flows created when the round at hand was looked up */
     /* across vectors */
     uint64_t random;
     uint64_t tick_us; /* of the last tick; 0: none yet */

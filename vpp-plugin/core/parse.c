@@ -176,12 +176,6 @@ static uint8_t parse_v6(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
 
 /* ------------------------------------------------------------------------------- transport */
 
-static bool tcp_flags_absurd(uint8_t flags)
-{
-    uint8_t kind = flags & (TCP_SYN | TCP_FIN | TCP_RST);
-    return (kind & (kind - 1)) != 0 || (flags & (TCP_SYN | TCP_RST | TCP_ACK | TCP_FIN)) == 0;
-}
-
 static uint8_t parse_tcp(const uint8_t *tcp, const span_t *span, meta_t *meta)
 {
     uint32_t room = span->end - span->transport;
@@ -322,7 +316,7 @@ static uint8_t parse_transport(lbrl_packet_t *packet, const span_t *span, meta_t
     uint8_t reason;
     if (span->protocol == PROTO_TCP) {
         reason = parse_tcp(at, span, meta);
-        if (!span->fragmented && !(meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
+        if (!span->fragmented && !tcp_flags_open(meta->tcp_flags) &&
             packet->data[meta->flags & META_V6 ? 7 : 8] > 1) {
             meta->flags |= META_PLAIN;
         }

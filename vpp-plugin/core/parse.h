@@ -20,7 +20,7 @@ enum {
     META_V6 = 1,
     META_FIRST_FRAGMENT = 2, /* fragment_id is set; payload is of this fragment only */
     META_RETURN = 4,         /* towards a NAT source: from a backend */
-    META_PLAIN = 8,          /* whole TCP segment without SYN, FIN, RST, with hops left */
+    META_PLAIN = 8,          /* whole TCP segment that opens nothing, with hops left */
 };
 
 #define META_NO_CANDIDATE UINT32_MAX
@@ -56,12 +56,25 @@ static inline bool v4_unanswerable(uint32_t address)
     return (uint8_t)(first - 1) >= 223 || first == 127;
 }
 
+/* Flags that no TCP sends: several of SYN, FIN and RST, or none of these nor ACK. */
+static inline bool tcp_flags_absurd(uint8_t flags)
+{
+    uint8_t kind = flags & (TCP_SYN | TCP_FIN | TCP_RST);
+    return (kind & (kind - 1)) != 0 || (flags & (TCP_SYN | TCP_RST | TCP_ACK | TCP_FIN)) == 0;
+}
+
+/* Whether a segment asks to open a connection. */
+static inline bool tcp_flags_open(uint8_t flags)
+{
+    return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 /* Fills `meta` but for hash, candidate, partition and source. Cuts link-layer padding off `packet`. */
 void lbrl_parse(lbrl_packet_t *packet, meta_t *meta);
 
 /*
- * lbrl_parse() in a straight line, for the packets that most packets are: a META_PLAIN segment over IPv4 without IP options.
- * False leaves every other packet, and every malformed one, to lbrl_parse(); `meta` is undefined then.
+ * lbrl_parse() in a straight line, for the packets that most packets are: whole TCP segments over IPv4 without IP options,
+ * with hops left. False leaves every other packet, and every malformed one, to lbrl_parse(); `meta` is undefined then.
  */
 static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
 {
@@ -77,8 +90,7 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     uint32_t headers = IPV4_HEADER + (tcp[12] >> 4) * 4u;
     uint64_t sum = (uint64_t)load32(ip) + load32(ip + 4) + load32(ip + 8) + src + dst;
     uint32_t unlike = (uint32_t)(ip[0] ^ 0x45) | (load16(ip + 6) & swap16(0x3fff)) |
-                      (uint32_t)(ip[9] ^ PROTO_TCP) |
-                      ((tcp[13] & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) ^ TCP_ACK) |
+                      (uint32_t)(ip[9] ^ PROTO_TCP) | tcp_flags_absurd(tcp[13]) |
                       (uint32_t)(sum_fold(sum_fold64(sum)) ^ 0xffff);
     bool short_of = headers < IPV4_HEADER + TCP_HEADER || total < headers || packet->length < total;
     bool odd = v4_unanswerable(src) || src == dst || ip[8] <= 1 || load16(tcp) == 0;
@@ -100,7 +112,7 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     meta->transport = IPV4_HEADER;
     meta->kind = META_FLOW;
     meta->protocol = PROTO_TCP;
-    meta->flags = META_PLAIN;
+    meta->flags = tcp_flags_open(tcp[13]) ? 0 : META_PLAIN;
     meta->tcp_flags = tcp[13] & 0x3f;
     return true;
 }

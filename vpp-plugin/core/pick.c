@@ -14,6 +14,64 @@ void pick_refresh(const vip_t *vip, vip_worker_t *counts)
     counts->dirty = 0;
 }
 
+/* What flows of an earlier era have left is nobody's any more. */
+static void busy_begin(const vip_t *vip, vip_worker_t *counts, uint8_t era)
+{
+    if (counts->busy_era == era) {
+        return;
+    }
+    for (uint32_t i = 0; i < vip->slot_count; i++) {
+        __atomic_store_n(&counts->busy[i], 0, __ATOMIC_RELAXED);
+        counts->busy_all[i] = 0;
+    }
+    __atomic_store_n(&counts->busy_era, era, __ATOMIC_RELEASE);
+}
+
+/* Takes a fresh view of all workers' busy flows. */
+static void busy_refresh(const lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts)
+{
+    memcpy(counts->busy_all, counts->busy, vip->slot_count * sizeof(*counts->busy));
+    for (uint32_t w = 0; w < worker->lb->worker_count; w++) {
+        const vip_worker_t *other = &vip->workers[w];
+        if (w == worker->index ||
+            __atomic_load_n(&other->busy_era, __ATOMIC_ACQUIRE) != counts->busy_era) {
+            continue;
+        }
+        for (uint32_t i = 0; i < vip->slot_count; i++) {
+            counts->busy_all[i] += __atomic_load_n(&other->busy[i], __ATOMIC_RELAXED);
+        }
+    }
+}
+
+void pick_busy(const lbrl_worker_t *worker, const vip_t *vip, uint32_t slot, uint8_t era,
+               int32_t change)
+{
+    vip_worker_t *counts = &vip->workers[worker->index];
+    busy_begin(vip, counts, era);
+    __atomic_store_n(&counts->busy[slot], counts->busy[slot] + change, __ATOMIC_RELAXED);
+    if (counts->busy_all != counts->busy) {
+        counts->busy_all[slot] += change;
+    }
+}
+
+/* Loads that the VIP's scheduler compares, as fresh as this vector. */
+static const int32_t *loads(const lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts)
+{
+    const bool stale = worker->lb->worker_count > 1 && counts->vector != worker->vector;
+    counts->vector = worker->vector;
+    if (UNLIKELY(vip->counts_busy)) {
+        busy_begin(vip, counts, sink_of(counts)->era);
+        if (stale) {
+            busy_refresh(worker, vip, counts);
+        }
+        return counts->busy_all;
+    }
+    if (stale) {
+        pick_refresh(vip, counts);
+    }
+    return counts->load;
+}
+
 /* Hash that all nodes of a DataPlane share: of the client's address alone where the VIP wants affinity. */
 static uint64_t schedule_hash(const schedule_t *schedule, const vip_t *vip, const meta_t *meta)
 {
@@ -49,11 +107,8 @@ uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts
         slot = lbrl_maglev_pick(schedule->table, schedule->table_size,
                                 schedule_hash(schedule, vip, meta));
     } else {
-        if (worker->lb->worker_count > 1 && counts->vector != worker->vector) {
-            counts->vector = worker->vector;
-            pick_refresh(vip, counts);
-        }
-        slot = lbrl_pick(schedule->picker, counts->load, random_next(&worker->random));
+        slot =
+            lbrl_pick(schedule->picker, loads(worker, vip, counts), random_next(&worker->random));
     }
     return usable(vip, slot);
 }

@@ -151,7 +151,7 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
 
 static bool is_plain_syn(const meta_t *meta)
 {
-    return meta->protocol == PROTO_TCP && (meta->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    return meta->protocol == PROTO_TCP && tcp_flags_open(meta->tcp_flags);
 }
 
 /* Port that no VIP has: a host answers so (RFC 9293, 3.10.7.1; RFC 1122, 4.1.3.1). */
@@ -245,6 +245,8 @@ static inline uint32_t settle(const lbrl_worker_t *worker, const partition_t *pa
         if (LIKELY(flow->state != LBRL_FLOW_FREE && flow_matches(worker->table, flow, meta))) {
             return meta->candidate;
         }
+    } else if (LIKELY(worker->stats.created == worker->known)) {
+        return FLOW_NONE; /* as it was when looked up */
     }
     return flow_find(worker, partition, meta);
 }
@@ -394,11 +396,27 @@ static void act_and_count(lbrl_worker_t *worker, lbrl_packet_t *packet, const me
     }
 }
 
+/* Fetches what a packet will touch that is not a plain one, if it begins a flow or moves one on. */
+static inline void fetch_others(const lbrl_worker_t *worker, const meta_t *meta,
+                                const flow_t *nominee)
+{
+    if (meta->kind != META_FLOW) {
+        return;
+    }
+    const partition_t *partition = &worker->lb->partitions[meta->partition];
+    if (!nominee) {
+        flow_fetch_birth(partition);
+    } else if (nominee->state != LBRL_FLOW_FREE) {
+        flow_fetch_move(worker, partition, nominee);
+    }
+}
+
 /* Parses, hashes and looks up all packets of a round, each pass fetching what the next one reads; settles plain ones. */
 static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_t *plains,
                            uint32_t n)
 {
     meta_t *metas = worker->metas;
+    worker->known = worker->stats.created;
     for (uint32_t i = 0; i < n; i++) {
         if (i + PREFETCH_AHEAD < n) {
             __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
@@ -413,13 +431,19 @@ static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_
         }
     }
     for (uint32_t i = 0; i < n; i++) {
-        flow_t *nominee = nominate(worker, &metas[i]);
-        plains[i].flow = metas[i].flags & META_PLAIN ? nominee : NULL;
+        plains[i].flow = nominate(worker, &metas[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
-        if (plains[i].flow && UNLIKELY(!plain_settle(worker, &packets[i], &metas[i], &plains[i]))) {
-            plains[i].flow = NULL;
+        if (LIKELY(plains[i].flow && (metas[i].flags & META_PLAIN) &&
+                   plain_settle(worker, &packets[i], &metas[i], &plains[i]))) {
+            if (UNLIKELY(!plain_is_quiet(plains[i].flow, &metas[i]))) {
+                flow_fetch_move(worker, &worker->lb->partitions[metas[i].partition],
+                                plains[i].flow);
+            }
+            continue;
         }
+        fetch_others(worker, &metas[i], plains[i].flow);
+        plains[i].flow = NULL;
     }
 }
 
@@ -434,9 +458,9 @@ static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_
         const meta_t *meta = &worker->metas[i];
         const flow_t *flow = plains[i].flow;
         bytes += packets[i].length;
-        /* one of the others may have moved or removed the flow meanwhile */
-        if (LIKELY(flow && (LIKELY(!others.n) || (flow->state == LBRL_FLOW_ESTABLISHED &&
-                                                  worker->removals == removals)))) {
+        /* those before it may have moved or removed the flow meanwhile */
+        if (LIKELY(flow && worker->removals == removals &&
+                   (!plains[i].tunnel || plain_is_quiet(flow, meta)))) {
             plain_forward(worker, &packets[i], meta, &plains[i]);
             packets[i].verdict = LBRL_VERDICT_FORWARD;
         } else {

@@ -1,8 +1,17 @@
+#define _DEFAULT_SOURCE /* madvise */
 #include <stdlib.h>
 
 #include "control.h"
 
-enum { ALIGNMENT = 64 };
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+enum {
+    ALIGNMENT = 64,
+    HUGE_PAGE = 2 << 20,
+    HUGE_FROM = 1 << 20, /* smaller blocks are not worth it */
+};
 
 typedef struct retired {
     struct retired *next;
@@ -10,15 +19,32 @@ typedef struct retired {
     uint64_t epoch;
 } retired_t;
 
+/* Asks for huge pages: indexes are read at random, and with small pages each packet waits for address translation. */
+static void ask_for_huge_pages(void *memory, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    (void)madvise(memory, size, MADV_HUGEPAGE); /* without them it only takes longer */
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
 void *memory_take(size_t size)
 {
-    uint8_t *raw = calloc(1, size + ALIGNMENT + sizeof(void *));
+    const bool huge = size >= HUGE_FROM;
+    const size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
+    const size_t whole = huge ? (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : size;
+    uint8_t *raw = calloc(1, whole + alignment + sizeof(void *));
     if (!raw) {
         return NULL;
     }
-    uintptr_t at = ((uintptr_t)raw + sizeof(void *) + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1);
+    uintptr_t at = ((uintptr_t)raw + sizeof(void *) + alignment - 1) & ~(uintptr_t)(alignment - 1);
     uint8_t *memory = raw + (at - (uintptr_t)raw);
     memcpy(memory - sizeof(raw), &raw, sizeof(raw));
+    if (huge) {
+        ask_for_huge_pages(memory, whole);
+    }
     return memory;
 }
 

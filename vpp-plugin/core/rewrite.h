@@ -78,10 +78,41 @@ static inline void rewrite_transport(lbrl_packet_t *packet, uint8_t *transport, 
     store16(transport + 2, to->dport);
 }
 
+/* TCP over IPv4 with a complete checksum: all words that change are summed up once. */
+static inline void rewrite_tcp_v4(uint8_t *ip, uint8_t *tcp, const ip_t *to_src, const ip_t *to_dst,
+                                  uint16_t sport, uint16_t dport)
+{
+    uint32_t src = ip_v4(to_src);
+    uint32_t dst = ip_v4(to_dst);
+    const uint16_t both[2] = {sport, dport};
+    uint32_t ports;
+    memcpy(&ports, both, sizeof(ports));
+    uint64_t delta = (uint64_t)src + dst + (uint32_t)~load32(ip + 12) + (uint32_t)~load32(ip + 16);
+    uint64_t header = delta + (uint16_t)~load16(ip + 10) + (uint16_t)~swap16(0x0100);
+    uint64_t segment = delta + ports + (uint32_t)~load32(tcp) + (uint16_t)~load16(tcp + 16);
+    store32(ip + 12, src);
+    store32(ip + 16, dst);
+    ip[8]--;
+    store16(ip + 10, sum_finish(header));
+    store32(tcp, ports);
+    store16(tcp + 16, sum_finish(segment));
+}
+
+static inline bool rewrites_tcp_v4(const lbrl_packet_t *packet, const meta_t *meta)
+{
+    return meta->protocol == PROTO_TCP && !(meta->flags & META_V6) &&
+           !(packet->flags & LBRL_PACKET_NEEDS_CSUM);
+}
+
 /* A packet with its transport header. */
 static inline void rewrite_packet(lbrl_packet_t *packet, const meta_t *meta,
                                   const translation_t *to)
 {
+    if (rewrites_tcp_v4(packet, meta)) {
+        rewrite_tcp_v4(packet->data, packet->data + meta->transport, to->src, to->dst, to->sport,
+                       to->dport);
+        return;
+    }
     uint32_t delta = address_delta(to, &meta->src, &meta->dst);
     rewrite_transport(packet, packet->data + meta->transport, meta->protocol, to, delta);
     rewrite_ip(packet->data, (meta->flags & META_V6) != 0, to, delta, true);

@@ -1,5 +1,6 @@
 #include "side.h"
 
+#include "pick.h"
 #include "track.h"
 
 /* All that a usual packet passes is one function, so that a passage need not be in memory. */
@@ -32,11 +33,24 @@ HOT float seconds_since(const lbrl_worker_t *worker, uint64_t then_us)
     return (float)(int64_t)(worker->now_us - then_us) * 1e-6f;
 }
 
-HOT void set_active(const lbrl_sink_t *sink, const flow_t *flow, side_t *side, bool active)
+/* Counts as its backend's load, or no longer. What was counted is taken back whatever the VIP has become. */
+static void set_busy(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow,
+                     side_t *side, bool busy)
+{
+    const vip_t *vip = worker->table->vips[flow->vip];
+    if (busy != side->busy && (!busy || vip->counts_busy)) {
+        side->busy = busy;
+        pick_busy(worker, vip, flow->slot, sink->era, busy ? 1 : -1);
+    }
+}
+
+HOT void set_active(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow,
+                    side_t *side, bool active)
 {
     if (active != ((side->flags & SIDE_ACTIVE) != 0)) {
         side->flags ^= SIDE_ACTIVE;
         lbrl_sink_active(sink, flow->slot, active ? 1 : -1);
+        set_busy(worker, sink, flow, side, active);
     }
 }
 
@@ -109,7 +123,7 @@ HOT void client_segment(const passage_t *p)
         client_acknowledges(p);
     } else if ((side->flags & (SIDE_ACTIVE | SIDE_ENDED)) == (SIDE_ACTIVE | SIDE_ENDED) &&
                (int32_t)(p->ack - flow->server_end) >= 0) {
-        set_active(p->sink, flow, side, false);
+        set_active(p->worker, p->sink, flow, side, false);
     }
     if (p->payload) {
         uint32_t end = p->sequence + p->payload;
@@ -117,7 +131,7 @@ HOT void client_segment(const passage_t *p)
             ask(p, end);
             if (flow->state != LBRL_FLOW_CLOSING ||
                 track_revives(flow, true, p->sequence, p->payload)) {
-                set_active(p->sink, flow, side, true);
+                set_active(p->worker, p->sink, flow, side, true);
             }
         } else if ((side->flags & SIDE_ASKED) && !track_keep_alive(flow, p->sequence, p->payload)) {
             side->flags |= SIDE_ASKED_AGAIN;
@@ -297,9 +311,13 @@ void side_open(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flo
         put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->flow_us));
     }
     row->flow_us = worker->now_us;
-    if (birth->meta->protocol == PROTO_TCP && birth->meta->payload) { /* fast open */
+    if (birth->meta->protocol != PROTO_TCP) {
+        return;
+    }
+    set_busy(worker, sink, flow, side, true); /* it was sent here to ask */
+    if (birth->meta->payload) {               /* fast open */
         ask(&p, flow->client_end);
-        set_active(sink, flow, side, true);
+        set_active(worker, sink, flow, side, true);
     }
 }
 
@@ -315,14 +333,24 @@ void side_close(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow
 {
     side_t *side = find_side(worker, sink, flow);
     if (side) {
-        set_active(sink, flow, side, false);
+        set_active(worker, sink, flow, side, false);
+        set_busy(worker, sink, flow, side, false);
     }
 }
 
 void side_age(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
 {
     side_t *side = find_side(worker, sink, flow);
-    if (side && worker->now_us - side->asked_us > SIDE_ACTIVE_MS * UINT64_C(1000)) {
-        set_active(sink, flow, side, false);
+    if (!side || !((side->flags & SIDE_ACTIVE) || side->busy)) {
+        return;
+    }
+    const uint64_t limit_us = SIDE_ACTIVE_MS * UINT64_C(1000);
+    const uint64_t since_us =
+        side->flags & SIDE_PAID
+            ? worker->now_us - side->asked_us
+            : (worker->now_us - flow_start_us(flow)) & 0xffffffffffu; /* it has not asked yet */
+    if (since_us > limit_us) {
+        set_active(worker, sink, flow, side, false);
+        set_busy(worker, sink, flow, side, false);
     }
 }

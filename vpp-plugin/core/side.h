@@ -34,6 +34,7 @@ typedef struct side {
     uint32_t window;    /* that the client's last packet offered, scaled */
     uint16_t mss;       /* largest segment that the server may send, options included */
     uint8_t flags;
+    bool busy; /* counts as load where schedulers run on active flows */
 } __attribute__((aligned(64))) side_t;
 
 static_assert(sizeof(side_t) == 64, "a side fills one cache line");

@@ -191,10 +191,13 @@ static void vip_free(lbrl_t *lb, uint32_t index)
 static void vip_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
 {
     bool changed = false;
+    uint8_t reaping = 0;
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         changed |= slot_settle(lb, index, i, now_us / 1000);
         slot_free(lb, index, i);
+        reaping |= lb->stores[index]->slots[i].reap;
     }
+    __atomic_store_n(&lb->stores[index]->reaping, reaping, __ATOMIC_RELAXED);
     if (changed) {
         (void)schedule_publish(
             lb, index); /* without memory the old one goes on; workers re-check states */

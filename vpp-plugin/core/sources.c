@@ -1,7 +1,7 @@
 /* NAT sources: those held are brought in line with those wanted, as the flows of old ones go. */
 #include "control.h"
 
-static bool source_valid(const lbrl_nat_source_t *source)
+bool source_valid(const lbrl_nat_source_t *source)
 {
     ip_t address = ip_load(source->address.bytes);
     return !ip_is_zero(&address) && source->port_first >= 1024 &&

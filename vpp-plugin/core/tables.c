@@ -21,12 +21,23 @@ vip_t *vip_make(const lbrl_t *lb, uint32_t index)
     vip->slots = store->slots;
     vip->workers = store->workers;
     vip->store = store;
-    vip->timeouts = record->timeouts;
+    const lbrl_timeouts_t *t = &record->timeouts;
+    const uint32_t timeouts[LBRL_FLOW_STATES] = {[LBRL_FLOW_SYN] = t->tcp_handshake,
+                                                 [LBRL_FLOW_SYN_ACK] = t->tcp_handshake,
+                                                 [LBRL_FLOW_ESTABLISHED] = t->tcp_established,
+                                                 [LBRL_FLOW_CLOSING] = t->tcp_closing,
+                                                 [LBRL_FLOW_UDP_NEW] = t->udp_unreplied,
+                                                 [LBRL_FLOW_UDP_EXCHANGE] = t->udp_exchange,
+                                                 [LBRL_FLOW_UDP_STREAM] = t->udp_stream,
+                                                 [LBRL_FLOW_UDP_ANSWERED] = t->udp_dns_answered};
+    memcpy(vip->timeout_of, timeouts, sizeof(timeouts));
     vip->forwarding = record->forwarding;
     vip->dscp = record->dscp;
     vip->mtu = record->mtu ? record->mtu : TUNNEL_MTU;
     vip->slot_count = record->slots;
     vip->dns = record->protocol == PROTO_UDP && record->port == swap16(53);
+    vip->counts_busy = record->load == LBRL_LOAD_ACTIVE && record->protocol == PROTO_TCP &&
+                       record->feature_level == LBRL_LEVEL_FULL;
     vip->retired_addresses = record->retired_addresses;
     for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
         vip->addresses[i] = record->addresses[i];
@@ -101,8 +112,10 @@ static void table_sources(const lbrl_t *lb, table_t *table)
         const arena_source_t *source = &lb->node.sources[i];
         table->sources[i].is = *source;
         table->sources[i].sum = sum_ip(&source->address);
+        table->sources[i].half_open_max = port_half_open_max(source);
         if (source->state == SOURCE_ACTIVE || source->state == SOURCE_RETIRED) {
             table->held[table->source_count++] = (uint8_t)i;
+            table->retiring |= source->state == SOURCE_RETIRED;
             ip_t *outer = &table->tunnel_sources[!ip_is_v4(&source->address)];
             if (source->state == SOURCE_ACTIVE && ip_is_zero(outer)) {
                 *outer = source->address;
@@ -314,8 +327,8 @@ vip_store_t *store_make(const lbrl_t *lb)
     size_t columns = VIP_SLOTS_MAX * sizeof(int32_t);
     size_t size = sizeof(vip_store_t) + VIP_SLOTS_MAX * sizeof(slot_t) + columns +
                   workers * (sizeof(vip_worker_t) + VIP_SLOTS_MAX * sizeof(lbrl_slot_counters_t) +
-                             3 * columns) +
-                  (size_t)64 * (4 + 4 * workers);
+                             5 * columns) +
+                  (size_t)64 * (4 + 6 * workers);
     uint8_t *memory = memory_take(size);
     if (!memory) {
         return NULL;
@@ -330,6 +343,8 @@ vip_store_t *store_make(const lbrl_t *lb)
         store->workers[i].load = carve(&at, columns);
         store->workers[i].delta = carve(&at, columns);
         store->workers[i].entries = carve(&at, columns);
+        store->workers[i].busy = carve(&at, columns);
+        store->workers[i].busy_all = workers > 1 ? carve(&at, columns) : store->workers[i].busy;
     }
     return store;
 }

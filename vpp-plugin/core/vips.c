@@ -1,6 +1,4 @@
 /* VIPs as configured: checked whole, then applied by difference. */
-#include <math.h>
-
 #include "control.h"
 
 /* What a configuration asks for, worked out before anything is changed. */
@@ -15,103 +13,7 @@ typedef struct vip_change {
 
 enum { SLOTS_MIN = 8 };
 
-/* ------------------------------------------------------------------------------- checks */
-
-static bool is_prime(uint32_t number)
-{
-    if (number < 2) {
-        return false;
-    }
-    for (uint32_t i = 2; i <= number / i; i++) {
-        if (number % i == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool timeouts_valid(const lbrl_timeouts_t *t)
-{
-    uint32_t all[] = {t->tcp_handshake, t->tcp_established, t->tcp_closing,     t->udp_unreplied,
-                      t->udp_exchange,  t->udp_stream,      t->udp_dns_answered};
-    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        if (all[i] == 0 || all[i] > 604800000u) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool addresses_valid(const lbrl_vip_config_t *config)
-{
-    if (config->address_count < 1 || config->address_count > LBRL_ADDRESSES_MAX) {
-        return false;
-    }
-    ip_t first = ip_load(config->addresses[0].bytes);
-    for (uint32_t i = 0; i < config->address_count; i++) {
-        ip_t address = ip_load(config->addresses[i].bytes);
-        if (ip_is_zero(&address) || ip_is_v4(&address) != ip_is_v4(&first)) {
-            return false;
-        }
-        for (uint32_t j = 0; j < i; j++) {
-            ip_t other = ip_load(config->addresses[j].bytes);
-            if (ip_equal(&address, &other)) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
-static bool backends_valid(const lbrl_vip_config_t *config)
-{
-    if (config->backend_count > LBRL_BACKENDS_MAX || (config->backend_count && !config->backends)) {
-        return false;
-    }
-    ip_t vip = ip_load(config->addresses[0].bytes);
-    for (uint32_t i = 0; i < config->backend_count; i++) {
-        const lbrl_backend_config_t *backend = &config->backends[i];
-        ip_t address = ip_load(backend->address.bytes);
-        if (backend->id == 0 || backend->port == 0 || ip_is_zero(&address) ||
-            (config->forwarding != LBRL_FORWARD_GRE && ip_is_v4(&address) != ip_is_v4(&vip)) ||
-            !isfinite(backend->weight) || backend->weight < 0 ||
-            backend->weight > LBRL_WEIGHT_MAX || backend->state < LBRL_BACKEND_ACTIVE ||
-            backend->state > LBRL_BACKEND_FAILED) {
-            return false;
-        }
-        for (uint32_t j = 0; j < i; j++) {
-            if (config->backends[j].id == backend->id) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
-static bool forwarding_valid(const lbrl_vip_config_t *config)
-{
-    switch (config->forwarding) {
-    case LBRL_FORWARD_NAT:
-        return config->dscp == 0 && config->mtu == 0;
-    case LBRL_FORWARD_GRE:
-        return config->dscp == 0 && (config->mtu == 0 || config->mtu >= 1280);
-    case LBRL_FORWARD_L3DSR:
-        return config->dscp >= 1 && config->dscp <= 63 && config->mtu == 0;
-    default:
-        return false;
-    }
-}
-
-static bool config_valid(const lbrl_vip_config_t *config)
-{
-    return config->id != 0 && config->port != 0 &&
-           (config->protocol == PROTO_TCP || config->protocol == PROTO_UDP) &&
-           config->scheduler < LBRL_SCHEDULER_COUNT && config->feature_level < LBRL_LEVEL_COUNT &&
-           (config->table_size == 0 ||
-            (config->table_size <= 1u << 24 && is_prime(config->table_size))) &&
-           timeouts_valid(&config->timeouts) && forwarding_valid(config) &&
-           addresses_valid(config) && backends_valid(config);
-}
+/* ------------------------------------------------------------------------------- planning */
 
 /* Whether an address and port are taken by another VIP or by a NAT source. */
 static bool is_taken(const lbrl_t *lb, const vip_change_t *change, const ip_t *address)
@@ -138,8 +40,6 @@ static bool is_taken(const lbrl_t *lb, const vip_change_t *change, const ip_t *a
     }
     return false;
 }
-
-/* ------------------------------------------------------------------------------- planning */
 
 static int find_address(const arena_vip_t *record, const ip_t *address)
 {
@@ -188,6 +88,7 @@ static void plan_record(vip_change_t *change)
     record->port = swap16(config->port);
     record->protocol = config->protocol;
     record->scheduler = config->scheduler;
+    record->load = config->load;
     record->client_affinity = config->client_affinity != 0;
     record->feature_level = config->feature_level;
     record->forwarding = config->forwarding;
@@ -318,7 +219,7 @@ static int plan_index(const lbrl_t *lb, vip_change_t *change)
 
 static int plan(lbrl_t *lb, vip_change_t *change)
 {
-    if (!config_valid(change->config)) {
+    if (!vip_config_valid(change->config)) {
         return LBRL_ERR_INVALID;
     }
     int error = plan_index(lb, change);

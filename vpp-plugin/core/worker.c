@@ -7,6 +7,7 @@
 enum {
     SWEEP_PERIOD_US = 1000000, /* in which ageing sees every entry */
     SWEEP_AHEAD = 8,
+    SWEEP_BATCH = 32,
 };
 
 /* ------------------------------------------------------------------------------- ageing */
@@ -20,22 +21,66 @@ static bool is_orphan(const table_t *table, const flow_ref_t *ref)
            __atomic_load_n(&ref->slot->reap, __ATOMIC_RELAXED);
 }
 
-static void age_entry(lbrl_worker_t *worker, partition_t *partition, uint32_t entry)
+/* Whether nothing but silence could end any flow of a VIP, nor does ageing do anything else with them. */
+static bool only_silence_counts(const lbrl_worker_t *worker, const vip_t *vip)
+{
+    return !vip_is_one_way(vip) && !vip->retired_addresses && !worker->table->retiring &&
+           !__atomic_load_n(&vip->store->reaping, __ATOMIC_RELAXED) &&
+           !side_is(sink_of(&vip->workers[worker->index]));
+}
+
+/* What holds for all flows of the VIP that was last looked at. */
+typedef struct judge {
+    uint32_t vip;
+    bool only_silence;
+} judge_t;
+
+/* Looks at one entry; true if its flow must go. */
+static bool is_over(lbrl_worker_t *worker, partition_t *partition, uint32_t entry, judge_t *judge)
 {
     const flow_t *flow = &partition->flows[entry];
     if (flow->state == LBRL_FLOW_FREE) {
-        return;
+        return false;
     }
-    flow_ref_t ref = flow_ref(worker, partition, entry);
+    const vip_t *vip = worker->table->vips[flow->vip];
+    if (flow->vip != judge->vip) {
+        *judge = (judge_t){flow->vip, only_silence_counts(worker, vip)};
+    }
     /* another thread's clock may be ahead of ours: a negative silence is none */
     int32_t silence = (int32_t)(worker->now_ms - flow->last_ms);
-    if (silence > (int64_t)flow_timeout(ref.vip, flow) || is_orphan(worker->table, &ref)) {
-        flow_remove(worker, &ref);
-    } else if (vip_is_one_way(ref.vip) && silence > ONE_WAY_SILENCE_MS &&
-               (flow->flags & FLOW_OPEN)) {
+    bool silent = silence > (int64_t)flow_timeout(vip, flow);
+    if (silent || LIKELY(judge->only_silence)) {
+        return silent;
+    }
+    flow_ref_t ref = flow_ref(worker, partition, entry);
+    if (is_orphan(worker->table, &ref)) {
+        return true;
+    }
+    if (vip_is_one_way(vip) && silence > ONE_WAY_SILENCE_MS && (flow->flags & FLOW_OPEN)) {
         flow_count_silence(worker, &ref, true);
     } else if (side_is(sink_of(ref.counts))) {
         side_age(worker, sink_of(ref.counts), flow);
+    }
+    return false;
+}
+
+/* Ages `n` entries from `first` on, at most SWEEP_BATCH. What goes, goes together: the way to memory is long. */
+static void age_entries(lbrl_worker_t *worker, partition_t *partition, uint32_t first, uint32_t n)
+{
+    flow_ref_t over[SWEEP_BATCH];
+    flow_hashes_t hashes[SWEEP_BATCH];
+    uint32_t count_ = 0;
+    judge_t judge = {UINT32_MAX, false};
+    for (uint32_t i = 0; i < n; i++) {
+        __builtin_prefetch(&partition->flows[first + i] + SWEEP_AHEAD); /* or beyond: no matter */
+        if (is_over(worker, partition, first + i, &judge)) {
+            over[count_] = flow_ref(worker, partition, first + i);
+            hashes[count_] = flow_prepare_removal(worker, &over[count_]);
+            count_++;
+        }
+    }
+    for (uint32_t i = 0; i < count_; i++) {
+        flow_remove_at(worker, &over[i], &hashes[i]);
     }
 }
 
@@ -54,12 +99,9 @@ static void sweep(lbrl_worker_t *worker, uint64_t budget)
         partition_t *partition = &worker->lb->partitions[worker->sweep];
         uint32_t left = partition->fresh - partition->sweep;
         uint32_t todo = left < budget ? left : (uint32_t)budget;
-        for (uint32_t i = 0; i < todo; i++) {
-            uint32_t entry = partition->sweep + i;
-            if (entry + SWEEP_AHEAD < partition->fresh) {
-                __builtin_prefetch(&partition->flows[entry + SWEEP_AHEAD]);
-            }
-            age_entry(worker, partition, entry);
+        for (uint32_t i = 0; i < todo; i += SWEEP_BATCH) {
+            uint32_t n = todo - i < SWEEP_BATCH ? todo - i : SWEEP_BATCH;
+            age_entries(worker, partition, partition->sweep + i, n);
         }
         partition->sweep += todo;
         if (partition->sweep >= partition->fresh) {

@@ -191,7 +191,7 @@ class Core
                  const std::string &scheduler, bool client_affinity, uint32_t table_size,
                  uint32_t drain_timeout, const std::vector<uint32_t> &timeouts,
                  uint8_t feature_level, const std::string &forwarding, uint8_t dscp, uint16_t mtu,
-                 uint64_t now_us)
+                 const std::string &load, uint64_t now_us)
     {
         lbrl_vip_config_t config = {};
         if (addresses.size() > LBRL_ADDRESSES_MAX) {
@@ -210,6 +210,7 @@ class Core
         config.protocol = protocol;
         config.client_affinity = client_affinity;
         config.scheduler = scheduler_of(scheduler);
+        config.load = load_of(load);
         config.feature_level = feature_level;
         config.forwarding = forwarding_of(forwarding);
         config.dscp = dscp;
@@ -387,6 +388,14 @@ class Core
             }
         }
         throw nb::value_error("scheduler: must be maglev, sed, lsq, alias or p2c");
+    }
+
+    static uint8_t load_of(const std::string &name)
+    {
+        if (name != "open" && name != "active") {
+            throw nb::value_error("load: must be open or active");
+        }
+        return name == "open" ? LBRL_LOAD_OPEN : LBRL_LOAD_ACTIVE;
     }
 
     static uint8_t forwarding_of(const std::string &name)
@@ -621,7 +630,7 @@ void register_core(nb::module_ &m)
              "scheduler"_a = "lsq", "client_affinity"_a = false, "table_size"_a = 251,
              "drain_timeout"_a = 300000, "timeouts"_a = std::vector<uint32_t>(),
              "feature_level"_a = 0, nb::kw_only(), "forwarding"_a = "nat", "dscp"_a = 0,
-             "mtu"_a = 0, "now_us"_a)
+             "mtu"_a = 0, "load"_a = "open", "now_us"_a)
         .def("remove_vip", &Core::remove_vip, "id"_a, "now_us"_a)
         .def("set_weights", &Core::set_weights, "vip"_a, "weights"_a, "generations"_a)
         .def("reset_weights", &Core::reset_weights, "vip"_a)

@@ -191,8 +191,8 @@ class EmbeddedDataplane
     }
 
     void set_vip(uint64_t id, const std::vector<nb::bytes> &addresses, uint16_t port,
-                 uint8_t protocol, bool client_affinity, int scheduler, uint32_t table_size,
-                 int level, int forwarding, uint8_t dscp, uint16_t tunnel_mtu,
+                 uint8_t protocol, bool client_affinity, int scheduler, int load,
+                 uint32_t table_size, int level, int forwarding, uint8_t dscp, uint16_t tunnel_mtu,
                  const std::vector<uint32_t> &timeouts_ms, uint32_t drain_ms,
                  const std::vector<Backend> &backends)
     {
@@ -210,6 +210,7 @@ class EmbeddedDataplane
         config.protocol = protocol;
         config.client_affinity = client_affinity ? 1 : 0;
         config.scheduler = static_cast<uint8_t>(scheduler);
+        config.load = static_cast<uint8_t>(load);
         config.feature_level = static_cast<uint8_t>(level);
         config.forwarding = static_cast<uint8_t>(forwarding);
         config.dscp = dscp;
@@ -392,7 +393,7 @@ void penstock::register_embedded(nb::module_ &m)
         .def("set_node", &EmbeddedDataplane::set_node, "scheduler_key"_a, "nodes"_a,
              "Set what all nodes of a DataPlane share.")
         .def("set_vip", &EmbeddedDataplane::set_vip, "id"_a, nb::kw_only(), "addresses"_a, "port"_a,
-             "protocol"_a, "client_affinity"_a, "scheduler"_a, "table_size"_a, "level"_a,
+             "protocol"_a, "client_affinity"_a, "scheduler"_a, "load"_a, "table_size"_a, "level"_a,
              "forwarding"_a, "dscp"_a, "tunnel_mtu"_a, "timeouts_ms"_a, "drain_ms"_a, "backends"_a,
              "Make a VIP be so, whole or not at all. Backends: (id, address, port, state, weight).")
         .def("remove_vip", &EmbeddedDataplane::remove_vip, "id"_a, "Drain a VIP, then remove it.")

@@ -82,6 +82,7 @@ static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
                                  rmp->port = config.port;
                                  rmp->client_affinity = config.client_affinity;
                                  rmp->scheduler = config.scheduler;
+                                 rmp->load = config.load;
                                  rmp->feature_level = config.feature_level;
                                  rmp->forwarding = config.forwarding;
                                  rmp->dscp = config.dscp;

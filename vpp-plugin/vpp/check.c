@@ -88,6 +88,10 @@ int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem)
         return lb_rl_refuse(problem, "scheduler: %u is none; use maglev, sed, lsq, alias or p2c",
                             config->scheduler);
     }
+    if (config->load >= LBRL_LOAD_COUNT) {
+        return lb_rl_refuse(problem, "load: %u is none; use 0 (open flows) or 1 (active ones)",
+                            config->load);
+    }
     if (config->table_size != 0 && !is_prime(config->table_size)) {
         return lb_rl_refuse(problem, "table_size: %u is not a prime; 65537 is one",
                             config->table_size);

@@ -45,6 +45,13 @@ class SchedulerType(StrEnum):
     P2C = "p2c"
 
 
+class SchedulerLoad(StrEnum):
+    """Flows that count as a backend's load, for schedulers that compare loads."""
+
+    OPEN = "open"
+    ACTIVE = "active"  # those that wait for an answer; TCP at level full, else as open
+
+
 class BackendState(StrEnum):
     """What the data plane may do with a backend."""
 
@@ -83,6 +90,7 @@ class Scheduler(Message):
     """Scheduler of one VIP; `table_size` is Maglev's M and must be prime."""
 
     type: SchedulerType = SchedulerType.LSQ
+    load: SchedulerLoad = SchedulerLoad.OPEN
     table_size: Annotated[int, Field(ge=251, le=1_048_583)] = 65_537
 
 

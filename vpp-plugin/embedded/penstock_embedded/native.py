@@ -16,6 +16,7 @@ from penstock_embedded.messages import (
     Forwarding,
     NatSource,
     Protocol,
+    SchedulerLoad,
     SchedulerType,
     Timeouts,
     Vip,
@@ -30,6 +31,7 @@ SCHEDULERS = {
     SchedulerType.ALIAS: 3,
     SchedulerType.P2C: 4,
 }
+LOADS = {SchedulerLoad.OPEN: 0, SchedulerLoad.ACTIVE: 1}
 LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1, FeatureLevel.FULL: 2}
 FORWARDING = {Forwarding.NAT: 0, Forwarding.GRE: 1, Forwarding.L3DSR: 2}
 STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3}
@@ -75,6 +77,7 @@ def vip_arguments(vip: Vip) -> dict[str, Any]:
         "protocol": PROTOCOLS[vip.protocol],
         "client_affinity": vip.client_affinity,
         "scheduler": SCHEDULERS[vip.scheduler.type],
+        "load": LOADS[vip.scheduler.load],
         "table_size": vip.scheduler.table_size,
         "level": LEVELS[vip.features],
         "forwarding": FORWARDING[vip.forwarding],

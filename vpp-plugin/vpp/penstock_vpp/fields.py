@@ -34,6 +34,7 @@ def vip(value: Vip) -> dict[str, Any]:
         "port": value.port,
         "client_affinity": value.client_affinity,
         "scheduler": native.SCHEDULERS[value.scheduler.type],
+        "load": native.LOADS[value.scheduler.load],
         "forwarding": native.FORWARDING[value.forwarding],
         "dscp": value.dscp,
         "mtu": value.tunnel_mtu if value.forwarding is Forwarding.GRE else 0,

@@ -1,6 +1,6 @@
 /*
  * lbrl: the load balancer itself. Packets, time, memory and randomness are handed in; it makes no
- * system call.
+ * system call, but for what its allocator makes on the control side.
  *
  * Threading. One control thread calls everything that takes an lbrl_t, except where noted. Each
  * worker thread calls everything that takes its own lbrl_worker_t. Neither ever waits for the
@@ -169,6 +169,14 @@ typedef enum lbrl_scheduler_type {
     LBRL_SCHEDULER_COUNT
 } lbrl_scheduler_type_t;
 
+/* Which flows schedulers that compare loads (sed, lsq, p2c) count. */
+typedef enum lbrl_load {
+    LBRL_LOAD_OPEN = 0, /* those that are open: n_flow_on */
+    LBRL_LOAD_ACTIVE =
+        1, /* n_active, and new ones until they have asked, 30 s at most. TCP at level full, else as OPEN */
+    LBRL_LOAD_COUNT
+} lbrl_load_t;
+
 /* How packets reach a backend. GRE and L3DSR are one-way: the backend answers the client itself, from the VIP's address, and
  * ports stay what they are. */
 typedef enum lbrl_forwarding {
@@ -195,6 +203,7 @@ typedef struct lbrl_vip_config {
     uint8_t protocol;        /* 6 or 17 */
     uint8_t client_affinity; /* all flows of a client address to one backend, by Maglev */
     uint8_t scheduler;       /* lbrl_scheduler_type_t */
+    uint8_t load;            /* lbrl_load_t */
     uint8_t feature_level;   /* lbrl/features.h; takes effect while frames are bound */
     uint8_t
         forwarding; /* lbrl_forwarding_t; immutable. Backends are of the VIP's family, but with GRE of any */
