@@ -35,10 +35,11 @@ static inline bool plain_settle_tunnel(const lbrl_worker_t *worker, const lbrl_p
     plain->src = &worker->table->tunnel_sources[0];
     plain->dst = &slot->address;
     plain->tunnel = true;
-    return vip->forwarding == LBRL_FORWARD_GRE && plain_is_quiet(plain->flow, meta) && (plain->flow->flags & FLOW_OPEN) &&
-           !(meta->flags & META_V6) && ip_is_v4(&slot->address) && !ip_is_zero(plain->src) &&
-           size <= vip->mtu && packet->headroom >= tunnel_overhead(false) &&
-           packet->gso_type == LBRL_GSO_NONE && !(packet->flags & LBRL_PACKET_NEEDS_CSUM);
+    return vip->forwarding == LBRL_FORWARD_GRE && plain_is_quiet(plain->flow, meta) &&
+           (plain->flow->flags & FLOW_OPEN) && !(meta->flags & META_V6) &&
+           ip_is_v4(&slot->address) && !ip_is_zero(plain->src) && size <= vip->mtu &&
+           packet->headroom >= tunnel_overhead(false) && packet->gso_type == LBRL_GSO_NONE &&
+           !(packet->flags & LBRL_PACKET_NEEDS_CSUM);
 }
 
 /* Verifies the nominee and looks up what its translation needs; false leaves the packet to the long way. */
