@@ -27,7 +27,7 @@ class Choice(StrEnum):
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 member = cls[statement.targets[0].id].value
             elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and member:
-                meanings[member] = inspect.cleandoc(str(statement.value.value))
+                meanings[member] = " ".join(str(statement.value.value).split())  # one line per member
         return meanings
 
     @classmethod

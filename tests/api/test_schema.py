@@ -106,6 +106,9 @@ def test_choices_explain_themselves() -> None:
 
         RED = "red"
         """As blood."""
+        GREEN = "green"
+        """As a meadow is in May,
+        when it rains enough."""
         BLUE = "blue"
 
-    assert Colour.meanings() == {"red": "As blood."}
+    assert Colour.meanings() == {"red": "As blood.", "green": "As a meadow is in May, when it rains enough."}
