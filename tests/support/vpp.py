@@ -13,11 +13,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.dataplane import ControlClient
@@ -142,8 +143,17 @@ class VppProcess:
 class RunningVpp(VppProcess):
     """A VPP process in the balancer; it holds the balancer's wires and addresses."""
 
-    def __init__(self, lab: Lab, directory: Path, cpu: str, settings: str | None, offloads: Collection[str]) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        cpu: str,
+        settings: str | None,
+        offloads: Collection[str],
+        tables: Mapping[str, int],
+    ) -> None:
         self.lab = lab
+        self._tables = tables
         self._offloads = offloads
         self.shm = directory / "shm"
         self.shm.mkdir()
@@ -158,13 +168,24 @@ class RunningVpp(VppProcess):
         super().__init__(directory, lab.balancer.popen, startup)
 
     def _plumb(self) -> None:
-        for number, device in enumerate(self.lab.interfaces):
-            # Its own address would be another after each start, and neighbours remember.
-            offloads = "" if device in self._offloads else "cksum-gso-disable"
-            self.ctl(f"create host-interface name {device} hw-addr 02:70:65:6e:00:0{number} {offloads}")
-            self.ctl(f"set interface state host-{device} up")
-            self.ctl(f"set interface ip address host-{device} 10.77.{number}.1/24")
-            self.ctl(f"set interface ip address host-{device} fd77:{number}::1/64")
+        for table in set(self._tables.values()):
+            self.ctl(f"ip table add {table}")
+            self.ctl(f"ip6 table add {table}")
+        for device in self.lab.interfaces:
+            self.plumb(device)
+
+    def plumb(self, device: str) -> None:
+        """Take a wire of the laboratory's."""
+        number = self.lab.interfaces.index(device)
+        offloads = "" if device in self._offloads else "cksum-gso-disable"
+        # Its own address would be another after each start, and neighbours remember.
+        self.ctl(f"create host-interface name {device} hw-addr 02:70:65:6e:00:0{number} {offloads}")
+        if device in self._tables:
+            self.ctl(f"set interface ip table host-{device} {self._tables[device]}")
+            self.ctl(f"set interface ip6 table host-{device} {self._tables[device]}")
+        self.ctl(f"set interface state host-{device} up")
+        self.ctl(f"set interface ip address host-{device} 10.77.{number}.1/24")
+        self.ctl(f"set interface ip address host-{device} fd77:{number}::1/64")
 
     def reaches(self, neighbour: str) -> bool:
         """Make VPP ask for a neighbour, and tell whether it knows it."""
@@ -190,15 +211,16 @@ def running_vpp(
     cpu: str = "",
     settings: str | None = "flows 4096 vips 64 slots 1024",
     offloads: Collection[str] = (),
+    tables: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[RunningVpp]:
     """Run VPP in the balancer of a laboratory, with directories of its own on tmpfs.
 
     `cpu` is startup.conf's section of that name; without settings the load balancer waits to be enabled. The devices of
-    `offloads` take super-packets and partial checksums.
+    `offloads` take super-packets and partial checksums, those of `tables` are in routing tables of their own.
     """
     directory = Path(tempfile.mkdtemp(prefix="pn-vpp-", dir="/dev/shm"))
     try:
-        vpp = RunningVpp(lab, directory, cpu, settings, offloads)
+        vpp = RunningVpp(lab, directory, cpu, settings, offloads, tables)
         try:
             yield vpp
         finally:

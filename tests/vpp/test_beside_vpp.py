@@ -1,0 +1,152 @@
+"""The load balancer beside VPP's own features: routing tables, limits of interfaces, and whoever talks to VPP."""
+
+from __future__ import annotations
+
+import random
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import vpp as support
+from tests.support.clients import HttpConnection, get
+from tests.support.dataplane import VIP_IPV4, VIP_IPV6
+from tests.support.lab import Lab
+from tests.support.vpp import PORTS, RunningVpp, running_vpp
+
+# The first test builds the plugin, and that is not its own time.
+pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+
+BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
+CLIENTS, SERVERS = 11, 12  # routing tables
+
+
+@pytest.fixture
+def divided(lab_of_its_own: Lab) -> Iterator[RunningVpp]:
+    """A VPP whose client and servers are in routing tables of their own."""
+    lab = lab_of_its_own
+    tables = {device: CLIENTS if device == "c0" else SERVERS for device in lab.interfaces}
+    settings = f"flows 4096 client-table {CLIENTS} server-table {SERVERS}"
+    with running_vpp(lab, settings=settings, tables=tables) as running:
+        yield running
+
+
+@BOTH
+def test_clients_and_servers_in_different_routing_tables(divided: RunningVpp, address: str) -> None:
+    divided.balance(address)
+    assert {get(divided.lab, address) for _ in range(8)} == {b"s1", b"s2"}
+    prefix, show = (f"{address}/128", "show ip6 fib") if ":" in address else (f"{address}/32", "show ip fib")
+    assert "lb-rl: VIP" in divided.ctl(f"{show} table {CLIENTS} {prefix}")
+    for elsewhere in (0, SERVERS):
+        assert "lb-rl: VIP" not in divided.ctl(f"{show} table {elsewhere} {prefix}")
+    with HttpConnection(divided.lab, address) as kept:
+        name = kept.get()
+        divided.kill()
+        divided.restart()
+        assert kept.get() == name
+
+
+@BOTH
+def test_uploads_fit_a_narrow_way_to_the_servers(lab: Lab, balancer: RunningVpp, address: str) -> None:
+    balancer.balance(address)
+    # VPP answers from its interface's address: to that very address it could not.
+    balancer.quiet(f"lb rl sources 10.77.9.9 ports {PORTS} fd77:9::9 ports {PORTS}")
+    size = 1_000_000
+    for server in lab.servers:
+        balancer.ctl(f"set interface mtu packet 1300 host-{server.name}")
+    try:
+        with HttpConnection(lab, address) as connection:
+            assert connection.post(b"x" * size) == str(size).encode()
+    finally:
+        for server in lab.servers:
+            balancer.ctl(f"set interface mtu packet 9000 host-{server.name}")
+        lab.client.sh("ip route flush cache\nip -6 route flush cache")
+
+
+def test_an_interface_made_later_takes_part(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        name = kept.get().decode()
+        balancer.ctl(f"delete host-interface name {name}")
+        balancer.plumb(name)
+        assert kept.get().decode() == name
+
+
+WORDS = (
+    *(
+        "lb",
+        "rl",
+        "vip",
+        "as",
+        "sources",
+        "agent",
+        "enable",
+        "disable",
+        "show",
+        "clear",
+        "stats",
+        "flows",
+        "memory",
+        "max",
+    ),
+    *("port", "server", "weight", "del", "draining", "failed", "scheduler", "maglev", "features", "full", "forwarding"),
+    *("gre", "l3dsr", "dscp", "mtu", "id", "table-size", "ports", "drain", "follow", "ignore", "directory", "udp"),
+    *(
+        "203.0.113.10",
+        "2001:db8::10",
+        "10.77.1.2",
+        "fd77:1::2",
+        "0",
+        "80",
+        "65536",
+        "-1",
+        "16384-28671",
+        "1e999",
+        "nan",
+    ),
+    *("%s%n%U", "{", "}", "'", '"', "/" + "x" * 300, "9" * 40, "f" * 17, "\\", ",", ":", "::", "0.0.0.0", "\x07"),
+)
+BEGINNINGS = ("lb rl vip", "lb rl as", "lb rl sources", "lb rl agent", "show lb rl flows", "lb rl enable", "")
+
+
+MEANT = ("lb_rl_disable", "lb_rl_sources_set")  # these do end what is served, whatever else is in them
+
+
+def random_command(chance: random.Random) -> str:
+    words = (chance.choice(WORDS) for _ in range(chance.randrange(1, 9)))
+    return " ".join([chance.choice(BEGINNINGS), *words])
+
+
+def test_nothing_that_is_typed_ends_vpp(lab: Lab, balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    chance = random.Random(1)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        name = kept.get()
+        lines = "\n".join(random_command(chance) for _ in range(400)) + "\n"
+        program = [str(support.prefix() / "bin" / "vppctl"), "-s", str(balancer.directory / "cli.sock")]
+        subprocess.run(program, input=lines, text=True, capture_output=True, timeout=40, check=False)
+        assert balancer.process.poll() is None
+        assert "vpp v" in balancer.ctl("show version")
+        assert kept.get() == name
+
+
+def test_no_message_ends_vpp(lab: Lab, balancer: RunningVpp) -> None:
+    papi = pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
+    balancer.balance(VIP_IPV4)
+    chance = random.Random(2)
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        name = kept.get()
+        for _ in range(40):
+            client = papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
+            client.connect("fuzz")
+            names = dict(enumerate(client.id_names))
+            numbers = [number for number, each in names.items() if each and "lb_rl" in each and each not in MEANT]
+            for _ in range(10):
+                # Number of the message, of the client and of the request, then anything.
+                header = struct.pack(">HII", chance.choice(numbers), client.transport.socket_index, 7)
+                client.transport.write(header + chance.randbytes(chance.choice((0, 1, 3, 16, 64, 300, 2000))))
+            client.transport.socket.close()  # answers and all
+            assert balancer.process.poll() is None
+        assert "vpp v" in balancer.ctl("show version")
+        assert kept.get() == name
