@@ -12,7 +12,7 @@ enum {
     FLOOD_VECTOR_US = VECTOR, /* a million a second */
     RTT_VECTORS = 40,         /* 10 ms; the pool holds 16 ms of the flood */
     NEWCOMERS = 4,            /* that begin with every vector: 16,000 a second */
-    MILLISECONDS = 250,
+    MILLISECONDS = 120,
 };
 
 /* A share of the established flows speaks; a packet that reaches another backend, or none, ends the test. */

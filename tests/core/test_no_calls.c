@@ -133,7 +133,8 @@ static bool watch_system_calls(void)
 
 static void allocate(void)
 {
-    free(malloc(1));
+    void *volatile memory = malloc(1); /* or the compiler would leave both out */
+    free(memory);
 }
 
 static void lock(void)

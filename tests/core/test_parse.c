@@ -80,8 +80,8 @@ int main(void)
         meta_t plain = {0};
         lbrl_parse(&packet, &general);
         bool took = parse_plain(&again, &plain);
-        bool is_plain = general.kind == META_FLOW && (general.flags & META_PLAIN) &&
-                        (bytes[0] & 15) == 5 && (general.tcp_flags & TCP_ACK);
+        bool is_plain = general.kind == META_FLOW && general.protocol == PROTO_TCP &&
+                        !(general.flags & META_FIRST_FRAGMENT) && bytes[0] == 0x45 && bytes[8] > 1;
         CHECK_EQUAL(took, is_plain);
         if (took) {
             CHECK_EQUAL(again.length, packet.length);

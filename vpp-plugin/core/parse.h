@@ -90,11 +90,15 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     uint32_t headers = IPV4_HEADER + (tcp[12] >> 4) * 4u;
     uint64_t sum = (uint64_t)load32(ip) + load32(ip + 4) + load32(ip + 8) + src + dst;
     uint32_t unlike = (uint32_t)(ip[0] ^ 0x45) | (load16(ip + 6) & swap16(0x3fff)) |
-                      (uint32_t)(ip[9] ^ PROTO_TCP) | tcp_flags_absurd(tcp[13]) |
+                      (uint32_t)(ip[9] ^ PROTO_TCP) |
                       (uint32_t)(sum_fold(sum_fold64(sum)) ^ 0xffff);
     bool short_of = headers < IPV4_HEADER + TCP_HEADER || total < headers || packet->length < total;
     bool odd = v4_unanswerable(src) || src == dst || ip[8] <= 1 || load16(tcp) == 0;
     if (__builtin_expect(unlike != 0 || short_of || odd, 0)) {
+        return false;
+    }
+    const uint8_t kind = tcp[13] & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK);
+    if (__builtin_expect(kind != TCP_ACK, 0) && tcp_flags_absurd(kind)) {
         return false;
     }
     if (packet->flags & LBRL_PACKET_NEEDS_CSUM &&
@@ -112,7 +116,7 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     meta->transport = IPV4_HEADER;
     meta->kind = META_FLOW;
     meta->protocol = PROTO_TCP;
-    meta->flags = tcp_flags_open(tcp[13]) ? 0 : META_PLAIN;
+    meta->flags = kind == TCP_SYN ? 0 : META_PLAIN;
     meta->tcp_flags = tcp[13] & 0x3f;
     return true;
 }
