@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,11 @@ ExclusiveCpus = Annotated[
     bool, typer.Option("--exclusive-cpus", help="Say so when the container's processors are not its own.")
 ]
 Hugepages = Annotated[int, typer.Option("--hugepages-mebibytes", help="Memory in hugepages.")]
+Cards = Annotated[
+    list[str] | None,
+    typer.Option("--card", help="A network card that VPP takes for itself, as in a DataPlane, in JSON; repeatable."),
+]
+NodeName = Annotated[str, typer.Option(envvar="NODE_NAME", help="Name of this node, by which cards find addresses.")]
 
 VPP_DIR = Path("/run/vpp")
 SHM_DIR = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
@@ -46,6 +52,8 @@ def prepare(
     exclusive_cpus: ExclusiveCpus = False,
     page_size: PageSize = "4Ki",
     hugepages: Hugepages = 0,
+    card: Cards = None,
+    node_name: NodeName = "",
     check: Annotated[bool, typer.Option("--check", help="Say what the node lacks, touch nothing, and end.")] = False,
     log_level: LogLevel = logs.LogLevel.INFO,
 ) -> None:
@@ -68,6 +76,8 @@ def prepare(
         exclusive_cpus=exclusive_cpus,
         page_size=page_size,
         hugepages_mebibytes=hugepages,
+        cards=_cards(card or []),
+        node_name=node_name,
     )
     with reported(NodeError):
         try:
@@ -91,6 +101,8 @@ def start(
     exclusive_cpus: ExclusiveCpus = False,
     page_size: PageSize = "4Ki",
     hugepages: Hugepages = 0,
+    card: Cards = None,
+    node_name: NodeName = "",
     log_level: LogLevel = logs.LogLevel.INFO,
 ) -> None:
     """Write startup.conf for this machine and run VPP under a supervisor, which starts it again when it ends.
@@ -110,6 +122,8 @@ def start(
         exclusive_cpus=exclusive_cpus,
         page_size=page_size,
         hugepages_mebibytes=hugepages,
+        cards=_cards(card or []),
+        node_name=node_name,
     )
     raise typer.Exit(pod.start(settings))
 
@@ -122,6 +136,9 @@ def control(
     vpp_dir: VppDir = VPP_DIR,
     wire: Annotated[
         bool, typer.Option(help="Keep the veth pair, lead packets to VPP by it, and announce VIPs on this node.")
+    ] = False,
+    cards: Annotated[
+        bool, typer.Option("--cards", help="Clients come by cards of VPP's own: lead no VIPs to the veth pair.")
     ] = False,
     interface: Annotated[
         list[str] | None,
@@ -148,6 +165,7 @@ def control(
             vpp_dir=vpp_dir,
             vpp_socket=vpp_dir / "api.sock",
             wire=wire,
+            cards=cards,
             interfaces=tuple(interface or ()),
             allowed_uids=tuple(allow_uid or ()),
             group=group,
@@ -155,6 +173,13 @@ def control(
     except ValidationError as error:
         fail(describe_validation(error))
     raise typer.Exit(main.run(settings))
+
+
+def _cards(texts: list[str]) -> list[object]:
+    try:
+        return [json.loads(text) for text in texts]
+    except ValueError as error:
+        fail(f"--card: no JSON: {error}")
 
 
 def _settings(**options: object) -> PodSettings:

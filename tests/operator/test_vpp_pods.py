@@ -14,6 +14,7 @@ GOLDEN = Path(__file__).parent / "golden"
 INSTALLATION = daemonsets.Installation(
     "penstock-system", "penstock/dataplane:1", "penstock/agent:1", "penstock/vpp:1", "IfNotPresent"
 )
+ADDRESSES = [{"node": "lb-1", "address": "192.0.2.11/24"}, {"node": "lb-2", "address": "192.0.2.12/24"}]
 SPECS: dict[str, dict[str, Any]] = {
     "plain": {},
     "large": {
@@ -21,6 +22,25 @@ SPECS: dict[str, dict[str, Any]] = {
         "announcement": {"type": "L2"},
         "resources": {"dataPlane": {"limits": {"memory": "4Gi"}}},
         "vpp": {"workers": 3, "exclusiveCPUs": True, "hugepages": {"amount": "2048Mi"}},
+    },
+    "af-packet": {
+        "vpp": {"interfaces": [{"type": "AfPacket", "name": "eth1", "addresses": ADDRESSES, "gateways": ["192.0.2.1"]}]}
+    },
+    "af-xdp": {
+        "vpp": {"workers": 2, "interfaces": [{"type": "AfXdp", "name": "eth1", "queues": 2, "addresses": ADDRESSES}]}
+    },
+    "dpdk": {
+        "vpp": {
+            "hugepages": {"pageSize": "1Gi", "amount": "2Gi"},
+            "interfaces": [
+                {
+                    "type": "Dpdk",
+                    "pciAddress": "0000:3b:00.0",
+                    "resourceName": "example.com/card",
+                    "addresses": ADDRESSES,
+                }
+            ],
+        }
     },
 }
 

@@ -47,6 +47,17 @@ DATAPLANE: dict[str, Any] = {
         "resources": {"agent": {"requests": {"cpu": "100m"}, "limits": {"memory": "256Mi"}}},
     },
 }
+_CARD: dict[str, Any] = {
+    "type": "AfPacket",
+    "name": "eth1",
+    "addresses": [{"node": "lb-1", "address": "192.0.2.11/24"}],
+}
+_PCI_CARD: dict[str, Any] = {
+    "type": "Dpdk",
+    "pciAddress": "0000:3b:00.0",
+    "resourceName": "example.com/card",
+    "addresses": [{"node": "lb-1", "address": "192.0.2.11/24"}],
+}
 NODE: dict[str, Any] = {
     "apiVersion": "penstock.dev/v1alpha1",
     "kind": "DataPlaneNode",
@@ -447,6 +458,53 @@ BAD: tuple[Bad, ...] = (
         },
         "spec.resources",
         ("remove cpu",),
+    ),
+    Bad(
+        "card without name",
+        "dataplane",
+        {
+            "spec.type": "vpp",
+            "spec.announcement": {"type": "None"},
+            "spec.vpp": {"interfaces": [{key: _CARD[key] for key in ("type", "addresses")}]},
+        },
+        "spec.vpp.interfaces[0]",
+        ("take a name",),
+    ),
+    Bad(
+        "card of both kinds",
+        "dataplane",
+        {
+            "spec.type": "vpp",
+            "spec.announcement": {"type": "None"},
+            "spec.vpp": {"interfaces": [_CARD | {"pciAddress": "0000:3b:00.0"}]},
+        },
+        "spec.vpp.interfaces[0]",
+        ("remove the others",),
+    ),
+    Bad(
+        "card without prefix length",
+        "dataplane",
+        {
+            "spec.type": "vpp",
+            "spec.announcement": {"type": "None"},
+            "spec.vpp": {"interfaces": [_CARD | {"addresses": [{"node": "lb-1", "address": "192.0.2.11"}]}]},
+        },
+        "spec.vpp.interfaces[0].addresses[0].address",
+        ("192.0.2.11/24",),
+    ),
+    Bad(
+        "Dpdk without hugepages",
+        "dataplane",
+        {"spec.type": "vpp", "spec.announcement": {"type": "None"}, "spec.vpp": {"interfaces": [_PCI_CARD]}},
+        "spec.vpp.hugepages",
+        ("needs hugepages", "1Gi"),
+    ),
+    Bad(
+        "card and announcement",
+        "dataplane",
+        {"spec.type": "vpp", "spec.vpp": {"interfaces": [_CARD]}},
+        "spec.announcement",
+        ("announcement.type to None",),
     ),
     # DataPlaneNode and DataPlaneNodeReport
     Bad("key", "node", {"spec.schedulerKey": "secret"}, "spec.schedulerKey"),

@@ -4,6 +4,7 @@ announcements, restarts, and the way out. Each program has the capabilities of i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -58,9 +59,10 @@ class Pod:
     def start(self) -> None:
         self.running.append(self.popen("net_raw,+ipc_lock", "start", *self.options))
 
-    def control(self) -> subprocess.Popen[Any]:
+    def control(self, *options: str) -> subprocess.Popen[Any]:
         wanted = ["control", "--run-dir", str(self.run_dir), "--vpp-dir", str(self.vpp_dir), "--wire"]
-        program = self.popen("net_admin,+net_raw", *wanted, *(f"--interface={name}" for name in self.lab.interfaces))
+        options = options or tuple(f"--interface={name}" for name in self.lab.interfaces)
+        program = self.popen("net_admin,+net_raw", *wanted, *options)
         self.running.append(program)
         eventually(self.answers, seconds=20)
         return program
@@ -219,6 +221,49 @@ def test_nothing_is_left_on_the_node(lab: Lab, pod: Pod) -> None:
     assert list(pod.shm.iterdir()) == []
     assert not pod.apply(vip(lab)).errors  # a later apply starts afresh
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+@pytest.fixture
+def card(idle: Pod) -> Iterator[str]:
+    """An interface of the node on which VPP takes the node's place; as JSON, in the words of a DataPlane."""
+    lab = idle.lab
+    lab.balancer.sh("ip address flush dev c0 scope global")
+    lab.client.sh("ethtool -K eth0 tx off gro off gso off tso off")
+    addresses = [{"node": "lb-1", "address": "10.77.0.1/24"}, {"node": "lb-1", "address": "fd77:0::1/64"}]
+    yield json.dumps({"type": "AfPacket", "name": "c0", "addresses": addresses})
+    lab.balancer.sh("ip address add 10.77.0.1/24 dev c0\nip address add fd77:0::1/64 dev c0 nodad")
+    lab.client.sh("ethtool -K eth0 tx on gro on gso on tso on")
+
+
+@BOTH
+def test_clients_come_by_a_card_of_vpps_own(lab: Lab, idle: Pod, card: str, address: str) -> None:
+    idle.options += ["--node-name=lb-1", f"--card={card}"]
+    before = lab.balancer.sh("ethtool -k c0")
+    idle.prepare()
+    idle.start()
+    idle.control("--cards", "--interface=s1", "--interface=s2")
+    nat = [{"address": source, "port_first": 16384, "port_last": 28671} for source in ("10.77.1.1", "fd77:1::1")]
+    assert not idle.apply(vip(lab, address), nat_sources=nat).errors
+    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+    assert address not in lab.balancer.sh("ip route show table all\nip -6 route show table all")  # not the kernel's
+    with HttpConnection(lab, address) as connection:
+        assert len(connection.get("/bytes/1000000")) == 1_000_000
+        os.kill(idle.vpp_process(), signal.SIGKILL)
+        assert connection.get("/") in (b"s1", b"s2")
+    idle.ask(Method.WITHDRAW)
+    assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
+    assert lab.balancer.sh("ethtool -k c0") == before
+    assert list(idle.shm.iterdir()) == []
+
+
+def test_the_card_of_the_default_route_is_not_taken(lab: Lab, idle: Pod, card: str) -> None:
+    lab.balancer.sh("ip route add default via 10.77.1.2")
+    mine = json.dumps(json.loads(card) | {"name": "s1"})
+    program = idle.popen("net_admin", "prepare", *idle.options, "--node-name=lb-1", f"--card={mine}")
+    assert program.wait(20) == 1
+    assert "s1 has the node's default route" in idle.log()
+    assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
+    lab.balancer.sh("ip route del default")
 
 
 def test_an_unfit_node_is_told_and_left_alone(lab: Lab, idle: Pod) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 from penstock_node import Severity
+from penstock_node.actual import Link
 from penstock_vpp.preflight import Machine, check
 from penstock_vpp.settings import PodSettings
-from penstock_vpp.startup import CpuError, PageSize, Startup, render_interfaces, render_startup
+from penstock_vpp.startup import Card, CardType, CpuError, PageSize, Startup, render_interfaces, render_startup
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -27,13 +30,37 @@ LARGE = Startup(
 )
 
 
-@pytest.mark.parametrize(("name", "startup"), [("small", SMALL), ("large", LARGE)])
-def test_startup_conf(name: str, startup: Startup) -> None:
-    assert render_startup(startup) == (GOLDEN / f"startup-{name}.conf").read_text()
+AF_PACKET = replace(
+    SMALL,
+    cards=(
+        Card(
+            CardType.AF_PACKET,
+            "eth1",
+            ("192.0.2.11/24", "2001:db8::11/64"),
+            ("192.0.2.1", "2001:db8::1"),
+            ethernet="02:00:00:00:00:01",
+        ),
+    ),
+)
+AF_XDP = replace(SMALL, workers=2, cpus=(0, 1, 2), cards=(Card(CardType.AF_XDP, "eth1", ("192.0.2.11/24",), queues=2),))
+DPDK = replace(
+    LARGE,
+    cards=(
+        Card(CardType.DPDK, "0000:3b:00.0", ("192.0.2.11/24",), ("192.0.2.1",), queues=2),
+        Card(CardType.DPDK, "0000:3b:00.1", ("198.51.100.11/24",)),
+    ),
+)
+STARTUPS = {"small": SMALL, "large": LARGE, "af-packet": AF_PACKET, "af-xdp": AF_XDP, "dpdk": DPDK}
 
 
-def test_the_wire_to_the_kernel() -> None:
-    assert render_interfaces(SMALL) == (GOLDEN / "interfaces-veth").read_text()
+@pytest.mark.parametrize("name", STARTUPS)
+def test_startup_conf(name: str) -> None:
+    assert render_startup(STARTUPS[name]) == (GOLDEN / f"startup-{name}.conf").read_text()
+
+
+@pytest.mark.parametrize("name", STARTUPS)
+def test_interfaces(name: str) -> None:
+    assert render_interfaces(STARTUPS[name]) == (GOLDEN / f"interfaces-{name}").read_text()
 
 
 def test_gigantic_pages_are_whole() -> None:
@@ -90,3 +117,80 @@ def test_too_many_workers_are_refused(tmp_path: Path) -> None:
 def test_an_image_without_vpp_is_refused(tmp_path: Path) -> None:
     settings = PodSettings(program=tmp_path / "vpp", plugin_path=str(tmp_path))
     assert [finding.check for finding in check(settings, machine(tmp_path))] == ["program", "plugin"]
+
+
+def card(tmp_path: Path, **values: Any) -> dict[str, Any]:
+    (tmp_path / "af_packet_plugin.so").touch()
+    (tmp_path / "dpdk_plugin.so").touch()
+    return {"type": "AfPacket", "name": "eth1", "addresses": [{"node": "lb-1", "address": "192.0.2.11/24"}], **values}
+
+
+def pci(tmp_path: Path, driver: str, *, iommu: bool = True) -> None:
+    folder = tmp_path / "bus/pci/devices/0000:3b:00.0"
+    folder.mkdir(parents=True)
+    (tmp_path / "drivers" / driver).mkdir(parents=True)
+    (folder / "driver").symlink_to(tmp_path / "drivers" / driver)
+    if iommu:
+        (folder / "iommu_group").mkdir()
+
+
+ETH1 = Link("eth1", 3)
+
+
+def findings(
+    tmp_path: Path, link: Link | None = ETH1, node: str = "lb-1", uplinks: tuple[str, ...] = (), **values: Any
+) -> list[str]:
+    settings = installed(tmp_path, cards=[card(tmp_path, **values)], node_name=node)
+    here = replace(machine(tmp_path), links={link.name: link} if link else {}, uplinks=uplinks)
+    return [finding.message for finding in check(settings, here)]
+
+
+def test_a_card_that_is_fit(tmp_path: Path) -> None:
+    assert findings(tmp_path) == []
+
+
+def test_a_card_that_is_missing(tmp_path: Path) -> None:
+    (message,) = findings(tmp_path, None)
+    assert "there is no interface eth1" in message
+
+
+def test_a_card_without_address_on_this_node(tmp_path: Path) -> None:
+    (message,) = findings(tmp_path, node="lb-2")
+    assert "no address on node lb-2" in message
+
+
+def test_a_card_that_the_node_needs_itself(tmp_path: Path) -> None:
+    (message,) = findings(tmp_path, uplinks=("eth1",))
+    assert "has the node's default route" in message
+
+
+def test_a_card_that_is_down_or_has_too_few_queues(tmp_path: Path) -> None:
+    assert findings(tmp_path, replace(ETH1, up=False), queues=2) == [
+        "eth1 is down",
+        "eth1 has 1 queues to receive from, and 2 are asked for",
+    ]
+
+
+PCI = {"type": "Dpdk", "name": None, "pciAddress": "0000:3b:00.0"}
+
+
+def test_a_card_for_a_driver_of_vpps_own(tmp_path: Path) -> None:
+    pci(tmp_path, "vfio-pci")
+    assert findings(tmp_path, **PCI) == []
+
+
+def test_a_card_that_is_not_on_the_bus(tmp_path: Path) -> None:
+    (message,) = findings(tmp_path, **PCI)
+    assert "there is no PCI device 0000:3b:00.0" in message
+
+
+def test_a_card_without_iommu_and_with_the_kernels_driver(tmp_path: Path) -> None:
+    pci(tmp_path, "mlx5_core", iommu=False)
+    iommu, driver = findings(tmp_path, **PCI)
+    assert "is in no IOMMU group" in iommu
+    assert "has driver mlx5_core and VPP needs vfio-pci" in driver
+
+
+def test_a_vpp_without_the_plugin(tmp_path: Path) -> None:
+    (message,) = findings(tmp_path, type="AfXdp")
+    assert "this VPP has no af_xdp_plugin.so" in message

@@ -6,8 +6,10 @@ agent and keeps routes, rules and announcements.
 
 from __future__ import annotations
 
+import json
+
 from penstock_api import AnnouncementType, DataPlane
-from penstock_api.dataplane import Hugepages, VppSpec
+from penstock_api.dataplane import Hugepages, VppInterface, VppInterfaceType, VppSpec
 from penstock_api.names import DATAPLANE_ACCOUNT
 
 from penstock_operator.plan import pods
@@ -35,6 +37,7 @@ def _prepare(data_plane: DataPlane) -> Manifest:
         "name": "prepare",
         "command": ["penstock", "vpp", "prepare"],
         "args": _start_arguments(data_plane),
+        "env": [pods.downward("NODE_NAME", "spec.nodeName")],
         "securityContext": pods.security(["NET_ADMIN"]),
         "volumeMounts": [_shm_mount(data_plane)],
         "resources": _small(data_plane),
@@ -47,7 +50,8 @@ def _vpp(data_plane: DataPlane) -> Manifest:
         "name": "vpp",
         "command": ["penstock", "vpp", "start"],
         "args": _start_arguments(data_plane),
-        "securityContext": pods.security(["NET_RAW", "IPC_LOCK"]),  # packet sockets, and their rings in locked memory
+        "env": [pods.downward("NODE_NAME", "spec.nodeName")],
+        "securityContext": pods.security(_vpp_capabilities(data_plane)),
         "volumeMounts": [_shm_mount(data_plane), {"name": "vpp", "mountPath": VPP_DIR}],
         **pods.probes(*alive),
         "resources": _vpp_resources(data_plane),
@@ -62,7 +66,10 @@ def _control(data_plane: DataPlane) -> Manifest:
     return {
         "name": "control",
         "command": ["penstock", "vpp", "control"],
-        "args": ["--run-dir", run_dir, "--vpp-dir", VPP_DIR, "--wire"],
+        "args": [
+            *("--run-dir", run_dir, "--vpp-dir", VPP_DIR, "--wire"),
+            *(["--cards"] if _interfaces(data_plane) else []),
+        ],
         "securityContext": pods.security(capabilities),
         "volumeMounts": [
             _shm_mount(data_plane),
@@ -85,7 +92,21 @@ def _start_arguments(data_plane: DataPlane) -> list[str]:
     if wanted.hugepages is not None:
         arguments += ["--page-size", wanted.hugepages.page_size.value]
         arguments += ["--hugepages-mebibytes", str(wanted.hugepages.mebibytes)]
+    for interface in wanted.interfaces:
+        card = {key: value for key, value in interface.to_dict().items() if key != "resourceName"}
+        arguments += ["--card", json.dumps(card, sort_keys=True)]
     return arguments
+
+
+def _vpp_capabilities(data_plane: DataPlane) -> list[str]:
+    capabilities = ["NET_RAW", "IPC_LOCK"]  # packet sockets, and their rings in locked memory
+    if VppInterfaceType.AF_XDP in {each.type for each in _interfaces(data_plane)}:
+        capabilities += ["NET_ADMIN", "BPF"]  # to put its program before the driver
+    return capabilities
+
+
+def _interfaces(data_plane: DataPlane) -> tuple[VppInterface, ...]:
+    return data_plane.spec.vpp.interfaces if data_plane.spec.vpp is not None else ()
 
 
 def _vpp_resources(data_plane: DataPlane) -> Manifest:
@@ -100,6 +121,9 @@ def _vpp_resources(data_plane: DataPlane) -> Manifest:
             found = {"requests": {"memory": _DEFAULT_MEMORY}}
         pages = {f"hugepages-{wanted.hugepages.page_size.value}": _amount(wanted.hugepages)}
         found = {kind: {**found.get(kind, {}), **pages} for kind in ("requests", "limits")}
+    for resource in sorted({each.resource_name for each in _interfaces(data_plane) if each.resource_name}):
+        count = str(sum(each.resource_name == resource for each in _interfaces(data_plane)))
+        found = {kind: {**found.get(kind, {}), resource: count} for kind in ("requests", "limits")}
     return found
 
 

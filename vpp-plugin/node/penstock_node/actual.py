@@ -51,6 +51,7 @@ class Link:
     queueing: str = "noqueue"  # discipline at the root
     address: str = ""  # Ethernet
     arp: bool = True
+    receive_queues: int = 1
     tun: TunFlags | None = None
 
 

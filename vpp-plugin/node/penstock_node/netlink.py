@@ -70,11 +70,11 @@ def observe() -> ActualNode:
     """Read everything that concerns us. Raises `ObserveError`."""
     try:
         with IPRoute(strict_check=True) as channel:
-            links = {link.name: link for link in _links(channel)}
-            names = {link.index: link.name for link in links.values()}
+            found = {link.name: link for link in _links(channel)}
+            names = {link.index: link.name for link in found.values()}
             early = shortcut.observe()
             return ActualNode(
-                links=links,
+                links=found,
                 default_interfaces=_default_interfaces(channel, names),
                 rules=frozenset(_rules(channel)),
                 routes=frozenset(_routes(channel, names)),
@@ -98,6 +98,15 @@ def default_interfaces() -> tuple[str, ...]:
             )
     except (NetlinkError, OSError) as error:
         raise ObserveError(f"cannot read the default routes: {_reason(error)}") from error
+
+
+def links() -> dict[str, Link]:
+    """Interfaces by name. Raises `ObserveError`."""
+    try:
+        with IPRoute(strict_check=True) as channel:
+            return {link.name: link for link in _links(channel)}
+    except (NetlinkError, OSError) as error:
+        raise ObserveError(f"cannot read the interfaces: {_reason(error)}") from error
 
 
 def apply(changes: tuple[Change, ...]) -> None:
@@ -203,6 +212,7 @@ def _links(channel: IPRoute) -> Iterator[Link]:
             group=message.get_attr("IFLA_GROUP") or 0,
             queueing=message.get_attr("IFLA_QDISC") or "",
             address=message.get_attr("IFLA_ADDRESS") or "",
+            receive_queues=message.get_attr("IFLA_NUM_RX_QUEUES") or 1,
             arp=not message["flags"] & _IFF_NOARP,
             tun=_tun_flags(message),
         )

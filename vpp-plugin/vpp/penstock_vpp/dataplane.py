@@ -63,7 +63,9 @@ class VppDataplane:
 
     def __init__(self, settings: Settings) -> None:
         self._api = Api(settings.vpp_socket)
-        self._wire = Wire(self._api, settings.vpp_dir, settings.interfaces) if settings.wire else None
+        self._wire: Wire | None = None
+        if settings.wire:
+            self._wire = Wire(self._api, settings.vpp_dir, settings.interfaces, lead_vips=not settings.cards)
         self._announcements = Announcements()
         self._started = time.monotonic()
         self._boot_id = BOOT_ID.read_text().strip()
@@ -292,7 +294,7 @@ class VppDataplane:
         instance = self._follow()
         self._api.disable()
         if self._wire is not None:
-            self._wire.withdraw()
+            self._wire.withdraw(instance.directory)
         state.forget(instance.directory / STATE_NAME)
         self._state = State()
 

@@ -9,9 +9,18 @@ import structlog
 from penstock_embedded.supervisor import Supervisor
 from penstock_node import Finding, Severity, Veth, provide
 
+from penstock_vpp import cards
 from penstock_vpp.preflight import preflight
 from penstock_vpp.settings import PodSettings
-from penstock_vpp.startup import INTERFACES_NAME, STARTUP_NAME, render_interfaces, render_startup
+from penstock_vpp.startup import (
+    INTERFACES_NAME,
+    STARTUP_NAME,
+    WIRE_NAME,
+    CardType,
+    render_interfaces,
+    render_startup,
+    render_wire,
+)
 
 log = structlog.get_logger()
 
@@ -35,6 +44,7 @@ def prepare(settings: PodSettings, *, only_check: bool = False) -> None:
         raise UnfitNodeError(errors)
     if only_check:
         return
+    cards.take((card.device for card in settings.cards if card.type is not CardType.DPDK), settings.shm_dir)
     for change in provide(Veth()):
         log.info("node changed", change=str(change))
 
@@ -59,4 +69,5 @@ def _become_vpp(settings: PodSettings) -> int:
     configuration = settings.vpp_dir / STARTUP_NAME
     configuration.write_text(render_startup(startup))
     (settings.vpp_dir / INTERFACES_NAME).write_text(render_interfaces(startup))
+    (settings.vpp_dir / WIRE_NAME).write_text(render_wire(startup))
     os.execv(settings.program, [str(settings.program), "-c", str(configuration)])  # noqa: S606 - nothing of a shell

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock_node import DesiredNode, Finding, Severity, Surroundings, Veth
+from penstock_node import DesiredNode, Finding, Severity, Surroundings, Veth, netlink
 from penstock_node import preflight as node_preflight
+from penstock_node.actual import Link
 
-from penstock_vpp.settings import PodSettings
-from penstock_vpp.startup import PageSize
+from penstock_vpp.settings import CardSettings, PodSettings
+from penstock_vpp.startup import PLUGINS, CardType, PageSize
 
 # Of the node's own findings these keep VPP from starting; the others are about packets, and are told as warnings.
 _FATAL = frozenset({"privileges", "nft", "shared-memory"})
@@ -23,11 +24,13 @@ class Machine:
 
     sys: Path = Path("/sys")
     processors: int = 1  # of the whole machine: which of them VPP may use is known when it starts
+    links: Mapping[str, Link] = field(default_factory=dict)
+    uplinks: tuple[str, ...] = ()  # interfaces of the default routes
 
     @classmethod
     def here(cls) -> Machine:
         """Return the machine that this process runs on."""
-        return cls(processors=os.cpu_count() or 1)
+        return cls(processors=os.cpu_count() or 1, links=netlink.links(), uplinks=netlink.default_interfaces())
 
 
 def preflight(settings: PodSettings) -> tuple[Finding, ...]:
@@ -89,8 +92,57 @@ def _check_hugepages(settings: PodSettings, machine: Machine) -> Iterator[Findin
         yield Finding("hugepages", Severity.ERROR, message, (f"echo {total} > {pool}/nr_hugepages",))
 
 
+def _check_cards(settings: PodSettings, machine: Machine) -> Iterator[Finding]:
+    for card in settings.cards:
+        if not card.addresses_on(settings.node_name):
+            message = f"{card.device}: spec.vpp.interfaces gives VPP no address on node {settings.node_name}; add one"
+            yield Finding("card-address", Severity.ERROR, message, ())
+        plugin = PLUGINS[card.type]
+        if not any((Path(part) / plugin).exists() for part in settings.plugin_path.split(":")):
+            message = f"{card.device}: this VPP has no {plugin}, which type {card.type.value} needs"
+            yield Finding("card-plugin", Severity.ERROR, message, ())
+        check = _check_bus if card.type is CardType.DPDK else _check_device
+        yield from check(card, machine)
+
+
+def _check_device(card: CardSettings, machine: Machine) -> Iterator[Finding]:
+    """Check a card that the kernel keeps."""
+    link = machine.links.get(card.device)
+    if link is None:
+        message = f"there is no interface {card.device}; name one of the node's in spec.vpp.interfaces"
+        yield Finding("card", Severity.ERROR, message, ("ip -br link",))
+        return
+    if card.device in machine.uplinks:
+        message = f"{card.device} has the node's default route, and VPP would take the node off the network"
+        yield Finding("card", Severity.ERROR, f"{message}; name another interface", ("ip route show default",))
+    if not link.up:
+        yield Finding("card", Severity.ERROR, f"{card.device} is down", (f"ip link set {card.device} up",))
+    if link.receive_queues < card.queues:
+        message = f"{card.device} has {link.receive_queues} queues to receive from, and {card.queues} are asked for"
+        remedy = (f"ethtool -L {card.device} combined {card.queues}",)
+        yield Finding("card-queues", Severity.ERROR, message, remedy)
+
+
+def _check_bus(card: CardSettings, machine: Machine) -> Iterator[Finding]:
+    """Check a card that VPP drives itself."""
+    device = machine.sys / "bus/pci/devices" / card.device
+    if not device.exists():
+        message = f"there is no PCI device {card.device}; correct spec.vpp.interfaces"
+        yield Finding("card", Severity.ERROR, message, ("lspci -D -nn -d ::0200",))
+        return
+    if not (device / "iommu_group").exists():
+        message = f"{card.device} is in no IOMMU group: switch the IOMMU on in firmware and kernel, and start anew"
+        yield Finding("iommu", Severity.ERROR, message, ("cat /proc/cmdline  # intel_iommu=on, or amd_iommu=on",))
+    driver = (device / "driver").resolve().name if (device / "driver").exists() else "none"
+    if driver != "vfio-pci":
+        message = f"{card.device} has driver {driver} and VPP needs vfio-pci; the kernel loses its interface by this"
+        remedy = ("modprobe vfio-pci", f"driverctl set-override {card.device} vfio-pci")
+        yield Finding("vfio", Severity.ERROR, message, remedy)
+
+
 _CHECKS: tuple[Callable[[PodSettings, Machine], Iterator[Finding]], ...] = (
     _check_program,
     _check_processors,
     _check_hugepages,
+    _check_cards,
 )

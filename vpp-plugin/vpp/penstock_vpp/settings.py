@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Annotated
 
+from penstock_node.netlink import links
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
-from penstock_vpp.startup import PageSize, Startup
+from penstock_vpp.startup import Card, CardType, PageSize, Startup
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives, not a place for temporary files
 PLUGIN_PATH = f"/usr/lib/{os.uname().machine}-linux-gnu/vpp_plugins:/opt/penstock/lib/vpp_plugins"
@@ -31,6 +34,9 @@ class Settings(BaseModel):
         bool, Field(description="keep a veth pair between node and VPP, lead packets there, and announce VIPs")
     ] = False
     vpp_dir: Annotated[Path, Field(description="directory of VPP's startup files")] = Path("/run/vpp")
+    cards: Annotated[bool, Field(description="clients come by cards of VPP's own: the node leads no VIPs to it")] = (
+        False
+    )
     interfaces: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=15)], ...],
         Field(max_length=64, description="interfaces on which traffic arrives; none: those of the default routes"),
@@ -44,6 +50,43 @@ class Settings(BaseModel):
     def trusted_uids(self) -> frozenset[int]:
         """Return the peers that the control socket answers."""
         return frozenset(self.allowed_uids) | {os.geteuid()}
+
+
+class NodeAddress(BaseModel):
+    """An address of VPP's on one node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    node: str
+    address: IPv4Interface | IPv6Interface
+
+
+class CardSettings(BaseModel):
+    """A card that VPP takes for itself, on every node, in the words of a DataPlane's spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    type: CardType
+    name: str | None = None
+    pci_address: str | None = None
+    queues: Annotated[int, Field(ge=1, le=16)] = 1
+    addresses: tuple[NodeAddress, ...]
+    gateways: tuple[IPv4Address | IPv6Address, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """What the card is known by."""
+        return self.pci_address or self.name or ""
+
+    def addresses_on(self, node: str) -> tuple[str, ...]:
+        """Return VPP's addresses on a node."""
+        return tuple(str(each.address) for each in self.addresses if each.node == node)
+
+    def on(self, node: str) -> Card:
+        """Return the card as it is on this node."""
+        ethernet = links()[self.device].address if self.type is CardType.AF_PACKET else ""
+        gateways = tuple(map(str, self.gateways))
+        return Card(self.type, self.device, self.addresses_on(node), gateways, self.queues, ethernet)
 
 
 class PodSettings(BaseModel):
@@ -60,6 +103,8 @@ class PodSettings(BaseModel):
     exclusive_cpus: Annotated[bool, Field(description="whether these processors were asked for alone")] = False
     page_size: Annotated[PageSize, Field(description="pages that heap and buffers lie in")] = PageSize.SMALL
     hugepages_mebibytes: Annotated[int, Field(ge=0, le=1 << 20, description="memory in such pages")] = 0
+    cards: Annotated[tuple[CardSettings, ...], Field(max_length=4, description="cards that VPP takes for itself")] = ()
+    node_name: Annotated[str, Field(description="name of this node, by which it finds its addresses")] = ""
 
     def startup(self, cpus: Iterable[int]) -> Startup:
         """Return what startup.conf is made of, for a process that may use these processors."""
@@ -72,4 +117,5 @@ class PodSettings(BaseModel):
             cpus=tuple(sorted(cpus)),
             page_size=self.page_size,
             hugepages_mebibytes=self.hugepages_mebibytes,
+            cards=tuple(card.on(self.node_name) for card in self.cards),
         )

@@ -10,12 +10,16 @@ from penstock_node import Veth
 from penstock_node.constants import VETH_ADDRESS
 
 INTERFACES_NAME = "interfaces"
+WIRE_NAME = "wire"
 STARTUP_NAME = "startup.conf"
 
 # RFC 7600: what a router without an address of its own puts into ICMP errors. The kernel's end needs no address.
 DUMMY_ADDRESS = "192.0.0.8/32"
 # Next hops that stand for "the kernel": never asked for, since the neighbour is static.
 _KERNEL_ROUTES = (("169.254.1.1", "0.0.0.0/0"), ("fe80::1", "::/0"))
+
+CLIENT_TABLE = 1
+"""VPP's table of routes to clients, where it has cards of its own; routes to backends stay in table 0."""
 
 _MEBIBYTE = 1 << 20
 _LAZY_HEAP_MEBIBYTES = 1024  # with pages of 4 KiB only what is used counts
@@ -40,6 +44,33 @@ class PageSize(StrEnum):
         return {"4Ki": 4, "2Mi": 2048, "1Gi": 1 << 20}[self.value]
 
 
+class CardType(StrEnum):
+    """How VPP takes a network card."""
+
+    AF_PACKET = "AfPacket"
+    AF_XDP = "AfXdp"
+    DPDK = "Dpdk"
+
+
+PLUGINS = {
+    CardType.AF_PACKET: "af_packet_plugin.so",
+    CardType.AF_XDP: "af_xdp_plugin.so",
+    CardType.DPDK: "dpdk_plugin.so",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network card that VPP takes for itself, as it is on this node; `device` is a name, or a PCI address."""
+
+    type: CardType
+    device: str
+    addresses: tuple[str, ...]  # with the length of their prefix
+    gateways: tuple[str, ...] = ()
+    queues: int = 1
+    ethernet: str = ""  # address of a card that the kernel keeps
+
+
 class CpuError(ValueError):
     """There are fewer processors than threads."""
 
@@ -59,6 +90,7 @@ class Startup:
     page_size: PageSize = PageSize.SMALL
     hugepages_mebibytes: int = 0
     veth: Veth = field(default_factory=Veth)
+    cards: tuple[Card, ...] = ()
 
 
 def host_interface(device: str) -> str:
@@ -85,14 +117,23 @@ def render_startup(startup: Startup) -> str:
             "lb-rl",
             *(f"directory {startup.shm_dir}", f"flows {startup.flow_table_size}"),
             *(f"vips {startup.max_vips}", f"slots {startup.max_slots}"),
+            *([f"client-table {CLIENT_TABLE}"] if startup.cards else []),
         ),
+        _section("dpdk", *_dpdk(startup.cards)),
     ]
     return "\n".join(section for section in sections if section)
 
 
-def render_interfaces(startup: Startup) -> str:
-    """Return the commands that VPP executes at its start, and again when the wire was made anew."""
+def render_wire(startup: Startup) -> str:
+    """Return the commands that make VPP's end of the wire: part of its start, and alone when the pair was made anew."""
     return "\n".join([*_wire(startup.veth), ""])
+
+
+def render_interfaces(startup: Startup) -> str:
+    """Return the commands that VPP executes at its start."""
+    tables = [f"{ip} table add {CLIENT_TABLE}" for ip in ("ip", "ip6")] if startup.cards else []
+    cards = [command for number, card in enumerate(startup.cards) for command in _card(number, card)]
+    return "\n".join([*_wire(startup.veth), *tables, *cards, ""])
 
 
 def leave_wire(veth: Veth) -> list[str]:
@@ -122,6 +163,40 @@ def _wire(veth: Veth) -> list[str]:
     return commands
 
 
+def _card(number: int, card: Card) -> list[str]:
+    """Return what makes a card an interface of VPP, in the table of clients."""
+    match card.type:
+        case CardType.AF_PACKET:
+            name = host_interface(card.device)
+            # With the card's own address, or it would drop what is sent there.
+            options = f"hw-addr {card.ethernet} num-rx-queues {card.queues} cksum-gso-disable"
+            make = [f"create host-interface name {card.device} {options}"]
+        case CardType.AF_XDP:
+            name = f"card{number}"
+            make = [f"create interface af_xdp host-if {card.device} name {name} num-rx-queues {card.queues}"]
+        case CardType.DPDK:
+            name, make = f"card{number}", []  # made by the section of this name
+    return [
+        *make,
+        f"set interface ip table {name} {CLIENT_TABLE}",
+        f"set interface ip6 table {name} {CLIENT_TABLE}",
+        *(f"set interface ip address {name} {address}" for address in card.addresses),
+        f"set interface state {name} up",
+        *(
+            f"ip route add {'::/0' if ':' in gateway else '0.0.0.0/0'} table {CLIENT_TABLE} via {gateway} {name}"
+            for gateway in card.gateways
+        ),
+    ]
+
+
+def _dpdk(cards: tuple[Card, ...]) -> list[str]:
+    return [
+        f"dev {card.device} {{ name card{number} num-rx-queues {card.queues} }}"
+        for number, card in enumerate(cards)
+        if card.type is CardType.DPDK
+    ]
+
+
 def _heap_mebibytes(startup: Startup) -> int:
     """Return the size of VPP's heap: of hugepages, which are taken at once, what buffers leave over, in whole pages."""
     if startup.page_size is PageSize.SMALL:
@@ -145,7 +220,8 @@ def _cpu(startup: Startup) -> list[str]:
 
 
 def _plugins(startup: Startup) -> list[str]:
-    wanted = ("lb_rl_plugin.so", "af_packet_plugin.so", "ping_plugin.so")
+    wanted = ["lb_rl_plugin.so", "af_packet_plugin.so", "ping_plugin.so"]
+    wanted += sorted({PLUGINS[card.type] for card in startup.cards} - set(wanted))
     path = [f"path {startup.plugin_path}"] if startup.plugin_path else []
     # Anything else would only add to what a packet can reach.
     return [*path, "plugin default { disable }", *(f"plugin {name} {{ enable }}" for name in wanted)]

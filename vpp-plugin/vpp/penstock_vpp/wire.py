@@ -12,8 +12,9 @@ from penstock_embedded.plumbing import Plumbed, plumb_device
 from penstock_node import Veth
 from penstock_node import withdraw as withdraw_node
 
+from penstock_vpp import cards
 from penstock_vpp.api import Api, VppError
-from penstock_vpp.startup import INTERFACES_NAME, host_interface, leave_wire
+from penstock_vpp.startup import WIRE_NAME, host_interface, leave_wire
 
 log = structlog.get_logger()
 
@@ -24,10 +25,11 @@ STARTING_SECONDS = 5.0  # VPP executes the commands that make its interface a mo
 class Wire:
     """Keeps the node as VPP needs it; the node is what it was last told to be until somebody withdraws it."""
 
-    def __init__(self, api: Api, vpp_dir: Path, interfaces: tuple[str, ...]) -> None:
+    def __init__(self, api: Api, vpp_dir: Path, interfaces: tuple[str, ...], *, lead_vips: bool = True) -> None:
         self._api = api
+        self._lead_vips = lead_vips
         self._veth = Veth()
-        self._commands = vpp_dir / INTERFACES_NAME
+        self._commands = vpp_dir / WIRE_NAME
         self._arrivals = interfaces
         self._wanted: tuple[frozenset[Address], tuple[NatSource, ...]] | None = None
         self._repair_at = 0.0
@@ -35,8 +37,11 @@ class Wire:
         self._withdrawn = False
 
     def lead(self, addresses: Iterable[Address], sources: Iterable[NatSource]) -> Plumbed:
-        """Have the node lead packets to these addresses and NAT ports to VPP. What fails is reported, not raised."""
-        self._wanted = (frozenset(addresses), tuple(sources))
+        """Have the node lead packets to these addresses and NAT ports to VPP. What fails is reported, not raised.
+
+        Where VPP has cards of its own for clients, VIPs are left out: in VPP the wire is the way to backends only.
+        """
+        self._wanted = (frozenset(addresses if self._lead_vips else ()), tuple(sources))
         self._withdrawn = False
         self._repair_at = time.monotonic() + REPAIR_SECONDS
         plumbed = plumb_device(self._veth, *self._wanted, interfaces=self._arrivals)
@@ -69,11 +74,12 @@ class Wire:
             raise VppError("unreachable", f"{name}: VPP has not taken its end of the wire yet")
         self.connect()
 
-    def withdraw(self) -> None:
-        """Remove everything from the node. Raises penstock_node.NodeError."""
+    def withdraw(self, directory: Path) -> None:
+        """Remove everything from the node, and give it back its cards. Raises penstock_node.NodeError."""
         self._wanted = None
         self._withdrawn = True
         self._leave()
+        cards.give_back(directory)
         withdraw_node()
 
     def _leave(self) -> None:
