@@ -71,6 +71,30 @@ static void error_about_a_forwarded_packet_reaches_the_client(void)
     rig_free(&rig);
 }
 
+/* The node routes what we write, and its kernel takes the packet's own source, an address of the node, as that of its
+ * error. */
+static void error_of_the_node_itself_reaches_the_client(void)
+{
+    rig_t rig = rig_make(1, 1);
+    for (int v6 = 0; v6 < 2; v6++) {
+        connection_t c = connection_make(&rig, CLIENT[v6], 40000, VIP[v6]);
+        connection_open(&c);
+        CHECK_EQUAL(connection_client(&c, PSH, 900), LBRL_VERDICT_FORWARD);
+        test_packet_t p, sent = c.packet;
+        sent.p.data = sent.room + (c.packet.p.data - c.packet.room);
+        const char *node = text_of(&c.source);
+        make_icmp_error(&p, node, node, v6 ? 2 : 3, v6 ? 0 : 4, 1280, &sent.p, 556);
+        CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_FORWARD);
+        seen_t seen = look(&p.p);
+        CHECK(is_address(&seen.src, VIP[v6]));
+        CHECK(is_address(&seen.dst, CLIENT[v6]));
+        make_echo(&p, VIP[v6], VIP[v6], 8); /* but a VIP does not ask itself */
+        CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_DROP);
+        CHECK_EQUAL(p.p.reason, LBRL_DROP_BAD_ADDRESS);
+    }
+    rig_free(&rig);
+}
+
 static void error_about_an_answer_reaches_the_backend(void)
 {
     rig_t rig = rig_make(1, 1);
@@ -244,6 +268,7 @@ int main(void)
 {
     vip_answers_echo();
     error_about_a_forwarded_packet_reaches_the_client();
+    error_of_the_node_itself_reaches_the_client();
     error_about_an_answer_reaches_the_backend();
     error_about_a_datagram_is_translated_and_zero_checksum_kept();
     error_about_nothing_of_ours_is_dropped();

@@ -163,6 +163,25 @@ static uint32_t ports_of_partition(rig_t *rig, uint8_t partition, uint16_t *port
     return n;
 }
 
+static void port_rests_where_both_closed_at_once(void)
+{
+    rig_t rig = rig_of_ports(8, 1);
+    for (int at_once = 0; at_once < 2; at_once++) {
+        connection_t c = connection_make(&rig, CLIENT, (uint16_t)(30000 + at_once), VIP);
+        connection_open(&c);
+        connection_client(&c, FIN, 0);
+        c.client_next -= (uint32_t)at_once; /* the server has not heard of it */
+        connection_server(&c, FIN, 0);
+        c.client_next += (uint32_t)at_once;
+        connection_client(&c, 0, 0);
+        rig_pass(&rig, 20000); /* beyond tcp_closing */
+        CHECK_EQUAL(connection_flow(&c).state, at_once ? LBRL_FLOW_CLOSING : LBRL_FLOW_FREE);
+        rig_pass(&rig, 43000); /* 60 s after the close */
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    }
+    rig_free(&rig);
+}
+
 static void resting_port_wakes_for_a_later_syn_or_after_its_time(void)
 {
     rig_t rig = rig_of_ports(2, 1);
@@ -318,6 +337,7 @@ int main(int argc, char **argv)
     ports_are_used_again_towards_other_backends();
     vips_with_the_same_backend_share_its_ports();
     a_port_returns_last_in_the_queue();
+    port_rests_where_both_closed_at_once();
     resting_port_wakes_for_a_later_syn_or_after_its_time();
     flood_of_syns_leaves_established_flows_alone();
     half_open_flows_cannot_hold_all_ports_of_a_backend();

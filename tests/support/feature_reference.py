@@ -57,7 +57,7 @@ class Flow:
     mss: int = 536
     counted: bool = True
     completed: bool = False
-    resting: bool = False  # the server closed first, and the client has closed too
+    resting: bool = False  # both have closed, the server first or before it heard of the client's end
     bytes: int = 0
     last_us: int | None = None
     window: int = 0
@@ -392,7 +392,8 @@ class Features:
         sender.closed = True
         if other.closed or self.one_way:
             self.complete(flow, seen)
-            flow.resting = seen.from_client and not self.one_way
+            unheard = distance(seen.packet[TCP].ack, other.end) < 0
+            flow.resting = (seen.from_client or unheard) and not self.one_way
         flow.state = "closing"
         self.close(flow)
 

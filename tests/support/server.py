@@ -3,6 +3,7 @@
 GET /            name of the server
 GET /bytes/<n>   n bytes
 GET /slow/<s>    name of the server, after s seconds
+GET /last        name of the server, which then closes the connection
 POST /           number of bytes received
 Prints one line when it listens.
 """
@@ -39,6 +40,8 @@ async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamW
         while (head := await reader.readuntil(b"\r\n\r\n")) != b"":
             await answer(name, head.decode(), reader, writer)
             await writer.drain()
+            if head.startswith(b"GET /last "):
+                break
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:

@@ -4,9 +4,8 @@
 #include "side.h"
 
 enum {
-    RESTING_TRIES = 16, /* ports in quarantine that a new flow looks at */
-    HALF_OPEN_SEARCH =
-        64, /* oldest half-open flows among which one of the same port map is looked for */
+    RESTING_TRIES = 64,    /* resting ports that a new flow looks at: a quarter of them fit */
+    HALF_OPEN_SEARCH = 64, /* oldest half-open flows searched for one of the same port map */
 };
 
 uint64_t flow_client_hash(const lbrl_key_t *key, const vip_t *vip, const flow_t *flow)

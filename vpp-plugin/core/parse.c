@@ -85,7 +85,8 @@ static uint8_t parse_v4(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
     }
     uint32_t src = load32(ip + 12);
     uint32_t dst = load32(ip + 16);
-    if (v4_unanswerable(quoted ? dst : src) || src == dst) {
+    /* the node's own errors about what we sent from its address come from that address */
+    if (v4_unanswerable(quoted ? dst : src) || (src == dst && (quoted || ip[9] != PROTO_ICMP))) {
         return LBRL_DROP_BAD_ADDRESS;
     }
     meta->src = ip_from_v4(src);
@@ -166,8 +167,9 @@ static uint8_t parse_v6(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
     }
     meta->src = ip_load(ip + 8);
     meta->dst = ip_load(ip + 24);
-    if (v6_unanswerable(quoted ? &meta->dst : &meta->src) || ip_equal(&meta->src, &meta->dst) ||
-        ip_is_v4(&meta->src) || ip_is_v4(&meta->dst)) {
+    bool to_itself = ip_equal(&meta->src, &meta->dst) && (quoted || ip[6] != PROTO_ICMPV6);
+    if (v6_unanswerable(quoted ? &meta->dst : &meta->src) || to_itself || ip_is_v4(&meta->src) ||
+        ip_is_v4(&meta->dst)) {
         return LBRL_DROP_BAD_ADDRESS;
     }
     span->end = total < length ? total : length;
@@ -281,6 +283,9 @@ static uint8_t parse_icmp(const lbrl_packet_t *packet, const span_t *span, meta_
     }
     if (icmp[0] != (v6 ? 128 : 8) || icmp[1] != 0) {
         return LBRL_DROP_ICMP_UNSUPPORTED;
+    }
+    if (ip_equal(&meta->src, &meta->dst)) {
+        return LBRL_DROP_BAD_ADDRESS;
     }
     meta->kind = META_ECHO;
     return LBRL_DROP_NONE;

@@ -89,14 +89,15 @@ static void on_reset(lbrl_worker_t *worker, const flow_ref_t *ref, const segment
     }
 }
 
-/* The server closed first and will sit in TIME-WAIT: its end of the 4-tuple must rest. */
+/* The server closed first, or before it heard that the client had, and will sit in TIME-WAIT: its end of the 4-tuple must
+ * rest. */
 static void quarantine(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
 {
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
     ref->flow->flags |= FLOW_QUARANTINE;
     if (options.has_timestamp) {
         ref->flow->flags |= FLOW_TIMESTAMPS;
-        ref->flow->last_timestamp = options.timestamp;
+        ref->flow->last_timestamp = segment->from_client ? options.timestamp : options.echo;
     }
     flow_rest_port(worker, ref);
 }
@@ -114,7 +115,7 @@ static void on_fin(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t
         complete(worker, ref); /* the server's FIN is never seen */
     } else if (flow->flags & other) {
         complete(worker, ref);
-        if (segment->from_client) {
+        if (segment->from_client || (int32_t)(segment->ack - flow->client_end) < 0) {
             quarantine(worker, ref, segment);
         }
     }
