@@ -1,6 +1,6 @@
 # A data plane of type vpp: VPP from its distributor's packages, our plugin, and what prepares the node and steers VPP.
 ARG BASE=debian:bookworm-slim
-# An apt repository with the packages vpp, vpp-dev and vpp-plugin-core, and the key that signs it.
+# An apt repository with the packages vpp, vpp-dev, vpp-plugin-core and vpp-plugin-dpdk, and the key that signs it.
 ARG VPP_REPOSITORY=https://packagecloud.io/fdio/release/debian/
 ARG VPP_SUITE=bookworm
 ARG VPP_KEY=https://packagecloud.io/fdio/release/gpgkey
@@ -50,6 +50,18 @@ RUN cmake -S vpp-plugin -B /tmp/build -G Ninja -DSKBUILD=2 -DCMAKE_BUILD_TYPE=Re
  && cmake --build /tmp/build \
  && cmake --install /tmp/build --strip
 
+# One wheel of pure Python serves all images.
+FROM tools AS code
+COPY pyproject.toml LICENSE README.md ./
+COPY crds crds
+COPY operator operator
+COPY agent agent
+COPY cli cli
+COPY vpp-plugin vpp-plugin
+RUN PENSTOCK_PURE=1 /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
+ && /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir --no-deps --no-warn-script-location \
+      --prefix /opt/code /tmp/wheel/*.whl
+
 FROM base AS vpp-repository
 ARG VPP_REPOSITORY
 ARG VPP_SUITE
@@ -80,24 +92,12 @@ RUN cmake -S vpp-plugin -B /tmp/build -G Ninja -DPENSTOCK_VPP=ON -DCMAKE_BUILD_T
  && mkdir -p /opt/plugin \
  && find /tmp/build -name lb_rl_plugin.so -exec cp {} /opt/plugin/ \;
 
-# One wheel of pure Python serves all images.
-FROM tools AS code
-COPY pyproject.toml LICENSE README.md ./
-COPY crds crds
-COPY operator operator
-COPY agent agent
-COPY cli cli
-COPY vpp-plugin vpp-plugin
-RUN PENSTOCK_PURE=1 /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /tmp/wheel . \
- && /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir --no-deps --no-warn-script-location \
-      --prefix /opt/code /tmp/wheel/*.whl
-
 FROM vpp-repository
 ARG VPP_VERSION
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends nftables \
       "vpp${VPP_VERSION:+=${VPP_VERSION}}" "libvppinfra${VPP_VERSION:+=${VPP_VERSION}}" \
-      "vpp-plugin-core${VPP_VERSION:+=${VPP_VERSION}}" \
+      "vpp-plugin-core${VPP_VERSION:+=${VPP_VERSION}}" "vpp-plugin-dpdk${VPP_VERSION:+=${VPP_VERSION}}" \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=dependencies /opt/penstock /opt/penstock
 COPY --from=extension /opt/extension /opt/penstock/lib/python3.11/site-packages

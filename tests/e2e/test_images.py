@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from e2e.images import base
-from e2e.images.archive import write_archive
-from e2e.images.build import ROLES, ROOT, Image, digest, forget, inputs
+from e2e.images.archive import extend_archive, write_archive
+from e2e.images.build import ROLES, ROOT, VPP, Image, digest, forget, inputs
 from e2e.images.builders import Buildah
 
 
@@ -43,6 +44,20 @@ def test_an_archive_holds_an_executable_and_names_itself(tmp_path: Path) -> None
         assert [(entry.name, entry.mode) for entry in files] == [("bin/x", 0o755)]
 
 
+def test_an_archive_gets_a_layer_on_top(tmp_path: Path) -> None:
+    base_archive = write_archive(tmp_path / "a.tar", "penstock/a:1", {"/x": program(tmp_path)}, ["/x"])
+    target = extend_archive(base_archive, tmp_path / "b.tar", "penstock/b:1", {"usr/bin/y": (b"y", 0o755)})
+    with tarfile.open(target) as archive:
+        (manifest,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+        configuration = json.load(archive.extractfile(manifest["Config"]) or io.BytesIO())
+        layers = [(archive.extractfile(name) or io.BytesIO()).read() for name in manifest["Layers"]]
+    assert manifest["RepoTags"] == ["penstock/b:1"]
+    assert configuration["config"]["Entrypoint"] == ["/x"]
+    assert configuration["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    with tarfile.open(fileobj=io.BytesIO(layers[-1])) as files:
+        assert files.getnames() == ["usr/bin/y"]
+
+
 def test_a_digest_sees_content_names_and_modes(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM base AS x\nCOPY one two ./\nCOPY --from=x /elsewhere /here\n")
     (tmp_path / ".dockerignore").write_text("*\n")
@@ -71,7 +86,7 @@ def test_a_digest_sees_content_names_and_modes(tmp_path: Path) -> None:
         seen.add(now())
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", [*ROLES, VPP])
 def test_every_input_of_a_dockerfile_exists_and_passes_the_ignore_file(role: str) -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for path in inputs(ROOT / "docker" / f"{role}.Dockerfile", ROOT):
@@ -86,10 +101,10 @@ def test_images_share_the_layers_that_take_long() -> None:
         parts = (ROOT / "docker" / f"{role}.Dockerfile").read_text().split("\nFROM ")
         return {part.splitlines()[0].partition(" AS ")[2]: part for part in parts[1:]}
 
-    agent, dataplane, operator = stages("agent"), stages("dataplane"), stages("operator")
+    agent, dataplane, operator, vpp = (stages(role) for role in ("agent", "dataplane", "operator", VPP))
     for stage in ("base", "tools", "code"):
-        assert operator[stage] == agent[stage] == dataplane[stage]
-    assert agent["extension"] == dataplane["extension"]
+        assert operator[stage] == agent[stage] == dataplane[stage] == vpp[stage]
+    assert agent["extension"] == dataplane["extension"] == vpp["extension"]
 
 
 def test_requirements_are_those_of_the_project() -> None:
@@ -101,6 +116,8 @@ def test_requirements_are_those_of_the_project() -> None:
     assert any(line.startswith("kopf") for line in printed("operator"))
     assert any(line.startswith("nanobind") for line in printed("--build"))
     assert not any(line.startswith("kopf") for line in printed("agent"))
+    assert {*printed("dataplane")} < {*printed("vpp")}  # it builds on the other
+    assert not any(line.startswith("penstock") for line in printed("vpp"))
 
 
 @pytest.mark.parametrize(
