@@ -92,7 +92,12 @@ class Watch:
     def _busiest(self, states: tuple[AgentState, ...]) -> VipView | None:
         """Return the VIP on the node that carries its traffic (with L2 that is one node)."""
         views = [vip for state in states for vip in state.vips if f"{vip.namespace}/{vip.name}" == self._vip]
-        return max(views, key=lambda vip: sum(backend.flow_rate for backend in vip.backends), default=None)
+        return max(views, key=_traffic, default=None)
+
+
+def _traffic(vip: VipView) -> tuple[float, int]:
+    """New flows per second; where the load has just ended, all that there were."""
+    return sum(backend.flow_rate for backend in vip.backends), sum(backend.flows for backend in vip.backends)
 
 
 def _quantiles(durations: Durations | None) -> Quantiles | None:
