@@ -35,6 +35,16 @@ check_tidy() {
         xargs -P "$(nproc)" -n 4 "$bin/clang-tidy" --quiet -p build/lint-clang
 }
 
+# The plugin needs VPP's headers, and those that are generated while it is built.
+vpp=${PENSTOCK_VPP_PREFIX:-/usr}
+check_plugin() {
+    PATH="/usr/bin:$PATH" cmake -S vpp-plugin -B build/lint-vpp -G Ninja -DPENSTOCK_VPP=ON -DCMAKE_PREFIX_PATH="$vpp" \
+        -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Debug &&
+        PATH="/usr/bin:$PATH" cmake --build build/lint-vpp &&
+        git ls-files --cached --others --exclude-standard 'vpp-plugin/vpp/*.c' |
+        xargs -P "$(nproc)" -n 2 "$bin/clang-tidy" --quiet -p build/lint-vpp
+}
+
 check ruff "$bin/ruff" check .
 check "ruff format" "$bin/ruff" format --check .
 check mypy "$bin/mypy"
@@ -43,6 +53,11 @@ check clang-format check_format
 check "gcc -Werror" warnings_as_errors gcc
 check "clang -Werror" warnings_as_errors clang -DPENSTOCK_FUZZ=ON
 check clang-tidy check_tidy
+if [ -e "$vpp/include/vlib/vlib.h" ]; then
+    check "VPP plugin" check_plugin
+else
+    printf '%-28s%s\n' "lint: VPP plugin" "skipped: no headers of VPP in $vpp (PENSTOCK_VPP_PREFIX)"
+fi
 check "go vet" tools/go_modules.sh go vet ./...
 check "generated files" "$bin/python" -m tools.generate --check
 
