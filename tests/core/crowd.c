@@ -159,6 +159,9 @@ void crowd_move(crowd_t *c, uint32_t number)
 {
     c->first_address = CLIENT_FIRST + number * (c->flow_count / CLIENT_PORTS + 1);
     memset(c->flows, 0, c->flow_count * sizeof(*c->flows));
+    for (uint32_t i = 0; i < c->flow_count; i++) {
+        c->flows[i].client_next = (uint32_t)(crowd_random(c) >> 32);
+    }
 }
 
 void crowd_tick(crowd_t *c, uint64_t microseconds)

@@ -223,12 +223,16 @@ static void absurd_record_is_not_followed(void)
     lbrl_close(rig.lb);
     arena_t arena = inspect(&rig);
     arena_vip_t vip = *arena_vip(&arena, 0);
-    arena_vip_t edits[4] = {vip, vip, vip, vip};
+    arena_vip_t edits[8] = {vip, vip, vip, vip, vip, vip, vip, vip};
     edits[0].slots = 60000;
     edits[1].slot_base = 510;
     edits[2].slot_base = arena_vip(&arena, 1)->slot_base; /* another VIP's */
     edits[3].scheduler = 9;
-    for (unsigned i = 0; i < 4; i++) {
+    edits[4].table_size = 4;
+    edits[5].feature_level = 9;
+    edits[6].dscp = 9;
+    edits[7].timeouts.tcp_closing = 0;
+    for (unsigned i = 0; i < 8; i++) {
         arena_vip_write(&arena, 2, &edits[i]);
         rig.config.now_us = rig.now_us;
         CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);

@@ -117,13 +117,14 @@ static void settle(thread_t *t, lbrl_packet_t *packets, uint32_t n)
     }
 }
 
-static void take_in(thread_t *t)
+static uint32_t take_in(thread_t *t)
 {
     lbrl_packet_t packets[64];
     lbrl_worker_t *worker = lbrl_worker(t->rig->lb, t->index);
     const uint32_t n = lbrl_handover_take(worker, packets, 64);
     lbrl_process(worker, packets, n, t->now_us);
     settle(t, packets, n);
+    return n;
 }
 
 static void *work(void *argument)
@@ -145,7 +146,7 @@ static void *work(void *argument)
         t->now_us += 50;
         lbrl_process(lbrl_worker(t->rig->lb, t->index), packets, 8, t->now_us);
         settle(t, packets, 8);
-        take_in(t);
+        (void)take_in(t);
         if (round % 16 == 0) {
             lbrl_worker_tick(lbrl_worker(t->rig->lb, t->index), t->now_us);
         }
@@ -224,11 +225,12 @@ static void control(control_t *c, uint32_t round)
 /* With everybody standing still: what is counted is what there is. */
 static void check_sums(control_t *c, thread_t *threads)
 {
-    for (uint32_t round = 0; round < 2; round++) {
-        for (uint32_t i = 0; i < WORKERS; i++) {
-            take_in(&threads[i]);
-            lbrl_worker_tick(lbrl_worker(c->rig.lb, i), threads[i].now_us);
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        while (take_in(&threads[i])) {
         }
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        lbrl_worker_tick(lbrl_worker(c->rig.lb, i), threads[i].now_us);
     }
     lbrl_vip_status_t status;
     lbrl_backend_status_t backends[2 * BACKENDS];

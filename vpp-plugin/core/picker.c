@@ -5,6 +5,10 @@
 #include <stdbool.h>
 #include <string.h>
 
+#if defined(__SSE2__) && !defined(LBRL_NO_SIMD)
+#include <emmintrin.h>
+#endif
+
 /* Below, a weight counts as this much: (load + base) / weight then stays finite for every load. */
 #define WEIGHT_FLOOR 1e-20f
 
@@ -117,20 +121,35 @@ static float score_of(const lbrl_picker_t *picker, const int32_t *load, uint32_t
     return ((float)open + picker->base) * picker->cost[slot];
 }
 
+/* A bit for each of at most 64 numbers that equals `wanted`. */
+static uint64_t bits_equal(const int32_t *numbers, uint32_t n, int32_t wanted)
+{
+    uint64_t equal = 0;
+    uint32_t i = 0;
+#if defined(__SSE2__) && !defined(LBRL_NO_SIMD)
+    for (const __m128i all = _mm_set1_epi32(wanted); i + 4 <= n; i += 4) {
+        __m128i four = _mm_loadu_si128((const __m128i *)(const void *)&numbers[i]);
+        __m128i same = _mm_cmpeq_epi32(four, all);
+        equal |= (uint64_t)(uint32_t)_mm_movemask_ps(_mm_castsi128_ps(same)) << i;
+    }
+#endif
+    for (; i < n; i++) {
+        equal |= (uint64_t)(numbers[i] == wanted) << i;
+    }
+    return equal;
+}
+
 static uint32_t scan(const lbrl_picker_t *picker, const int32_t *load, uint64_t random)
 {
-    uint32_t
-        bits[LBRL_PICKER_FULL_SCAN]; /* of the scores: they order like positive floats, faster */
-    uint32_t least = UINT32_MAX;
+    /* of the scores: they order like positive floats, and signed numbers are what most vector units compare */
+    int32_t bits[LBRL_PICKER_FULL_SCAN];
+    int32_t least = INT32_MAX;
     for (uint32_t slot = 0; slot < picker->slots; slot++) {
         const float score = score_of(picker, load, slot);
         memcpy(&bits[slot], &score, sizeof(score));
         least = bits[slot] < least ? bits[slot] : least;
     }
-    uint64_t ties = 0;
-    for (uint32_t slot = 0; slot < picker->slots; slot++) {
-        ties |= (uint64_t)(bits[slot] == least) << slot;
-    }
+    uint64_t ties = bits_equal(bits, picker->slots, least);
     uint32_t skip = (uint32_t)((random >> 32) * (uint64_t)__builtin_popcountll(ties) >> 32);
     while (skip-- > 0) {
         ties &= ties - 1;
