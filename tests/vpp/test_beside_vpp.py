@@ -137,16 +137,16 @@ def test_no_message_ends_vpp(lab: Lab, balancer: RunningVpp) -> None:
     chance = random.Random(2)
     with HttpConnection(lab, VIP_IPV4) as kept:
         name = kept.get()
-        for _ in range(40):
-            client = papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
-            client.connect("fuzz")
-            names = dict(enumerate(client.id_names))
-            numbers = [number for number, each in names.items() if each and "lb_rl" in each and each not in MEANT]
-            for _ in range(10):
-                # Number of the message, of the client and of the request, then anything.
-                header = struct.pack(">HII", chance.choice(numbers), client.transport.socket_index, 7)
-                client.transport.write(header + chance.randbytes(chance.choice((0, 1, 3, 16, 64, 300, 2000))))
-            client.transport.socket.close()  # answers and all
-            assert balancer.process.poll() is None
+        # One client: VPP itself loses 2 MB with each that hangs up without a word.
+        client = papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
+        client.connect("fuzz")
+        names = dict(enumerate(client.id_names))
+        numbers = [number for number, each in names.items() if each and "lb_rl" in each and each not in MEANT]
+        for _ in range(400):
+            # Number of the message, of the client and of the request, then anything.
+            header = struct.pack(">HII", chance.choice(numbers), client.transport.socket_index, 7)
+            client.transport.write(header + chance.randbytes(chance.choice((0, 1, 3, 16, 64, 300, 2000))))
+        client.transport.socket.close()  # answers and all
+        assert balancer.process.poll() is None
         assert "vpp v" in balancer.ctl("show version")
         assert kept.get() == name
