@@ -4,6 +4,17 @@
 
 /* ------------------------------------------------------------------------------- directory */
 
+/* Whether an earlier slot of the VIP has the id: a VIP has a backend once, and tables are built on that. */
+static bool id_taken(const vip_store_t *store, uint32_t before, uint64_t id)
+{
+    for (uint32_t i = 0; i < before; i++) {
+        if (store->slots[i].state != SLOT_FREE && store->slots[i].id == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Slots of one VIP. A record that fails its check is free; its flows then fail theirs. */
 static int attach_slots(lbrl_t *lb, uint32_t index)
 {
@@ -15,7 +26,8 @@ static int attach_slots(lbrl_t *lb, uint32_t index)
             continue;
         }
         if (record->state > SLOT_FAILED || record->generation == 0 ||
-            record->check != arena_slot_check(&lb->arena, record, vip->id)) {
+            record->check != arena_slot_check(&lb->arena, record, vip->id) ||
+            id_taken(store, i, record->id)) {
             record->state = SLOT_FREE;
             continue;
         }

@@ -238,7 +238,7 @@ static int prepare(entry_t *entries, uint32_t size, const lbrl_maglev_backend_t 
     return code ? code : assign_quotas(entries, n, size);
 }
 
-static bool size_valid(uint32_t size)
+bool lbrl_maglev_size_valid(uint32_t size)
 {
     return size >= 3 && size <= SIZE_MAXIMUM && is_prime(size);
 }
@@ -246,7 +246,7 @@ static bool size_valid(uint32_t size)
 int lbrl_maglev_quotas(uint32_t *quotas, uint32_t size, const lbrl_maglev_backend_t *backends,
                        uint32_t n)
 {
-    if (!size_valid(size)) {
+    if (!lbrl_maglev_size_valid(size)) {
         return LBRL_MAGLEV_INVALID_SIZE;
     }
     entry_t *entries = calloc(n ? n : 1, sizeof(*entries));
@@ -264,7 +264,7 @@ int lbrl_maglev_quotas(uint32_t *quotas, uint32_t size, const lbrl_maglev_backen
 int lbrl_maglev_build(uint32_t *table, uint32_t size, const lbrl_maglev_backend_t *backends,
                       uint32_t n, const uint8_t key[16])
 {
-    if (!size_valid(size)) {
+    if (!lbrl_maglev_size_valid(size)) {
         return LBRL_MAGLEV_INVALID_SIZE;
     }
     entry_t *entries = calloc(n ? n : 1, sizeof(*entries));

@@ -3,19 +3,6 @@
 
 #include "control.h"
 
-static bool is_prime(uint32_t number)
-{
-    if (number < 2) {
-        return false;
-    }
-    for (uint32_t i = 2; i <= number / i; i++) {
-        if (number % i == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool timeouts_valid(const lbrl_timeouts_t *t)
 {
     uint32_t all[] = {t->tcp_handshake, t->tcp_established, t->tcp_closing,     t->udp_unreplied,
@@ -88,11 +75,6 @@ static bool forwarding_valid(uint8_t forwarding, uint8_t dscp, uint16_t mtu)
     }
 }
 
-static bool table_size_valid(uint32_t size)
-{
-    return size <= 1u << 24 && is_prime(size);
-}
-
 static bool choices_valid(uint8_t protocol, uint8_t scheduler, uint8_t load, uint8_t level)
 {
     return (protocol == PROTO_TCP || protocol == PROTO_UDP) && scheduler < LBRL_SCHEDULER_COUNT &&
@@ -104,7 +86,7 @@ bool vip_config_valid(const lbrl_vip_config_t *config)
     return config->id != 0 && config->port != 0 &&
            choices_valid(config->protocol, config->scheduler, config->load,
                          config->feature_level) &&
-           (config->table_size == 0 || table_size_valid(config->table_size)) &&
+           (config->table_size == 0 || lbrl_maglev_size_valid(config->table_size)) &&
            timeouts_valid(&config->timeouts) &&
            forwarding_valid(config->forwarding, config->dscp, config->mtu) &&
            addresses_valid(config) && backends_valid(config);
@@ -116,6 +98,6 @@ bool vip_record_valid(const arena_vip_t *record)
            record->port != 0 && record->slots >= 1 && record->slots <= VIP_SLOTS_MAX &&
            choices_valid(record->protocol, record->scheduler, record->load,
                          record->feature_level) &&
-           table_size_valid(record->table_size) && timeouts_valid(&record->timeouts) &&
+           lbrl_maglev_size_valid(record->table_size) && timeouts_valid(&record->timeouts) &&
            forwarding_valid(record->forwarding, record->dscp, record->mtu);
 }

@@ -7,6 +7,7 @@
 #ifndef LBRL_SCHEDULER_H
 #define LBRL_SCHEDULER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,9 @@ typedef enum lbrl_maglev_error {
     LBRL_MAGLEV_DUPLICATE_ID = -3,
     LBRL_MAGLEV_NO_MEMORY = -4,
 } lbrl_maglev_error_t;
+
+/* Whether a table can have this many entries: a prime of 3 .. 2^24, so that every step visits them all. */
+bool lbrl_maglev_size_valid(uint32_t size);
 
 /* Fills `table` (`size` entries) with slots. The result depends on the set of (id, weight), size
  * and key alone, not on the order of `backends` nor on any earlier table, and is the same on every
