@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from penstock_node import ApplyError, NatSource, Tun, TunError, open_tun, reconcile, withdraw
 from penstock_node.actual import ActualNode
-from penstock_node.changes import ConfigureTun, CreateTun, ReplaceNftTable, ReplaceShortcut, UpdateNftSets
-from penstock_node.netlink import observe
+from penstock_node.changes import (
+    AddRoute,
+    ConfigureTun,
+    CreateTun,
+    DeleteRoute,
+    ReplaceNftTable,
+    ReplaceShortcut,
+    UpdateNftSets,
+)
+from penstock_node.netlink import apply, observe
 from penstock_node.plans import plan, plan_withdrawal
 
 from tests.node.conftest import Lab, TunUser
@@ -123,6 +131,46 @@ def test_a_local_rule_that_others_moved_is_theirs(lab: Lab) -> None:
     assert "\n1:\t" not in lab.node.sh("ip rule")
     lab.node.run(withdraw)
     assert lab.snapshot() == before
+
+
+def test_many_vips_at_once_and_what_is_in_their_way(lab: Lab) -> None:
+    vips = frozenset(
+        ip_address(address) for net in ("198.18.0.0/24", "2001:db8:1::/121") for address in ip_network(net)
+    )
+    lab.node.run(reconcile, lab.desired(vips=frozenset()))
+    lab.node.sh(
+        """ip route add 198.18.0.7/32 dev client0 table 11201 metric 100
+        ip route add 192.0.2.7/32 dev client0 table 11201"""
+    )
+    lab.node.run(reconcile, lab.desired(vips=vips))
+    assert lab.node.run(reconcile, lab.desired(vips=vips)) == ()
+    routes = lab.node.shell("ip route show table 11201; ip -6 route show table 11201").splitlines()
+    assert len(routes) == 2 * len(vips)
+    assert sum("dev penstock" in route for route in routes) == len(vips)
+    lab.node.run(reconcile, lab.desired(vips=frozenset()))
+    assert lab.node.shell("ip route show table 11201; ip -6 route show table 11201") == ""
+
+
+def test_a_route_that_fails_does_not_stop_those_after_it(lab: Lab) -> None:
+    """The kernel takes no route to a device that is down, but blackholes, and deletes what is there."""
+    lab.node.run(reconcile, lab.desired())
+    present = lab.node.run(observe).routes
+    (to_vip,) = [route for route in present if route.destination == ip_network(lab.vip4) and route.device]
+    lab.node.sh("ip link add idle type veth peer name idle-peer")
+    failing = [
+        AddRoute(replace(to_vip, destination=ip_network(f"192.0.2.{n}"), device=name))
+        for n, name in ((1, "idle"), (2, "none"))
+    ]
+    succeeding = [
+        AddRoute(replace(to_vip, destination=ip_network("192.0.2.3"))),
+        DeleteRoute(to_vip),
+        DeleteRoute(to_vip),
+    ]
+    with pytest.raises(ApplyError) as failed:
+        lab.node.run(apply, (*failing, *succeeding))
+    assert [change for change, _ in failed.value.failures] == failing
+    assert [reason for _, reason in failed.value.failures] == ["Network is down", "No such device"]
+    assert failed.value.made == tuple(succeeding)
 
 
 def test_a_changed_plan_changes_only_the_difference(lab: Lab) -> None:

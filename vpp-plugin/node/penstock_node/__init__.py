@@ -12,7 +12,7 @@ from penstock_node.checks import Finding, Severity, Surroundings, preflight
 from penstock_node.desired import Address, DesiredNode, NatSource, Tun, Veth
 from penstock_node.errors import AnnounceError, ApplyError, NodeError, ObserveError, TunError
 from penstock_node.reconciliation import provide, reconcile, withdraw
-from penstock_node.tun import VNET_HEADER_BYTES, open_tun
+from penstock_node.tun import VNET_HEADER_BYTES, dropped_by_queue, open_tun
 
 __all__ = [
     "VNET_HEADER_BYTES",
@@ -33,6 +33,7 @@ __all__ = [
     "Tun",
     "TunError",
     "Veth",
+    "dropped_by_queue",
     "open_tun",
     "preflight",
     "provide",

@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from penstock_node import devconf, nftables, shortcut, tun, veth
+from penstock_node import devconf, nftables, routes, shortcut, tun, veth
 from penstock_node.actual import ActualNode, Family, IpProtocol, Link, Route, Rule, TunFlags
 from penstock_node.changes import (
-    AddRoute,
     AddRule,
     Change,
     ConfigureTun,
@@ -25,7 +25,6 @@ from penstock_node.changes import (
     CreateVeth,
     DeleteLink,
     DeleteNftTable,
-    DeleteRoute,
     DeleteRule,
     DeleteShortcut,
     ReplaceNftTable,
@@ -38,7 +37,6 @@ from penstock_node.constants import (
     DEVICE_ALIAS,
     DEVICE_GROUP,
     LOCAL_TABLE,
-    MAIN_TABLE,
     NFT_TABLE,
     PROTOCOL,
     SOURCE_TABLE,
@@ -47,11 +45,11 @@ from penstock_node.constants import (
 from penstock_node.desired import Tun
 from penstock_node.devconf import Ipv4Setting
 from penstock_node.errors import ApplyError, NodeError, ObserveError
+from penstock_node.rtnetlink import Channel
 
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _TUN_LAYER3 = 1  # IFLA_TUN_TYPE of a TUN; a TAP has 2
 _ACTION_LOOKUP = 1
-_UNICAST, _BLACKHOLE = 1, 6
 _SYSCTLS = Path("/proc/sys/net")
 
 IPV6_FORWARDING_REMEDY = "sysctl -w net.ipv6.conf.all.forwarding=1"
@@ -71,13 +69,13 @@ def observe() -> ActualNode:
     try:
         with IPRoute(strict_check=True) as channel:
             found = {link.name: link for link in _links(channel)}
-            names = {link.index: link.name for link in found.values()}
             early = shortcut.observe()
+            present, defaults = _routes({link.index: link.name for link in found.values()})
             return ActualNode(
                 links=found,
-                default_interfaces=_default_interfaces(channel, names),
+                default_interfaces=defaults,
                 rules=frozenset(_rules(channel)),
-                routes=frozenset(_routes(channel, names)),
+                routes=present,
                 nft=nftables.observe_table(),
                 shortcut=early,
                 # Asked only where there is none: each program that is started costs milliseconds.
@@ -92,10 +90,8 @@ def observe() -> ActualNode:
 def default_interfaces() -> tuple[str, ...]:
     """Interfaces of the default routes, the preferred one first. Raises `ObserveError`."""
     try:
-        with IPRoute(strict_check=True) as channel:
-            return _default_interfaces(
-                channel, {link["index"]: link.get_attr("IFLA_IFNAME") for link in channel.get_links()}
-            )
+        with Channel() as channel:
+            return routes.default_interfaces(channel, dict(socket.if_nameindex()))
     except (NetlinkError, OSError) as error:
         raise ObserveError(f"cannot read the default routes: {_reason(error)}") from error
 
@@ -114,13 +110,14 @@ def apply(changes: tuple[Change, ...]) -> None:
     failures: list[tuple[Change, str]] = []
     made: list[Change] = []
     with IPRoute() as channel:
-        for change in changes:
-            try:
-                _make(channel, change)
-            except (NetlinkError, OSError, NodeError) as error:
-                failures.append((change, _reason(error)))
-            else:
-                made.append(change)
+        for are_routes, group in groupby(changes, lambda change: isinstance(change, routes.RouteChange)):
+            together = list(group)
+            problems = _change_routes(together) if are_routes else (_problem(channel, change) for change in together)
+            for change, problem in zip(together, problems, strict=True):
+                if problem:
+                    failures.append((change, problem))
+                else:
+                    made.append(change)
     if failures:
         raise ApplyError(failures, made)
 
@@ -131,6 +128,25 @@ def read_sysctl(path: str) -> str:
         return (_SYSCTLS / path).read_text().strip()
     except FileNotFoundError:
         return ""
+
+
+def _change_routes(changes: Sequence[Any]) -> list[str]:
+    """Change routes, which are many, together; returns why, or "", for each."""
+    try:
+        with Channel() as channel:
+            codes = routes.apply(channel, changes)
+    except OSError as error:
+        return [_reason(error)] * len(changes)
+    return [_cause(code) if code else "" for code in codes]
+
+
+def _problem(channel: IPRoute, change: Change) -> str:
+    """Make a change; returns why it failed, or ""."""
+    try:
+        _make(channel, change)
+    except (NetlinkError, OSError, NodeError) as error:
+        return _reason(error)
+    return ""
 
 
 def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line per kind of change
@@ -153,11 +169,6 @@ def _make(channel: IPRoute, change: Change) -> None:  # noqa: C901 - one line pe
             _tolerating(_ALREADY_THERE, channel.rule, "add", **_rule_arguments(rule))
         case DeleteRule(rule=rule):
             _tolerating(_ALREADY_GONE, channel.rule, "del", **_rule_arguments(rule))
-        case AddRoute(route=route):
-            # Replaces a route to another device, which IPv4 would take for the same; without a gap.
-            channel.route("replace", **_route_arguments(route))
-        case DeleteRoute(route=route):
-            _delete_route(channel, route)
         case ReplaceNftTable(table=table):
             nftables.replace_table(table)
         case UpdateNftSets(add=add, remove=remove):
@@ -232,18 +243,6 @@ def _tun_flags(message: Any) -> TunFlags | None:
     )
 
 
-def _default_interfaces(channel: IPRoute, names: dict[int, str]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for family in Family:
-        routes = [message for message in channel.get_routes(family=family, table=MAIN_TABLE) if message["dst_len"] == 0]
-        for message in sorted(routes, key=lambda route: route.get_attr("RTA_PRIORITY") or 0):
-            hops = message.get_attr("RTA_MULTIPATH") or []
-            for index in [message.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)]:
-                if message["type"] == _UNICAST and index in names:
-                    found[names[index]] = None
-    return tuple(found)
-
-
 def _rules(channel: IPRoute) -> Iterator[Rule]:
     for family in Family:
         for message in channel.get_rules(family=family):
@@ -293,48 +292,11 @@ def _rule_arguments(rule: Rule) -> dict[str, Any]:
     return arguments
 
 
-def _routes(channel: IPRoute, names: dict[int, str]) -> Iterator[Route]:
-    for family in Family:
-        for table in (SOURCE_TABLE, VIP_TABLE):
-            for message in channel.get_routes(family=family, table=table):
-                if message.get_attr("RTA_TABLE") == table:
-                    yield _route(family, table, message, names)
-
-
-def _route(family: Family, table: int, message: Any, names: dict[int, str]) -> Route:
-    everywhere = "0.0.0.0" if family is Family.IPV4 else "::"
-    destination = message.get_attr("RTA_DST") or everywhere
-    index = message.get_attr("RTA_OIF")
-    return Route(
-        family=family,
-        table=table,
-        destination=ip_network(f"{destination}/{message['dst_len']}"),
-        metric=message.get_attr("RTA_PRIORITY") or 0,
-        # IPv6 blackholes name the loopback device.
-        device=None if message["type"] == _BLACKHOLE else names.get(index, f"#{index}"),
-        protocol=message["proto"],
-    )
-
-
-def _route_arguments(route: Route) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "family": int(route.family),
-        "table": route.table,
-        "dst": str(route.destination),
-        "priority": route.metric,
-        "proto": route.protocol,
-    }
-    if route.device is None:
-        return arguments | {"type": "blackhole"}
-    return arguments | {"oif": _index(route.device), "scope": 253}
-
-
-def _delete_route(channel: IPRoute, route: Route) -> None:
-    try:
-        arguments = _route_arguments(route)
-    except NoInterfaceError:
-        return  # its routes went with it
-    _tolerating(_ALREADY_GONE, channel.route, "del", **arguments)
+def _routes(names: Mapping[int, str]) -> tuple[frozenset[Route], tuple[str, ...]]:
+    """All routes of our tables, and the interfaces of default routes."""
+    with Channel() as channel:
+        found = (route for table in (SOURCE_TABLE, VIP_TABLE) for route in routes.observe(channel, table, names))
+        return frozenset(found), routes.default_interfaces(channel, names)
 
 
 class NoInterfaceError(NodeError):
@@ -366,9 +328,10 @@ def _nested(message: Any, *names: str) -> Any:
 
 def _reason(error: Exception) -> str:
     """The cause in words, with what to do where we know."""
-    code = error.code if isinstance(error, NetlinkError) else getattr(error, "errno", None)
-    if code == errno.EPERM:
-        return "not permitted; run as uid 0 with CAP_NET_ADMIN"
     if isinstance(error, NetlinkError):
-        return os.strerror(error.code)
-    return str(error)
+        return _cause(error.code)
+    return _cause(errno.EPERM) if isinstance(error, OSError) and error.errno == errno.EPERM else str(error)
+
+
+def _cause(code: int) -> str:
+    return "not permitted; run as uid 0 with CAP_NET_ADMIN" if code == errno.EPERM else os.strerror(code)

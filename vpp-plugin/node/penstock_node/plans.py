@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_network
 
 from penstock_node import nftables, shortcut
-from penstock_node.actual import ActualNode, Family, IpProtocol, Link, NftTable, Route, Rule
+from penstock_node.actual import ActualNode, Family, IpProtocol, Link, Network, NftTable, Route, Rule
 from penstock_node.changes import (
     AddRoute,
     AddRule,
@@ -42,7 +43,7 @@ from penstock_node.constants import (
     VIP_RULE_PREFERENCE,
     VIP_TABLE,
 )
-from penstock_node.desired import DesiredNode, Tun, Veth
+from penstock_node.desired import Address, DesiredNode, Tun, Veth
 
 _EVERYWHERE = {Family.IPV4: ip_network("0.0.0.0/0"), Family.IPV6: ip_network("::/0")}
 
@@ -221,13 +222,18 @@ def _forwards(family: Family, link: Link | None) -> bool:
 
 def _wanted_routes(desired: DesiredNode) -> frozenset[Route]:
     targets = [(SOURCE_TABLE, _EVERYWHERE[family]) for family in _source_families(desired)]
-    targets += [(VIP_TABLE, ip_network(vip)) for vip in desired.vips]
+    targets += [(VIP_TABLE, _host(vip)) for vip in desired.vips]
     routes = set()
     for table, destination in targets:
         family = Family.of(destination)
         routes.add(Route(family, table, destination, DEVICE_METRIC, desired.tun.name))
         routes.add(Route(family, table, destination, BLACKHOLE_METRIC))
     return frozenset(routes)
+
+
+@lru_cache(maxsize=8192)  # most are the same in every plan
+def _host(address: Address) -> Network:
+    return ip_network(address)
 
 
 def _wanted_rules(desired: DesiredNode) -> frozenset[Rule]:

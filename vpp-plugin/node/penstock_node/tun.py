@@ -7,11 +7,15 @@ import fcntl
 import os
 import struct
 from contextlib import ExitStack
+from pathlib import Path
 
 from penstock_node.desired import Tun
 from penstock_node.errors import TunError
 
 DEVICE_PATH = "/dev/net/tun"
+
+_COUNTERS = Path("/proc/thread-self/net/dev")  # of this thread's network namespace
+_SENT_DROPPED = 11  # its place in a line: 8 counters of what was received, then bytes, packets, errors, drops
 
 VNET_HEADER_BYTES = 10
 """Size of `struct virtio_net_hdr` before each packet, in the host's byte order."""
@@ -79,6 +83,15 @@ def create_tun(tun: Tun) -> None:
 def attach_plain(name: str) -> int:
     """Make a device that lives as long as the returned file descriptor: a packet per write, no header before it."""
     return _open(Tun(name=name), _IFF_TUN | _IFF_NO_PI)
+
+
+def dropped_by_queue(name: str) -> int:
+    """Return how many packets found a device's queue full, or nobody to read it, since it was made; 0 if it is gone."""
+    for line in _COUNTERS.read_text().splitlines():
+        device, _, counters = line.partition(":")
+        if device.strip() == name:
+            return int(counters.split()[_SENT_DROPPED])
+    return 0
 
 
 def _attach(tun: Tun) -> int:
