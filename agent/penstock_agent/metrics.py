@@ -69,6 +69,16 @@ class StateCollector(Collector):
         yield _gauge("dataplane_half_open_flows", "Flows whose handshake is not done.", link.half_open)
         yield CounterMetricFamily("penstock_dataplane_packets", "Packets seen.", value=link.packets)
         yield CounterMetricFamily("penstock_dataplane_forwarded_packets", "Packets forwarded.", value=link.forwarded)
+        yield CounterMetricFamily(
+            "penstock_dataplane_recycled_flows",
+            "Half-open flows that made room for new ones before their handshake or time-out ended.",
+            value=link.recycled,
+        )
+        yield CounterMetricFamily(
+            "penstock_dataplane_queue_dropped_packets",
+            "Packets that found the queue to the data plane full.",
+            value=link.queue_dropped,
+        )
         dropped = CounterMetricFamily("penstock_dataplane_dropped_packets", "Packets dropped.", labels=("reason",))
         for reason, count in link.dropped.items():
             dropped.add_metric((reason,), count)

@@ -82,6 +82,8 @@ class DataPlaneView(View):
     flows: int
     flow_capacity: int
     half_open: int
+    recycled: int = 0
+    queue_dropped: int = 0
     packets: int
     forwarded: int
     dropped: dict[str, int]

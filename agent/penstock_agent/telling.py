@@ -29,6 +29,8 @@ LOOK_SECONDS = 1.0
 QUIET_SECONDS = 60.0  # between two Events of one reason about one object, however often it comes and goes
 REPEAT_SECONDS = 1800.0  # an Event is forgotten by the API server after an hour: what lasts is said again before
 DROPS_SECONDS = 30.0  # how long drops of packets count as going on
+PATIENT_CLIENT_SECONDS = 1.0  # few handshakes take longer: half-open flows that last as long are no loss
+TOLERABLE_DROPS = 0.01  # share of packets that TCP does not much mind to lose
 
 
 class Situation(StrEnum):
@@ -39,6 +41,8 @@ class Situation(StrEnum):
     DATAPLANE_UNREACHABLE = "DataPlaneUnreachable"
     NAT_PORTS_EXHAUSTED = "NATPortsExhausted"
     FLOW_TABLE_FULL = "FlowTableFull"
+    HANDSHAKES_CUT_SHORT = "HandshakesCutShort"
+    PACKETS_DROPPED = "PacketsDropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ ABOUT = {
     Situation.DATAPLANE_UNREACHABLE: About(10.0, "DataPlaneReachable", "the data plane answers again"),
     Situation.NAT_PORTS_EXHAUSTED: About(0.0),
     Situation.FLOW_TABLE_FULL: About(0.0),
+    Situation.HANDSHAKES_CUT_SHORT: About(0.0),
+    Situation.PACKETS_DROPPED: About(0.0),
 }
 
 
@@ -156,6 +162,15 @@ _DROP_NOTES = {
         "new flows are dropped because the flow table is full; "
         "raise flowTableSize of DataPlane {dataplane}, add nodes, or shorten timeouts of the VIPs"
     ),
+    Situation.HANDSHAKES_CUT_SHORT: (
+        "half-open connections make room for new ones within a second, so that slow clients' never open: "
+        "a flood of SYNs, or backends that do not answer; "
+        "bound SYNs before this node, raise flowTableSize of DataPlane {dataplane}, or add nodes"
+    ),
+    Situation.PACKETS_DROPPED: (
+        "the data plane is too slow for what arrives, more than 1 % of which finds its queue full; "
+        "give its pod more processor time, or add nodes to DataPlane {dataplane}"
+    ),
 }
 _DROPS = {"no_nat_port": Situation.NAT_PORTS_EXHAUSTED, "table_full": Situation.FLOW_TABLE_FULL}
 
@@ -197,8 +212,21 @@ def _fallback(steering: Mapping[str, Steering], cores: list[CoreVip]) -> str:
     )
 
 
+def _wanting(before: Stats, after: Stats) -> Iterator[Situation]:
+    """Say what was wanting between two looks at one process's counters."""
+    for reason, situation in _DROPS.items():
+        if after.dropped.get(reason, 0) > before.dropped.get(reason, 0):
+            yield situation
+    seconds = after.uptime_seconds - before.uptime_seconds
+    if (after.recycled - before.recycled) * PATIENT_CLIENT_SECONDS > after.half_open * seconds:
+        yield Situation.HANDSHAKES_CUT_SHORT
+    dropped, taken = after.queue_dropped - before.queue_dropped, after.packets - before.packets
+    if dropped > TOLERABLE_DROPS * (dropped + taken):
+        yield Situation.PACKETS_DROPPED
+
+
 class Drops:
-    """Remembers for a while that a data plane dropped packets for want of something."""
+    """Remembers for a while that a data plane dropped packets or flows for want of something."""
 
     def __init__(self) -> None:
         self._stats: Stats | None = None
@@ -208,9 +236,7 @@ class Drops:
         """Compare counters with those of the last look; returns what was wanting lately."""
         before, self._stats = self._stats, stats or self._stats
         if stats is not None and before is not None and stats.instance_id == before.instance_id:
-            for reason, situation in _DROPS.items():
-                if stats.dropped.get(reason, 0) > before.dropped.get(reason, 0):
-                    self._at[situation] = now
+            self._at |= dict.fromkeys(_wanting(before, stats), now)
         return [situation for situation, at in self._at.items() if now - at < DROPS_SECONDS]
 
 

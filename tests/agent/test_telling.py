@@ -120,7 +120,7 @@ def test_an_unreachable_data_plane_is_the_cause_of_all_else():
         ("table_full", Situation.FLOW_TABLE_FULL, "flowTableSize of DataPlane edge"),
     ],
 )
-def test_flows_dropped_for_want_of_room(reason, situation, fix):
+def test_drops_for_want_of_room(reason, situation, fix):
     drops = Drops()
     base = Stats(
         instance_id="one", uptime_seconds=1, packets=0, forwarded=0, dropped={}, flows=0, flow_capacity=1, half_open=0
@@ -137,3 +137,24 @@ def test_flows_dropped_for_want_of_room(reason, situation, fix):
     ((key, note),) = situations(an_agent(), DPN, [situation]).items()
     assert key[0].kind == "DataPlaneNode"
     assert fix in note
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"recycled": 9_000, "half_open": 10_000}, []),  # each lasts longer than a second
+        ({"recycled": 11_000, "half_open": 10_000}, [Situation.HANDSHAKES_CUT_SHORT]),
+        ({"packets": 1_000_000, "queue_dropped": 9_000}, []),
+        ({"packets": 1_000_000, "queue_dropped": 12_000}, [Situation.PACKETS_DROPPED]),
+    ],
+)
+def test_a_flood_is_told_where_it_can_cost_connections(more, expected):
+    drops = Drops()
+    base = Stats(
+        instance_id="one", uptime_seconds=1, packets=0, forwarded=0, dropped={}, flows=0, flow_capacity=1, half_open=0
+    )
+    drops.look(base, 1)
+    assert drops.look(base.model_copy(update={"uptime_seconds": 2} | more), 2) == expected
+    for situation in expected:
+        ((_, note),) = situations(an_agent(), DPN, [situation]).items()
+        assert "DataPlane edge" in note

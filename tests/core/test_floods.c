@@ -8,9 +8,9 @@
 enum {
     ESTABLISHED = 50000,
     CAPACITY = 131072,
-    HALF_OPEN_MAX = CAPACITY / 8,
+    HALF_OPEN_MAX = CAPACITY / 4,
     FLOOD_VECTOR_US = VECTOR, /* a million a second */
-    RTT_VECTORS = 40,         /* 10 ms; the pool holds 16 ms of the flood */
+    RTT_VECTORS = 80,         /* 20 ms; the pool holds 32 ms of the flood */
     NEWCOMERS = 4,            /* that begin with every vector: 16,000 a second */
     MILLISECONDS = 120,
 };

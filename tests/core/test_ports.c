@@ -237,7 +237,7 @@ static void flood_of_syns_leaves_established_flows_alone(void)
     }
     lbrl_stats_t stats;
     lbrl_stats(rig.lb, &stats);
-    CHECK(stats.half_open <= 4096 / 8);
+    CHECK(stats.half_open <= 4096 / 4);
     CHECK(stats.flows_recycled > 20000);
     for (uint16_t i = 0; i < 64; i++) {
         CHECK_EQUAL(connection_client(&c[i], PSH, 10), LBRL_VERDICT_FORWARD);
@@ -263,7 +263,7 @@ static void half_open_flows_cannot_hold_all_ports_of_a_backend(void)
     }
     lbrl_stats_t stats;
     lbrl_stats(rig.lb, &stats);
-    CHECK(stats.half_open <= 64 * (16 / 4 + 1));
+    CHECK(stats.half_open <= 64 * (16 / 2 + 1));
     rig_free(&rig);
 }
 

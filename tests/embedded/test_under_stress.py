@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -46,12 +48,27 @@ def test_a_flood_of_syns_costs_established_flows_nothing(lab: Lab) -> None:
             stats = running.stats()
             assert stats.packets > SYNS
             assert stats.half_open <= stats.flow_capacity / 2
+            assert stats.recycled > 0
             assert own_memory(running.child()) < before + 20_000  # buffers of packets that came in bursts
             for connection in kept:
                 connection.close()
             running.withdraw()
     finally:
         lab.balancer.sh("ip route del 198.18.0.0/15")
+
+
+def test_packets_that_find_the_queue_full_are_counted(lab: Lab) -> None:
+    with running_dataplane(lab) as running:
+        running.apply(vip(lab))
+        before = running.stats().queue_dropped
+        child = running.child()
+        os.kill(child, signal.SIGSTOP)
+        gateway = json.loads(lab.balancer.sh("ip -j link show c0"))[0]["address"]
+        flood = lab.client.popen([sys.executable, str(FLOOD), VIP_IPV4, "80", gateway, "6400", "100000"])
+        assert flood.wait() == 0
+        os.kill(child, signal.SIGCONT)
+        assert running.stats().queue_dropped >= before + 6400 - 2 * 2000  # its queue, and what the thread had read
+        running.withdraw()
 
 
 def test_ports_of_connections_that_the_server_closed_are_used_again_at_once(lab: Lab) -> None:

@@ -3,6 +3,13 @@
 #include "ring.h"
 #include "side.h"
 
+enum {
+    /* Of a partition's entries, one in so many may be half open. A flood thus leaves the closed flows, whose ports rest, most
+     * of the table. But these entries must last while a SYN-ACK and an ACK pass queues that the flood has filled, and a
+     * queue of packets before the workers holds 2,000. */
+    HALF_OPEN_SHARE = 4,
+};
+
 lbrl_timeouts_t lbrl_timeouts_default(void)
 {
     return (lbrl_timeouts_t){10000, 900000, 10000, 10000, 30000, 180000, 1000};
@@ -44,7 +51,7 @@ static bool make_partitions(lbrl_t *lb)
                                           .links = link + (size_t)i * flows,
                                           .flow_count = flows,
                                           .free_head = FLOW_NONE,
-                                          .half_open_max = flows / 8 > 4 ? flows / 8 : 4,
+                                          .half_open_max = flows / HALF_OPEN_SHARE,
                                           .half_open = {FLOW_NONE, FLOW_NONE, 0},
                                           .closed = {FLOW_NONE, FLOW_NONE, 0}};
         bucket += (size_t)INDEXES * buckets;

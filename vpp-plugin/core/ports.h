@@ -77,7 +77,7 @@ static inline void port_return(port_map_t *map, uint32_t partition, uint16_t por
 static inline uint16_t port_half_open_max(const arena_source_t *source)
 {
     uint32_t ports = (uint32_t)source->port_last - source->port_first + 1;
-    return (uint16_t)(ports / LBRL_PARTITIONS / 4 + 1);
+    return (uint16_t)(ports / LBRL_PARTITIONS / 2 + 1);
 }
 
 static inline uint16_t port_number(const arena_source_t *source, uint32_t partition, uint16_t port)

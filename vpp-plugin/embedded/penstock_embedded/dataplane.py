@@ -113,6 +113,8 @@ class Dataplane:
             flows=counters.get("flows", 0),
             flow_capacity=counters.get("flow_capacity", 0),
             half_open=counters.get("half_open", 0),
+            recycled=counters.get("recycled", 0),
+            queue_dropped=counters.get("queue_dropped", 0),
             lost_announcements=self._announcements.lost,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from penstock_core import DataplaneError, EmbeddedDataplane
-from penstock_node import open_tun
+from penstock_node import dropped_by_queue, open_tun
 
 from penstock_embedded import native
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip
@@ -112,7 +112,7 @@ class Engine:
 
     def stats(self) -> dict[str, Any]:
         """Return the counters since the start."""
-        return self._core.stats()
+        return self._core.stats() | {"queue_dropped": dropped_by_queue(self._tun.name)}
 
 
 def share_directory(path: Path, group: int | None) -> None:

@@ -287,5 +287,7 @@ class Stats(Message):
     flows: int
     flow_capacity: int
     half_open: int
+    recycled: int = 0  # half-open flows that made room for new ones before their handshake or time-out ended
+    queue_dropped: int = 0  # packets that found the device's queue full, since the device was made
     # Announced addresses that another node was heard to announce: given up until the next apply.
     lost_announcements: tuple[Address, ...] = ()

@@ -288,6 +288,7 @@ class VppDataplane:
             flows=reply.flows,
             flow_capacity=reply.flow_capacity,
             half_open=reply.half_open,
+            recycled=reply.flows_recycled,
         )
 
     def _withdraw(self) -> None:
