@@ -136,21 +136,32 @@ static pair_t off_and_plain_loop(void)
     return off_against(plain_loop_run);
 }
 
-static pair_t many_and_one(void)
+static pair_t many_and(uint32_t few_flows)
 {
     enum { FLOWS = 1 << 20 };
-    static double many[ROUNDS], one[ROUNDS];
+    static double many[ROUNDS], few[ROUNDS];
     const crowd_plan_t plan = {FLOWS + FLOWS / 4, FLOWS, 8, BACKENDS, LBRL_LEVEL_OFF};
     crowd_t *c = crowd_make(&plan);
     crowd_open(c, FLOWS);
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        crowd_fill(c, 1);
-        one[i] = packet_run(c);
+        crowd_fill(c, few_flows);
+        few[i] = packet_run(c);
         crowd_fill(c, FLOWS);
         many[i] = packet_run(c);
     }
     crowd_free(c);
-    return (pair_t){median(many, ROUNDS), median(one, ROUNDS)};
+    return (pair_t){median(many, ROUNDS), median(few, ROUNDS)};
+}
+
+static pair_t many_and_one(void)
+{
+    return many_and(1);
+}
+
+/* One flow's packets find each other's results; those of 64 do not, and all they need is in the first cache. */
+static pair_t many_and_64(void)
+{
+    return many_and(64);
 }
 
 static pair_t level_and_off(lbrl_level_t level)
@@ -226,6 +237,7 @@ static void bench_ratios(void)
     print_ratio("off_64k_plain_loop_ratio", "off_64k_again_ns", "plain_loop_ns",
                 off_and_plain_loop);
     print_ratio("1m_uniform_ratio", "1m_uniform_ns", "1_flow_ns", many_and_one);
+    print_ratio("1m_and_64_flows_ratio", "1m_uniform_again_ns", "64_flows_ns", many_and_64);
     print_ratio("basic_ratio", "basic_64k_ns", "basic_off_64k_ns", basic_and_off);
 }
 

@@ -1,5 +1,5 @@
 /* The index of a partition against a plain list of what should be in it, filled until buckets overflow and wrap. */
-#include "flowtable.h"
+#include "tuplehash.h"
 
 #include "check.h"
 
@@ -119,8 +119,38 @@ static void hash_is_siphash_1_3(void)
     }
 }
 
+static void check_hashes_together(tuples_hash_t *hash, uint32_t count, uint64_t *random)
+{
+    const lbrl_key_t key = {next_random(random), next_random(random)};
+    uint64_t expected[TUPLES_MAX];
+    tuples_t tuples;
+    memset(&tuples, 0xff, sizeof(tuples)); /* as memory may be */
+    tuples.count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const ip_t src = ip_from_v4((uint32_t)next_random(random));
+        const ip_t dst = ip_from_v4((uint32_t)next_random(random));
+        const uint16_t sport = (uint16_t)next_random(random), dport = (uint16_t)i;
+        tuples_add(&tuples, &src, &dst, sport, dport, PROTO_TCP);
+        expected[i] = tuple_hash(&key, &src, &dst, sport, dport, PROTO_TCP);
+    }
+    hash(&key, &tuples);
+    for (uint32_t i = 0; i < count; i++) {
+        CHECK(tuples.hash[i] == expected[i]);
+    }
+}
+
+static void tuples_together_hash_as_each_alone(void)
+{
+    uint64_t random = 88172645463325252u;
+    for (uint32_t count = 0; count <= TUPLES_MAX; count++) {
+        check_hashes_together(tuples_hash_plain, count, &random);
+        check_hashes_together(tuples_hash_best(), count, &random);
+    }
+}
+
 int main(void)
 {
+    tuples_together_hash_as_each_alone();
     entries_are_found_until_removed();
     matches_name_every_place_that_holds_the_tag();
     lists_keep_their_order();

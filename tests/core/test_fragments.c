@@ -88,6 +88,25 @@ static void datagram_in_two_pieces_arrives_whole(void)
     }
 }
 
+/* A whole datagram, and right behind it one in two pieces, of the same ports in one vector. */
+static void pieces_follow_a_whole_datagram(void)
+{
+    rig_t rig = rig_with_udp(1);
+    static test_packet_t whole, large, pieces[2];
+    make_udp(&whole, CLIENT[0], 30000, VIP[0], 5000, 100);
+    make_udp(&large, CLIENT[0], 30000, VIP[0], 5000, 1000);
+    make_fragment(&pieces[0], &large.p, 42, 0, 512, true);
+    make_fragment(&pieces[1], &large.p, 42, 512, 1008 - 512, false);
+    lbrl_packet_t burst[3] = {whole.p, pieces[0].p, pieces[1].p};
+    lbrl_process(lbrl_worker(rig.lb, 0), burst, 3, rig.now_us);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_EQUAL(burst[i].verdict, LBRL_VERDICT_FORWARD);
+    }
+    seen_t seen = reassemble(&burst[1], &burst[2], false, 512);
+    CHECK_EQUAL(seen.sport, look(&burst[0]).sport);
+    rig_free(&rig);
+}
+
 static void clients_with_the_same_identification_are_told_apart(void)
 {
     rig_t rig = rig_with_udp(1);
@@ -188,6 +207,7 @@ static void table_of_fragments_is_bounded(void)
 int main(void)
 {
     datagram_in_two_pieces_arrives_whole();
+    pieces_follow_a_whole_datagram();
     clients_with_the_same_identification_are_told_apart();
     later_fragment_without_its_first_is_dropped();
     tiny_and_overlapping_fragments_are_dropped();

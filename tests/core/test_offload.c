@@ -180,34 +180,66 @@ static uint32_t any(uint64_t *state, uint32_t below)
     return (uint32_t)((*state * 0x2545f4914f6cdd1du >> 32) * below >> 32);
 }
 
-/* A packet of one of a few flows, with little regard for their state; ports of the return direction are guessed among
- * those that flows have. */
-static void make_any(test_packet_t *p, rig_t *rig, uint64_t *random)
+/* Ends of a connection, as one side's packets name them. */
+typedef struct ends {
+    char src[48], dst[48];
+    uint16_t sport, dport;
+    bool from_server;
+} ends_t;
+
+/* Ends of one of a few connections by NAT or GRE; ports of the return direction are guessed among those that flows have. */
+static ends_t any_ends(const rig_t *rig, uint64_t *random)
+{
+    static const struct {
+        const char *client, *vip;
+    } ways[] = {
+        {"198.51.100.7", "203.0.113.10"}, {"5:7", "1:10"}, {"198.51.100.7", "203.0.113.11"}};
+    ends_t ends = {.sport = (uint16_t)(40000 + any(random, 6)), .dport = 80};
+    lbrl_flow_info_t flow;
+    uint64_t cursor = any(random, 4096);
+    if (any(random, 2) && lbrl_flow_next(rig->lb, &cursor, rig->now_us, &flow) && flow.nat_port) {
+        ends = (ends_t){.sport = 8080, .dport = flow.nat_port, .from_server = true};
+        snprintf(ends.src, sizeof(ends.src), "%s", text_of(&flow.backend));
+        snprintf(ends.dst, sizeof(ends.dst), "%s", text_of(&flow.source));
+        return ends;
+    }
+    uint32_t way = any(random, 3);
+    snprintf(ends.src, sizeof(ends.src), "%s", ways[way].client);
+    snprintf(ends.dst, sizeof(ends.dst), "%s", ways[way].vip);
+    return ends;
+}
+
+/* A packet between two ends, with little regard for the state of their connection. */
+static void make_any(test_packet_t *p, const ends_t *ends, uint64_t *random)
 {
     static const uint8_t flags[] = {SYN,       ACK, ACK | PSH, ACK | PSH, ACK | PSH,
                                     ACK | FIN, RST, ACK | RST, SYN | ACK};
-    bool v6 = any(random, 2);
-    uint16_t port = (uint16_t)(40000 + any(random, 6));
     tcp_fields_t tcp = {
         .sequence = 1000 + any(random, 4) * 50, .ack = 5001, .flags = flags[any(random, 9)]};
-    lbrl_flow_info_t flow;
-    uint64_t cursor = any(random, 4096);
-    if (any(random, 2) && lbrl_flow_next(rig->lb, &cursor, rig->now_us, &flow)) {
+    if (ends->from_server) {
         tcp.sequence = 5000 + (tcp.flags & SYN ? 0 : 1 + any(random, 3) * 50);
         tcp.ack = 1000 + any(random, 4) * 50 + 1;
-        make_tcp(p, text_of(&flow.backend), 8080, text_of(&flow.source), flow.nat_port, &tcp,
-                 any(random, 3) * 50);
-    } else {
-        make_tcp(p, v6 ? "5:7" : "198.51.100.7", port, v6 ? "1:10" : "203.0.113.10", 80, &tcp,
-                 any(random, 3) * 50);
     }
+    make_tcp(p, ends->src, ends->sport, ends->dst, ends->dport, &tcp, any(random, 3) * 50);
 }
 
-/* What a vector leaves is what its packets leave one by one: no packet acts on what was looked up too early. */
-static void vector_equals_its_packets_one_by_one(void)
+static rig_t rig_with_tunnel(void)
 {
-    rig_t together = rig_make(1, 3);
-    rig_t alone = rig_make(1, 3);
+    rig_t rig = rig_make(1, 3);
+    lbrl_backend_config_t backends[3];
+    lbrl_vip_config_t vip = rig_vip(5, "203.0.113.11", 80, 6, backends, 3);
+    vip.forwarding = LBRL_FORWARD_GRE;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
+    return rig;
+}
+
+/* What a vector leaves is what its packets leave one by one: no packet acts on what was looked up too early, nor on what
+ * was found for another packet between the same ends. `repeated` of 8 packets have the ends of the one before them. */
+static void vector_equals_its_packets_one_by_one(uint32_t repeated)
+{
+    rig_t together = rig_with_tunnel();
+    rig_t alone = rig_with_tunnel();
+    ends_t ends = {.sport = 0};
     static test_packet_t packets[LBRL_VECTOR_MAX], copies[LBRL_VECTOR_MAX];
     static lbrl_packet_t vector[LBRL_VECTOR_MAX];
     uint64_t random = 88172645463325252u;
@@ -215,7 +247,10 @@ static void vector_equals_its_packets_one_by_one(void)
     for (unsigned round = 0; round < 300; round++) {
         uint32_t n = 1 + any(&random, LBRL_VECTOR_MAX);
         for (uint32_t i = 0; i < n; i++) {
-            make_any(&packets[i], &together, &random);
+            if (i == 0 || any(&random, 8) >= repeated) {
+                ends = any_ends(&together, &random);
+            }
+            make_any(&packets[i], &ends, &random);
             copies[i] = packets[i];
             copies[i].p.data = copies[i].room + (packets[i].p.data - packets[i].room);
             vector[i] = packets[i].p;
@@ -256,7 +291,8 @@ static void vector_equals_its_packets_one_by_one(void)
 
 int main(void)
 {
-    vector_equals_its_packets_one_by_one();
+    vector_equals_its_packets_one_by_one(0);
+    vector_equals_its_packets_one_by_one(6);
     partial_checksums_cover_the_new_addresses();
     super_packet_is_forwarded_whole_and_counted_by_segments();
     reply_to_a_super_packet_is_a_plain_packet();

@@ -239,6 +239,36 @@ static void what_the_tunnel_cannot_take_is_answered(void)
     }
 }
 
+/* Of a connection's packets in one vector each has to fit. */
+static void a_burst_fits_segment_by_segment(void)
+{
+    enum { FITS = 1476 - 40 };
+    rig_t rig = one_way("203.0.113.10", 6, LBRL_FORWARD_GRE, "10.0.0.1", 1);
+    test_packet_t p;
+    CHECK_EQUAL(send_segment(&rig, &p, "203.0.113.10", 40000, 100, SYN, 0), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(send_segment(&rig, &p, "203.0.113.10", 40000, 101, ACK, 0), LBRL_VERDICT_FORWARD);
+    static const size_t payloads[] = {FITS, FITS + 1, FITS, 10};
+    static test_packet_t packets[4];
+    lbrl_packet_t burst[4];
+    uint32_t sequence = 101;
+    for (unsigned i = 0; i < 4; i++) {
+        segment(&packets[i], "203.0.113.10", 40000, sequence, ACK, payloads[i]);
+        packets[i].p.data[6] = 0x40;
+        fix_checksums(&packets[i].p);
+        sequence += (uint32_t)payloads[i];
+        burst[i] = packets[i].p;
+    }
+    burst[3].headroom = 4; /* no room for the tunnel's headers */
+    lbrl_process(lbrl_worker(rig.lb, 0), burst, 4, rig.now_us);
+    CHECK_EQUAL(burst[0].verdict, LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(burst[1].verdict, LBRL_VERDICT_REPLY);
+    CHECK_EQUAL(burst[2].verdict, LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(burst[3].reason, LBRL_DROP_NO_HEADROOM);
+    CHECK_EQUAL(burst[0].length, FITS + 40 + OUTER4);
+    CHECK_EQUAL(burst[2].length, FITS + 40 + OUTER4);
+    rig_free(&rig);
+}
+
 static void a_super_packet_leaves_the_tunnel_as_its_segments(void)
 {
     enum { SIZE = 1000, MSS = 300 };
@@ -394,6 +424,7 @@ int main(void)
     silence_leaves_the_counts_and_keeps_the_backend();
     under_pressure_new_flows_need_no_entry();
     what_the_tunnel_cannot_take_is_answered();
+    a_burst_fits_segment_by_segment();
     a_super_packet_leaves_the_tunnel_as_its_segments();
     udp_and_its_fragments_go_one_way();
     icmp_errors_find_the_backend_with_and_without_a_flow();

@@ -141,22 +141,37 @@ void list_unlink(partition_t *partition, flow_list_t *list, uint32_t entry);
 uint32_t entry_take(partition_t *partition);
 void entry_release(partition_t *partition, uint32_t entry);
 
+/* The two words that stand for an IPv4 tuple in its hash; ports in network order. */
+static inline uint64_t tuple_addresses_v4(const ip_t *src, const ip_t *dst)
+{
+    return (uint64_t)ip_v4(src) << 32 | ip_v4(dst);
+}
+
+static inline uint64_t tuple_rest(uint16_t sport, uint16_t dport, uint8_t protocol)
+{
+    return (uint64_t)sport << 32 | (uint64_t)dport << 16 | protocol;
+}
+
+static inline uint64_t tuple_rest_v4(uint16_t sport, uint16_t dport, uint8_t protocol)
+{
+    return tuple_rest(sport, dport, protocol) | 1ull << 63;
+}
+
 /* Hash of a tuple as a packet carries it; ports in network order. */
 static inline uint64_t tuple_hash(const lbrl_key_t *key, const ip_t *src, const ip_t *dst,
                                   uint16_t sport, uint16_t dport, uint8_t protocol)
 {
     lbrl_sip_t s;
     lbrl_sip_begin(&s, key);
-    uint64_t rest = (uint64_t)sport << 32 | (uint64_t)dport << 16 | protocol;
     if (ip_is_v4(src)) {
-        lbrl_sip_word(&s, (uint64_t)ip_v4(src) << 32 | ip_v4(dst));
-        lbrl_sip_word(&s, rest | 1ull << 63);
+        lbrl_sip_word(&s, tuple_addresses_v4(src, dst));
+        lbrl_sip_word(&s, tuple_rest_v4(sport, dport, protocol));
     } else {
         lbrl_sip_word(&s, src->word[0]);
         lbrl_sip_word(&s, src->word[1]);
         lbrl_sip_word(&s, dst->word[0]);
         lbrl_sip_word(&s, dst->word[1]);
-        lbrl_sip_word(&s, rest);
+        lbrl_sip_word(&s, tuple_rest(sport, dport, protocol));
     }
     return lbrl_sip_end(&s);
 }

@@ -15,6 +15,7 @@
 #include "lbrl/shm.h"
 #include "parse.h"
 #include "ports.h"
+#include "tuplehash.h"
 
 #define VIP_SLOTS_MAX (2u * LBRL_BACKENDS_MAX)
 
@@ -213,6 +214,7 @@ struct side;
 struct lbrl {
     arena_t arena;
     lbrl_key_t key;
+    tuples_hash_t *hash_tuples;
     uint32_t worker_count;
     uint8_t owner[LBRL_PARTITIONS]; /* worker of each partition */
     partition_t *partitions;

@@ -158,6 +158,7 @@ int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t are
         return LBRL_ERR_MEMORY;
     }
     lb->epoch = 1;
+    lb->hash_tuples = tuples_hash_best();
     lb->worker_count = config->workers;
     lb->grace_ms = config->grace_ms ? config->grace_ms : LBRL_ORPHAN_GRACE_MS;
     int error = take_arena(lb, config, arena, arena_size, report);

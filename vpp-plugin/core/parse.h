@@ -21,6 +21,7 @@ enum {
     META_FIRST_FRAGMENT = 2, /* fragment_id is set; payload is of this fragment only */
     META_RETURN = 4,         /* towards a NAT source: from a backend */
     META_PLAIN = 8,          /* whole TCP segment that opens nothing, with hops left */
+    META_AGAIN = 16,         /* of the same tuple as the packet before it */
 };
 
 #define META_NO_CANDIDATE UINT32_MAX
@@ -48,6 +49,14 @@ typedef struct meta {
     uint8_t partition;
     uint8_t source; /* META_RETURN: index of the NAT source */
 } meta_t;
+
+/* Both ports as one number. */
+static inline uint32_t meta_ports(const meta_t *meta)
+{
+    uint32_t ports;
+    memcpy(&ports, &meta->sport, sizeof(ports));
+    return ports;
+}
 
 /* Sources that cannot be answered: "this network", loopback, multicast, reserved, broadcast. */
 static inline bool v4_unanswerable(uint32_t address)

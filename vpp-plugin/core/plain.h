@@ -16,7 +16,7 @@ typedef struct plain {
     lbrl_sink_t *sink;
     const ip_t *src, *dst; /* that addresses become, or of the tunnel */
     uint16_t sport, dport;
-    bool tunnel; /* into GRE over IPv4 */
+    uint16_t mtu; /* of the tunnel, which is GRE over IPv4; 0: translated, not wrapped */
 } plain_t;
 
 /* Whether all that a segment does is to move sequence numbers on. */
@@ -26,20 +26,25 @@ static inline bool plain_is_quiet(const flow_t *flow, const meta_t *meta)
            !(meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
 }
 
-/* One-way flows: quiet segments over IPv4 that fit whole into GRE over IPv4. The rest goes the long way. */
+/* Whether a packet of a one-way flow goes the straight way: a quiet segment over IPv4 that fits whole into the tunnel. */
+static inline bool plain_fits(const lbrl_packet_t *packet, const meta_t *meta, const plain_t *plain)
+{
+    return plain_is_quiet(plain->flow, meta) && (plain->flow->flags & FLOW_OPEN) &&
+           packet->length + tunnel_overhead(false) <= plain->mtu &&
+           packet->headroom >= tunnel_overhead(false) && packet->gso_type == LBRL_GSO_NONE &&
+           !(packet->flags & LBRL_PACKET_NEEDS_CSUM);
+}
+
+/* One-way flows into GRE over IPv4. The rest goes the long way. */
 static inline bool plain_settle_tunnel(const lbrl_worker_t *worker, const lbrl_packet_t *packet,
                                        const meta_t *meta, const vip_t *vip, const slot_t *slot,
                                        plain_t *plain)
 {
-    uint32_t size = packet->length + tunnel_overhead(false);
     plain->src = &worker->table->tunnel_sources[0];
     plain->dst = &slot->address;
-    plain->tunnel = true;
-    return vip->forwarding == LBRL_FORWARD_GRE && plain_is_quiet(plain->flow, meta) &&
-           (plain->flow->flags & FLOW_OPEN) && !(meta->flags & META_V6) &&
-           ip_is_v4(&slot->address) && !ip_is_zero(plain->src) && size <= vip->mtu &&
-           packet->headroom >= tunnel_overhead(false) && packet->gso_type == LBRL_GSO_NONE &&
-           !(packet->flags & LBRL_PACKET_NEEDS_CSUM);
+    plain->mtu = vip->mtu;
+    return vip->forwarding == LBRL_FORWARD_GRE && !(meta->flags & META_V6) &&
+           ip_is_v4(&slot->address) && !ip_is_zero(plain->src) && plain_fits(packet, meta, plain);
 }
 
 /* Verifies the nominee and looks up what its translation needs; false leaves the packet to the long way. */
@@ -50,7 +55,7 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t
     const flow_t *flow = plain->flow;
     const vip_t *vip = table->vips[flow->vip];
     const slot_t *slot = &vip->slots[flow->slot];
-    plain->tunnel = false;
+    plain->mtu = 0;
     if (meta->flags & META_RETURN) {
         if (UNLIKELY(!flow_from_server(table, flow, meta))) {
             return false;
@@ -81,6 +86,14 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t
     return true;
 }
 
+/* The same for a packet of the flow of the one before it, which was settled. */
+static inline bool plain_follow(const lbrl_packet_t *packet, const meta_t *meta,
+                                const plain_t *before, plain_t *plain)
+{
+    *plain = *before;
+    return LIKELY(!plain->mtu || plain_fits(packet, meta, plain));
+}
+
 static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
                                  const plain_t *plain)
 {
@@ -94,7 +107,7 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
             flow_ref(worker, &worker->lb->partitions[meta->partition], meta->candidate);
         track_tcp_slow(worker, &ref, packet, meta, from_client);
     }
-    if (plain->tunnel) {
+    if (plain->mtu) {
         plain->flow->server_ack = plain->flow->client_end; /* what it will have acknowledged */
         tunnel_wrap_v4(packet, plain->src, plain->dst);
     } else if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {

@@ -15,6 +15,8 @@
 
 enum { PREFETCH_AHEAD = 4 }; /* packet headers */
 
+static_assert((int)ROUND <= (int)TUPLES_MAX, "the tuples of a round are hashed together");
+
 static inline lbrl_verdict_t pass(lbrl_packet_t *packet)
 {
     packet->reason = LBRL_DROP_NOT_OURS;
@@ -60,12 +62,10 @@ static void classify_fragment(lbrl_worker_t *worker, meta_t *meta)
     }
 }
 
-/* Hash, partition and owner of a packet with a tuple; fetches the index bucket. */
+/* Partition and owner of a packet with a tuple, whose hash is known; fetches the index bucket. */
 static inline void classify_flow(lbrl_worker_t *worker, meta_t *meta)
 {
     const lbrl_t *lb = worker->lb;
-    meta->hash =
-        tuple_hash(&lb->key, &meta->src, &meta->dst, meta->sport, meta->dport, meta->protocol);
     if (!is_return(worker->table, meta)) {
         meta->partition = meta->hash & (LBRL_PARTITIONS - 1);
     }
@@ -80,9 +80,23 @@ static inline void classify_flow(lbrl_worker_t *worker, meta_t *meta)
     __builtin_prefetch(meta->bucket);
 }
 
+/* What is known of a packet whose tuple is that of the one before it. */
+static inline void classify_again(meta_t *meta, const meta_t *before)
+{
+    meta->hash = before->hash;
+    meta->bucket = before->bucket;
+    meta->candidate = before->candidate;
+    meta->kind = before->kind;
+    meta->partition = before->partition;
+    meta->source = before->source;
+    meta->flags |= before->flags & META_RETURN;
+}
+
 static void classify(lbrl_worker_t *worker, meta_t *meta)
 {
     if (LIKELY(meta->kind == META_FLOW || meta->kind == META_ICMP_ERROR)) {
+        meta->hash = tuple_hash(&worker->lb->key, &meta->src, &meta->dst, meta->sport, meta->dport,
+                                meta->protocol);
         classify_flow(worker, meta);
         if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
             fragment_hint(worker, fragment_hash(worker, meta), meta->partition);
@@ -411,29 +425,72 @@ static inline void fetch_others(const lbrl_worker_t *worker, const meta_t *meta,
     }
 }
 
-/* Parses, hashes and looks up all packets of a round, each pass fetching what the next one reads; settles plain ones. */
-static inline void look_up(lbrl_worker_t *worker, lbrl_packet_t *packets, plain_t *plains,
-                           uint32_t n)
+/* Whether a packet has the tuple of the one before it, as in the bursts that one connection sends. Ports tell most of
+ * those apart that have not. */
+static inline bool comes_again(const meta_t *meta, const meta_t *before)
 {
-    meta_t *metas = worker->metas;
-    worker->known = worker->stats.created;
+    return UNLIKELY(meta_ports(meta) == meta_ports(before)) && meta->kind == META_FLOW &&
+           before->kind == META_FLOW && meta->protocol == before->protocol &&
+           !((meta->flags | before->flags) & META_FIRST_FRAGMENT) &&
+           ip_equal(&meta->src, &before->src) && ip_equal(&meta->dst, &before->dst);
+}
+
+/* Parses and hashes all packets of a round, and fetches the index buckets. */
+static inline void recognise(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t n)
+{
+    static const meta_t nobody = {.kind = META_DROP};
+    const meta_t *before = &nobody;
+    tuples_t tuples;
+    meta_t *of[ROUND];
+    tuples.count = 0;
     for (uint32_t i = 0; i < n; i++) {
+        meta_t *meta = &worker->metas[i];
         if (i + PREFETCH_AHEAD < n) {
             __builtin_prefetch(packets[i + PREFETCH_AHEAD].data, 1);
         }
         packets[i].reason = LBRL_DROP_NONE;
         packets[i].tunnel = 0;
-        if (LIKELY(parse_plain(&packets[i], &metas[i]))) {
-            classify_flow(worker, &metas[i]);
+        bool plain = parse_plain(&packets[i], meta);
+        if (UNLIKELY(!plain)) {
+            lbrl_parse(&packets[i], meta);
+        }
+        if (UNLIKELY(comes_again(meta, before))) {
+            meta->flags |= META_AGAIN;
+        } else if (LIKELY(plain)) {
+            of[tuples.count] = meta;
+            tuples_add(&tuples, &meta->src, &meta->dst, meta->sport, meta->dport, PROTO_TCP);
         } else {
-            lbrl_parse(&packets[i], &metas[i]);
-            classify(worker, &metas[i]);
+            classify(worker, meta);
+        }
+        before = meta;
+    }
+    worker->lb->hash_tuples(&worker->lb->key, &tuples);
+    for (uint32_t i = 0; i < tuples.count; i++) {
+        of[i]->hash = tuples.hash[i];
+        classify_flow(worker, of[i]);
+    }
+}
+
+/* Looks up all packets of a round, each pass fetching what the next one reads; settles plain ones. */
+static inline void look_up(lbrl_worker_t *worker, const lbrl_packet_t *packets, plain_t *plains,
+                           uint32_t n)
+{
+    meta_t *metas = worker->metas;
+    worker->known = worker->stats.created;
+    for (uint32_t i = 0; i < n; i++) {
+        if (UNLIKELY(metas[i].flags & META_AGAIN)) {
+            classify_again(&metas[i], &metas[i - 1]);
+            plains[i].flow = plains[i - 1].flow;
+        } else {
+            plains[i].flow = nominate(worker, &metas[i]);
         }
     }
     for (uint32_t i = 0; i < n; i++) {
-        plains[i].flow = nominate(worker, &metas[i]);
-    }
-    for (uint32_t i = 0; i < n; i++) {
+        if (UNLIKELY(metas[i].flags & META_AGAIN) && (metas[i].flags & META_PLAIN) &&
+            plains[i - 1].flow &&
+            plain_follow(&packets[i], &metas[i], &plains[i - 1], &plains[i])) {
+            continue;
+        }
         if (LIKELY(plains[i].flow && (metas[i].flags & META_PLAIN) &&
                    plain_settle(worker, &packets[i], &metas[i], &plains[i]))) {
             if (UNLIKELY(!plain_is_quiet(plains[i].flow, &metas[i]))) {
@@ -452,6 +509,7 @@ static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_
     plain_t plains[ROUND];
     others_t others = {0};
     uint64_t bytes = 0; /* of packets that are ours to process */
+    recognise(worker, packets, n);
     look_up(worker, packets, plains, n);
     uint64_t removals = worker->removals;
     for (uint32_t i = 0; i < n; i++) {
@@ -460,7 +518,7 @@ static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_
         bytes += packets[i].length;
         /* those before it may have moved or removed the flow meanwhile */
         if (LIKELY(flow && worker->removals == removals &&
-                   (!plains[i].tunnel || plain_is_quiet(flow, meta)))) {
+                   (!plains[i].mtu || plain_is_quiet(flow, meta)))) {
             plain_forward(worker, &packets[i], meta, &plains[i]);
             packets[i].verdict = LBRL_VERDICT_FORWARD;
         } else {
