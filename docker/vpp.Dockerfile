@@ -77,7 +77,7 @@ RUN apt-get update \
 FROM vpp-repository AS plugin
 ARG VPP_VERSION
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends cmake gcc ninja-build python3-ply \
+ && apt-get install --yes --no-install-recommends clang cmake gcc ninja-build python3-ply \
       "vpp${VPP_VERSION:+=${VPP_VERSION}}" "vpp-dev${VPP_VERSION:+=${VPP_VERSION}}" \
       "libvppinfra${VPP_VERSION:+=${VPP_VERSION}}" "libvppinfra-dev${VPP_VERSION:+=${VPP_VERSION}}" \
  && rm -rf /var/lib/apt/lists/*
@@ -89,8 +89,9 @@ COPY vpp-plugin/embedded/io vpp-plugin/embedded/io
 COPY vpp-plugin/vpp vpp-plugin/vpp
 RUN cmake -S vpp-plugin -B /tmp/build -G Ninja -DPENSTOCK_VPP=ON -DCMAKE_BUILD_TYPE=Release \
  && cmake --build /tmp/build \
- && mkdir -p /opt/plugin \
- && find /tmp/build -name lb_rl_plugin.so -exec cp {} /opt/plugin/ \;
+ && mkdir -p /opt/plugin/vpp_plugins /opt/plugin/xdp \
+ && find /tmp/build -name lb_rl_plugin.so -exec cp {} /opt/plugin/vpp_plugins/ \; \
+ && cp /tmp/build/lib/xdp/to_vpp.bpf.o /opt/plugin/xdp/
 
 FROM vpp-repository
 ARG VPP_VERSION
@@ -102,7 +103,7 @@ RUN apt-get update \
 COPY --from=dependencies /opt/penstock /opt/penstock
 COPY --from=extension /opt/extension /opt/penstock/lib/python3.11/site-packages
 COPY --from=code /opt/code /opt/penstock
-COPY --from=plugin /opt/plugin /opt/penstock/lib/vpp_plugins
+COPY --from=plugin /opt/plugin /opt/penstock/lib
 ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1
 # uid 0 opens packet sockets and the node's network; each container of the pod drops all capabilities but its own.
 USER 0:0

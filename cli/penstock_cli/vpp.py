@@ -23,6 +23,10 @@ Program = Annotated[Path, typer.Option(envvar="PENSTOCK_VPP_PROGRAM", help="VPP'
 PluginPath = Annotated[
     str | None, typer.Option(envvar="PENSTOCK_VPP_PLUGIN_PATH", help="Directories of plugins, separated by colons.")
 ]
+XdpProgram = Annotated[
+    Path | None,
+    typer.Option(envvar="PENSTOCK_XDP_PROGRAM", help="What leads frames of a card of type AfXdp to VPP, compiled."),
+]
 FlowTableSize = Annotated[int, typer.Option(help="Flows that the arena has room for.")]
 Workers = Annotated[int, typer.Option(help="Threads that forward, each on a processor of its own; 0: the main one.")]
 PageSize = Annotated[str, typer.Option(help="Pages that VPP's memory lies in: 4Ki, or hugepages of 2Mi or 1Gi.")]
@@ -47,6 +51,7 @@ def prepare(
     shm_dir: ShmDir = SHM_DIR,
     program: Program = PROGRAM,
     plugin_path: PluginPath = None,
+    xdp_program: XdpProgram = None,
     flow_table_size: FlowTableSize = 65_536,
     workers: Workers = 0,
     exclusive_cpus: ExclusiveCpus = False,
@@ -71,6 +76,7 @@ def prepare(
         shm_dir=shm_dir,
         program=program,
         plugin_path=plugin_path,
+        xdp_program=xdp_program,
         flow_table_size=flow_table_size,
         workers=workers,
         exclusive_cpus=exclusive_cpus,
@@ -96,6 +102,7 @@ def start(
     shm_dir: ShmDir = SHM_DIR,
     program: Program = PROGRAM,
     plugin_path: PluginPath = None,
+    xdp_program: XdpProgram = None,
     flow_table_size: FlowTableSize = 65_536,
     workers: Workers = 0,
     exclusive_cpus: ExclusiveCpus = False,
@@ -117,6 +124,7 @@ def start(
         shm_dir=shm_dir,
         program=program,
         plugin_path=plugin_path,
+        xdp_program=xdp_program,
         flow_table_size=flow_table_size,
         workers=workers,
         exclusive_cpus=exclusive_cpus,

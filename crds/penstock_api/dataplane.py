@@ -456,6 +456,7 @@ def _vpp_rules() -> tuple[Rule, ...]:
     """Rules of a spec, which stand on the whole object: a spec has a default, and that would have to fulfil them."""
     exclusive = "has(self.spec.vpp) && self.spec.vpp.exclusiveCPUs"
     pod = "self.spec.resources.dataPlane"
+    sized = f"has(self.spec.resources) && has({pod})"
     return (
         Rule(
             cel="self.spec.type == 'vpp' || !has(self.spec.vpp)",
@@ -465,14 +466,14 @@ def _vpp_rules() -> tuple[Rule, ...]:
             field="spec.vpp",
         ),
         Rule(
-            cel=f"!({exclusive}) || (has({pod}) && has({pod}.limits) && has({pod}.limits.memory))",
+            cel=f"!({exclusive}) || ({sized} && has({pod}.limits) && has({pod}.limits.memory))",
             message="exclusiveCPUs needs a limit of memory: Kubernetes gives processors only to pods of fixed size",
             fix="set resources.dataPlane.limits.memory, for example to 2Gi",
             holds=lambda self: not self.spec.exclusive_cpus or self.spec.data_plane_limits.memory is not None,
             field="spec.resources",
         ),
         Rule(
-            cel=f"!({exclusive}) || !has({pod}) || ((!has({pod}.requests) || !has({pod}.requests.cpu))"
+            cel=f"!({exclusive}) || !({sized}) || ((!has({pod}.requests) || !has({pod}.requests.cpu))"
             f" && (!has({pod}.limits) || !has({pod}.limits.cpu)))",
             message="with exclusiveCPUs the number of workers says how much processor there is",
             fix="remove cpu from resources.dataPlane",

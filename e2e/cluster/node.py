@@ -76,7 +76,7 @@ class Node:
             self.directory / "proxy.kubeconfig", credentials.endpoint, "system:kube-proxy", credentials.proxy
         )
         _write_json(self.directory / "cni" / "10-penstock.conflist", pod_network(self.spec))
-        kubelet = kubelet_configuration(self.directory, self.cgroup, self.socket, self.spec.quota_period)
+        kubelet = kubelet_configuration(self.directory, self.cgroup, self.socket, self.spec)
         _write_json(self.directory / "kubelet.json", kubelet)
         (self.directory / "containerd.toml").write_text(containerd_configuration(self.directory, self.socket))
         (self.directory / "machine.sh").write_text(self._script())
@@ -225,8 +225,10 @@ def pod_network(spec: NodeSpec) -> dict[str, object]:
     }
 
 
-def kubelet_configuration(directory: Path, cgroup: str, socket: Path, quota_period: str) -> dict[str, object]:
+def kubelet_configuration(directory: Path, cgroup: str, socket: Path, spec: NodeSpec) -> dict[str, object]:
     """Return a kubelet's configuration for a node that shares its machine with others."""
+    # Policy `static` wants something reserved, and counts it in whole processors; half of one leaves room for pods.
+    static = {"cpuManagerPolicy": "static", "systemReserved": {"cpu": "500m"}}
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -240,7 +242,7 @@ def kubelet_configuration(directory: Path, cgroup: str, socket: Path, quota_peri
         "tlsPrivateKeyFile": str(directory / "kubelet.key"),
         "containerRuntimeEndpoint": f"unix://{socket}",
         "featureGates": {"CustomCPUCFSQuotaPeriod": True},  # else no period but the default may be asked for
-        "cpuCFSQuotaPeriod": quota_period,
+        "cpuCFSQuotaPeriod": spec.quota_period,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cgroup}",
         "failCgroupV1": False,
@@ -255,6 +257,7 @@ def kubelet_configuration(directory: Path, cgroup: str, socket: Path, quota_peri
         "clusterDNS": [layout.DNS_ADDRESS],
         "clusterDomain": "cluster.local",
         "resolvConf": "",
+        **(static if spec.exclusive_cpus else {}),
     }
 
 

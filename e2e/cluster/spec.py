@@ -24,12 +24,16 @@ class NodeSpec:
     nodes). By the kernel's
     default a pod of a tenth of a core runs at full speed for 10 ms and then stands for 90; a short period makes it
     what a small limit usually stands for, a slow machine.
+
+    With `exclusive_cpus` pods that ask for whole processors get them alone (the CPU manager's policy `static`); the
+    first processor stays with all others.
     """
 
     index: int
     labels: dict[str, str] = field(default_factory=dict)
     taints: list[str] = field(default_factory=list)
     quota_period: str = DEFAULT_QUOTA_PERIOD
+    exclusive_cpus: bool = False
 
     @property
     def name(self) -> str:
@@ -78,6 +82,7 @@ def make_spec(
     labels: Iterable[str] = (),
     taints: Iterable[str] = (),
     quota_period: str = DEFAULT_QUOTA_PERIOD,
+    exclusive_cpus: bool = False,
 ) -> ClusterSpec:
     """Build a spec from what a user types.
 
@@ -102,7 +107,7 @@ def make_spec(
             raise StateError(f"--taint: {taint!r} is not [FIRST[-LAST]:]KEY[=VALUE]:NoSchedule (or NoExecute, ...)")
         for index in indexes:
             node_taints[index].append(what)
-    specs = [NodeSpec(i, node_labels[i], node_taints[i], quota_period) for i in range(1, nodes + 1)]
+    specs = [NodeSpec(i, node_labels[i], node_taints[i], quota_period, exclusive_cpus) for i in range(1, nodes + 1)]
     return ClusterSpec(name, specs)
 
 

@@ -51,6 +51,7 @@ def files() -> dict[str, Path]:
     found = {f"usr/bin/{path.name}": path for path in programs}
     found |= {f"{LIBRARIES}/vpp_plugins/{path.name}": path for path in plugins}
     found["opt/penstock/lib/vpp_plugins/lb_rl_plugin.so"] = plugin
+    found |= {f"opt/penstock/lib/xdp/{path.name}": path for path in BUILD.rglob("*.bpf.o")}
     for path in [*programs, *plugins, plugin]:
         found |= {f"{LIBRARIES}/{library.name}": library for library in _libraries(path)}
     return found | dict(_python_files("vpp_papi"))

@@ -78,7 +78,8 @@ def test_a_node_is_told_its_pod_network_everywhere_alike() -> None:
 
 def test_a_kubelet_keeps_to_its_control_group() -> None:
     socket = Path("/state/containerd.sock")
-    configured = kubelet_configuration(Path("/state"), "penstock-cluster.x/node-1", socket, "10ms")
+    (node,) = make_spec(1, quota_period="10ms").nodes
+    configured = kubelet_configuration(Path("/state"), "penstock-cluster.x/node-1", socket, node)
     assert configured["cgroupRoot"] == "/penstock-cluster.x/node-1"
     assert configured["containerRuntimeEndpoint"] == "unix:///state/containerd.sock"
     assert configured["cpuCFSQuotaPeriod"] == "10ms"

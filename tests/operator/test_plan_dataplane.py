@@ -211,9 +211,15 @@ def test_a_data_plane_leaves_step_by_step() -> None:
     assert set(second.delete_daemon_sets) == names
     assert second.delete_reports == ("edge.lb-1-0",)
     assert second.finalizer is None
-    third = plan(leaving, [node()])
-    assert third.finalizer is False
-    assert third.status is None
+    for forwards in (True, False):  # a DataPlane of that name, applied again at once, must not find their remains
+        third = plan(leaving, [node()], pods=[pod("lb-1", forwards=forwards, deleting=True)])
+        assert third.finalizer is None
+    gone = [pod("lb-1", deleting=True), pod("lb-2", deleting=True)]
+    for facts in ([], [node(ready=False, ready_changed=LONG_AGO)]):
+        assert plan(leaving, facts, pods=gone).finalizer is False  # nobody ends pods of lost nodes
+    fourth = plan(leaving, [node()])
+    assert fourth.finalizer is False
+    assert fourth.status is None
     orphan = plan(None, facts, [existing], daemon_sets=names)  # removed by force: cleared all the same
     assert [each.spec.node_name for each in orphan.delete_nodes] == ["lb-1"]
 
@@ -286,5 +292,5 @@ def test_only_data_plane_pods_are_replaced_as_such() -> None:
     for render in (daemonsets.data_plane_daemon_set, daemonsets.agent_daemon_set):
         template = render(data_plane(), INSTALLATION)["spec"]["template"]
         metadata = template["metadata"] | {"name": "pod", "namespace": "penstock-system"}
-        found.append(PodFacts.from_raw({"metadata": metadata, "spec": {"nodeName": "lb-1"}}).data_plane)
-    assert found == ["edge", ""]
+        found.append(PodFacts.from_raw({"metadata": metadata, "spec": {"nodeName": "lb-1"}}))
+    assert [(each.data_plane, each.forwards) for each in found] == [("edge", True), ("edge", False)]

@@ -449,6 +449,13 @@ BAD: tuple[Bad, ...] = (
         ("limits.memory", "2Gi"),
     ),
     Bad(
+        "exclusive on its own",
+        "dataplane",
+        {"spec": {"type": "vpp", "vpp": {"exclusiveCPUs": True}}},
+        "spec.resources",
+        ("limits.memory", "2Gi"),
+    ),
+    Bad(
         "exclusive with cpu",
         "dataplane",
         {

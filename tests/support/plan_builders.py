@@ -75,7 +75,10 @@ def data_plane_node(node_name: str, *, ready: bool = True, instance: str = "run-
     return parse(DataPlaneNode, {"metadata": metadata, "spec": spec, "status": status})
 
 
-def pod(node_name: str, template_hash: str = "new", *, ready: bool = True, deleting: bool = False) -> PodFacts:
+def pod(
+    node_name: str, template_hash: str = "new", *, forwards: bool = True, ready: bool = True, deleting: bool = False
+) -> PodFacts:
     return PodFacts(
-        ("penstock-system", f"pod-{node_name}"), f"uid-{node_name}", node_name, "edge", template_hash, ready, deleting
+        ("penstock-system", f"pod-{node_name}"),
+        *(f"uid-{node_name}", node_name, "edge", forwards, template_hash, ready, deleting),
     )

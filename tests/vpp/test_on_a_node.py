@@ -56,8 +56,8 @@ class Pod:
     def prepare(self) -> None:
         assert self.popen("net_admin", "prepare", *self.options).wait(20) == 0, self.log()
 
-    def start(self) -> None:
-        self.running.append(self.popen("net_raw,+ipc_lock", "start", *self.options))
+    def start(self, capabilities: str = "net_raw,+ipc_lock") -> None:
+        self.running.append(self.popen(capabilities, "start", *self.options))
 
     def control(self, *options: str) -> subprocess.Popen[Any]:
         wanted = ["control", "--run-dir", str(self.run_dir), "--vpp-dir", str(self.vpp_dir), "--wire"]
@@ -254,6 +254,39 @@ def test_clients_come_by_a_card_of_vpps_own(lab: Lab, idle: Pod, card: str, addr
     assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
     assert lab.balancer.sh("ethtool -k c0") == before
     assert list(idle.shm.iterdir()) == []
+
+
+@BOTH
+def test_clients_come_by_a_card_with_xdp(lab: Lab, idle: Pod, card: str, address: str) -> None:
+    if not (vpp.plugins_of_vpp() / "af_xdp_plugin.so").exists():
+        pytest.skip(f"VPP in {vpp.prefix()} was built without its plugin af_xdp")
+    card = json.dumps(json.loads(card) | {"type": "AfXdp"})
+    (program,) = vpp.BUILD.rglob("to_vpp.bpf.o")
+    idle.options += ["--node-name=lb-1", f"--card={card}", f"--xdp-program={program}"]
+    idle.prepare()
+    idle.start("net_raw,+ipc_lock,+net_admin,+bpf")
+    idle.control("--cards", "--interface=s1", "--interface=s2")
+    nat = [{"address": source, "port_first": 16384, "port_last": 28671} for source in ("10.77.1.1", "fd77:1::1")]
+    assert not idle.apply(vip(lab, address), nat_sources=nat).errors
+    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+    with HttpConnection(lab, address) as connection:
+        assert len(connection.get("/bytes/1000000")) == 1_000_000
+        os.kill(idle.vpp_process(), signal.SIGKILL)
+        assert connection.get("/") in (b"s1", b"s2")
+    idle.ask(Method.WITHDRAW)
+    assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
+    assert "xdp" not in lab.balancer.sh("ip -o link show dev c0")
+
+
+def test_a_card_that_vpp_has_not_taken_is_told(lab: Lab, idle: Pod, card: str) -> None:
+    idle.options += ["--node-name=lb-1", f"--card={card}"]
+    idle.prepare()
+    idle.start()
+    idle.control("--cards", "--interface=s1", "--interface=s2")
+    idle.ctl("delete host-interface name c0")
+    with pytest.raises(client.ControlError, match="c0: VPP has not taken this card"):
+        idle.ask(Method.HELLO)
+    idle.ask(Method.WITHDRAW)
 
 
 def test_the_card_of_the_default_route_is_not_taken(lab: Lab, idle: Pod, card: str) -> None:

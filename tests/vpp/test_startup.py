@@ -42,7 +42,8 @@ AF_PACKET = replace(
         ),
     ),
 )
-AF_XDP = replace(SMALL, workers=2, cpus=(0, 1, 2), cards=(Card(CardType.AF_XDP, "eth1", ("192.0.2.11/24",), queues=2),))
+XDP_CARD = Card(CardType.AF_XDP, "eth1", ("192.0.2.11/24",), queues=2, ethernet="02:00:00:00:00:01")
+AF_XDP = replace(SMALL, workers=2, cpus=(0, 1, 2), cards=(XDP_CARD,))
 DPDK = replace(
     LARGE,
     cards=(
@@ -192,5 +193,6 @@ def test_a_card_without_iommu_and_with_the_kernels_driver(tmp_path: Path) -> Non
 
 
 def test_a_vpp_without_the_plugin(tmp_path: Path) -> None:
-    (message,) = findings(tmp_path, type="AfXdp")
-    assert "this VPP has no af_xdp_plugin.so" in message
+    plugin, program = findings(tmp_path, type="AfXdp")
+    assert "this VPP has no af_xdp_plugin.so" in plugin
+    assert "to_vpp.bpf.o, which type AfXdp needs" in program

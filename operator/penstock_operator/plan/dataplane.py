@@ -149,19 +149,22 @@ def _leave(view: DataPlaneView, now: datetime) -> DataPlanePlan:
         for type_, value in ((ConditionType.READY, False), (ConditionType.RECONCILING, True)):
             conditions = set_condition(conditions, type_, value, Reason.DELETING, message, generation, now)
         status = data_plane.status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+    due = nodes.seconds_until_lost(list(view.nodes.values()), now)
     if view.data_plane_nodes:
-        due = nodes.seconds_until_lost(list(view.nodes.values()), now)
         return replace(plan, status=status, look_again=due)
     labelled = tuple(node for node in view.nodes.values() if node.owner == view.name)
     ours = (daemonsets.data_plane_name(view.name), daemonsets.agent_name(view.name))
     present = tuple(name for name in ours if name in view.daemon_sets)
-    done = not labelled and not present
+    # Pods too: a DaemonSet that is made anew under this name takes those that end for its own, and makes no others.
+    ending = any(not nodes.is_lost(view.nodes.get(pod.node), now) for pod in view.pods)
+    done = not (labelled or present or ending)
     return replace(
         plan,
         status=None if done else status,
         finalizer=False if done and data_plane is not None else None,
         unlabel_nodes=labelled,
         delete_daemon_sets=present,
+        look_again=due if ending else None,
     )
 
 

@@ -103,7 +103,8 @@ class PodFacts:
     name: Name
     uid: str
     node: str
-    data_plane: str  # whose packets it forwards; empty for agents and other pods
+    data_plane: str  # that it belongs to; empty for other pods
+    forwards: bool  # rather than steers
     template_hash: str
     ready: bool
     deleting: bool
@@ -117,7 +118,8 @@ class PodFacts:
             name=(metadata["namespace"], metadata["name"]),
             uid=metadata.get("uid", ""),
             node=(raw.get("spec") or {}).get("nodeName") or "",
-            data_plane=labels.get(DATAPLANE_LABEL, "") if labels.get(COMPONENT_LABEL) == "dataplane" else "",
+            data_plane=labels.get(DATAPLANE_LABEL, ""),
+            forwards=labels.get(COMPONENT_LABEL) == "dataplane",
             template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
             ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
             deleting="deletionTimestamp" in metadata,

@@ -34,7 +34,7 @@ def plan_rollout(
     A node that is NotReady is passed over: its pod can't be replaced now, and would hold up all others. An outdated
     pod that doesn't work is replaced first, because the new version may mend it and nothing is lost.
     """
-    by_node = {pod.node: pod for pod in pods if not pod.deleting}
+    by_node = {pod.node: pod for pod in pods if pod.forwards and not pod.deleting}
     alive = [node for node in nodes if node.ready]
     outdated = [by_node[n.name] for n in alive if n.name in by_node and by_node[n.name].template_hash != current_hash]
     updated = sum(1 for n in alive if n.name in by_node and by_node[n.name].template_hash == current_hash)

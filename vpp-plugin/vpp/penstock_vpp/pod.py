@@ -13,10 +13,12 @@ from penstock_vpp import cards
 from penstock_vpp.preflight import preflight
 from penstock_vpp.settings import PodSettings
 from penstock_vpp.startup import (
+    CARDS_NAME,
     INTERFACES_NAME,
     STARTUP_NAME,
     WIRE_NAME,
     CardType,
+    render_cards,
     render_interfaces,
     render_startup,
     render_wire,
@@ -70,4 +72,5 @@ def _become_vpp(settings: PodSettings) -> int:
     configuration.write_text(render_startup(startup))
     (settings.vpp_dir / INTERFACES_NAME).write_text(render_interfaces(startup))
     (settings.vpp_dir / WIRE_NAME).write_text(render_wire(startup))
+    (settings.vpp_dir / CARDS_NAME).write_text(render_cards(startup))
     os.execv(settings.program, [str(settings.program), "-c", str(configuration)])  # noqa: S606 - nothing of a shell

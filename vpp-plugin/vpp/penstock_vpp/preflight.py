@@ -101,6 +101,11 @@ def _check_cards(settings: PodSettings, machine: Machine) -> Iterator[Finding]:
         if not any((Path(part) / plugin).exists() for part in settings.plugin_path.split(":")):
             message = f"{card.device}: this VPP has no {plugin}, which type {card.type.value} needs"
             yield Finding("card-plugin", Severity.ERROR, message, ())
+        if card.type is CardType.AF_XDP and not settings.xdp_program.exists():
+            message = (
+                f"{card.device}: there is no {settings.xdp_program}, which type AfXdp needs; use the image penstock/vpp"
+            )
+            yield Finding("card-program", Severity.ERROR, message, ())
         check = _check_bus if card.type is CardType.DPDK else _check_device
         yield from check(card, machine)
 

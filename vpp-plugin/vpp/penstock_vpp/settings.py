@@ -12,7 +12,7 @@ from penstock_node.netlink import links
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from penstock_vpp.startup import Card, CardType, PageSize, Startup
+from penstock_vpp.startup import XDP_PROGRAM, Card, CardType, PageSize, Startup
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives, not a place for temporary files
 PLUGIN_PATH = f"/usr/lib/{os.uname().machine}-linux-gnu/vpp_plugins:/opt/penstock/lib/vpp_plugins"
@@ -84,7 +84,7 @@ class CardSettings(BaseModel):
 
     def on(self, node: str) -> Card:
         """Return the card as it is on this node."""
-        ethernet = links()[self.device].address if self.type is CardType.AF_PACKET else ""
+        ethernet = "" if self.type is CardType.DPDK else links()[self.device].address
         gateways = tuple(map(str, self.gateways))
         return Card(self.type, self.device, self.addresses_on(node), gateways, self.queues, ethernet)
 
@@ -98,6 +98,7 @@ class PodSettings(BaseModel):
     shm_dir: Annotated[Path, Field(description="shared-memory directory: arena, frames, actions")] = SHARED_MEMORY
     program: Annotated[Path, Field(description="VPP's program")] = Path("/usr/bin/vpp")
     plugin_path: Annotated[str, Field(description="where VPP looks for plugins, separated by colons")] = PLUGIN_PATH
+    xdp_program: Annotated[Path, Field(description="what leads frames of a card of type AfXdp to VPP")] = XDP_PROGRAM
     flow_table_size: Annotated[int, Field(ge=1024, le=16_777_216, description="flows the arena has room for")] = 65_536
     workers: Annotated[int, Field(ge=0, le=32, description="threads that forward; none: the main thread does")] = 0
     exclusive_cpus: Annotated[bool, Field(description="whether these processors were asked for alone")] = False
@@ -112,6 +113,7 @@ class PodSettings(BaseModel):
             vpp_dir=self.vpp_dir,
             shm_dir=self.shm_dir,
             plugin_path=self.plugin_path,
+            xdp_program=self.xdp_program,
             flow_table_size=self.flow_table_size,
             workers=self.workers,
             cpus=tuple(sorted(cpus)),

@@ -9,7 +9,9 @@ from pathlib import Path
 from penstock_node import Veth
 from penstock_node.constants import VETH_ADDRESS
 
+XDP_PROGRAM = Path("/opt/penstock/lib/xdp/to_vpp.bpf.o")
 INTERFACES_NAME = "interfaces"
+CARDS_NAME = "cards"
 WIRE_NAME = "wire"
 STARTUP_NAME = "startup.conf"
 
@@ -89,6 +91,7 @@ class Startup:
     cpus: tuple[int, ...] = ()  # processors that the process may use
     page_size: PageSize = PageSize.SMALL
     hugepages_mebibytes: int = 0
+    xdp_program: Path = XDP_PROGRAM
     veth: Veth = field(default_factory=Veth)
     cards: tuple[Card, ...] = ()
 
@@ -96,6 +99,18 @@ class Startup:
 def host_interface(device: str) -> str:
     """Return what VPP calls its packet socket on a device of the kernel."""
     return f"host-{device}"
+
+
+def card_interface(number: int, card: Card) -> str:
+    """Return what VPP calls the card of this number."""
+    return host_interface(card.device) if card.type is CardType.AF_PACKET else f"card{number}"
+
+
+def render_cards(startup: Startup) -> str:
+    """Return a line for each card: what VPP calls its interface, the card itself, and how VPP takes it."""
+    return "".join(
+        f"{card_interface(number, card)} {card.device} {card.type.value}\n" for number, card in enumerate(startup.cards)
+    )
 
 
 def render_startup(startup: Startup) -> str:
@@ -132,7 +147,9 @@ def render_wire(startup: Startup) -> str:
 def render_interfaces(startup: Startup) -> str:
     """Return the commands that VPP executes at its start."""
     tables = [f"{ip} table add {CLIENT_TABLE}" for ip in ("ip", "ip6")] if startup.cards else []
-    cards = [command for number, card in enumerate(startup.cards) for command in _card(number, card)]
+    cards = [
+        command for number, card in enumerate(startup.cards) for command in _card(number, card, startup.xdp_program)
+    ]
     return "\n".join([*_wire(startup.veth), *tables, *cards, ""])
 
 
@@ -163,19 +180,23 @@ def _wire(veth: Veth) -> list[str]:
     return commands
 
 
-def _card(number: int, card: Card) -> list[str]:
+def _card(number: int, card: Card, xdp_program: Path) -> list[str]:
     """Return what makes a card an interface of VPP, in the table of clients."""
+    name = card_interface(number, card)
     match card.type:
         case CardType.AF_PACKET:
-            name = host_interface(card.device)
             # With the card's own address, or it would drop what is sent there.
             options = f"hw-addr {card.ethernet} num-rx-queues {card.queues} cksum-gso-disable"
             make = [f"create host-interface name {card.device} {options}"]
         case CardType.AF_XDP:
-            name = f"card{number}"
-            make = [f"create interface af_xdp host-if {card.device} name {name} num-rx-queues {card.queues}"]
+            options = f"num-rx-queues {card.queues} prog {xdp_program}"
+            make = [
+                f"create interface af_xdp host-if {card.device} name {name} {options}",
+                # Else it draws one at each start: neighbours would send to the last one, cards take only their own.
+                f"set interface mac address {name} {card.ethernet}",
+            ]
         case CardType.DPDK:
-            name, make = f"card{number}", []  # made by the section of this name
+            make = []  # made by the section of this name
     return [
         *make,
         f"set interface ip table {name} {CLIENT_TABLE}",

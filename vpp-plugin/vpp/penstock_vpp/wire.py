@@ -14,7 +14,7 @@ from penstock_node import withdraw as withdraw_node
 
 from penstock_vpp import cards
 from penstock_vpp.api import Api, VppError
-from penstock_vpp.startup import WIRE_NAME, host_interface, leave_wire
+from penstock_vpp.startup import CARDS_NAME, WIRE_NAME, CardType, host_interface, leave_wire
 
 log = structlog.get_logger()
 
@@ -30,6 +30,7 @@ class Wire:
         self._lead_vips = lead_vips
         self._veth = Veth()
         self._commands = vpp_dir / WIRE_NAME
+        self._cards = vpp_dir / CARDS_NAME
         self._arrivals = interfaces
         self._wanted: tuple[frozenset[Address], tuple[NatSource, ...]] | None = None
         self._repair_at = 0.0
@@ -63,10 +64,11 @@ class Wire:
         log.info("VPP has taken its end of the wire", interface=name)
 
     def check(self) -> None:
-        """Raise VppError if VPP has not taken its end; one that started without the pair is helped before."""
+        """Raise VppError if VPP lacks its end, or a card; one that started without the pair is helped before."""
         name = host_interface(self._veth.peer)
         if self._withdrawn or self._api.has_interface(name):
             self._missing_since = None
+            self._check_cards()
             return
         now = time.monotonic()
         self._missing_since = self._missing_since or now
@@ -74,11 +76,25 @@ class Wire:
             raise VppError("unreachable", f"{name}: VPP has not taken its end of the wire yet")
         self.connect()
 
+    def _check_cards(self) -> None:
+        for name, card, _ in self._taken():
+            if not self._api.has_interface(name):
+                message = f"{card}: VPP has not taken this card; the log of container vpp says why"
+                raise VppError("unreachable", message)
+
+    def _taken(self) -> list[list[str]]:
+        """Return what VPP was started with: its interface's name, the card, and the type of each."""
+        return [] if self._lead_vips else [line.split() for line in self._cards.read_text().splitlines()]
+
     def withdraw(self, directory: Path) -> None:
         """Remove everything from the node, and give it back its cards. Raises penstock_node.NodeError."""
         self._wanted = None
         self._withdrawn = True
         self._leave()
+        for name, _, kind in self._taken():
+            # The program that it put before the driver goes with the interface, but would not go with VPP.
+            if kind == CardType.AF_XDP and self._api.has_interface(name):
+                self._api.command(f"delete interface af_xdp {name}")
         cards.give_back(directory)
         withdraw_node()
 
