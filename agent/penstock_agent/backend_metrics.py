@@ -21,6 +21,7 @@ from penstock_agent.desired import CoreVip
 from penstock_agent.loop import Steering
 
 QUANTILES = (0.5, 0.9)
+_QUANTILE_ENDS = tuple(f',quantile="{quantile}"}} ' for quantile in QUANTILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +187,15 @@ class _Writer:
         rows = [(text, slot) for text, slot in placed if slot < len(values)]
         chosen = [slot for _, slot in rows]
         found = samples.quantiles(values[chosen], valid[chosen], seen[chosen], QUANTILES).tolist()
-        name = family.name
+        start = f"{family.name}{{"
         self._add(
             family,
             [
-                f'{name}{{{text},quantile="{quantile}"}} {value}\n'
+                # Samples have the precision of single floats; their digits are most of what a scrape costs.
+                f"{start}{text}{end}{value:.6g}\n"
                 for (text, _), row in zip(rows, found, strict=True)
-                for quantile, value in zip(QUANTILES, row, strict=True)
-                if value == value  # not-a-number: no sample yet
+                if row[0] == row[0]  # not-a-number: no sample yet
+                for end, value in zip(_QUANTILE_ENDS, row, strict=True)
             ],
         )
 
