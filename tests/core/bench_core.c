@@ -199,13 +199,17 @@ static void print_ratio(const char *ratio, const char *value, const char *base,
                         pair_t (*measure)(void))
 {
     pair_t pairs[SETUPS];
+    double values[SETUPS], bases[SETUPS], ratios[SETUPS];
     for (uint32_t i = 0; i < SETUPS; i++) {
         pairs[i] = measure();
+        values[i] = pairs[i].value;
+        bases[i] = pairs[i].base;
+        ratios[i] = pairs[i].value / pairs[i].base;
     }
     pair_t found = typical(pairs);
-    report(value, found.value, "ns/packet");
-    report(base, found.base, "ns/packet");
-    report(ratio, found.value / found.base, "ratio");
+    report_runs(value, found.value, "ns/packet", values, SETUPS);
+    report_runs(base, found.base, "ns/packet", bases, SETUPS);
+    report_runs(ratio, found.value / found.base, "ratio", ratios, SETUPS);
 }
 
 /* Which pages the core's memory and a data plane's objects lie in says much about figures of many flows. */

@@ -44,7 +44,7 @@ void bench_lives(void)
         }
         char name[32];
         snprintf(name, sizeof(name), "flow_lives_%u", backends[i]);
-        report(name, median(rate, LIFE_ROUNDS), "flows/s");
+        report_runs(name, median(rate, LIFE_ROUNDS), "flows/s", rate, LIFE_ROUNDS);
         crowd_free(c);
     }
 }
@@ -95,7 +95,7 @@ void bench_arena(void)
         held[i] = fill_arena((uint8_t)(i * 11 + 1), &size);
     }
     double flows = median(held, SEEDS);
-    report("flows_held_at_first_failure", flows, "flows");
+    report_runs("flows_held_at_first_failure", flows, "flows", held, SEEDS);
     report("arena_bytes_per_flow", (double)size / flows, "bytes");
     report("arena_bytes_per_flow_full", (double)(size + FILL_FLOWS * sizeof(side_t)) / flows,
            "bytes");

@@ -47,6 +47,18 @@ static inline void report(const char *name, double value, const char *unit)
     printf("{\"name\": \"core_%s\", \"value\": %.4g, \"unit\": \"%s\"}\n", name, value, unit);
 }
 
+/* A figure of several runs, which are printed beside it. */
+static inline void report_runs(const char *name, double value, const char *unit, const double *runs,
+                               size_t n)
+{
+    printf("{\"name\": \"core_%s\", \"value\": %.4g, \"unit\": \"%s\", \"runs\": [", name, value,
+           unit);
+    for (size_t i = 0; i < n; i++) {
+        printf("%s%.5g", i ? ", " : "", runs[i]);
+    }
+    puts("]}");
+}
+
 /* A figure that must not exceed its bar. */
 static inline void report_bar(const char *name, double value, const char *unit, double bar)
 {

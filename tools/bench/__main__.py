@@ -117,6 +117,11 @@ def run(group: str, command: list[str]) -> list[Figure]:
     return figures
 
 
+def record(found: Figure) -> dict[str, Any]:
+    """Return what is written of a figure: its runs only where it had several."""
+    return {key: value for key, value in asdict(found).items() if key != "runs" or value}
+
+
 def show(group: str, figures: list[Figure], console: Console) -> None:
     """Print a group's table."""
     table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -152,7 +157,7 @@ def main() -> int:
             console.print(f"{group}: {error}", style="red", markup=False)
             failed.append(group)
             continue
-        (OUT / f"{group}.json").write_text(json.dumps([asdict(found) for found in figures], indent=1) + "\n")
+        (OUT / f"{group}.json").write_text(json.dumps([record(found) for found in figures], indent=1) + "\n")
         show(group, figures, console)
         everything += figures
     met = sum(found.met is True for found in everything)
