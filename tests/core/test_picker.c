@@ -107,6 +107,40 @@ static void ties_are_broken_evenly(void)
     free(f.memory);
 }
 
+/* A directory has room for twice its backends: what counts is how many can be picked, wherever they are. */
+static void free_slots_do_not_make_it_sample(void)
+{
+    fixture_t f;
+    fixture_init(&f);
+    uint32_t picked[MOST] = {0};
+    memset(f.eligible, 0, sizeof(f.eligible));
+    for (uint32_t i = 0; i < 64; i++) {
+        const uint32_t slot = 4 * i + 3;
+        f.eligible[slot / 64] |= UINT64_C(1) << slot % 64;
+        f.load[slot] = 3;
+    }
+    f.load[0] = f.load[1] = 0; /* idle, but out of service */
+    f.load[103] = 2;
+    const lbrl_picker_t *picker = build(&f, LBRL_PICKER_SED, MOST);
+    for (int i = 0; i < 100; i++) { /* 8 samples would miss it 9 times in 10 */
+        CHECK_EQUAL(lbrl_pick(picker, f.load, next(&f)), 103);
+    }
+    f.load[255] = 2;
+    for (int i = 0; i < 2000; i++) {
+        picked[lbrl_pick(picker, f.load, next(&f))]++;
+    }
+    CHECK_EQUAL(picked[103] + picked[255], 2000);
+    CHECK_NEAR(picked[103], 1000, 150);
+    f.eligible[0] |= 1; /* the 65th */
+    picker = build(&f, LBRL_PICKER_SED, MOST);
+    uint32_t missed = 0;
+    for (int i = 0; i < 100; i++) {
+        missed += lbrl_pick(picker, f.load, next(&f)) != 0;
+    }
+    CHECK(missed > 0);
+    free(f.memory);
+}
+
 /* With equal delays everywhere, samples follow the weights: what alias cells are for. */
 static void samples_follow_weights(void)
 {
@@ -156,6 +190,7 @@ int main(void)
     sed_takes_the_least_expected_delay();
     slots_out_of_service_are_never_picked();
     ties_are_broken_evenly();
+    free_slots_do_not_make_it_sample();
     samples_follow_weights();
     loads_become_proportional();
     return 0;

@@ -31,12 +31,15 @@ def make(kind: str, slots: list[tuple[float, bool, int]], base: float) -> tuple[
 @given(
     st.sampled_from(["sed", "lsq"]),
     st.lists(slot, min_size=1, max_size=64),
+    st.lists(st.integers(0, 100), max_size=100),
     st.sampled_from([0.25, 1.0]),
     st.integers(0, 2**64 - 1),
 )
-def test_up_to_64_slots_the_least_delay_is_found(
-    kind: str, slots: list[tuple[float, bool, int]], base: float, random: int
+def test_among_up_to_64_the_least_delay_is_found(
+    kind: str, slots: list[tuple[float, bool, int]], free: list[int], base: float, random: int
 ) -> None:
+    for place in free:  # slots that nobody has, anywhere between
+        slots.insert(place, (1.0, False, 0))
     picker, loads = make(kind, slots, base)
     expected = best(kind, slots, base)
     found = picker.pick(loads, random)
@@ -45,7 +48,7 @@ def test_up_to_64_slots_the_least_delay_is_found(
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["sed", "lsq"]), st.lists(slot, min_size=1, max_size=8), st.integers(0, 2**64 - 1))
-def test_above_64_slots_a_usable_one_is_found(kind: str, some: list[tuple[float, bool, int]], random: int) -> None:
+def test_among_more_than_64_a_usable_one_is_found(kind: str, some: list[tuple[float, bool, int]], random: int) -> None:
     slots = some * 65
     picker, loads = make(kind, slots, 1.0)
     usable = {i for i, (weight, eligible, _) in enumerate(slots) if eligible and weight > 0}

@@ -74,7 +74,7 @@ static void fill_alias(lbrl_alias_cell_t *cells, double *share, uint32_t *stack,
     /* what is left has a share of 1 but for rounding, and keeps `other` = `own` */
 }
 
-static uint32_t samples_of(lbrl_picker_kind_t kind, uint32_t slots)
+static uint32_t samples_of(lbrl_picker_kind_t kind, uint32_t usable)
 {
     switch (kind) {
     case LBRL_PICKER_ALIAS:
@@ -82,7 +82,7 @@ static uint32_t samples_of(lbrl_picker_kind_t kind, uint32_t slots)
     case LBRL_PICKER_P2C:
         return 2;
     default:
-        return slots <= LBRL_PICKER_FULL_SCAN ? 0 : LBRL_PICKER_SAMPLES;
+        return usable <= LBRL_PICKER_FULL_SCAN ? 0 : LBRL_PICKER_SAMPLES;
     }
 }
 
@@ -111,7 +111,7 @@ const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, co
         share[i] *= n / total;
     }
     fill_alias(cells, share, (uint32_t *)(void *)(bytes + plan.stack), n);
-    *picker = (lbrl_picker_t){slots, n, samples_of(kind, slots), base, cost, cells};
+    *picker = (lbrl_picker_t){slots, n, samples_of(kind, n), base, cost, cells};
     return picker;
 }
 
@@ -139,22 +139,37 @@ static uint64_t bits_equal(const int32_t *numbers, uint32_t n, int32_t wanted)
     return equal;
 }
 
-static uint32_t scan(const lbrl_picker_t *picker, const int32_t *load, uint64_t random)
+/* One of the places, at random, of the least of at most 64 numbers. */
+static uint32_t place_of_least(const int32_t *numbers, uint32_t n, int32_t least, uint64_t random)
 {
-    /* of the scores: they order like positive floats, and signed numbers are what most vector units compare */
-    int32_t bits[LBRL_PICKER_FULL_SCAN];
-    int32_t least = INT32_MAX;
-    for (uint32_t slot = 0; slot < picker->slots; slot++) {
-        const float score = score_of(picker, load, slot);
-        memcpy(&bits[slot], &score, sizeof(score));
-        least = bits[slot] < least ? bits[slot] : least;
-    }
-    uint64_t ties = bits_equal(bits, picker->slots, least);
+    uint64_t ties = bits_equal(numbers, n, least);
     uint32_t skip = (uint32_t)((random >> 32) * (uint64_t)__builtin_popcountll(ties) >> 32);
     while (skip-- > 0) {
         ties &= ties - 1;
     }
     return (uint32_t)__builtin_ctzll(ties);
+}
+
+/* Compares all that can be picked: side by side where all slots are few, else where the cells say that they are. */
+static uint32_t scan(const lbrl_picker_t *picker, const int32_t *load, uint64_t random)
+{
+    /* of the scores: they order like positive floats, and signed numbers are what most vector units compare */
+    int32_t bits[LBRL_PICKER_FULL_SCAN];
+    int32_t least = INT32_MAX;
+    if (picker->slots <= LBRL_PICKER_FULL_SCAN) {
+        for (uint32_t slot = 0; slot < picker->slots; slot++) {
+            const float score = score_of(picker, load, slot);
+            memcpy(&bits[slot], &score, sizeof(score));
+            least = bits[slot] < least ? bits[slot] : least;
+        }
+        return place_of_least(bits, picker->slots, least, random);
+    }
+    for (uint32_t cell = 0; cell < picker->cells; cell++) {
+        const float score = score_of(picker, load, picker->alias[cell].own);
+        memcpy(&bits[cell], &score, sizeof(score));
+        least = bits[cell] < least ? bits[cell] : least;
+    }
+    return picker->alias[place_of_least(bits, picker->cells, least, random)].own;
 }
 
 /* 64 more random bits out of the last (splitmix64). */

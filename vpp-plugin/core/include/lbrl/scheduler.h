@@ -67,7 +67,8 @@ typedef enum lbrl_picker_kind {
     LBRL_PICKER_P2C,   /* of two such draws the one with the smaller (l + base) / w */
 } lbrl_picker_kind_t;
 
-/* With sed and lsq up to this many slots all are compared; above, LBRL_PICKER_SAMPLES drawn by weight are. */
+/* With sed and lsq up to this many slots that can be picked are all compared; of more, LBRL_PICKER_SAMPLES drawn by
+ * weight are. */
 #define LBRL_PICKER_FULL_SCAN 64u
 #define LBRL_PICKER_SAMPLES   8u
 
@@ -80,7 +81,7 @@ typedef struct lbrl_alias_cell {
 typedef struct lbrl_picker {
     uint32_t slots;
     uint32_t cells;                 /* of the alias table: slots that can be picked */
-    uint32_t samples;               /* draws that are compared; 0: all slots are */
+    uint32_t samples;               /* draws that are compared; 0: all that can be picked are */
     float base;                     /* added to each count */
     const float *cost;              /* 1 / weight; +infinity where the slot cannot be picked */
     const lbrl_alias_cell_t *alias; /* weighted draws in constant time */
