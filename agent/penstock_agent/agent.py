@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ import structlog
 from penstock_embedded.messages import Backend, BackendState, Dump, VipStatus
 from pydantic import ValidationError
 
-from penstock_agent import desired
+from penstock_agent import desired, policies
 from penstock_agent.announcer import Address, sort_addresses
 from penstock_agent.dataplane.link import Link
 from penstock_agent.desired import CoreVip, Plan, WithHealth
@@ -76,6 +77,7 @@ class Agent:
         self._unsaved = False
         self._saved_at = float("-inf")
         self._snapshot: desired.Snapshot | None = None
+        self._override = ""
         self._lost: frozenset[Address] = frozenset()
         self.started_at = time.monotonic()
         self.plan: Plan | None = _load_plan(plan_file)
@@ -129,10 +131,14 @@ class Agent:
 
     def _take_snapshot(self) -> None:
         snapshot = self.source.snapshot
-        if snapshot is None or snapshot is self._snapshot:
+        override = self.link.stats.policy if self.link.stats else ""
+        if snapshot is None or (snapshot is self._snapshot and override == self._override):
             return
-        self._snapshot = snapshot
-        planned = desired.plan(snapshot, self.plan, self._memo)
+        if override != self._override:
+            known = not override or override in policies.POLICIES
+            log.warning("data plane was told which policy to use", policy=override or "as configured", known=known)
+        self._snapshot, self._override = snapshot, override
+        planned = desired.plan(replace(snapshot, override=override), self.plan, self._memo)
         if planned != self.plan:
             self.plan = planned
             self._unsaved = True

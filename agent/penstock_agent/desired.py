@@ -53,6 +53,7 @@ class Snapshot:
     slices: Mapping[Name, tuple[Slice, ...]] = field(default_factory=dict)  # by Service
     vip_addresses: frozenset[Address] = frozenset()  # of all VIPs of the cluster: no backend may have one
     unreadable: Mapping[Name, str] = field(default_factory=dict)  # VIPs that are there but not understood
+    override: str = ""  # policy that the data plane was told to have used on this node; no source knows it
 
 
 class Frozen(BaseModel):
@@ -259,6 +260,7 @@ def _plan_vip(served: Served, snapshot: Snapshot, previous: Plan | None, memo: M
         snapshot.policies.get((owner.namespace, vip.spec.policy_name or "")),
         slices,
         candidates & snapshot.vip_addresses,
+        snapshot.override,
     )
     return memo.get(owner.uid, inputs, lambda: _Builder(served, owner, snapshot).build())
 
@@ -283,7 +285,7 @@ class _Builder:
         self._snapshot = snapshot
         self.errors: list[str] = []
         self.warnings: list[str] = []
-        self._policy = self._choose_policy()
+        self._policy = self._checked(self._overridden(self._choose_policy()))
 
     def build(self) -> Planned:
         """Build all of them."""
@@ -353,6 +355,25 @@ class _Builder:
                 f"policyName: there is no RLPolicy {self._owner.namespace}/{name}, lsq is used; create it"
             )
             return DEFAULT_POLICY
+        return chosen
+
+    def _overridden(self, chosen: PolicySpec) -> PolicySpec:
+        """Put what the data plane was told in place of the heuristic, with the scheduler that goes with it."""
+        asked = self._snapshot.override
+        if not asked:
+            return chosen
+        said = f"`lb rl agent {asked}` was said to the data plane of this node"
+        try:
+            heuristic = Heuristic(policies.by_name(asked).name)
+        except policies.UnknownPolicyError as error:
+            self.warnings.append(f"{said}: {error}; {chosen.heuristic} stays")
+            return chosen
+        self.warnings.append(f"{said}: it is used in place of {chosen.heuristic}; `lb rl agent follow` ends that")
+        return chosen.model_copy(update={"heuristic": heuristic, "scheduler": None})
+
+    def _checked(self, chosen: PolicySpec) -> PolicySpec:
+        """Say what the policy lacks on this node; without measurements a policy that needs them is off."""
+        name = self._spec.policy_name
         if chosen.load is SchedulerLoad.ACTIVE and self._snapshot.node.features is not FeatureLevelName.FULL:
             self.warnings.append(
                 f"policy {name}: load Active needs features: full of the DataPlane; open flows are counted instead"

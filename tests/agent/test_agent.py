@@ -292,6 +292,25 @@ async def test_an_edit_of_the_policy_is_followed_without_a_restart(rig, local_ad
             assert rig.dataplane.state.vips[0].scheduler.type == "sed"
 
 
+async def test_what_the_data_plane_was_told_is_followed_until_it_is_taken_back(rig, local_address):
+    async with rig.dataplane, Backend(local_address) as one, Backend(local_address) as two:
+        rig.write([(local_address, one.port), (local_address, two.port)])
+        rig.dataplane.policy = "equal"
+        async with rig.agent() as agent, running(rig.publishing(0.4, 0.1)):
+            # From the first state on: without it the agent's own policy would be in force for a while.
+            await eventually(lambda: rig.weights() == [1.0, 1.0])
+            assert {state.vips[0].scheduler.type for state in rig.dataplane.applied if state.vips} == {"maglev"}
+            (view,) = (await get(agent, "/state")).json()["vips"]
+            assert view["policy"] == "equal"
+            assert "`lb rl agent equal`" in view["warnings"][0]
+            rig.dataplane.policy = ""
+            await eventually(lambda: rig.weights() == pytest.approx([0.5, 2.0]))
+            assert rig.dataplane.state.vips[0].scheduler.type == "sed"
+            rig.dataplane.policy = "no-such-policy"
+            await eventually(lambda: "'no-such-policy' is not known" in str(agent.plan.findings))
+            assert rig.dataplane.state.vips[0].scheduler.type == "sed"
+
+
 async def test_removed_vips_leave(rig):
     rig.write([("10.0.0.1", 80)])
     async with rig.dataplane, rig.agent() as agent:

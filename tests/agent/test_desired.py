@@ -110,6 +110,30 @@ def test_measuring_policies_need_features():
     assert "features: off" in result.findings[0].warnings[0]
 
 
+@pytest.mark.parametrize("of", [{}, {"policyName": "p"}])
+def test_what_the_data_plane_was_told_takes_the_policys_place(of):
+    result = planned(vip(**of), policies={("shop", "p"): policy(scheduler="maglev")}, override="sed")
+    core = result.vips[0]
+    assert (core.policy.heuristic, core.vip.scheduler.type) == ("sed", "sed")
+    assert "`lb rl agent sed`" in result.findings[0].warnings[0]
+    assert planned(vip(**of), policies={("shop", "p"): policy()}).findings[0].warnings == ()
+
+
+def test_without_measurements_what_the_data_plane_was_told_is_off():
+    result = planned(vip(), node=node(features="off"), override="little")
+    assert result.vips[0].policy.mode == "Off"
+    assert "features: off" in result.findings[0].warnings[1]
+
+
+def test_a_policy_that_nobody_knows_changes_nothing_and_is_said():
+    policies = {("shop", "p"): policy()}
+    result = planned(vip(policyName="p"), policies=policies, override="lqs")
+    assert result.vips == planned(vip(policyName="p"), policies=policies).vips
+    (warning,) = result.findings[0].warnings
+    assert "'lqs' is not known; use one of equal, " in warning
+    assert "little stays" in warning
+
+
 def test_static_endpoints_outside_the_allowed_networks_are_refused():
     result = planned(vip(backends={"endpoints": [{"address": "10.0.0.1"}, {"address": "172.16.0.1"}]}))
     assert [b.id for b in result.vips[0].vip.backends] == ["10.0.0.1:8080"]

@@ -46,6 +46,7 @@ class RecordingDataPlane(StreamServer):
         self.silent = False
         self.garbage: bytes | None = None  # sent instead of the next reply
         self.lost_announcements: tuple[str, ...] = ()
+        self.policy = ""
         self.boot_id = "boot-1"
         self._forget()
 
@@ -186,6 +187,7 @@ class RecordingDataPlane(StreamServer):
             flow_capacity=65536,
             half_open=0,
             lost_announcements=self.lost_announcements,
+            policy=self.policy,
         )
 
     def _withdraw(self) -> None:

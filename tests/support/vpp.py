@@ -238,6 +238,7 @@ def forgetful(process: RunningVpp) -> Iterator[RunningVpp]:
         process.restart()
     process.ctl("lb rl disable withdraw")
     process.quiet(f"lb rl enable directory {process.shm} flows 4096 vips 64 slots 1024")
+    process.quiet("lb rl agent follow")
 
 
 class VppControl(ControlClient):

@@ -82,7 +82,10 @@ def test_what_is_set_balances_and_is_dumped(lab: Lab, client: Any) -> None:
         flows = client.api.lb_rl_flow_dump(vip=7, max=100)
         assert sum(each.open for each in flows) == 1
         assert {str(each.client) for each in flows} == {lab.client_ipv4}
-        assert len(client.api.lb_rl_flow_dump(vip=7, max=3)) == 3
+        first = client.api.lb_rl_flow_dump(vip=7, max=3)
+        assert len(first) == 3
+        rest = client.api.lb_rl_flow_dump(vip=7, max=2**32 - 1, place=first[-1].next)
+        assert [each.client_port for each in first + rest] == [each.client_port for each in flows]
     stats = client.api.lb_rl_stats_get()
     assert stats.forwarded > 0
     assert {each.reason for each in stats.dropped} >= {"no_flow", "no_backend"}
@@ -144,13 +147,32 @@ def test_bad_vips_are_refused_by_field(lab: Lab, client: Any, changes: dict[str,
 def test_agents_can_be_ignored(lab: Lab, client: Any) -> None:
     configure(client, lab)
     assert client.api.lb_rl_get().follows_agents
-    assert client.api.lb_rl_agents_follow(follow=False).retval == 0
+    assert client.api.lb_rl_agent_set(follow=False).retval == 0
     assert not client.api.lb_rl_get().follows_agents
     client.api.lb_rl_disable(withdraw=False)
-    assert client.api.lb_rl_agents_follow(follow=True).retval != 0
+    assert "not enabled" in client.api.lb_rl_agent_set(follow=True).message
     assert client.api.lb_rl_enable(directory="").retval == 0
     assert not client.api.lb_rl_get().follows_agents  # a setting, as those of startup.conf
-    assert client.api.lb_rl_agents_follow(follow=True).retval == 0
+    assert client.api.lb_rl_agent_set(follow=True).retval == 0
+
+
+def test_agents_are_told_a_policy(lab: Lab, client: Any) -> None:
+    heard: list[tuple[bool, str]] = []
+    client.register_event_callback(lambda name, event: heard.append((event.follow, event.policy)))
+    client.api.want_lb_rl_events(enable=True, pid=1)
+    for name in ("inverse-duration", "x" * 63, "7"):
+        assert client.api.lb_rl_agent_set(follow=True, policy=name).retval == 0
+        assert client.api.lb_rl_get().policy == name
+    for name in ("Sed", "-sed", "sed-", "a b", "a.b", "\x01"):
+        reply = client.api.lb_rl_agent_set(follow=True, policy=name)
+        assert reply.retval != 0
+        assert "policy: " in reply.message
+    assert "ignored" in client.api.lb_rl_agent_set(follow=False, policy="sed").message
+    assert client.api.lb_rl_get().policy == "7"
+    assert client.api.lb_rl_agent_set(follow=True).retval == 0
+    assert client.api.lb_rl_get().policy == ""
+    eventually(lambda: heard == [(True, "inverse-duration"), (True, "x" * 63), (True, "7"), (True, "")])
+    client.api.want_lb_rl_events(enable=False, pid=1)
 
 
 def test_bad_requests_name_the_field(lab: Lab, client: Any, tmp_path: Path) -> None:

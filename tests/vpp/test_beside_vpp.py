@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import re
+import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +16,7 @@ import pytest
 from tests.support import vpp as support
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6
-from tests.support.lab import Lab
+from tests.support.lab import Lab, eventually
 from tests.support.vpp import PORTS, RunningVpp, running_vpp
 
 # The first test builds the plugin, and that is not its own time.
@@ -137,7 +141,7 @@ def test_no_message_ends_vpp(lab: Lab, balancer: RunningVpp) -> None:
     chance = random.Random(2)
     with HttpConnection(lab, VIP_IPV4) as kept:
         name = kept.get()
-        # One client: VPP itself loses 2 MB with each that hangs up without a word.
+        # It reads none of the answers, and VPP keeps those until it hangs up.
         client = papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
         client.connect("fuzz")
         names = dict(enumerate(client.id_names))
@@ -149,4 +153,75 @@ def test_no_message_ends_vpp(lab: Lab, balancer: RunningVpp) -> None:
         client.transport.socket.close()  # answers and all
         assert balancer.process.poll() is None
         assert "vpp v" in balancer.ctl("show version")
+        assert kept.get() == name
+
+
+def used_heap(balancer: RunningVpp) -> float:
+    """What of VPP's main heap is in use, in MiB."""
+    found = re.search(r"used: ([0-9.]+)M", balancer.ctl("show memory main-heap"))
+    assert found is not None
+    return float(found[1])
+
+
+class RawClient:
+    """A client of the binary API that may hang up at any byte."""
+
+    def __init__(self, balancer: RunningVpp) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(5)
+        while self.socket.connect_ex(str(balancer.directory / "api.sock")) == errno.EAGAIN:
+            time.sleep(0.01)  # VPP has not taken those before yet
+
+    @staticmethod
+    def message(data: bytes) -> bytes:
+        return struct.pack(">QII", 0, len(data), 0) + data
+
+    def greet(self) -> None:
+        self.socket.sendall(self.message(struct.pack(">HI64s", 15, 1, b"raw")))
+
+    def read(self) -> bytes:
+        size = struct.unpack(">QII", self._exactly(16))[1]
+        return self._exactly(size)
+
+    def _exactly(self, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            found += self.socket.recv(size - len(found))
+        return found
+
+    def own_index(self) -> int:
+        """Read the answer to the greeting."""
+        index: int = struct.unpack_from(">HIIiI", self.read())[4]
+        return index
+
+
+def test_clients_that_hang_up_anywhere_leave_nothing(lab: Lab, balancer: RunningVpp) -> None:
+    papi = pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
+    balancer.balance(VIP_IPV4)
+    chance = random.Random(3)
+    known = papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
+    known.connect("names")
+    names = {name: number for number, name in enumerate(known.id_names) if name}
+    known.disconnect()
+    asked = [names[f"lb_rl_{what}"] for what in ("get", "stats_get", "vip_dump", "backend_dump", "source_dump")]
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        name = kept.get()
+        before = used_heap(balancer)
+        for _ in range(500):
+            client = RawClient(balancer)
+            wish = chance.random()
+            if wish < 0.9:
+                client.greet()
+            if wish < 0.7:
+                index = client.own_index()
+                want = struct.pack(">HIIBI", names["want_lb_rl_events"], index, 1, 1, 9)
+                asks = [struct.pack(">HIIQ", chance.choice(asked), index, 2, 7) for _ in range(20)]
+                flows = struct.pack(">HIIQIQ", names["lb_rl_flow_dump"], index, 3, 0, 2**32 - 1, 0)
+                stream = b"".join(map(client.message, (want, *asks, flows)))
+                client.socket.sendall(stream[: chance.randrange(1, len(stream) + 1)])
+            if chance.random() < 0.1:
+                balancer.quiet(f"lb rl agent {chance.choice(('sed', 'little', 'follow'))}")  # an event
+            client.socket.close()
+        assert balancer.process.poll() is None
+        eventually(lambda: used_heap(balancer) < before + 1)
         assert kept.get() == name

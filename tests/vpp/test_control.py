@@ -87,6 +87,32 @@ def test_what_is_shown(lab: Lab, balancer: RunningVpp) -> None:
     assert re.search(r"forwarded +0", balancer.ctl("show lb rl stats"))
 
 
+def test_schedulers_count_open_or_active_flows(balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4, options="scheduler sed load active features full")
+    assert "scheduler sed, load active" in balancer.ctl("show lb rl vips")
+    balancer.quiet(f"lb rl vip {VIP_IPV4} port 80 scheduler lsq")  # what is not said stays
+    assert "scheduler lsq, load active" in balancer.ctl("show lb rl vips")
+    balancer.quiet(f"lb rl vip {VIP_IPV4} port 80 load open")
+    assert "scheduler lsq, load open" in balancer.ctl("show lb rl vips")
+    assert "load open|active" in balancer.ctl(f"lb rl vip {VIP_IPV4} port 80 load idle")
+
+
+def test_agents_are_told_a_policy_until_they_are_not(balancer: RunningVpp) -> None:
+    said = "agents are to use the policy inverse-duration"
+    balancer.quiet("lb rl agent inverse-duration")
+    assert said in balancer.ctl("show lb rl agent")
+    assert "policy: `Sed!` is no name of one" in balancer.ctl("lb rl agent Sed!")
+    assert f"policy: `{'x' * 64}` is no name" in balancer.ctl(f"lb rl agent {'x' * 64}")
+    assert "known: follow, ignore" in balancer.ctl("lb rl agent sed now")
+    assert said in balancer.ctl("show lb rl agent")
+    balancer.quiet("lb rl agent follow")
+    assert "agents are" not in balancer.ctl("show lb rl agent")
+    balancer.quiet("lb rl agent sed")
+    balancer.quiet("lb rl agent ignore")
+    assert "policy" not in balancer.ctl("show lb rl agent")
+    balancer.quiet("lb rl agent follow")
+
+
 def test_agents_can_be_ignored_and_followed_again(lab: Lab, balancer: RunningVpp) -> None:
     balancer.balance(VIP_IPV4, options="scheduler sed")
     first, second = (server.ipv4 for server in lab.servers)
@@ -215,7 +241,7 @@ def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> 
         ("lb rl vip 203.0.113.10 port 80 scheduler best", "scheduler maglev|sed|lsq|alias|p2c"),
         ("lb rl vip 203.0.113.10 port 80 table-size 65536", "table_size: 65536 is not a prime"),
         ("lb rl vip 203.0.113.10 port 80 del", "there is no such VIP"),
-        ("lb rl agent little", "known: follow, ignore"),
+        ("lb rl agent Little", "policy: `Little` is no name of one"),
         ("lb rl agent follow me", "known: follow, ignore"),
         ("lb rl vip 10.77.0.1 port 16400", "NAT source"),
         ("lb rl as 203.0.113.99 port 80 server 10.0.0.1 port 80", "there is no such VIP"),

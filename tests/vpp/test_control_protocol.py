@@ -47,6 +47,14 @@ def test_what_is_applied_balances_and_is_dumped(lab: Lab, control: VppControl) -
     assert control.hello().generation == 2
 
 
+def test_an_agent_hears_which_policy_it_is_to_use(balancer: RunningVpp, control: VppControl) -> None:
+    assert control.stats().policy == ""
+    balancer.quiet("lb rl agent little")
+    assert control.stats().policy == "little"
+    balancer.quiet("lb rl agent follow")
+    assert control.stats().policy == ""
+
+
 def test_frames_are_where_the_dump_says(lab: Lab, balancer: RunningVpp, control: VppControl) -> None:
     control.apply(vip(lab))
     (status,) = control.dump().vips

@@ -106,13 +106,15 @@ static void vl_api_lb_rl_disable_t_handler(vl_api_lb_rl_disable_t *mp)
     REPLY_MACRO_END(VL_API_LB_RL_DISABLE_REPLY);
 }
 
-static void vl_api_lb_rl_agents_follow_t_handler(vl_api_lb_rl_agents_follow_t *mp)
+static void vl_api_lb_rl_agent_set_t_handler(vl_api_lb_rl_agent_set_t *mp)
 {
-    vl_api_lb_rl_agents_follow_reply_t *rmp;
+    vl_api_lb_rl_agent_set_reply_t *rmp;
     lbio_problem_t problem = {0};
-    int failed = lb_rl_agents_follow(mp->follow, &problem);
-    int rv = code_of(failed, &problem);
-    REPLY_MACRO_END(VL_API_LB_RL_AGENTS_FOLLOW_REPLY);
+    int failed =
+        memchr(mp->policy, '\0', sizeof(mp->policy)) == NULL
+            ? lb_rl_refuse(&problem, "policy: longer than %u characters", LB_RL_POLICY_SIZE - 1)
+            : lb_rl_agent_set(mp->follow, (const char *)mp->policy, &problem);
+    TEXT_REPLY(VL_API_LB_RL_AGENT_SET_REPLY, failed, problem);
 }
 
 /* ---- Node ---- */
@@ -278,14 +280,20 @@ VL_MSG_API_REAPER_FUNCTION(lb_rl_client_gone);
 
 #include "lb_rl.api.c"
 
+/* NULL where it is gone, or has no room for more. */
+static vl_api_registration_t *client_of(const lb_rl_subscriber_t *subscriber)
+{
+    vl_api_registration_t *client = vl_api_client_index_to_registration(subscriber->client_index);
+    return client != NULL && vl_api_can_send_msg(client) ? client : NULL;
+}
+
 static void send_event(u64 id, bool added)
 {
     const lb_rl_subscriber_t *subscriber;
     vec_foreach(subscriber, lb_rl_main.subscribers)
     {
-        vl_api_registration_t *client =
-            vl_api_client_index_to_registration(subscriber->client_index);
-        if (client == NULL || !vl_api_can_send_msg(client)) {
+        vl_api_registration_t *client = client_of(subscriber);
+        if (client == NULL) {
             continue;
         }
         vl_api_lb_rl_vip_event_t *event = vl_msg_api_alloc_zero(sizeof(*event));
@@ -295,6 +303,27 @@ static void send_event(u64 id, bool added)
         event->id = id;
         event->added = added;
         vl_api_lb_rl_vip_event_t_endian(event, true);
+        vl_api_send_msg(client, (u8 *)event);
+    }
+}
+
+void lb_rl_agent_event_send(void)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    const lb_rl_subscriber_t *subscriber;
+    vec_foreach(subscriber, lm->subscribers)
+    {
+        vl_api_registration_t *client = client_of(subscriber);
+        if (client == NULL) {
+            continue;
+        }
+        vl_api_lb_rl_agent_event_t *event = vl_msg_api_alloc_zero(sizeof(*event));
+        event->_vl_msg_id = VL_API_LB_RL_AGENT_EVENT + REPLY_MSG_ID_BASE;
+        event->client_index = subscriber->client_index;
+        event->pid = subscriber->client_pid;
+        event->follow = lm->settings.follows_agents;
+        clib_memcpy(event->policy, lm->policy, sizeof(event->policy));
+        vl_api_lb_rl_agent_event_t_endian(event, true);
         vl_api_send_msg(client, (u8 *)event);
     }
 }
@@ -336,7 +365,7 @@ clib_error_t *lb_rl_api_init(vlib_main_t *vm)
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCES_SET, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCE_DUMP, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_PUBLISH, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_AGENTS_FOLLOW, 1);
+    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_AGENT_SET, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_DUMP, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_BACKEND_DUMP, 1);
     vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_FLOW_DUMP, 1);

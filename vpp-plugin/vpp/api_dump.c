@@ -34,6 +34,7 @@ void vl_api_lb_rl_get_t_handler(vl_api_lb_rl_get_t *mp)
         VL_API_LB_RL_GET_REPLY, ({
             rmp->enabled = lm->io != NULL;
             rmp->follows_agents = lm->settings.follows_agents;
+            clib_memcpy(rmp->policy, lm->policy, sizeof(rmp->policy));
             clib_memcpy(rmp->directory, lm->settings.directory, sizeof(rmp->directory));
             clib_memcpy(rmp->instance_id, lm->instance_id, sizeof(rmp->instance_id));
             if (lm->io != NULL) {
@@ -160,7 +161,11 @@ void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp)
 
 /* ---- Flows and counters ---- */
 
-static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flow_info_t *flow)
+/* VPP keeps what a client has not read in its main heap, without a limit, and moves all of it with every answer. */
+#define FLOWS_PER_DUMP 4096u
+
+static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flow_info_t *flow,
+                      u64 next)
 {
     vl_api_lb_rl_flow_details_t *rmp;
     REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_FLOW_DETAILS, client, context, ({
@@ -174,6 +179,7 @@ static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flo
                                  rmp->state = flow->state;
                                  rmp->open = flow->open;
                                  rmp->idle_ms = flow->idle_ms;
+                                 rmp->next = next;
                              }));
 }
 
@@ -181,14 +187,15 @@ void vl_api_lb_rl_flow_dump_t_handler(vl_api_lb_rl_flow_dump_t *mp)
 {
     vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
     lbrl_flow_info_t flow;
-    u64 cursor = 0;
+    u64 place = mp->place;
     if (client == NULL || lb_rl_main.io == NULL) {
         return;
     }
-    for (u32 sent = 0;
-         sent < mp->max && lbrl_flow_next(lb_rl_main.core, &cursor, lb_rl_now_us(), &flow);) {
+    u32 max = clib_min(mp->max, FLOWS_PER_DUMP);
+    u64 now_us = lb_rl_now_us();
+    for (u32 sent = 0; sent < max && lbrl_flow_next(lb_rl_main.core, &place, now_us, &flow);) {
         if (mp->vip == 0 || mp->vip == flow.vip_id) {
-            send_flow(client, mp->context, &flow);
+            send_flow(client, mp->context, &flow, place);
             sent++;
         }
     }

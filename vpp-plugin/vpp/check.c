@@ -137,3 +137,19 @@ int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_proble
     }
     return 0;
 }
+
+int lb_rl_policy_check(const char *name, lbio_problem_t *problem)
+{
+    size_t size = strlen(name);
+    bool good = size < LB_RL_POLICY_SIZE && name[0] != '-' && name[size - 1] != '-';
+    for (size_t i = 0; good && i < size; i++) {
+        good = (name[i] >= 'a' && name[i] <= 'z') || (name[i] >= '0' && name[i] <= '9') ||
+               name[i] == '-';
+    }
+    return good ? 0
+                : lb_rl_refuse(
+                      problem,
+                      "policy: `%.80s` is no name of one; it has lower-case letters, digits "
+                      "and hyphens between them, at most %u",
+                      name, LB_RL_POLICY_SIZE - 1);
+}

@@ -96,20 +96,28 @@ static clib_error_t *agent_command(vlib_main_t *vm, unformat_input_t *input,
 {
     unformat_input_t lines, *line = &lines;
     lbio_problem_t problem;
-    bool follow = true;
+    u8 *word = NULL;
+    int failed;
     if (begin_line(input, line, &problem) != 0) {
         return clib_error_return(0, "%s", problem.text);
     }
-    int failed = unformat(line, "%U", unformat_lb_rl_agents, &follow) &&
-                         unformat_check_input(line) == UNFORMAT_END_OF_INPUT
-                     ? lb_rl_agents_follow(follow, &problem)
-                     : unknown(line, &problem, "follow, ignore");
+    if (unformat(line, "%s", &word) && unformat_check_input(line) == UNFORMAT_END_OF_INPUT) {
+        vec_add1(word, '\0');
+        bool ignore = strcmp((char *)word, "ignore") == 0;
+        bool plain = ignore || strcmp((char *)word, "follow") == 0;
+        failed = lb_rl_agent_set(!ignore, plain ? "" : (char *)word, &problem);
+    } else {
+        failed = unknown(line, &problem, "follow, ignore, or the name of a policy");
+    }
+    vec_free(word);
     return end_line(line, failed, &problem);
 }
 
 VLIB_CLI_COMMAND(lb_rl_agent_command, static) = {
     .path = "lb rl agent",
-    .short_help = "lb rl agent follow|ignore (ignore: the configured weights are in force)",
+    .short_help =
+        "lb rl agent follow|ignore|<policy> (ignore: the configured weights are in force; "
+        "a policy: in place of those that agents are told elsewhere)",
     .function = agent_command,
     .is_mp_safe = 1,
 };
@@ -231,6 +239,19 @@ static uword unformat_level(unformat_input_t *input, va_list *arguments)
     return 1;
 }
 
+static uword unformat_load(unformat_input_t *input, va_list *arguments)
+{
+    u8 *load = va_arg(*arguments, u8 *);
+    if (unformat(input, "open")) {
+        *load = LBRL_LOAD_OPEN;
+    } else if (unformat(input, "active")) {
+        *load = LBRL_LOAD_ACTIVE;
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
 static int read_vip(unformat_input_t *line, lbrl_vip_config_t *config, bool *remove,
                     lbio_problem_t *problem)
 {
@@ -242,6 +263,7 @@ static int read_vip(unformat_input_t *line, lbrl_vip_config_t *config, bool *rem
         } else if (unformat(line, "id %llx", &config->id) ||
                    unformat(line, "forwarding %U", unformat_forwarding, &config->forwarding) ||
                    unformat(line, "scheduler %U", unformat_scheduler, &config->scheduler) ||
+                   unformat(line, "load %U", unformat_load, &config->load) ||
                    unformat(line, "features %U", unformat_level, &config->feature_level) ||
                    unformat(line, "table-size %u", &config->table_size)) {
             continue;
@@ -256,9 +278,8 @@ static int read_vip(unformat_input_t *line, lbrl_vip_config_t *config, bool *rem
         } else {
             return unknown(line, problem,
                            "id <hex>, forwarding nat|gre|l3dsr, dscp <1-63>, mtu <n>, scheduler "
-                           "maglev|sed|lsq|alias|p2c, features off|basic|full, table-size "
-                           "<prime>, client-affinity, "
-                           "drain <seconds>, del");
+                           "maglev|sed|lsq|alias|p2c, load open|active, features off|basic|full, "
+                           "table-size <prime>, client-affinity, drain <seconds>, del");
         }
     }
     return 0;
@@ -327,7 +348,7 @@ VLIB_CLI_COMMAND(lb_rl_vip_command, static) = {
     .path = "lb rl vip",
     .short_help = "lb rl vip <address> port <n> [tcp|udp] [id <hex>] [forwarding nat|gre|l3dsr] "
                   "[dscp <1-63>] [mtu <n>] [scheduler maglev|sed|lsq|alias|p2c] "
-                  "[features off|basic|full] "
+                  "[load open|active] [features off|basic|full] "
                   "[table-size <prime>] [client-affinity] [drain <seconds>] [del]",
     .function = vip_command,
     .is_mp_safe = 1,

@@ -202,13 +202,25 @@ int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem)
     return lb_rl_ready(problem) != 0 ? -1 : lbio_vip_remove(lb_rl_main.io, id, problem);
 }
 
-int lb_rl_agents_follow(bool follow, lbio_problem_t *problem)
+int lb_rl_agent_set(bool follow, const char *policy, lbio_problem_t *problem)
 {
+    lb_rl_main_t *lm = &lb_rl_main;
     if (lb_rl_ready(problem) != 0) {
         return -1;
     }
-    lbio_agents_follow(lb_rl_main.io, follow);
-    lb_rl_main.settings.follows_agents = follow;
+    if (policy[0] != '\0') {
+        if (!follow) {
+            return lb_rl_refuse(
+                problem, "policy: `%s` would set no weights while agents are ignored", policy);
+        }
+        if (lb_rl_policy_check(policy, problem) != 0) {
+            return -1;
+        }
+    }
+    lbio_agents_follow(lm->io, follow);
+    lm->settings.follows_agents = follow;
+    (void)snprintf(lm->policy, sizeof(lm->policy), "%s", policy);
+    lb_rl_agent_event_send();
     return 0;
 }
 

@@ -30,6 +30,9 @@ typedef struct lb_rl_settings {
     bool follows_agents; /* weights that agents write come into force; may change while enabled */
 } lb_rl_settings_t;
 
+/* Length of a policy's name, its end included: a label as in DNS. */
+#define LB_RL_POLICY_SIZE 64u
+
 /* Most NAT sources that can hold flows at a time: those in force and those going. */
 #define LB_RL_SOURCES_MAX 16
 
@@ -74,6 +77,8 @@ typedef struct lb_rl_main {
     lbrl_t *core;
     lb_rl_settings_t settings;
     bool at_start; /* startup.conf has an `lb-rl` section */
+    char policy
+        [LB_RL_POLICY_SIZE]; /* that agents are to use; empty: those that they are told elsewhere */
     char instance_id[40];
     lbrl_attach_report_t attached;
     lbrl_stats_t cleared; /* counters when they were last cleared */
@@ -113,7 +118,11 @@ int lb_rl_refuse(lbio_problem_t *problem, const char *format, ...)
 
 int lb_rl_vip_set(vlib_main_t *vm, const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem);
-int lb_rl_agents_follow(bool follow, lbio_problem_t *problem);
+
+/* Whether agents' weights come into force, and the policy that agents are to use meanwhile instead of those configured;
+ * empty: those. */
+int lb_rl_agent_set(bool follow, const char *policy, lbio_problem_t *problem);
+
 int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 count,
                       lbio_problem_t *problem);
 
@@ -121,6 +130,7 @@ int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 cou
 
 int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_problem_t *problem);
+int lb_rl_policy_check(const char *name, lbio_problem_t *problem);
 
 /* ---- routes.c ---- */
 
@@ -170,6 +180,9 @@ clib_error_t *lb_rl_api_init(vlib_main_t *vm);
 
 /* Tells subscribers of VIPs that have come or gone. */
 void lb_rl_events_send(void);
+
+/* Tells subscribers what agents are to do now. */
+void lb_rl_agent_event_send(void);
 
 /* ---- format.c ---- */
 

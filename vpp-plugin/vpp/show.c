@@ -101,9 +101,10 @@ static u8 *format_vip(u8 *s, va_list *arguments)
 static void show_vip(vlib_main_t *vm, const lbrl_vip_config_t *config,
                      const lbrl_backend_status_t *backends, const lbio_vip_status_t *status)
 {
-    vlib_cli_output(vm, "%U id %016llx, scheduler %U, features %u%s%s, %u slots", format_vip,
-                    config, config->id, format_lb_rl_scheduler, config->scheduler,
-                    config->feature_level, config->client_affinity ? ", client affinity" : "",
+    vlib_cli_output(vm, "%U id %016llx, scheduler %U, load %s, features %u%s%s, %u slots",
+                    format_vip, config, config->id, format_lb_rl_scheduler, config->scheduler,
+                    config->load == LBRL_LOAD_ACTIVE ? "active" : "open", config->feature_level,
+                    config->client_affinity ? ", client affinity" : "",
                     status->core.removing ? ", being removed" : "", status->core.slots);
     show_backends(vm, backends, status->core.backend_count);
 }
@@ -175,6 +176,10 @@ static clib_error_t *show_agents(vlib_main_t *vm, unformat_input_t *input,
     if (lb_rl_main.io != NULL && !lb_rl_main.settings.follows_agents) {
         vlib_cli_output(vm, "agents are ignored: `lb rl agent follow` for their weights");
     }
+    if (lb_rl_main.io != NULL && lb_rl_main.policy[0] != '\0') {
+        vlib_cli_output(vm, "agents are to use the policy %s: `lb rl agent follow` for their own",
+                        lb_rl_main.policy);
+    }
     return for_each_vip(vm, show_agent);
 }
 
@@ -187,7 +192,8 @@ VLIB_CLI_COMMAND(lb_rl_show_agent_command, static) = {
 
 /* ---- show lb rl flows, memory ---- */
 
-#define FLOWS_SHOWN 50u
+#define FLOWS_SHOWN     50u
+#define FLOWS_SHOWN_MAX 4096u /* the lines of a command are in VPP's main heap until it has ended */
 
 static clib_error_t *show_flows(vlib_main_t *vm, unformat_input_t *input,
                                 vlib_cli_command_t *command)
@@ -200,7 +206,9 @@ static clib_error_t *show_flows(vlib_main_t *vm, unformat_input_t *input,
     if (lm->io == NULL) {
         return not_enabled();
     }
-    (void)unformat(input, "max %u", &max);
+    if (unformat(input, "max %u", &max)) {
+        max = clib_min(max, FLOWS_SHOWN_MAX);
+    }
     u64 now_us = lb_rl_now_us();
     for (; shown < max && lbrl_flow_next(lm->core, &cursor, now_us, &flow); shown++) {
         vlib_cli_output(vm, "%U %U -> %U as %U -> %U, %U%s, idle %.1f s", format_lb_rl_protocol,
@@ -211,7 +219,8 @@ static clib_error_t *show_flows(vlib_main_t *vm, unformat_input_t *input,
                         flow.open ? ", open" : "", flow.idle_ms / 1e3);
     }
     if (shown == max) {
-        vlib_cli_output(vm, "(at most %u: `show lb rl flows max <n>` for more)", max);
+        vlib_cli_output(vm, "(at most %u: `show lb rl flows max <n>` for up to %u)", max,
+                        FLOWS_SHOWN_MAX);
     }
     return 0;
 }

@@ -111,7 +111,9 @@ class Link:
             retry = min(retry * 2, LONGEST_RETRY_SECONDS)
 
     async def _connect(self) -> None:
-        self.hello = await self._dataplane.hello()
+        hello = await self._dataplane.hello()
+        self.stats = await self._dataplane.stats()  # what it asks for is part of what it should be
+        self.hello = hello
         self.error, self._answered = "", "none"
         log.info(
             "data plane connected",
@@ -145,7 +147,7 @@ class Link:
             self.stats = await self._dataplane.stats()
             if self.hello is not None and self.stats.instance_id != self.hello.instance_id:
                 raise DataPlaneUnreachableError("the data plane was replaced") from None
-            if before is None or before.lost_announcements != self.stats.lost_announcements:
+            if before is None or _asks(before) != _asks(self.stats):
                 self._on_change()
 
     async def _offer(self, wanted: DesiredState) -> None:
@@ -199,6 +201,11 @@ class Link:
         self.hello = None
         self.error = str(error)
         self._on_change()
+
+
+def _asks(stats: Stats) -> tuple[object, ...]:
+    """Return what of the counters is a reason to compute the state again."""
+    return stats.lost_announcements, stats.policy
 
 
 def _digest(desired: DesiredState) -> str:

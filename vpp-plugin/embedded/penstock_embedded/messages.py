@@ -291,3 +291,4 @@ class Stats(Message):
     queue_dropped: int = 0  # packets that found the device's queue full, since the device was made
     # Announced addresses that another node was heard to announce: given up until the next apply.
     lost_announcements: tuple[Address, ...] = ()
+    policy: str = ""  # that an operator wants on this node in place of those configured; "": none

@@ -42,6 +42,7 @@ class Instance:
     enabled: bool  # False after `disable`
     attached_flows: int
     workers: int
+    policy: str  # `lb rl agent <policy>`: what agents are to use
 
 
 class Api:
@@ -64,7 +65,14 @@ class Api:
         if not reply.instance_id:
             fix = "give startup.conf an `lb-rl` section"
             raise VppError("internal", f"{self._socket}: the load balancer was never enabled in VPP; {fix}")
-        return Instance(reply.instance_id, Path(reply.directory), reply.enabled, reply.attached_flows, reply.workers)
+        return Instance(
+            instance_id=reply.instance_id,
+            directory=Path(reply.directory),
+            enabled=reply.enabled,
+            attached_flows=reply.attached_flows,
+            workers=reply.workers,
+            policy=reply.policy,
+        )
 
     def enable(self) -> None:
         """Enable the load balancer again, with the settings that it had."""

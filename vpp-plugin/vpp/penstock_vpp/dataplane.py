@@ -277,7 +277,9 @@ class VppDataplane:
         uptime = time.monotonic() - self._started
         if not instance.enabled:
             nothing = dict.fromkeys(("packets", "forwarded", "flows", "flow_capacity", "half_open"), 0)
-            return Stats(instance_id=instance.instance_id, uptime_seconds=uptime, dropped={}, **nothing)
+            return Stats(
+                instance_id=instance.instance_id, uptime_seconds=uptime, dropped={}, policy=instance.policy, **nothing
+            )
         reply = self._api.stats()
         return Stats(
             instance_id=instance.instance_id,
@@ -289,6 +291,7 @@ class VppDataplane:
             flow_capacity=reply.flow_capacity,
             half_open=reply.half_open,
             recycled=reply.flows_recycled,
+            policy=instance.policy,
         )
 
     def _withdraw(self) -> None:
