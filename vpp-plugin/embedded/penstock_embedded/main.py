@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 
-import structlog
-
-from penstock_embedded import client
+from penstock_embedded import client, serving
 from penstock_embedded.dataplane import Dataplane
 from penstock_embedded.messages import Hello, Method, Stats
-from penstock_embedded.server import ControlServer
 from penstock_embedded.settings import Settings
 from penstock_embedded.supervisor import Supervisor
-
-log = structlog.get_logger()
 
 
 def run(settings: Settings) -> int:
@@ -27,7 +20,7 @@ def serve(settings: Settings) -> int:
     """Run a data plane in this process until SIGTERM; the node stays as it is then."""
     dataplane = Dataplane(settings)
     dataplane.resume()
-    asyncio.run(_serve(dataplane, settings))
+    asyncio.run(serving.serve(dataplane, settings))
     return 0
 
 
@@ -41,26 +34,3 @@ def probe(settings: Settings, *, timeout: float = 2.0) -> tuple[Hello, Stats]:
 def withdraw(settings: Settings, *, timeout: float = 30.0) -> None:
     """Have the running data plane remove everything of its from the node. Raises client.ControlError."""
     client.request(settings.socket_path, Method.WITHDRAW, timeout=timeout)
-
-
-async def _serve(dataplane: Dataplane, settings: Settings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = ControlServer(settings.socket_path, dataplane, uids=settings.trusted_uids(), group=settings.group)
-    await server.start()
-    log.info("data plane ready", socket=str(settings.socket_path))
-    watch = asyncio.create_task(dataplane.watch())
-    waiting = asyncio.create_task(stop.wait())
-    try:
-        # A watch that ends has failed: the supervisor starts afresh.
-        await asyncio.wait({watch, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if watch.done():
-            watch.result()
-    finally:
-        for task in (watch, waiting):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await server.stop()
-        await dataplane.close()
