@@ -123,12 +123,12 @@ static __clib_noinline int import_rest(vlib_main_t *vm, vlib_buffer_t *b, lbrl_p
 static_always_inline int import(vlib_main_t *vm, vlib_buffer_t *b, u32 data_size,
                                 lbrl_packet_t *packet)
 {
-    *packet =
-        (lbrl_packet_t){.data = vlib_buffer_get_current(b),
-                        .buffer = b,
-                        .length = b->current_length,
-                        .headroom = (u16)(b->current_data + VLIB_BUFFER_PRE_DATA_SIZE),
-                        .tailroom = (u16)(data_size - (u32)(b->current_data + b->current_length))};
+    packet->data = vlib_buffer_get_current(b);
+    packet->buffer = b;
+    packet->length = b->current_length;
+    packet->headroom = (u16)(b->current_data + VLIB_BUFFER_PRE_DATA_SIZE);
+    packet->tailroom = (u16)(data_size - (u32)(b->current_data + b->current_length));
+    clib_memset(&packet->gso_type, 0, sizeof(*packet) - offsetof(lbrl_packet_t, gso_type));
     if (PREDICT_TRUE((b->flags & (VLIB_BUFFER_NEXT_PRESENT | VNET_BUFFER_F_OFFLOAD |
                                   VNET_BUFFER_F_GSO)) == 0)) {
         return 0;
@@ -168,12 +168,12 @@ static __clib_noinline void export_rest(vlib_main_t *vm, vlib_buffer_t *b,
 static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, lb_rl_side_t side)
 {
     vlib_buffer_t *b = packet->buffer;
-    i32 moved = (i32)(packet->data - (u8 *)vlib_buffer_get_current(b));
-    vlib_buffer_advance(b, moved);
     if (PREDICT_TRUE((b->flags & (VLIB_BUFFER_NEXT_PRESENT | VNET_BUFFER_F_OFFLOAD |
                                   VNET_BUFFER_F_GSO)) == 0)) {
+        b->current_data = (i16)(packet->data - b->data);
         b->current_length = (u16)packet->length;
     } else {
+        vlib_buffer_advance(b, packet->data - (u8 *)vlib_buffer_get_current(b));
         export_rest(vm, b, packet);
     }
     /* The core has counted the TTL down: for the next nodes the packet is our own. */
@@ -255,21 +255,18 @@ static void split(vlib_main_t *vm, vlib_node_runtime_t *node, batch_t *batch,
     }
 }
 
-/* As vlib_buffer_enqueue_to_next(), where some buffers are SPLIT. */
+/* As vlib_buffer_enqueue_to_next(), where some buffers are SPLIT: `supers` are those, in the order of the frame. */
 static __clib_noinline void enqueue_split(vlib_main_t *vm, vlib_node_runtime_t *node,
                                           const u32 *from, const u16 *nexts, u32 n,
-                                          const lbrl_packet_t *packets, const u16 *places)
+                                          const lbrl_packet_t *supers)
 {
     batch_t batch = {.count = 0};
-    for (u32 i = 0, p = 0; i < n; i++) {
+    for (u32 i = 0; i < n; i++) {
         if (nexts[i] != SPLIT) {
             batch_add(vm, node, &batch, from[i], nexts[i]);
             continue;
         }
-        while (places[p] != i) {
-            p++;
-        }
-        split(vm, node, &batch, &packets[p]);
+        split(vm, node, &batch, supers++);
         vlib_buffer_free_one(vm, from[i]);
     }
     batch_flush(vm, node, &batch);
@@ -309,68 +306,104 @@ static_always_inline u16 without_worker(vlib_node_runtime_t *node, vlib_buffer_t
     return NEXT_HANDOFF;
 }
 
-static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *node,
-                                        vlib_frame_t *frame, bool is_feature, bool six)
-{
-    const lb_rl_main_t *lm = &lb_rl_main;
-    u32 *from = vlib_frame_vector_args(frame);
-    u32 n = frame->n_vectors;
-    u32 data_size = vlib_buffer_get_default_data_size(vm);
-    lbrl_worker_t *worker =
-        vm->thread_index < vec_len(lm->workers) ? lm->workers[vm->thread_index] : NULL;
+/* A frame on its way through the core. */
+typedef struct frame {
+    u32 *from;
+    u32 n;
     vlib_buffer_t *buffers[VLIB_FRAME_SIZE];
     u16 nexts[VLIB_FRAME_SIZE];
-    u16 places[VLIB_FRAME_SIZE];
-    lbrl_packet_t packets[VLIB_FRAME_SIZE];
-    lb_rl_trace_t *traces[VLIB_FRAME_SIZE];
-    u32 count = 0;
+    lbrl_packet_t supers[VLIB_FRAME_SIZE]; /* packets that are SPLIT, in their order */
+    u32 super_count;
+} frame_t;
 
-    STATIC_ASSERT(VLIB_FRAME_SIZE <= LBRL_VECTOR_MAX, "a frame is at most one vector");
-    vlib_get_buffers(vm, from, buffers, n);
-    for (u32 i = 0; i < n; i++) {
-        vlib_buffer_t *b = buffers[i];
-        if (i + 8 < n) {
-            vlib_prefetch_buffer_header(buffers[i + 8], LOAD);
-            if (i + 4 < n) {
-                clib_prefetch_load(vlib_buffer_get_current(buffers[i + 4]));
-            }
+/* Packets that are imported, processed and exported before the next ones: their headers stay in the first cache. */
+#define PORTION 64u
+
+/* One portion, from buffer `first` on; the nodes that its buffers go to are in `nexts` then. */
+static_always_inline void take_portion(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                       lbrl_worker_t *worker, frame_t *f, u32 first, u64 now,
+                                       bool is_feature, bool six)
+{
+    lbrl_packet_t packets[PORTION];
+    lb_rl_trace_t *traces[PORTION];
+    u16 places[PORTION];
+    u32 data_size = vlib_buffer_get_default_data_size(vm);
+    u32 end = clib_min(first + PORTION, f->n);
+    u32 count = 0;
+    for (u32 i = first; i < end; i++) {
+        vlib_buffer_t *b = f->buffers[i];
+        if (i + 8 < f->n) {
+            vlib_prefetch_buffer_header(f->buffers[i + 8], LOAD);
+            clib_prefetch_load(vlib_buffer_get_current(f->buffers[i + 4]));
         }
         if (is_feature && !is_to_source(b, six)) {
-            vnet_feature_next_u16(&nexts[i], b);
+            vnet_feature_next_u16(&f->nexts[i], b);
             continue;
         }
         if (PREDICT_FALSE(worker == NULL)) {
-            nexts[i] = without_worker(node, b);
+            f->nexts[i] = without_worker(node, b);
             continue;
         }
         if (PREDICT_FALSE(import(vm, b, data_size, &packets[count]) != 0)) {
             b->error = node->errors[ERROR_CHAIN];
-            nexts[i] = NEXT_DROP;
+            f->nexts[i] = NEXT_DROP;
             continue;
         }
         places[count++] = (u16)i;
     }
+    if (count == 0) {
+        return;
+    }
     if (PREDICT_FALSE(node->flags & VLIB_NODE_FLAG_TRACE)) {
         lb_rl_trace_before(vm, node, packets, traces, count);
     }
-    if (count > 0) {
-        lbrl_process(worker, packets, count, now_us());
-    }
-    bool splits = false;
+    lbrl_process(worker, packets, count, now);
     for (u32 i = 0; i < count; i++) {
         u16 next = next_of(vm, node, &packets[i], is_feature);
-        nexts[places[i]] = next;
-        splits |= next == SPLIT;
+        f->nexts[places[i]] = next;
+        if (PREDICT_FALSE(next == SPLIT)) {
+            f->supers[f->super_count++] = packets[i];
+        }
     }
     if (PREDICT_FALSE(node->flags & VLIB_NODE_FLAG_TRACE)) {
         lb_rl_trace_after(packets, traces, count);
     }
-    if (PREDICT_FALSE(splits)) {
-        enqueue_split(vm, node, from, nexts, n, packets, places);
-    } else {
-        vlib_buffer_enqueue_to_next(vm, node, from, nexts, n);
+}
+
+static_always_inline bool all_equal(const u16 *nexts, u32 n)
+{
+    u16 others = 0;
+    for (u32 i = 1; i < n; i++) {
+        others |= nexts[i] ^ nexts[0];
     }
-    return n;
+    return others == 0;
+}
+
+static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                        vlib_frame_t *frame, bool is_feature, bool six)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    lbrl_worker_t *worker =
+        vm->thread_index < vec_len(lm->workers) ? lm->workers[vm->thread_index] : NULL;
+    frame_t f; /* not set to 0: it is large */
+    f.from = vlib_frame_vector_args(frame);
+    f.n = frame->n_vectors;
+    f.super_count = 0;
+
+    STATIC_ASSERT(PORTION <= LBRL_VECTOR_MAX, "a portion is at most one vector");
+    vlib_get_buffers(vm, f.from, f.buffers, f.n);
+    u64 now = now_us();
+    for (u32 first = 0; first < f.n; first += PORTION) {
+        take_portion(vm, node, worker, &f, first, now, is_feature, six);
+    }
+    if (PREDICT_FALSE(f.super_count > 0)) {
+        enqueue_split(vm, node, f.from, f.nexts, f.n, f.supers);
+    } else if (PREDICT_TRUE(all_equal(f.nexts, f.n))) {
+        vlib_buffer_enqueue_to_single_next(vm, node, f.from, f.nexts[0], f.n);
+    } else {
+        vlib_buffer_enqueue_to_next(vm, node, f.from, f.nexts, f.n);
+    }
+    return f.n;
 }
 
 VLIB_NODE_FN(lb_rl_ip4_node)(vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame)
