@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from e2e.cluster.processes import wait_until
 from e2e.cluster.providers import find
 from e2e.cluster.spec import make_spec
 from e2e.cluster.steps import step
+from e2e.hugepages import borrowed
 from e2e.images import vpp
 from e2e.images.build import ROLES, TOOLS, VPP, build
 from e2e.installation import LABELS, Installation
@@ -130,21 +131,23 @@ def _run(command: list[str], *, check: bool = True) -> str:
 def installation() -> Iterator[Installation]:
     """Penstock, installed by its chart into a cluster of four nodes."""
     cluster = find(os.environ.get("PROVIDER", "local"), CLUSTER)
+    with_vpp = not vpp.missing()
     with step("container images"):
         names = (*ROLES, *TOOLS)
-        found = Installation(cluster, build(names if vpp.missing() else (*names, VPP)))
+        found = Installation(cluster, build((*names, VPP) if with_vpp else names))
     cluster.down()
-    try:
-        with step("cluster"):
-            cluster.up(make_spec(4, name=CLUSTER, labels=LABELS))
-            found.load_images()
-        with step("Penstock"):
-            found.install("--set=operator.replicas=2")
-            found.apply(DEMO_MANIFESTS / "penstock.yaml")
-            found.wait_condition("dataplane", "edge", "Ready")
-        yield found
-    finally:
-        cluster.down()
+    with borrowed() if with_vpp else nullcontext():  # before the kubelets start: they count them then
+        try:
+            with step("cluster"):
+                cluster.up(make_spec(4, name=CLUSTER, labels=LABELS, exclusive_cpus=with_vpp))
+                found.load_images()
+            with step("Penstock"):
+                found.install("--set=operator.replicas=2")
+                found.apply(DEMO_MANIFESTS / "penstock.yaml")
+                found.wait_condition("dataplane", "edge", "Ready")
+            yield found
+        finally:
+            cluster.down()
 
 
 @pytest.fixture(scope="session")

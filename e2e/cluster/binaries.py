@@ -10,9 +10,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from e2e.cluster.steps import step
 
 _HERE = Path(__file__).parent
 _ENVTEST_SECONDS = 120
+_VERSION = re.compile(r"v[0-9]+")
 ENVTEST_PROGRAMS = frozenset({"kube-apiserver", "etcd", "kubectl"})
 
 
@@ -99,6 +101,8 @@ TOOLS = Suite(
     packages=MappingProxyType({name: f"./cmd/{name}" for name in ("pause", "httpserver", "loadgen")}),
 )
 SUITES = (KUBERNETES, CONTAINERS, CHARTS, TOOLS)
+LOCAL_PROGRAMS = (*KUBERNETES.packages, *CONTAINERS.packages, *TOOLS.packages)
+"""What a cluster of provider `local` is made of."""
 
 
 def cache_root() -> Path:
@@ -109,12 +113,17 @@ def cache_root() -> Path:
 
 def program(name: str) -> Path:
     """Return the path of a program, building it first if it is nowhere."""
-    return _installed(name) or _cached(name) or _from_envtest(name) or _build(name)
+    return programs(name)[name]
 
 
 def programs(*names: str) -> dict[str, Path]:
-    """Return the paths of several programs."""
-    return {name: program(name) for name in names}
+    """Return the paths of several programs; what is nowhere is built, all of a suite at once."""
+    found = {name: _installed(name) or _cached(name) or _from_envtest(name) for name in names}
+    missing = [name for name, path in found.items() if path is None]
+    for suite in SUITES:
+        if wanted := [name for name in missing if name in suite.packages]:
+            _build(suite, wanted)
+    return {name: path or _target(name) for name, path in found.items()}
 
 
 def sources_digest(module: Path) -> str:
@@ -168,33 +177,46 @@ def _from_envtest(name: str) -> Path | None:
     return _executable(Path(found.stdout.strip()) / name)
 
 
-def _build(name: str) -> Path:
-    target = _target(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _build(suite: Suite, names: Sequence[str]) -> None:
+    folder = _target(names[0]).parent
+    folder.mkdir(parents=True, exist_ok=True)
     with _one_builder():
-        return _executable(target) or go_build(_suite(name), name, target)
+        if missing := [name for name in names if _cached(name) is None]:
+            go_build(suite, missing, folder)
 
 
-def go_build(suite: Suite, name: str, target: Path) -> Path:
-    """Build one program of a suite with Go, politely, and move it to its place when it is complete."""
+def go_build(suite: Suite, names: Sequence[str], folder: Path) -> None:
+    """Build programs of a suite with Go, politely, and move them to their place when they are complete.
+
+    One command builds all: what they share is compiled once, and while one is linked the next is compiled.
+    """
     go = shutil.which("go")
     if go is None:
-        raise MissingProgramError(f"{name} is not cached and there is no Go to build it: install Go 1.26 or newer")
+        raise MissingProgramError(f"no cached {', '.join(names)}, and no Go to build it: install Go 1.26 or newer")
     flags = " ".join(["-s", "-w", *(f"-X {variable}={suite.version()}" for variable in suite.variables)])
-    unfinished = target.with_name(f".{name}.{os.getpid()}")
+    unfinished = folder / f".unfinished.{os.getpid()}"
+    unfinished.mkdir(exist_ok=True)
     command = ["nice", go, "build", "-mod=readonly", "-trimpath", "-tags", suite.tags, "-ldflags", flags]
-    with step(f"build {name} {suite.version()} (once)"):
+    with step(f"build {', '.join(names)} {suite.version()} (once)"):
         built = subprocess.run(
-            [*command, "-o", str(unfinished), suite.packages[name]],
+            [*command, "-o", f"{unfinished}/", *(suite.packages[name] for name in names)],
             cwd=suite.module,
-            env={**os.environ, "CGO_ENABLED": "0"},
+            env={"GOGC": "400", **os.environ, "CGO_ENABLED": "0"},  # compilers are short-lived: let them use memory
             stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
     if built.returncode != 0:
-        raise MissingProgramError(f"building {name} in {suite.module} failed:\n{built.stderr[-4000:]}")
-    return unfinished.replace(target)
+        shutil.rmtree(unfinished)
+        raise MissingProgramError(f"building {', '.join(names)} in {suite.module} failed:\n{built.stderr[-4000:]}")
+    for name in names:
+        (unfinished / file_name(suite.packages[name])).replace(folder / name)
+    unfinished.rmdir()
+
+
+def file_name(package: str) -> str:
+    """Return what `go build` calls the program of a package: its last part that is no version."""
+    return next(part for part in reversed(package.split("/")) if not _VERSION.fullmatch(part))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from e2e.cluster import binaries
 from e2e.cluster.errors import CommandError, StateError
 from e2e.cluster.network import run
+from e2e.cluster.node import STATIC_CPUS
 from e2e.cluster.provider import Provider
 from e2e.cluster.spec import DEFAULT_NAME, DEFAULT_QUOTA_PERIOD, ClusterSpec
 from e2e.cluster.steps import step
@@ -116,11 +117,19 @@ def configuration(spec: ClusterSpec) -> dict[str, object]:
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "nodes": [{"role": "control-plane"}, *workers],
     }
+    if settings := _kubelet_settings(spec):
+        found["kubeadmConfigPatches"] = [json.dumps({"kind": "KubeletConfiguration", **settings})]
+    return found
+
+
+def _kubelet_settings(spec: ClusterSpec) -> dict[str, object]:
     periods = {node.quota_period for node in spec.nodes}
     if len(periods) > 1:
         raise StateError(f"provider kind has one quota_period for all nodes, not {', '.join(sorted(periods))}")
+    settings: dict[str, object] = {}
     if periods != {DEFAULT_QUOTA_PERIOD}:
-        gates = {"CustomCPUCFSQuotaPeriod": True}
-        kubelet = {"kind": "KubeletConfiguration", "cpuCFSQuotaPeriod": periods.pop(), "featureGates": gates}
-        found["kubeadmConfigPatches"] = [json.dumps(kubelet)]
-    return found
+        settings |= {"cpuCFSQuotaPeriod": periods.pop(), "featureGates": {"CustomCPUCFSQuotaPeriod": True}}
+    exclusive = {node.exclusive_cpus for node in spec.nodes}
+    if len(exclusive) > 1:
+        raise StateError("provider kind has one exclusive_cpus for all nodes")
+    return settings | (STATIC_CPUS if exclusive == {True} else {})

@@ -81,8 +81,7 @@ class LocalCluster(Provider):
         """Make the cluster and wait until all nodes are Ready."""
         _preflight()
         with step("programs"):
-            for suite in (binaries.KUBERNETES, binaries.CONTAINERS, binaries.TOOLS):
-                binaries.programs(*suite.packages)
+            binaries.programs(*binaries.LOCAL_PROGRAMS)
         with self._locked():
             if self.exists():
                 raise StateError(f"cluster {self.cluster!r} is up (or half down): `python -m e2e.cluster down` first")

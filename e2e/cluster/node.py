@@ -27,6 +27,9 @@ from e2e.images.pause import PAUSE_IMAGE
 
 # Folders of the machine that each node has to itself: what pods mount as hostPath and what CNI plugins remember.
 PRIVATE_DIRECTORIES = (Path("/var/log"), Path("/var/lib/penstock"), Path("/var/lib/cni"))
+# A kubelet's settings for whole processors. It wants something reserved, and counts that in whole processors too; half
+# of one leaves room for other pods.
+STATIC_CPUS: dict[str, object] = {"cpuManagerPolicy": "static", "systemReserved": {"cpu": "500m"}}
 _NETWORK_PLUGINS = ("ptp", "portmap", "loopback", "host-local")
 _IMPORT_SECONDS = 300
 
@@ -227,8 +230,6 @@ def pod_network(spec: NodeSpec) -> dict[str, object]:
 
 def kubelet_configuration(directory: Path, cgroup: str, socket: Path, spec: NodeSpec) -> dict[str, object]:
     """Return a kubelet's configuration for a node that shares its machine with others."""
-    # Policy `static` wants something reserved, and counts it in whole processors; half of one leaves room for pods.
-    static = {"cpuManagerPolicy": "static", "systemReserved": {"cpu": "500m"}}
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -257,7 +258,7 @@ def kubelet_configuration(directory: Path, cgroup: str, socket: Path, spec: Node
         "clusterDNS": [layout.DNS_ADDRESS],
         "clusterDomain": "cluster.local",
         "resolvConf": "",
-        **(static if spec.exclusive_cpus else {}),
+        **(STATIC_CPUS if spec.exclusive_cpus else {}),
     }
 
 

@@ -25,8 +25,8 @@ class NodeSpec:
     default a pod of a tenth of a core runs at full speed for 10 ms and then stands for 90; a short period makes it
     what a small limit usually stands for, a slow machine.
 
-    With `exclusive_cpus` pods that ask for whole processors get them alone (the CPU manager's policy `static`); the
-    first processor stays with all others.
+    With `exclusive_cpus` (provider `kind`: the same for all nodes) pods that ask for whole processors get them alone
+    (the CPU manager's policy `static`); the first processor stays with all others.
     """
 
     index: int

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import jinja2
 from rich.console import Console
 
+from e2e.cluster import binaries
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.processes import wait_until
 from e2e.cluster.provider import Provider
@@ -57,8 +59,11 @@ def servers(image: str) -> str:
 
 def set_up(cluster: Provider) -> Installation:
     """Build what is missing, start the cluster, install Penstock, apply the VIP; print a line per step."""
-    with step("container images"):
+    with step("container images and programs"), ThreadPoolExecutor() as pool:
+        # Images wait for downloads and disk most of their time, programs for processors.
+        programs = pool.submit(_build_programs, cluster)
         installation = Installation(cluster, build())
+        programs.result()
     with step("cluster of 4 nodes: 2 balance load, 2 run servers"):
         cluster.up(make_spec(4, name=CLUSTER, labels=LABELS, quota_period=QUOTA_PERIOD))
     with step("images loaded into the nodes"):
@@ -76,6 +81,11 @@ def set_up(cluster: Provider) -> Installation:
         installation.apply(MANIFESTS / "vip.yaml")
         installation.wait_condition("loadbalancervip", VIP[1], "Ready", namespace=VIP[0])
     return installation
+
+
+def _build_programs(cluster: Provider) -> None:
+    local = binaries.LOCAL_PROGRAMS if cluster.name == "local" else ()
+    binaries.programs(*local, "kubectl", "helm", "httpserver", "loadgen")
 
 
 def server_names(cluster: Provider) -> dict[str, str]:

@@ -143,16 +143,21 @@ def test_a_vip_answers_ping(subject: Subject, address: str) -> None:
     assert ICMPv6EchoReply in seen.packet or seen.packet[ICMP].type == 0
 
 
+@pytest.mark.parametrize("teller", ["server", "router"])
 @BOTH
-def test_a_servers_packet_too_big_reaches_the_client_as_about_its_own_packet(subject: Subject, address: str) -> None:
+def test_a_packet_too_big_for_the_way_reaches_the_client_as_about_its_own(
+    subject: Subject, address: str, teller: str
+) -> None:
     subject.apply(vip(subject.lab, address))
     talk = Talk(subject, address)
     talk.open()
     big = talk.client("PA", b"x" * 1000).packet
+    router = "fd77:1::99" if big.version == 6 else "10.77.1.99"
+    source = big.dst if teller == "server" else router
     if big.version == 4:
-        error = IP(src=big.dst, dst=big.src) / ICMP(type=3, code=4, nexthopmtu=600) / Raw(bytes(big)[:28])
+        error = IP(src=source, dst=big.src) / ICMP(type=3, code=4, nexthopmtu=600) / Raw(bytes(big)[:28])
     else:
-        error = IPv6(src=big.dst, dst=big.src) / ICMPv6PacketTooBig(mtu=1280) / Raw(bytes(big)[:400])
+        error = IPv6(src=source, dst=big.src) / ICMPv6PacketTooBig(mtu=1280) / Raw(bytes(big)[:400])
     seen = subject.send(talk.server, error)
     assert seen.place == "client"
     if big.version == 4:

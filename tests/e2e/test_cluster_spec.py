@@ -103,6 +103,16 @@ def test_kind_gives_all_kubelets_one_quota_period() -> None:
         configuration(ClusterSpec("x", [first, replace(second, quota_period="10ms")]))
 
 
+def test_processors_are_given_to_pods_alone_where_that_is_asked_for() -> None:
+    spec = make_spec(2, exclusive_cpus=True)
+    configured = kubelet_configuration(Path("/state"), "x/node-1", Path("/state/containerd.sock"), spec.nodes[0])
+    assert configured["cpuManagerPolicy"] == "static"
+    (patch,) = configuration(spec)["kubeadmConfigPatches"]  # type: ignore[misc]
+    assert json.loads(patch)["cpuManagerPolicy"] == "static"
+    with pytest.raises(StateError, match="one exclusive_cpus for all nodes"):
+        configuration(ClusterSpec("x", [spec.nodes[0], replace(spec.nodes[1], exclusive_cpus=False)]))
+
+
 def test_memory_is_what_the_kernel_says_is_available() -> None:
     assert available_memory("MemTotal: 24000000 kB\nMemFree: 1 kB\nMemAvailable:   2048 kB\n") == 2048 * 1024
     assert available_memory("MemFree: 1 kB\n") == 0
