@@ -143,8 +143,19 @@ static void tuples_that_collide_elsewhere_are_like_any_others(void)
     printf("refused: %u aimed, %u random\n", aimed, random);
 }
 
+static void the_smallest_table_takes_a_connection(void)
+{
+    rig_t rig = rig_tiny(); /* an entry or two to a partition: a share of that is none */
+    rig_set_sources(&rig);
+    rig_set_standard_vips(&rig, 2);
+    connection_t connection = connection_make(&rig, "198.51.100.7", 40000, "203.0.113.10");
+    connection_open(&connection);
+    rig_free(&rig);
+}
+
 int main(int argc, char **argv)
 {
+    the_smallest_table_takes_a_connection();
     syns_of_strangers_cost_nobody_anything(argc > 1 ? (uint32_t)atoi(argv[1]) : MILLISECONDS);
     tuples_that_collide_elsewhere_are_like_any_others();
     return 0;

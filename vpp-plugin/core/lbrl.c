@@ -45,13 +45,14 @@ static bool make_partitions(lbrl_t *lb)
     lb->bucket_count = buckets;
     lb->partition_flows = flows;
     flow_link_t *link = (flow_link_t *)(void *)((uint8_t *)lb->index_memory + bucket_bytes);
+    uint32_t half_open = flows < HALF_OPEN_SHARE ? 1 : flows / HALF_OPEN_SHARE;
     for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
         lb->partitions[i] = (partition_t){.index = {{bucket, buckets}, {bucket + buckets, buckets}},
                                           .flows = lb->arena.flows + (size_t)i * flows,
                                           .links = link + (size_t)i * flows,
                                           .flow_count = flows,
                                           .free_head = FLOW_NONE,
-                                          .half_open_max = flows / HALF_OPEN_SHARE,
+                                          .half_open_max = half_open,
                                           .half_open = {FLOW_NONE, FLOW_NONE, 0},
                                           .closed = {FLOW_NONE, FLOW_NONE, 0}};
         bucket += (size_t)INDEXES * buckets;
