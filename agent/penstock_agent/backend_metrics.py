@@ -187,15 +187,14 @@ class _Writer:
         rows = [(text, slot) for text, slot in placed if slot < len(values)]
         chosen = [slot for _, slot in rows]
         found = samples.quantiles(values[chosen], valid[chosen], seen[chosen], QUANTILES).tolist()
-        start = f"{family.name}{{"
+        start, (low_end, high_end) = f"{family.name}{{", _QUANTILE_ENDS
         self._add(
             family,
             [
-                # Samples have the precision of single floats; their digits are most of what a scrape costs.
-                f"{start}{text}{end}{value:.6g}\n"
-                for (text, _), row in zip(rows, found, strict=True)
-                if row[0] == row[0]  # not-a-number: no sample yet
-                for end, value in zip(_QUANTILE_ENDS, row, strict=True)
+                # Samples have the precision of single floats; these lines are the larger part of a scrape's cost.
+                f"{start}{text}{low_end}{low:.6g}\n{start}{text}{high_end}{high:.6g}\n"
+                for (text, _), (low, high) in zip(rows, found, strict=True)
+                if low == low  # not-a-number: no sample yet
             ],
         )
 
