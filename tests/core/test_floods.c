@@ -84,6 +84,25 @@ static void syns_of_strangers_cost_nobody_anything(uint32_t milliseconds)
     crowd_free(c);
 }
 
+/* In a large table what bounds half-open flows are the ports of each backend. With many backends few of the oldest
+ * flows are the one's whose ports are scarce: a SYN is not lost for that. */
+static void a_flood_over_many_backends_finds_ports(void)
+{
+    enum { SYNS = 1 << 18 };
+    const crowd_plan_t plan = {1 << 20, 1, 1, 32, LBRL_LEVEL_OFF};
+    crowd_t *c = crowd_make(&plan);
+    for (uint32_t i = 0; i < SYNS; i += VECTOR) {
+        crowd_strangers(c, VECTOR);
+        for (uint32_t k = 0; k < VECTOR; k++) {
+            CHECK_EQUAL(c->packets[k].verdict, LBRL_VERDICT_FORWARD);
+        }
+    }
+    lbrl_stats_t stats;
+    lbrl_stats(c->lb, &stats);
+    CHECK(stats.flows_recycled > 0);
+    crowd_free(c);
+}
+
 /* ------------------------------------------------------------------------------- tuples that collide */
 
 enum { TABLE = 4096, AIMED = 3900, BUCKETS_AIMED = 512 };
@@ -157,6 +176,7 @@ int main(int argc, char **argv)
 {
     the_smallest_table_takes_a_connection();
     syns_of_strangers_cost_nobody_anything(argc > 1 ? (uint32_t)atoi(argv[1]) : MILLISECONDS);
+    a_flood_over_many_backends_finds_ports();
     tuples_that_collide_elsewhere_are_like_any_others();
     return 0;
 }

@@ -287,9 +287,10 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     port_map_t *map = endpoint->maps[source];
     uint32_t number = partition_number(worker, partition);
     port_share_t *share = &map->shares[number];
-    if (share->half_open >= worker->table->sources[source].half_open_max &&
-        !recycle_port(worker, partition, map)) {
-        return PORT_NONE;
+    if (share->half_open >= worker->table->sources[source].half_open_max) {
+        /* Where none of the map's is among the oldest, many backends share the flood: it cannot take all ports of one,
+         * for half-open flows are bounded together, and give back what they hold. */
+        (void)recycle_port(worker, partition, map);
     }
     for (unsigned tries = 0; tries < RESTING_TRIES; tries++) {
         uint16_t port = port_take(map, number);
