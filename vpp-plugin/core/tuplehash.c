@@ -94,16 +94,14 @@ AVX2 static void tuples_hash_avx2(const lbrl_key_t *key, tuples_t *tuples)
     }
 }
 
-tuples_hash_t *tuples_hash_best(void)
-{
-    return __builtin_cpu_supports("avx2") ? tuples_hash_avx2 : tuples_hash_plain;
-}
-
-#else
+#endif
 
 tuples_hash_t *tuples_hash_best(void)
 {
+#ifdef AVX2
+    if (__builtin_cpu_supports("avx2")) {
+        return tuples_hash_avx2;
+    }
+#endif
     return tuples_hash_plain;
 }
-
-#endif
