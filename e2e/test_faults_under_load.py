@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from e2e.cluster.processes import wait_until
 from e2e.conftest import NAMESPACE, Shop, assert_nothing_failed
 from e2e.installation import NAMESPACE as SYSTEM
+from e2e.node_processes import node_processes
 
 
 def kill_pod(shop: Shop, component: str, node: str = "") -> None:
@@ -35,29 +35,11 @@ def ready_pods(shop: Shop, component: str, count: int) -> bool:
     return ready >= count
 
 
-def started(pid: int) -> int:
-    """Return when a process started, in ticks since the machine did (field 22 of proc_pid_stat(5))."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
 def data_plane_processes(shop: Shop, node: str) -> list[int]:
     """Return the data-plane processes of a node: the supervisor, then its child."""
-    inside = subprocess.run(
-        [*shop.installation.cluster.node_command(node), "readlink", "/proc/self/ns/net"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (directory / "cmdline").read_bytes().split(b"\0")
-            same_network = os.readlink(directory / "ns/net") == inside  # noqa: PTH115 - the target is no path
-        except OSError:
-            continue
-        if same_network and b"dataplane" in words and any(word.endswith(b"penstock") for word in words):
-            found.append(int(directory.name))
-    return sorted(found, key=started)  # by age, not by number: numbers wrap round
+    return node_processes(
+        shop, node, lambda words: b"dataplane" in words and any(word.endswith(b"penstock") for word in words)
+    )
 
 
 def test_agents_are_killed(shop: Shop) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from e2e.cluster.processes import wait_until
 from e2e.conftest import NAMESPACE, Shop
+from e2e.node_processes import node_processes
 
 NODE = "node-4"
 NAME = "web-vpp"
@@ -52,15 +51,5 @@ def curl(shop: Shop, address: str) -> str:
 
 
 def processes(shop: Shop, program: str) -> list[int]:
-    """Return the processes of a program in the node's network."""
-    inside = on_node(shop, "readlink /proc/self/ns/net").strip()
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (directory / "cmdline").read_bytes().split(b"\0")
-            same_network = os.readlink(directory / "ns/net") == inside  # noqa: PTH115 - the target is no path
-        except OSError:
-            continue
-        if same_network and words[0] == program.encode():
-            found.append(int(directory.name))
-    return found
+    """Return the processes of a program on the node."""
+    return node_processes(shop, NODE, lambda words: words[0] == program.encode())
