@@ -6,7 +6,7 @@ same size may be stacked in front and policies stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,8 +81,8 @@ class Reader(Protocol):
         """Copy a channel's reservoirs: values, ages in seconds and validity [slots, samples], seen [slots, workers]."""
         ...
 
-    def reduce(self, channel: str, now_us: int) -> FloatArray:
-        """Reduce a channel's reservoirs to [slots, 5]; NaN where there is no sample."""
+    def reduce(self, channels: Sequence[str], now_us: int) -> Mapping[str, FloatArray]:
+        """Reduce channels' reservoirs, each to [slots, 5]; NaN where there is no sample."""
         ...
 
 
@@ -121,7 +121,7 @@ class Observation:
     channels: Mapping[str, FloatArray]  # [..., slots, reductions]; only those that were asked for
 
 
-def observe(reader: Reader, frame: Frame, slots: Slots, channels: Iterable[str], now_us: int) -> Observation:
+def observe(reader: Reader, frame: Frame, slots: Slots, channels: Sequence[str], now_us: int) -> Observation:
     """Join a frame, the reductions of the channels a policy needs, and the configuration."""
     return Observation(
         time=frame.time_us / 1e6,
@@ -129,7 +129,7 @@ def observe(reader: Reader, frame: Frame, slots: Slots, channels: Iterable[str],
         configured=slots.configured,
         generation=frame.generation,
         counters=frame.counters,
-        channels={name: reader.reduce(name, now_us) for name in channels},
+        channels=reader.reduce(channels, now_us),
     )
 
 

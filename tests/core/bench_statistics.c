@@ -70,15 +70,14 @@ static void bench_full(void)
     lbrl_shm_view_t view;
     CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
     void *scratch = zeroed(lbrl_reduce_scratch(&view));
-    lbrl_reduction_t out[SLOTS];
-    double all = 0;
-    for (uint32_t channel = 0; channel < LBRL_CHANNEL_COUNT; channel++) {
-        double one;
-        MEASURE(one, 5,
-                lbrl_reduce(&view, lbrl_channel_info((lbrl_channel_t)channel)->name, 60000000,
-                            scratch, NULL, out));
-        all += one;
+    static lbrl_reduction_t out[LBRL_CHANNEL_COUNT][SLOTS];
+    lbrl_channel_reduction_t wanted[LBRL_CHANNEL_COUNT];
+    for (uint32_t i = 0; i < LBRL_CHANNEL_COUNT; i++) {
+        wanted[i] =
+            (lbrl_channel_reduction_t){lbrl_channel_info((lbrl_channel_t)i)->name, NULL, out[i]};
     }
+    double all;
+    MEASURE(all, 5, lbrl_reduce_channels(&view, wanted, LBRL_CHANNEL_COUNT, 60000000, scratch));
     report_bar("reduce_64_backends_13_channels", all / 1e3, "us", 3333);
     free(scratch);
     test_frames_free(&t);

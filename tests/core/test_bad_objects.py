@@ -83,7 +83,7 @@ def test_truncation_after_opening_is_found(tmp_path: Path) -> None:
     for use in (
         reader.read,
         lambda: reader.samples("fct"),
-        lambda: reader.reduce("fct", 1),
+        lambda: reader.reduce(["fct"], 1),
         lambda: reader.retired,
         lambda: reader.heartbeat_us,
     ):
@@ -113,7 +113,11 @@ def test_channels_of_other_levels_are_named(tmp_path: Path) -> None:
     path = tmp_path / "frames"
     make_frames(path)
     reader = penstock_core.FrameReader(str(path))
-    for use in (lambda: reader.reduce("win", 1), lambda: reader.samples("win"), lambda: reader.samples("no such")):
+    for use in (
+        lambda: reader.reduce(["fct", "win"], 1),
+        lambda: reader.samples("win"),
+        lambda: reader.samples("no such"),
+    ):
         with pytest.raises(penstock_core.ShmError) as caught:
             use()
         assert caught.value.reason == "argument"
@@ -146,7 +150,8 @@ def test_any_bytes_are_survived(tmp_path: Path, data: st.DataObject) -> None:
         assert len(frame.active) == reader.slots
         for channel in reader.channels:
             reader.samples(channel, 1_000_000)
-            assert reader.reduce(channel, 1_000_000).shape == (reader.slots, 5)
+        for reduced in reader.reduce(reader.channels, 1_000_000).values():
+            assert reduced.shape == (reader.slots, 5)
     except penstock_core.ShmError:
         pass
 

@@ -110,6 +110,55 @@ static void workers_count_by_samples_seen(void)
     test_frames_free(&t);
 }
 
+static void check_alike(const lbrl_reduction_t *some, const lbrl_reduction_t *others, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const double *a = &some[i].avg, *b = &others[i].avg;
+        for (uint32_t j = 0; j < 5; j++) {
+            CHECK((isnan(a[j]) && isnan(b[j])) || fabs(a[j] - b[j]) <= 1e-12 * fabs(b[j]));
+        }
+    }
+}
+
+static void channels_together_are_as_one_by_one(void)
+{
+    test_frames_t t;
+    test_frames_make(&t, 3, 2, LBRL_LEVEL_FULL);
+    lbrl_frames_slot_open(&t.frames, 0, 1);
+    lbrl_frames_slot_open(&t.frames, 2, 1);
+    for (uint32_t i = 0; i < 500; i++) {
+        const lbrl_channel_t channel = (lbrl_channel_t)(i % LBRL_CHANNEL_COUNT);
+        lbrl_sink_sample(&t.sinks[i / 7 % 2], i / 3 % 2 * 2, channel, (float)(i * i % 97),
+                         1000000 + i);
+    }
+    lbrl_shm_view_t view;
+    CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
+    void *scratch = zeroed(lbrl_reduce_scratch(&view));
+    lbrl_reduction_t together[LBRL_CHANNEL_COUNT + 1][3], alone[3];
+    lbrl_channel_reduction_t wanted[LBRL_CHANNEL_COUNT + 1];
+    for (uint32_t i = 0; i <= LBRL_CHANNEL_COUNT; i++) {
+        const char *name = lbrl_channel_info((lbrl_channel_t)(i % LBRL_CHANNEL_COUNT))->name;
+        wanted[i] = (lbrl_channel_reduction_t){name, NULL, together[i]};
+    }
+    CHECK_EQUAL(lbrl_reduce_channels(&view, wanted, LBRL_CHANNEL_COUNT, 2000000, scratch),
+                LBRL_SHM_OK);
+    for (uint32_t i = 0; i < LBRL_CHANNEL_COUNT; i++) {
+        CHECK_EQUAL(lbrl_reduce(&view, wanted[i].channel, 2000000, scratch, NULL, alone),
+                    LBRL_SHM_OK);
+        check_alike(alone, together[i], 3);
+        CHECK(alone[0].avg >= 0 && isnan(alone[1].avg));
+    }
+
+    CHECK_EQUAL(lbrl_reduce_channels(&view, wanted, LBRL_CHANNEL_COUNT + 1, 2000000, scratch),
+                LBRL_SHM_ARGUMENT);
+    wanted[1].channel = "no channel";
+    together[0][0].avg = 42;
+    CHECK_EQUAL(lbrl_reduce_channels(&view, wanted, 2, 2000000, scratch), LBRL_SHM_ARGUMENT);
+    CHECK(together[0][0].avg == 42); /* all or nothing */
+    free(scratch);
+    test_frames_free(&t);
+}
+
 /* Reduces with and without the cache, which must not matter. */
 static void check_cached(const lbrl_shm_view_t *view, void *scratch, lbrl_reduced_t *cache,
                          uint64_t now_us)
@@ -117,12 +166,7 @@ static void check_cached(const lbrl_shm_view_t *view, void *scratch, lbrl_reduce
     lbrl_reduction_t cached[3], fresh[3];
     CHECK_EQUAL(lbrl_reduce(view, "win", now_us, scratch, cache, cached), LBRL_SHM_OK);
     CHECK_EQUAL(lbrl_reduce(view, "win", now_us, scratch, NULL, fresh), LBRL_SHM_OK);
-    for (uint32_t i = 0; i < 3; i++) {
-        const double *a = &cached[i].avg, *b = &fresh[i].avg;
-        for (uint32_t j = 0; j < 5; j++) {
-            CHECK((isnan(a[j]) && isnan(b[j])) || fabs(a[j] - b[j]) <= 1e-12 * fabs(b[j]));
-        }
-    }
+    check_alike(cached, fresh, 3);
 }
 
 static void what_did_not_change_is_remembered(void)
@@ -173,5 +217,6 @@ int main(void)
     an_idle_hour_does_not_underflow();
     no_sample_is_not_a_number();
     workers_count_by_samples_seen();
+    channels_together_are_as_one_by_one();
     return 0;
 }

@@ -92,7 +92,7 @@ def test_reader_reduces_what_it_shows(
                 writer.sample(slot, "fct", float(rng.exponential()), now - age, worker)
     reader = penstock_core.FrameReader(str(path))
     values, ages, valid, seen = reader.samples("fct", now)
-    reduced = reader.reduce("fct", now)
+    reduced = reader.reduce(["fct"], now)["fct"]
     assert values.shape == ages.shape == valid.shape == (slots, workers * 128)
     assert seen.shape == (slots, workers)
     for slot in range(slots):

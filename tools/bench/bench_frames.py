@@ -48,8 +48,7 @@ class Vip:
     def look(self) -> None:
         """Do what an agent does in an interval."""
         frame = self.reader.read()
-        for channel in self.reader.channels:
-            self.reader.reduce(channel, frame.time_us)
+        self.reader.reduce(self.reader.channels, frame.time_us)
 
 
 def rate(vip: Vip, seconds: float = RUN_SECONDS) -> float:

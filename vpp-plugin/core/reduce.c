@@ -334,34 +334,62 @@ static void remember(lbrl_reduced_t *cached, const collection_t *c, const lbrl_r
     };
 }
 
-int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
-                lbrl_reduced_t *cache, lbrl_reduction_t *out)
+/* A reduction under way. */
+typedef struct reducer {
+    room_t room;
+    uint64_t now_us;
+    lbrl_decay_t decay;
+    bool decay_known; /* not before it is needed: most often all is cached */
+} reducer_t;
+
+static void reduce_slot(reducer_t *reducer, const columns_t *columns, uint32_t slot,
+                        lbrl_reduced_t *cached, lbrl_reduction_t *out)
 {
-    channel_fields_t fields;
-    if (!find_channel(view, channel, &fields)) {
+    if (cached && is_current(columns, slot, reducer->now_us, cached)) {
+        *out = cached->is;
+        return;
+    }
+    if (!reducer->decay_known) {
+        lbrl_decay_init(&reducer->decay);
+        reducer->decay_known = true;
+    }
+    collection_t c = {.samples = reducer->room.samples,
+                      .generation = __atomic_load_n(&columns->generation[slot], __ATOMIC_ACQUIRE)};
+    collect_slot(columns, slot, lbrl_sample_ticks(reducer->now_us), &c);
+    lbrl_reduce_samples(&reducer->decay, &c.samples, c.n, reducer->room.weighted, out);
+    if (cached) {
+        remember(cached, &c, out, reducer->now_us);
+    }
+}
+
+int lbrl_reduce_channels(const lbrl_shm_view_t *view, const lbrl_channel_reduction_t *wanted,
+                         uint32_t count, uint64_t now_us, void *scratch)
+{
+    columns_t columns[LBRL_CHANNEL_COUNT];
+    if (count > LBRL_CHANNEL_COUNT) {
         return LBRL_SHM_ARGUMENT;
     }
-    lbrl_decay_t decay;
-    bool decay_known = false;
-    const room_t room = divide(scratch, room_of(view));
-    const columns_t columns = columns_of(view, &fields);
+    for (uint32_t i = 0; i < count; i++) {
+        channel_fields_t fields;
+        if (!find_channel(view, wanted[i].channel, &fields)) {
+            return LBRL_SHM_ARGUMENT;
+        }
+        columns[i] = columns_of(view, &fields);
+    }
+    reducer_t reducer = {.room = divide(scratch, room_of(view)), .now_us = now_us};
     for (uint32_t slot = 0; slot < view->header.slots; slot++) {
-        if (cache && is_current(&columns, slot, now_us, &cache[slot])) {
-            out[slot] = cache[slot].is;
-            continue;
-        }
-        if (!decay_known) {
-            lbrl_decay_init(&decay);
-            decay_known = true;
-        }
-        collection_t c = {.samples = room.samples,
-                          .generation =
-                              __atomic_load_n(&columns.generation[slot], __ATOMIC_ACQUIRE)};
-        collect_slot(&columns, slot, lbrl_sample_ticks(now_us), &c);
-        lbrl_reduce_samples(&decay, &c.samples, c.n, room.weighted, &out[slot]);
-        if (cache) {
-            remember(&cache[slot], &c, &out[slot], now_us);
+        for (uint32_t i = 0; i < count; i++) {
+            lbrl_reduced_t *cache = wanted[i].cache;
+            reduce_slot(&reducer, &columns[i], slot, cache ? &cache[slot] : NULL,
+                        &wanted[i].out[slot]);
         }
     }
     return LBRL_SHM_OK;
+}
+
+int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
+                lbrl_reduced_t *cache, lbrl_reduction_t *out)
+{
+    const lbrl_channel_reduction_t wanted = {channel, cache, out};
+    return lbrl_reduce_channels(view, &wanted, 1, now_us, scratch);
 }

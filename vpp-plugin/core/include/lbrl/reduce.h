@@ -58,10 +58,22 @@ typedef struct lbrl_reduced {
     uint64_t generation;        /* of the slot */
 } lbrl_reduced_t;
 
-/* Reduces a channel of a frames object for each of its slots into `out` (header.slots entries).
- * Samples of other generations than the slot's, older than an hour, or not finite are left out. Slots
- * that have seen no sample since the call before are taken from `cache` (header.slots entries; NULL:
- * none). LBRL_SHM_OK, or LBRL_SHM_ARGUMENT when the object has no such channel. */
+/* A channel that is to be reduced. */
+typedef struct lbrl_channel_reduction {
+    const char *channel;   /* its name */
+    lbrl_reduced_t *cache; /* header.slots entries, or NULL for none */
+    lbrl_reduction_t *out; /* header.slots entries */
+} lbrl_channel_reduction_t;
+
+/* Reduces channels of a frames object for each of its slots, LBRL_CHANNEL_COUNT of them at most; together,
+ * because at level full a slot's samples of most channels share cache lines. Samples of other generations
+ * than the slot's, older than an hour, or not finite are left out. Slots that have seen no sample since the
+ * call before are taken from the cache. LBRL_SHM_OK, or LBRL_SHM_ARGUMENT when the object lacks one of the
+ * channels; nothing is written then. */
+int lbrl_reduce_channels(const lbrl_shm_view_t *view, const lbrl_channel_reduction_t *wanted,
+                         uint32_t count, uint64_t now_us, void *scratch);
+
+/* The same for one channel. */
 int lbrl_reduce(const lbrl_shm_view_t *view, const char *channel, uint64_t now_us, void *scratch,
                 lbrl_reduced_t *cache, lbrl_reduction_t *out);
 
