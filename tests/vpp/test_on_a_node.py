@@ -235,23 +235,28 @@ def card(idle: Pod) -> Iterator[str]:
     lab.client.sh("ethtool -K eth0 tx on gro on gso on tso on")
 
 
+def _serve_by_a_card(lab: Lab, pod: Pod, address: str) -> None:
+    """Clients are served, and go on being served when VPP is killed; then the node is as it was."""
+    pod.control("--cards", "--interface=s1", "--interface=s2")
+    nat = [{"address": source, "port_first": 16384, "port_last": 28671} for source in ("10.77.1.1", "fd77:1::1")]
+    assert not pod.apply(vip(lab, address), nat_sources=nat).errors
+    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+    assert address not in lab.balancer.sh("ip route show table all\nip -6 route show table all")  # not the kernel's
+    with HttpConnection(lab, address) as connection:
+        assert len(connection.get("/bytes/1000000")) == 1_000_000
+        os.kill(pod.vpp_process(), signal.SIGKILL)
+        assert connection.get("/") in (b"s1", b"s2")
+    pod.ask(Method.WITHDRAW)
+    assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
+
+
 @BOTH
 def test_clients_come_by_a_card_of_vpps_own(lab: Lab, idle: Pod, card: str, address: str) -> None:
     idle.options += ["--node-name=lb-1", f"--card={card}"]
     before = lab.balancer.sh("ethtool -k c0")
     idle.prepare()
     idle.start()
-    idle.control("--cards", "--interface=s1", "--interface=s2")
-    nat = [{"address": source, "port_first": 16384, "port_last": 28671} for source in ("10.77.1.1", "fd77:1::1")]
-    assert not idle.apply(vip(lab, address), nat_sources=nat).errors
-    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
-    assert address not in lab.balancer.sh("ip route show table all\nip -6 route show table all")  # not the kernel's
-    with HttpConnection(lab, address) as connection:
-        assert len(connection.get("/bytes/1000000")) == 1_000_000
-        os.kill(idle.vpp_process(), signal.SIGKILL)
-        assert connection.get("/") in (b"s1", b"s2")
-    idle.ask(Method.WITHDRAW)
-    assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
+    _serve_by_a_card(lab, idle, address)
     assert lab.balancer.sh("ethtool -k c0") == before
     assert list(idle.shm.iterdir()) == []
 
@@ -265,16 +270,7 @@ def test_clients_come_by_a_card_with_xdp(lab: Lab, idle: Pod, card: str, address
     idle.options += ["--node-name=lb-1", f"--card={card}", f"--xdp-program={program}"]
     idle.prepare()
     idle.start("net_raw,+ipc_lock,+net_admin,+bpf")
-    idle.control("--cards", "--interface=s1", "--interface=s2")
-    nat = [{"address": source, "port_first": 16384, "port_last": 28671} for source in ("10.77.1.1", "fd77:1::1")]
-    assert not idle.apply(vip(lab, address), nat_sources=nat).errors
-    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
-    with HttpConnection(lab, address) as connection:
-        assert len(connection.get("/bytes/1000000")) == 1_000_000
-        os.kill(idle.vpp_process(), signal.SIGKILL)
-        assert connection.get("/") in (b"s1", b"s2")
-    idle.ask(Method.WITHDRAW)
-    assert "penstock" not in lab.balancer.sh("nft list tables\nip -o link")
+    _serve_by_a_card(lab, idle, address)
     assert "xdp" not in lab.balancer.sh("ip -o link show dev c0")
 
 
