@@ -65,11 +65,13 @@ def greedy_table(backends: dict[int, float], size: int, quota: dict[int, int]) -
     """The stable matching by the other way: all pairs in order of score, each taken if both sides are free."""
     harmonic = np.cumsum([1 / (size - r) for r in range(size)])
     heaviest = max(backends.values())
+    dropped = max(1, (len(backends) - 1).bit_length())  # of a score: in their place stands whose it is
     pairs = []
     for i, weight in backends.items():
         if weight:
             start, step = siphash(KEY, i, 0) % size, siphash(KEY, i, 1) % (size - 1) + 1
-            pairs += [(harmonic[r] / (weight / heaviest), i, (start + r * step) % size) for r in range(size)]
+            scores = (harmonic * (1 / (weight / heaviest))).view(np.uint64) >> np.uint64(dropped)
+            pairs += [(score, i, (start + r * step) % size) for r, score in enumerate(scores.tolist())]
     table: dict[int, int] = {}
     room = dict(quota)
     for _, i, position in sorted(pairs):
@@ -100,6 +102,12 @@ def test_shares_are_the_quotas(backends: dict[int, float], size: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(weights_of_backends, st.sampled_from([7, 101, 251]))
 def test_table_is_the_stable_matching(backends: dict[int, float], size: int) -> None:
+    assert table_of(backends, size).tolist() == greedy_table(backends, size, quotas(backends, size))
+
+
+def test_so_is_a_larger_table() -> None:
+    backends = {7 * i: 1.0 + i * i for i in range(9)}
+    size = 8191
     assert table_of(backends, size).tolist() == greedy_table(backends, size, quotas(backends, size))
 
 
