@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from ipaddress import ip_address
 
 import pytest
@@ -165,6 +166,16 @@ async def test_another_protocol_version_is_refused(socket):
         adapter = EmbeddedDataPlane(socket)
         with pytest.raises(DataPlaneRefusedError, match="upgrade the older of the two"):
             await adapter.hello()
+        await adapter.close()
+
+
+async def test_answers_of_a_newer_data_plane_are_read(socket):
+    """Whoever goes back to an older release has agents that are older than data planes for a while."""
+    async with RecordingDataPlane(socket) as dataplane:
+        hello = dataplane._hello().model_dump(mode="json") | {"fashion": "new"}
+        dataplane.garbage = json.dumps({"id": 1, "result": hello, "mood": "good"}).encode() + b"\n"
+        adapter = EmbeddedDataPlane(socket)
+        assert (await adapter.hello()).instance_id == dataplane.instance_id
         await adapter.close()
 
 

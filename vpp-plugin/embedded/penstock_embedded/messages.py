@@ -23,9 +23,15 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128-bit key i
 
 
 class Message(BaseModel):
-    """Base of all messages: unknown fields are errors, instances never change."""
+    """Base of what an agent asks: unknown fields are errors, for what they want would not be done."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """Base of what a data plane says: what a newer one adds is left out, so that an older agent goes on."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Protocol(StrEnum):
@@ -196,7 +202,7 @@ class Request(Message):
     params: dict[str, Any] = {}
 
 
-class Error(Message):
+class Error(Answer):
     """Why a request, or one VIP of it, was refused: which field, what is wrong, what to do."""
 
     code: str  # malformed, too-large, forbidden, invalid, unsupported, conflict, exhausted, internal
@@ -205,7 +211,7 @@ class Error(Message):
     fix: str = ""
 
 
-class Reply(Message):
+class Reply(Answer):
     """One line from the data plane; `error` is set exactly when nothing was changed."""
 
     id: int
@@ -213,7 +219,7 @@ class Reply(Message):
     error: Error | None = None
 
 
-class Hello(Message):
+class Hello(Answer):
     """Who the data plane is."""
 
     protocol_version: int
@@ -225,7 +231,7 @@ class Hello(Message):
     generation: int | None  # of the state in force, None before the first apply
 
 
-class VipResult(Message):
+class VipResult(Answer):
     """Outcome of one VIP of an apply."""
 
     id: str
@@ -233,7 +239,7 @@ class VipResult(Message):
     warnings: tuple[str, ...] = ()  # for example weights that a Maglev table cannot represent
 
 
-class ApplyResult(Message):
+class ApplyResult(Answer):
     """Outcome of an apply: each VIP is applied whole or not at all."""
 
     generation: int
@@ -242,7 +248,7 @@ class ApplyResult(Message):
     errors: tuple[Error, ...] = ()  # of the node: devices, routes, announcement
 
 
-class BackendStatus(Message):
+class BackendStatus(Answer):
     """A backend as the data plane has it."""
 
     id: str
@@ -257,7 +263,7 @@ class BackendStatus(Message):
     bytes: int
 
 
-class VipStatus(Message):
+class VipStatus(Answer):
     """A VIP as the data plane has it."""
 
     id: str
@@ -268,7 +274,7 @@ class VipStatus(Message):
     backends: tuple[BackendStatus, ...]
 
 
-class Dump(Message):
+class Dump(Answer):
     """The state in force."""
 
     instance_id: str
@@ -276,7 +282,7 @@ class Dump(Message):
     vips: tuple[VipStatus, ...]
 
 
-class Stats(Message):
+class Stats(Answer):
     """Counters of the data plane since its start."""
 
     instance_id: str
