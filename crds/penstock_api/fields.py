@@ -64,6 +64,17 @@ ObjectName = Annotated[
 ]
 LabelName = Annotated[str, Field(max_length=63), _named(f"^{_LABEL}$", 63, "a DNS label", "web")]
 
+InterfaceName = Annotated[
+    str,
+    Field(max_length=15),
+    Rule(
+        cel="self.matches('^[!-.0-~]+$')",
+        message="must be the name of a network interface, without / and spaces",
+        fix="write for example eth0",
+        holds=lambda name: bool(name) and all("!" <= character <= "~" and character != "/" for character in name),
+    ),
+]
+
 _SERVICE_PORT = re.compile(r"([0-9]+-?)*[a-z]([a-z0-9]|-[a-z0-9])*")
 PORT_NAME_LIMIT = 15  # characters of a Service's port name (RFC 6335)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 
 from penstock_api import AnnouncementType, DataPlane
-from penstock_api.dataplane import Hugepages, VppInterface, VppInterfaceType, VppSpec
 from penstock_api.names import DATAPLANE_ACCOUNT
+from penstock_api.vppspec import Hugepages, VppInterface, VppInterfaceType, VppSpec
 
 from penstock_operator.plan import pods
 from penstock_operator.plan.pods import Manifest
