@@ -38,11 +38,12 @@ check_tidy() {
 # The plugin needs VPP's headers, and those that are generated while it is built.
 vpp=${PENSTOCK_VPP_PREFIX:-/usr}
 check_plugin() {
-    PATH="/usr/bin:$PATH" cmake -S vpp-plugin -B build/lint-vpp -G Ninja -DPENSTOCK_VPP=ON -DCMAKE_PREFIX_PATH="$vpp" \
+    local build=build/lint-vpp${vpp//\//-}
+    PATH="/usr/bin:$PATH" cmake -S vpp-plugin -B "$build" -G Ninja -DPENSTOCK_VPP=ON -DCMAKE_PREFIX_PATH="$vpp" \
         -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Debug &&
-        PATH="/usr/bin:$PATH" cmake --build build/lint-vpp &&
+        PATH="/usr/bin:$PATH" cmake --build "$build" &&
         git ls-files --cached --others --exclude-standard 'vpp-plugin/vpp/*.c' ':!vpp-plugin/vpp/xdp' |
-        xargs -P "$(nproc)" -n 2 "$bin/clang-tidy" --quiet -p build/lint-vpp
+        xargs -P "$(nproc)" -n 2 "$bin/clang-tidy" --quiet -p "$build"
 }
 
 check ruff "$bin/ruff" check .

@@ -19,7 +19,6 @@ from e2e.images.archive import extend_archive
 from e2e.images.errors import ImageError
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "vpp"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 SITE_PACKAGES = "opt/penstock/lib/python3.11/site-packages"
 # With those of the image itself.
@@ -45,13 +44,14 @@ def files() -> dict[str, Path]:
     """Build the plugin and return the layer: paths in the image, files here."""
     if reason := missing():
         raise ImageError(reason)
-    plugin = _build_plugin()
+    build = _build_plugin()
     programs = [prefix() / "bin" / name for name in ("vpp", "vppctl")]
     plugins = sorted(next(prefix().rglob("vpp_plugins/af_packet_plugin.so")).parent.glob("*_plugin.so"))
     found = {f"usr/bin/{path.name}": path for path in programs}
     found |= {f"{LIBRARIES}/vpp_plugins/{path.name}": path for path in plugins}
+    plugin = next(build.rglob("lb_rl_plugin.so"))
     found["opt/penstock/lib/vpp_plugins/lb_rl_plugin.so"] = plugin
-    found |= {f"opt/penstock/lib/xdp/{path.name}": path for path in BUILD.rglob("*.bpf.o")}
+    found |= {f"opt/penstock/lib/xdp/{path.name}": path for path in build.rglob("*.bpf.o")}
     for path in [*programs, *plugins, plugin]:
         found |= {f"{LIBRARIES}/{library.name}": library for library in _libraries(path)}
     return found | dict(_python_files("vpp_papi"))
@@ -74,16 +74,18 @@ def write(base: Path, target: Path, reference: str, layer: dict[str, Path]) -> N
 
 
 def _build_plugin() -> Path:
+    # A place for each VPP: CMake goes on with the one that it found first.
+    build = ROOT / "build" / f"vpp{str(prefix()).replace('/', '-')}"
     # VPP's generator of API code wants the system's Python, with its `ply`.
     environment = os.environ | {"PATH": f"/usr/bin:{os.environ['PATH']}"}
-    configure = ["cmake", "-S", "vpp-plugin", "-B", str(BUILD), "-G", "Ninja", "-DPENSTOCK_VPP=ON"]
-    for command in ([*configure, f"-DCMAKE_PREFIX_PATH={prefix()}"], ["cmake", "--build", str(BUILD), "-j", "2"]):
+    configure = ["cmake", "-S", "vpp-plugin", "-B", str(build), "-G", "Ninja", "-DPENSTOCK_VPP=ON"]
+    for command in ([*configure, f"-DCMAKE_PREFIX_PATH={prefix()}"], ["cmake", "--build", str(build), "-j", "2"]):
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS
         )
         if done.returncode != 0:
             raise ImageError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-4000:]}")
-    return next(BUILD.rglob("lb_rl_plugin.so"))
+    return build
 
 
 def _libraries(program: Path) -> Iterator[Path]:

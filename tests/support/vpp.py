@@ -25,7 +25,6 @@ from tests.support.dataplane import ControlClient
 from tests.support.lab import Lab, eventually
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "vpp"
 PORTS = "16384-28671"
 
 CONTROL_PROGRAM = """
@@ -68,16 +67,22 @@ def missing() -> str:
     return "" if find_spec("vpp_papi") is not None else "no vpp_papi: install it with pip"
 
 
+def build_directory() -> Path:
+    """Where our plugin is built: a place for each VPP, because CMake goes on with the one that it found first."""
+    return ROOT / "build" / f"vpp{str(prefix()).replace('/', '-')}"
+
+
 @cache
 def plugin_directory() -> Path:
     """Build our plugin against the VPP that is installed, and return where it lies."""
+    build = build_directory()
     # VPP's generator of API code wants the system's Python, with its `ply`.
     environment = os.environ | {"PATH": f"/usr/bin:{os.environ['PATH']}"}
-    configure = ["cmake", "-S", "vpp-plugin", "-B", str(BUILD), "-G", "Ninja", "-DPENSTOCK_VPP=ON"]
-    for command in ([*configure, f"-DCMAKE_PREFIX_PATH={prefix()}"], ["cmake", "--build", str(BUILD), "-j", "2"]):
+    configure = ["cmake", "-S", "vpp-plugin", "-B", str(build), "-G", "Ninja", "-DPENSTOCK_VPP=ON"]
+    for command in ([*configure, f"-DCMAKE_PREFIX_PATH={prefix()}"], ["cmake", "--build", str(build), "-j", "2"]):
         done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return next(BUILD.rglob("lb_rl_plugin.so")).parent
+    return next(build.rglob("lb_rl_plugin.so")).parent
 
 
 def plugins_of_vpp() -> Path:

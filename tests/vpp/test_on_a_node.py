@@ -266,7 +266,7 @@ def test_clients_come_by_a_card_with_xdp(lab: Lab, idle: Pod, card: str, address
     if not (vpp.plugins_of_vpp() / "af_xdp_plugin.so").exists():
         pytest.skip(f"VPP in {vpp.prefix()} was built without its plugin af_xdp")
     card = json.dumps(json.loads(card) | {"type": "AfXdp"})
-    (program,) = vpp.BUILD.rglob("to_vpp.bpf.o")
+    (program,) = vpp.build_directory().rglob("to_vpp.bpf.o")
     idle.options += ["--node-name=lb-1", f"--card={card}", f"--xdp-program={program}"]
     idle.prepare()
     idle.start("net_raw,+ipc_lock,+net_admin,+bpf")
