@@ -54,6 +54,12 @@ HOT void set_active(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const 
     }
 }
 
+/* Whether there are reservoirs of all channels. */
+HOT bool is_sampled(const lbrl_sink_t *sink)
+{
+    return sink->channels == LBRL_CHANNEL_COUNT;
+}
+
 /* The side of a flow that has one. */
 HOT side_t *find_side(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow)
 {
@@ -195,16 +201,18 @@ static void syn(const passage_t *p, bool from_client)
     }
 }
 
-HOT void tcp_segment(const passage_t *p, bool from_client)
+HOT void tcp_segment(const passage_t *p, bool from_client, bool quiet)
 {
     const flow_t *flow = p->flow;
-    if (p->flags & TCP_SYN) {
+    if (!quiet && (p->flags & TCP_SYN)) {
         const passage_t copy = *p;
         syn(&copy, from_client);
         return;
     }
-    if ((p->flags & TCP_RST) || (flow->state == LBRL_FLOW_SYN && !p->sink->one_way) ||
-        !track_acceptable(flow, from_client, p->sequence, p->payload)) {
+    if (!quiet && ((p->flags & TCP_RST) || (flow->state == LBRL_FLOW_SYN && !p->sink->one_way))) {
+        return;
+    }
+    if (!track_acceptable(flow, from_client, p->sequence, p->payload)) {
         return;
     }
     if (from_client) {
@@ -238,53 +246,91 @@ HOT void client_packet(const passage_t *p, const lbrl_packet_t *packet, uint32_t
     row->packet_us = now_us;
 }
 
-void side_packet(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
-                 const lbrl_packet_t *packet, const meta_t *meta, uint32_t segments,
-                 bool from_client)
+/* Field by field: what is cleared as a whole stays in memory. */
+HOT passage_t passage_of(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
+                         side_t *side, bool sampled)
 {
-    passage_t p = {.worker = worker,
-                   .sink = sink,
-                   .flow = flow,
-                   .side = find_side(worker, sink, flow),
-                   .payload = meta->payload,
-                   .gso_size = segments > 1 ? packet->gso_size : 0,
-                   .sampled = sink->channels == LBRL_CHANNEL_COUNT};
-    if (!p.sampled || !p.side) {
-        if (meta->payload && !(sink->one_way && (flow->flags & FLOW_JOINED))) {
-            lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
-                             flow_age(flow, worker->now_us), worker->now_us);
-        }
-        if (!p.side) {
-            return;
-        }
-    } else {
+    passage_t p;
+    p.worker = worker;
+    p.sink = sink;
+    p.flow = flow;
+    p.side = side;
+    p.tcp = NULL;
+    p.payload = p.sequence = p.ack = p.tail = 0;
+    p.gso_size = 0;
+    p.flags = 0;
+    p.sampled = sampled;
+    if (sampled) {
         p.sampling =
             lbrl_sink_begin(sink, flow->slot, lbrl_sink_random_index(sink), worker->now_us);
-        if (meta->payload) {
-            put(&p, LBRL_CHANNEL_FLOW_DURATION, flow_age(flow, worker->now_us));
-        }
     }
-    bool first = p.side->last_us == 0;
+    return p;
+}
+
+/* A packet of a flow that has a side. `quiet`: one TCP segment that only moves an established flow on. As constants,
+ * `sampled`, `from_client` and `quiet` leave short ways. */
+HOT void pass(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow, side_t *side,
+              const lbrl_packet_t *packet, const meta_t *meta, uint32_t segments, bool sampled,
+              bool from_client, bool quiet)
+{
+    passage_t p = passage_of(worker, sink, flow, side, sampled);
+    const bool first = side->last_us == 0;
+    p.payload = meta->payload;
+    p.gso_size = segments > 1 ? packet->gso_size : 0;
+    if (sampled && meta->payload) {
+        put(&p, LBRL_CHANNEL_FLOW_DURATION, flow_age(flow, worker->now_us));
+    }
     if (from_client) {
         client_packet(&p, packet, segments);
     }
-    if (meta->protocol == PROTO_TCP) {
+    if (quiet || meta->protocol == PROTO_TCP) {
         p.tcp = packet->data + meta->transport;
         p.sequence = get32(p.tcp + 4);
         p.ack = get32(p.tcp + 8);
         p.flags = meta->tcp_flags;
         p.tail = segments > 1 ? meta->payload - (segments - 1) * packet->gso_size : meta->payload;
-        tcp_segment(&p, from_client);
-        if (from_client && !(p.flags & TCP_RST)) {
+        tcp_segment(&p, from_client, quiet);
+        if (from_client && (quiet || !(p.flags & TCP_RST))) {
             sample_window(&p, first);
         }
     } else if (from_client) {
         ask(&p, 0);
-    } else if (p.side->flags & SIDE_ASKED) {
+    } else if (side->flags & SIDE_ASKED) {
         answer(&p);
     }
     if (from_client) {
-        p.side->last_us = worker->now_us;
+        side->last_us = worker->now_us;
+    }
+}
+
+/* Where not all channels are sampled, or the flow has no side. */
+static void pass_in_part(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
+                         side_t *side, const lbrl_packet_t *packet, const meta_t *meta,
+                         uint32_t segments, bool from_client)
+{
+    if (meta->payload && !(sink->one_way && (flow->flags & FLOW_JOINED))) {
+        lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
+                         flow_age(flow, worker->now_us), worker->now_us);
+    }
+    if (side) {
+        pass(worker, sink, flow, side, packet, meta, segments, false, from_client, false);
+    }
+}
+
+void side_packet(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
+                 const lbrl_packet_t *packet, const meta_t *meta, uint32_t segments,
+                 bool from_client)
+{
+    side_t *side = find_side(worker, sink, flow);
+    if (UNLIKELY(!side || !is_sampled(sink))) {
+        pass_in_part(worker, sink, flow, side, packet, meta, segments, from_client);
+    } else if (UNLIKELY(flow->state != LBRL_FLOW_ESTABLISHED || segments > 1 ||
+                        (meta->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)))) {
+        pass(worker, sink, flow, side, packet, meta, segments, true, from_client, false);
+    } else if (from_client) {
+        pass(worker, sink, flow, side, packet, meta, 1, true, true, true);
+    } else {
+        pass(worker, sink, flow, side, packet, meta, 1, true, false, true);
     }
 }
 
@@ -302,14 +348,10 @@ void side_open(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flo
 {
     lbrl_slot_counters_t *row = &sink->counters[flow->slot];
     side_t *side = side_begin(worker, sink, flow);
-    passage_t p = {.worker = worker, .sink = sink, .flow = flow, .side = side};
-    p.sampled = sink->channels == LBRL_CHANNEL_COUNT;
+    const bool sampled = is_sampled(sink) && row->flow_us;
+    passage_t p = passage_of(worker, sink, flow, side, sampled);
     side->mss = birth->options.mss;
-    if (p.sampled && row->flow_us) {
-        p.sampling =
-            lbrl_sink_begin(sink, flow->slot, lbrl_sink_random_index(sink), worker->now_us);
-        put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->flow_us));
-    }
+    put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->flow_us));
     row->flow_us = worker->now_us;
     if (birth->meta->protocol != PROTO_TCP) {
         return;

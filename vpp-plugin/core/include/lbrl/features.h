@@ -373,9 +373,10 @@ static inline size_t lbrl_sink_random_index(lbrl_sink_t *sink)
 
 /* What the samples of one packet have in common. */
 typedef struct lbrl_sampling {
-    uint64_t stamp; /* time and generation of the words */
-    uint64_t *seen; /* of the slot */
-    size_t element; /* slot x 128 + a random index */
+    uint64_t *words; /* the sink's */
+    uint64_t *seen;  /* of the slot */
+    uint64_t stamp;  /* time and generation of the words */
+    size_t element;  /* slot x 128 + a random index */
 } lbrl_sampling_t;
 
 /* Begins the samples of a packet, which go to a random index below LBRL_RESERVOIR_WORDS; `now_us` is
@@ -384,6 +385,7 @@ static inline lbrl_sampling_t lbrl_sink_begin(const lbrl_sink_t *sink, uint32_t 
                                               uint64_t now_us)
 {
     lbrl_sampling_t sampling;
+    sampling.words = sink->words;
     sampling.stamp = lbrl_sample_word(0, lbrl_sample_ticks(now_us), sink->generation[slot]);
     sampling.seen = &sink->seen[slot * lbrl_seen_step(sink->full)];
     sampling.element = (size_t)slot * LBRL_RESERVOIR_WORDS + index;
@@ -398,8 +400,8 @@ static inline void lbrl_sink_put(const lbrl_sink_t *sink, const lbrl_sampling_t 
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof(bits));
-    uint64_t *word = &sink->words[lbrl_channel_first(channel, full, sink->slots) +
-                                  sampling->element * lbrl_channel_step(channel, full)];
+    uint64_t *word = &sampling->words[lbrl_channel_first(channel, full, sink->slots) +
+                                      sampling->element * lbrl_channel_step(channel, full)];
     uint64_t *seen = &sampling->seen[lbrl_seen_first(channel, full, sink->slots)];
     __atomic_store_n(word, sampling->stamp | bits, __ATOMIC_RELAXED);
     /* after the word: who sees the count sees the sample, and knows a reservoir that did not change */
