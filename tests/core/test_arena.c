@@ -98,6 +98,27 @@ static void flows_of_another_boot_are_gone_but_vips_are_not(void)
     rig_free(&rig);
 }
 
+static void another_server_by_the_id_of_one_that_drains_is_kept(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t old = connection_make(&rig, CLIENT[0], 40000, VIP[0]);
+    connection_open(&old);
+    lbrl_backend_config_t backends[1];
+    lbrl_vip_config_t vip = rig_vip(1, VIP[0], 80, 6, backends, 1);
+    backends[0].address = address_of("10.9.9.9");
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
+    connection_t moved = connection_make(&rig, CLIENT[0], 40001, VIP[0]);
+    connection_open(&moved);
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.flows, 2);
+    CHECK_EQUAL(connection_client(&old, PSH, 100), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_client(&moved, PSH, 100), LBRL_VERDICT_FORWARD);
+    connection_t fresh = connection_make(&rig, CLIENT[0], 40002, VIP[0]);
+    connection_open(&fresh);
+    CHECK(memcmp(&fresh.backend, &backends[0].address, 16) == 0);
+    rig_free(&rig);
+}
+
 static void workers_may_change_in_number(void)
 {
     rig_t rig = rig_make(3, 4);
@@ -394,6 +415,7 @@ int main(void)
     restarted_process_forwards_before_anybody_speaks();
     flows_that_expired_meanwhile_are_gone();
     flows_of_another_boot_are_gone_but_vips_are_not();
+    another_server_by_the_id_of_one_that_drains_is_kept();
     workers_may_change_in_number();
     torn_entries_are_dropped();
     copied_and_misplaced_entries_are_dropped();

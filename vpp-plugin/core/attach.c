@@ -4,11 +4,13 @@
 
 /* ------------------------------------------------------------------------------- directory */
 
-/* Whether an earlier slot of the VIP has the id: a VIP has a backend once, and tables are built on that. */
+/* Whether an earlier slot is that of a configured backend with the id: a VIP has each once, and tables are built on that.
+ * A slot that still drains does not count: another server may have the id by now. */
 static bool id_taken(const vip_store_t *store, uint32_t before, uint64_t id)
 {
     for (uint32_t i = 0; i < before; i++) {
-        if (store->slots[i].state != SLOT_FREE && store->slots[i].id == id) {
+        const slot_t *slot = &store->slots[i];
+        if (slot->state != SLOT_FREE && !slot->removed && slot->id == id) {
             return true;
         }
     }
@@ -27,7 +29,7 @@ static int attach_slots(lbrl_t *lb, uint32_t index)
         }
         if (record->state > SLOT_FAILED || record->generation == 0 ||
             record->check != arena_slot_check(&lb->arena, record, vip->id) ||
-            id_taken(store, i, record->id)) {
+            (!record->removed && id_taken(store, i, record->id))) {
             record->state = SLOT_FREE;
             continue;
         }
