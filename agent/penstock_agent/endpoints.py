@@ -91,8 +91,14 @@ def read_slice(pruned: Mapping[str, Any]) -> Slice:
     return Slice(
         service=pruned["service"],
         ports=tuple(SlicePort(**port) for port in pruned["ports"]),
-        endpoints=tuple(SliceEndpoint(ip_address(address), *rest) for address, *rest in pruned["endpoints"]),
+        endpoints=tuple(SliceEndpoint(_address(text), *rest) for text, *rest in pruned["endpoints"]),
     )
+
+
+def _address(text: str) -> Address:
+    # Some write IPv4 addresses as IPv6; the API server lets them stand in slices.
+    address = ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def from_slices(

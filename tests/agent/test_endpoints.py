@@ -145,3 +145,8 @@ def test_static_endpoints_that_are_vips_are_refused():
 def test_slices_of_names_have_no_endpoints():
     raw = raw_slice(endpoint("server.example")) | {"addressType": "FQDN"}
     assert resolve(raw).backends == ()
+
+
+def test_ipv4_addresses_written_as_ipv6_are_ipv4():
+    assert states(resolve(raw_slice(endpoint("::ffff:10.0.0.1")))) == {"10.0.0.1": ACTIVE}
+    assert states(resolve(raw_slice(endpoint("::ffff:10.0.0.1")), version=6)) == {}

@@ -103,6 +103,10 @@ def request(method: str, params: dict[str, Any] | None = None, **changes: Any) -
     return json.dumps({"version": 1, "id": 7, "method": method, "params": params or {}} | changes).encode()
 
 
+def announcing(address: Any) -> bytes:
+    return request("apply", {"generation": 1, "scheduler_key": KEY, "announcement": {"addresses": [address]}})
+
+
 async def test_each_method_answers_with_its_request_id(path: Path, recorder: Recorder) -> None:
     methods = ["hello", "dump", "stats", "withdraw"]
     replies = await exchange(path, *(request(method, id=n) for n, method in enumerate(methods)))
@@ -132,6 +136,10 @@ async def test_apply_reaches_the_handler_as_a_model(path: Path, recorder: Record
         (request("apply", {"generation": 1}), "invalid", "scheduler_key"),
         (request("apply", {"generation": -1, "scheduler_key": KEY}), "invalid", "generation"),
         (request("apply", {"generation": 1, "scheduler_key": KEY, "vips": [{"id": "x"}]}), "invalid", "vips.0.id"),
+        (announcing("10.0.0"), "invalid", "announcement.addresses.0"),
+        (announcing(1), "invalid", "announcement.addresses.0"),
+        (announcing("::ffff:10.0.0.1"), "invalid", "announcement.addresses.0"),  # to the core the same as 10.0.0.1
+        (announcing("fe80::1%eth0"), "invalid", "announcement.addresses.0"),
     ],
 )
 async def test_a_bad_request_is_answered_and_changes_nothing(

@@ -8,15 +8,31 @@ Computation only: no sockets here, so that the agent may import this module alon
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
-Address = Annotated[IPv4Address | IPv6Address, Field(description="IPv4 or IPv6 address")]
+
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    """Read an address as one thing: a union of two types would name each of them in the field of an error."""
+    if not isinstance(value, str | IPv4Address | IPv6Address):
+        raise ValueError("must be an IPv4 or IPv6 address, as text")  # noqa: TRY004 -- pydantic wants it so
+    address = ip_address(value)
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            raise ValueError(f"{address} is an IPv4 address in IPv6's clothes: write {address.ipv4_mapped}")
+        if address.scope_id is not None:
+            raise ValueError(f"{address} has a zone, which means nothing to other nodes: leave it out")
+    return address
+
+
+Address = Annotated[
+    IPv4Address | IPv6Address, PlainValidator(_address), Field(description="IPv4 or IPv6 address, without a zone")
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128-bit key in hexadecimal")]
