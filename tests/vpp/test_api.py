@@ -182,9 +182,11 @@ def test_bad_requests_name_the_field(lab: Lab, client: Any, tmp_path: Path) -> N
     assert client.api.lb_rl_vip_remove(id=99).message.endswith("there is no such VIP")
     assert "already enabled" in client.api.lb_rl_enable(directory=str(tmp_path), flows=1024).message
     client.api.lb_rl_disable(withdraw=False)
+    known = client.api.lb_rl_get().instance_id
     assert "absolute path" in client.api.lb_rl_enable(directory="here", flows=1024).message
     reply = client.api.lb_rl_enable(directory=str(tmp_path / "missing"), flows=1024, vips=8, slots=64, interval_ms=200)
     assert "name an existing directory" in reply.message
+    assert client.api.lb_rl_get().instance_id == known
     assert "not enabled" in client.api.lb_rl_vip_set(**vip(lab)).message
     assert client.api.lb_rl_stats_get().retval != 0
     assert client.api.lb_rl_enable(directory="").retval == 0

@@ -51,6 +51,12 @@ def test_clients_and_servers_in_different_routing_tables(divided: RunningVpp, ad
         assert kept.get() == name
 
 
+def test_without_a_section_in_startup_conf_nothing_is_taken(lab_of_its_own: Lab) -> None:
+    with running_vpp(lab_of_its_own, settings=None) as running:
+        assert "not enabled" in running.ctl("show lb rl vips")
+        running.quiet(f"lb rl enable directory {running.shm} flows 4096 vips 64 slots 1024")
+
+
 @BOTH
 def test_uploads_fit_a_narrow_way_to_the_servers(lab: Lab, balancer: RunningVpp, address: str) -> None:
     balancer.balance(address)

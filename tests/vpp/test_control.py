@@ -273,3 +273,9 @@ def test_a_disabled_load_balancer_says_how_to_enable_it(balancer: RunningVpp) ->
     balancer.ctl("lb rl disable")
     for command in ("show lb rl stats", "lb rl vip 203.0.113.10 port 80", "show lb rl agent"):
         assert "lb rl enable" in balancer.ctl(command)
+
+
+def test_what_follows_disable_is_read_before_anything_happens(balancer: RunningVpp) -> None:
+    balancer.balance(VIP_IPV4)
+    assert "`withdrew`; known: withdraw" in balancer.ctl("lb rl disable withdrew")
+    assert f"{VIP_IPV4}:80/tcp" in balancer.ctl("show lb rl vips")

@@ -53,6 +53,14 @@ static int address_in(const vl_api_address_t *from, lbrl_address_t *to, const ch
     return 0;
 }
 
+/* A client may send any byte where a message says bool. */
+static bool truth(const bool *byte)
+{
+    u8 value;
+    clib_memcpy(&value, byte, sizeof(value));
+    return value != 0;
+}
+
 #define TEXT_REPLY(id, failed, problem)                                                            \
     do {                                                                                           \
         int rv = code_of(failed, &(problem));                                                      \
@@ -102,7 +110,7 @@ static void vl_api_lb_rl_disable_t_handler(vl_api_lb_rl_disable_t *mp)
 {
     vl_api_lb_rl_disable_reply_t *rmp;
     int rv = 0;
-    lb_rl_disable(vlib_get_main(), mp->withdraw);
+    lb_rl_disable(vlib_get_main(), truth(&mp->withdraw));
     REPLY_MACRO_END(VL_API_LB_RL_DISABLE_REPLY);
 }
 
@@ -113,7 +121,7 @@ static void vl_api_lb_rl_agent_set_t_handler(vl_api_lb_rl_agent_set_t *mp)
     int failed =
         memchr(mp->policy, '\0', sizeof(mp->policy)) == NULL
             ? lb_rl_refuse(&problem, "policy: longer than %u characters", LB_RL_POLICY_SIZE - 1)
-            : lb_rl_agent_set(mp->follow, (const char *)mp->policy, &problem);
+            : lb_rl_agent_set(truth(&mp->follow), (const char *)mp->policy, &problem);
     TEXT_REPLY(VL_API_LB_RL_AGENT_SET_REPLY, failed, problem);
 }
 
@@ -177,7 +185,7 @@ static int vip_in(const vl_api_lb_rl_vip_set_t *mp, lbrl_vip_config_t *config,
                                   .address_count = mp->address_count,
                                   .port = mp->port,
                                   .protocol = mp->protocol,
-                                  .client_affinity = mp->client_affinity,
+                                  .client_affinity = truth(&mp->client_affinity),
                                   .scheduler = mp->scheduler,
                                   .load = mp->load,
                                   .feature_level = mp->feature_level,
@@ -261,7 +269,10 @@ static void vl_api_want_lb_rl_events_t_handler(vl_api_want_lb_rl_events_t *mp)
     vl_api_want_lb_rl_events_reply_t *rmp;
     int rv = 0;
     unsubscribe(mp->client_index);
-    if (mp->enable) {
+    if (vl_api_client_index_to_registration(mp->client_index) == NULL) {
+        return; /* nobody who could read them, nor be seen to leave */
+    }
+    if (truth(&mp->enable)) {
         lb_rl_subscriber_t subscriber = {.client_index = mp->client_index, .client_pid = mp->pid};
         vec_add1(lb_rl_main.subscribers, subscriber);
     }

@@ -79,8 +79,19 @@ VLIB_CLI_COMMAND(lb_rl_enable_command, static) = {
 static clib_error_t *disable_command(vlib_main_t *vm, unformat_input_t *input,
                                      vlib_cli_command_t *command)
 {
-    lb_rl_disable(vm, unformat(input, "withdraw"));
-    return 0;
+    unformat_input_t lines, *line = &lines;
+    lbio_problem_t problem;
+    int failed = 0;
+    if (!unformat_user(input, unformat_line_input, line)) {
+        unformat_init_vector(line, NULL);
+    }
+    bool withdraw = unformat(line, "withdraw");
+    if (unformat_check_input(line) != UNFORMAT_END_OF_INPUT) {
+        failed = unknown(line, &problem, "withdraw");
+    } else {
+        lb_rl_disable(vm, withdraw);
+    }
+    return end_line(line, failed, &problem);
 }
 
 VLIB_CLI_COMMAND(lb_rl_disable_command, static) = {

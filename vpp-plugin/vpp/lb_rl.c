@@ -92,9 +92,10 @@ static int open_core(const lb_rl_settings_t *settings, lbio_problem_t *problem)
 {
     lb_rl_main_t *lm = &lb_rl_main;
     u8 random[16];
+    char instance_id[sizeof(lm->instance_id)];
     u32 workers = clib_max(1, vlib_get_n_threads() - 1);
     lbio_config_t config = {.directory = settings->directory,
-                            .instance_id = lm->instance_id,
+                            .instance_id = instance_id,
                             .flows = settings->flows,
                             .vips = settings->vips,
                             .slots = settings->slots,
@@ -115,9 +116,13 @@ static int open_core(const lb_rl_settings_t *settings, lbio_problem_t *problem)
         return lb_rl_refuse(problem, "no randomness from the kernel; try again");
     }
     for (u32 i = 0; i < sizeof(random); i++) {
-        (void)snprintf(lm->instance_id + 2 * i, 3, "%02x", random[i]);
+        (void)snprintf(instance_id + 2 * i, 3, "%02x", random[i]);
     }
-    return lbio_open(&lm->io, &config, &lm->attached, problem);
+    if (lbio_open(&lm->io, &config, &lm->attached, problem) != 0) {
+        return -1;
+    }
+    (void)snprintf(lm->instance_id, sizeof(lm->instance_id), "%s", instance_id);
+    return 0;
 }
 
 int lb_rl_enable(vlib_main_t *vm, const lb_rl_settings_t *settings, lbio_problem_t *problem)
@@ -237,12 +242,16 @@ int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 cou
 
 /* ---- startup.conf ---- */
 
+/* VPP calls this without a section, too: then nothing is to be read. */
 static clib_error_t *lb_rl_config(vlib_main_t *vm, unformat_input_t *input)
 {
     lb_rl_main_t *lm = &lb_rl_main;
     lb_rl_settings_t settings = lb_rl_settings_default();
     u8 *directory = NULL;
     f64 grace;
+    if (unformat_check_input(input) == UNFORMAT_END_OF_INPUT) {
+        return 0;
+    }
     while (unformat_check_input(input) != UNFORMAT_END_OF_INPUT) {
         if (unformat(input, "directory %s", &directory)) {
             vec_add1(directory, '\0');
