@@ -187,6 +187,8 @@ def test_bad_requests_name_the_field(lab: Lab, client: Any, tmp_path: Path) -> N
     reply = client.api.lb_rl_enable(directory=str(tmp_path / "missing"), flows=1024, vips=8, slots=64, interval_ms=200)
     assert "name an existing directory" in reply.message
     assert client.api.lb_rl_get().instance_id == known
+    for table in ("client_table", "server_table"):
+        assert table in client.api.lb_rl_enable(directory=str(tmp_path), flows=1024, **{table: 2**32 - 1}).message
     assert "not enabled" in client.api.lb_rl_vip_set(**vip(lab)).message
     assert client.api.lb_rl_stats_get().retval != 0
     assert client.api.lb_rl_enable(directory="").retval == 0

@@ -138,6 +138,17 @@ int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_proble
     return 0;
 }
 
+int lb_rl_tables_check(const lb_rl_settings_t *settings, lbio_problem_t *problem)
+{
+    const u32 none =
+        ~0u; /* VPP's own word for no table, with which it makes one that nobody can find again */
+    if (settings->client_table == none || settings->server_table == none) {
+        return lb_rl_refuse(problem, "%s: %u is no table's number; 0 is the default table",
+                            settings->client_table == none ? "client_table" : "server_table", none);
+    }
+    return 0;
+}
+
 int lb_rl_policy_check(const char *name, lbio_problem_t *problem)
 {
     size_t size = strlen(name);

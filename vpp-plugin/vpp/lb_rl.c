@@ -132,7 +132,7 @@ int lb_rl_enable(vlib_main_t *vm, const lb_rl_settings_t *settings, lbio_problem
         return lb_rl_refuse(problem, "already enabled on %s: use `lb rl disable` first",
                             lm->settings.directory);
     }
-    if (open_core(settings, problem) != 0) {
+    if (lb_rl_tables_check(settings, problem) != 0 || open_core(settings, problem) != 0) {
         return -1;
     }
     vlib_worker_thread_barrier_sync(vm);

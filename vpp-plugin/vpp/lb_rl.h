@@ -130,6 +130,7 @@ int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 cou
 
 int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_problem_t *problem);
+int lb_rl_tables_check(const lb_rl_settings_t *settings, lbio_problem_t *problem);
 int lb_rl_policy_check(const char *name, lbio_problem_t *problem);
 
 /* ---- routes.c ---- */
