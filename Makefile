@@ -48,8 +48,8 @@ bench: build ## speed and memory against their bars; writes build/bench/*.json
 	@$(BIN)/python -m tools.bench $(ARGS)
 
 .PHONY: fuzz
-fuzz: build ## libFuzzer on the packet path and the shared-memory reader (SECONDS=60 each)
-	@tools/fuzz.sh $(or $(SECONDS_EACH),60)
+fuzz: build ## what comes from outside, made up by libFuzzer: packets, arena, shared memory, weights, control socket, VPP (SECONDS_EACH=60)
+	@tools/fuzz.sh $(or $(SECONDS_EACH),60) $(ARGS)
 
 .PHONY: lint
 lint: build ## ruff, mypy, import-linter, clang-format, clang-tidy, warnings as errors, drift of generated files

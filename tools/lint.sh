@@ -39,10 +39,10 @@ check_tidy() {
 vpp=${PENSTOCK_VPP_PREFIX:-/usr}
 check_plugin() {
     local build=build/lint-vpp${vpp//\//-}
-    PATH="/usr/bin:$PATH" cmake -S vpp-plugin -B "$build" -G Ninja -DPENSTOCK_VPP=ON -DCMAKE_PREFIX_PATH="$vpp" \
-        -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Debug &&
-        PATH="/usr/bin:$PATH" cmake --build "$build" &&
-        git ls-files --cached --others --exclude-standard 'vpp-plugin/vpp/*.c' ':!vpp-plugin/vpp/xdp' |
+    PATH="/usr/bin:$PATH" cmake -S vpp-plugin -B "$build" -G Ninja -DPENSTOCK_VPP=ON -DPENSTOCK_FUZZ=ON \
+        -DCMAKE_PREFIX_PATH="$vpp" -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Debug &&
+        PATH="/usr/bin:$PATH" cmake --build "$build" --target lb_rl_plugin lb_rl_xdp &&
+        git ls-files --cached --others --exclude-standard 'vpp-plugin/vpp/*.c' 'tests/vpp/*.c' ':!vpp-plugin/vpp/xdp' |
         xargs -P "$(nproc)" -n 2 "$bin/clang-tidy" --quiet -p "$build"
 }
 
