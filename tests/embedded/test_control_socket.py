@@ -129,6 +129,8 @@ async def test_apply_reaches_the_handler_as_a_model(path: Path, recorder: Record
         (b"\xff\xfe", "malformed", ""),
         (b"[1]", "malformed", ""),
         (b"[" * 100_000, "malformed", ""),
+        (rb'{"version":1,"id":7,"method":"apply","params":{"\ud800":1}}', "malformed", ""),
+        (rb'{"version":1,"id":7,"method":"\u0061pply","params":{}}', "invalid", "generation"),
         (request("apply", version=2), "unsupported", "version"),
         (request("obey"), "malformed", "method"),
         (request("hello", id=-1), "malformed", "id"),

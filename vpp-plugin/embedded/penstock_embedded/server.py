@@ -200,6 +200,8 @@ async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
 def _document(line: bytes) -> dict[str, Any]:
     try:
         document = json.loads(line)
+        if b"\\u" in line:  # half of a surrogate pair is JSON, but no text
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         fix = "send one JSON object per line, in UTF-8"
         raise RequestError(Error(code="malformed", message=f"not JSON: {error}", fix=fix)) from error
