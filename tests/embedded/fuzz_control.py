@@ -19,6 +19,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import struct
 import sys
 import tempfile
@@ -246,22 +247,33 @@ async def play(subject: Subject, data: bytes) -> None:
     assert not failures, failures
 
 
-def main() -> None:
-    """Hand the target to libFuzzer."""
+def fuzz(directory: Path) -> None:
+    """Hand the target to libFuzzer, which ends the process."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context))
+    subject = Subject(directory)
+    loop.run_until_complete(subject.start())
+    atheris.Setup(
+        sys.argv,
+        lambda data: loop.run_until_complete(play(subject, data)),
+        custom_mutator=mutate,
+        custom_crossover=cross,
+    )
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Fuzz in a child: nothing unwinds there, and somebody has to tidy up."""
     with tempfile.TemporaryDirectory(prefix="penstock-fuzz-", dir="/dev/shm") as directory:
-        subject = Subject(Path(directory))
-        loop.run_until_complete(subject.start())
-        atheris.Setup(
-            sys.argv,
-            lambda data: loop.run_until_complete(play(subject, data)),
-            custom_mutator=mutate,
-            custom_crossover=cross,
-        )
-        atheris.Fuzz()
+        child = os.fork()
+        if child == 0:
+            fuzz(Path(directory))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, _: os.kill(child, received))
+        _, status = os.waitpid(child, 0)
+    return abs(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
