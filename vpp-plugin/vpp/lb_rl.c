@@ -12,6 +12,7 @@ lb_rl_main_t lb_rl_main;
 
 VLIB_PLUGIN_REGISTER() = {
     .version = VPP_BUILD_VER,
+    .version_required = LB_RL_VPP_RELEASE, /* what VPP's version begins with */
     .description = "Learning layer-4 load balancer",
 };
 
