@@ -66,6 +66,11 @@ def place(backend: messages.Backend | messages.BackendStatus) -> tuple[Any, ...]
     return backend.id, backend.address, backend.port
 
 
+def takes_flows(state: messages.BackendState, weight: float) -> bool:
+    """Tell whether the core has a backend take new flows: without weight it drains, and what drains fails in time."""
+    return state is messages.BackendState.ACTIVE and weight > 0
+
+
 class Subject:
     """A data plane that is served, and a client of its socket."""
 
@@ -118,7 +123,7 @@ def backends_of(vip: messages.VipStatus, wanted: set[tuple[Any, ...]]) -> Backen
     for row in vip.backends:
         at = place(row)
         if at in wanted and not (at in found and row.state is messages.BackendState.DRAINING):
-            found[at] = row.state, row.weight
+            found[at] = takes_flows(row.state, row.weight), row.weight
     return found
 
 
@@ -179,7 +184,10 @@ class Talk:
         expected = {}
         for vip, outcome in zip(desired.vips, result.vips, strict=True):
             if outcome.error is None:
-                backends: Backends = {place(each): (each.state, single(each.weight)) for each in vip.backends}
+                backends: Backends = {
+                    place(each): (takes_flows(each.state, single(each.weight)), single(each.weight))
+                    for each in vip.backends
+                }
                 expected[vip.id] = vip.key, backends
             elif vip.id in before:
                 expected[vip.id] = before[vip.id]
