@@ -23,7 +23,7 @@ static lbrl_reduction_t reduce(const sample_t *samples, uint32_t n)
         age_ticks[i] = samples[i].age_ticks;
     }
     const lbrl_samples_t columns = {value, weight, age_ticks};
-    lbrl_reduce_samples(&decay, &columns, n, scratch, &out);
+    lbrl_reduce_samples(&decay, &columns, n, scratch, NULL, &out);
     return out;
 }
 

@@ -60,12 +60,13 @@ static float choose_pivot(const lbrl_weighted_t *items, uint32_t n)
 
 /* Smallest value at which the cumulative weight reaches `target`. Each round keeps the side of a pivot that
  * holds it; both sides are written without branches, since on random samples half of them would be
- * mispredicted. A side that is kept is partitioned in place: it is never written beyond where it was read. */
+ * mispredicted. A side that is kept is partitioned in place: it is never written beyond where it was read. A guess that
+ * is right, as that of the interval before mostly is, makes it one round; not-a-number is none. */
 static float weighted_quantile(const lbrl_weighted_t *items, lbrl_weighted_t *below,
-                               lbrl_weighted_t *above, uint32_t n, uint64_t target)
+                               lbrl_weighted_t *above, uint32_t n, uint64_t target, double guess)
 {
-    for (;;) {
-        const float pivot = choose_pivot(items, n);
+    for (float pivot = isfinite(guess) ? (float)guess : choose_pivot(items, n);;
+         pivot = choose_pivot(items, n)) {
         uint64_t weight_below = 0, weight_reached = 0;
         uint32_t n_below = 0, n_above = 0;
         for (uint32_t i = 0; i < n; i++) {
@@ -91,7 +92,8 @@ static float weighted_quantile(const lbrl_weighted_t *items, lbrl_weighted_t *be
     }
 }
 
-static double p90(const float *values, const float *weights, uint32_t n, lbrl_weighted_t *scratch)
+static double p90(const float *values, const float *weights, uint32_t n, lbrl_weighted_t *scratch,
+                  double guess)
 {
     uint32_t heaviest =
         0; /* as bits: positive floats are ordered like them, and integers are faster */
@@ -110,7 +112,8 @@ static double p90(const float *values, const float *weights, uint32_t n, lbrl_we
     }
     /* weights were rounded to floats: a boundary that they meet but for that is met */
     const uint64_t target = (9 * total + 9) / 10 - (total >> 22);
-    return (double)weighted_quantile(scratch, scratch + n, scratch + 2 * (size_t)n, n, target);
+    return (double)weighted_quantile(scratch, scratch + n, scratch + 2 * (size_t)n, n, target,
+                                     guess);
 }
 
 /* weight x (value - centre)^power */
@@ -139,10 +142,13 @@ static inline double moment(const float *value, const float *weight, uint32_t n,
 }
 
 void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *samples, uint32_t n,
-                         lbrl_weighted_t *scratch, lbrl_reduction_t *out)
+                         lbrl_weighted_t *scratch, const lbrl_reduction_t *before,
+                         lbrl_reduction_t *out)
 {
+    static const lbrl_reduction_t nothing = {NAN, NAN, NAN, NAN, NAN};
+    const lbrl_reduction_t guess = before ? *before : nothing;
     if (n == 0) {
-        *out = (lbrl_reduction_t){NAN, NAN, NAN, NAN, NAN};
+        *out = nothing;
         return;
     }
     const float *value = samples->value;
@@ -150,7 +156,7 @@ void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *sample
     double total = moment(value, weight, n, 0, 0);
     out->avg = moment(value, weight, n, 0, 1) / total;
     out->std = sqrt(moment(value, weight, n, out->avg, 2) / total);
-    out->p90 = p90(value, weight, n, scratch);
+    out->p90 = p90(value, weight, n, scratch, guess.p90);
 
     /* ages relative to the youngest: the same after normalisation, and an idle backend's do not all vanish */
     uint32_t youngest = UINT32_MAX;
@@ -162,7 +168,7 @@ void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *sample
     }
     total = moment(value, weight, n, 0, 0);
     out->avg_decay = moment(value, weight, n, 0, 1) / total;
-    out->p90_decay = p90(value, weight, n, scratch);
+    out->p90_decay = p90(value, weight, n, scratch, guess.p90_decay);
 }
 
 /* ---- Of a frames object ---- */
@@ -356,7 +362,8 @@ static void reduce_slot(reducer_t *reducer, const columns_t *columns, uint32_t s
     collection_t c = {.samples = reducer->room.samples,
                       .generation = __atomic_load_n(&columns->generation[slot], __ATOMIC_ACQUIRE)};
     collect_slot(columns, slot, lbrl_sample_ticks(reducer->now_us), &c);
-    lbrl_reduce_samples(&reducer->decay, &c.samples, c.n, reducer->room.weighted, out);
+    lbrl_reduce_samples(&reducer->decay, &c.samples, c.n, reducer->room.weighted,
+                        cached ? &cached->is : NULL, out);
     if (cached) {
         remember(cached, &c, out, reducer->now_us);
     }

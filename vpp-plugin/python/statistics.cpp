@@ -212,7 +212,7 @@ Vector<double> reduce_samples(Input<float> values, Input<float> age_seconds,
     lbrl_decay_init(&decay);
     std::vector<lbrl_weighted_t> scratch(LBRL_REDUCE_SCRATCH * n);
     auto out = std::make_unique<double[]>(5);
-    lbrl_reduce_samples(&decay, &samples, static_cast<uint32_t>(n), scratch.data(),
+    lbrl_reduce_samples(&decay, &samples, static_cast<uint32_t>(n), scratch.data(), nullptr,
                         reinterpret_cast<lbrl_reduction_t *>(out.get()));
     return to_array<Vector<double>>(std::move(out), {5});
 }

@@ -42,9 +42,11 @@ typedef struct lbrl_decay {
 
 void lbrl_decay_init(lbrl_decay_t *decay);
 
-/* Reduces `n` samples; `scratch` has room for LBRL_REDUCE_SCRATCH x n. */
+/* Reduces `n` samples; `scratch` has room for LBRL_REDUCE_SCRATCH x n. `before`, or NULL, is what most of these samples
+ * were reduced to before: it saves time where it is near, and changes nothing. */
 void lbrl_reduce_samples(const lbrl_decay_t *decay, const lbrl_samples_t *samples, uint32_t n,
-                         lbrl_weighted_t *scratch, lbrl_reduction_t *out);
+                         lbrl_weighted_t *scratch, const lbrl_reduction_t *before,
+                         lbrl_reduction_t *out);
 
 /* Bytes of scratch memory (8-byte aligned) that lbrl_reduce needs for a view. */
 size_t lbrl_reduce_scratch(const lbrl_shm_view_t *view);
