@@ -39,7 +39,7 @@ def divided(lab_of_its_own: Lab) -> Iterator[RunningVpp]:
 @BOTH
 def test_clients_and_servers_in_different_routing_tables(divided: RunningVpp, address: str) -> None:
     divided.balance(address)
-    assert {get(divided.lab, address) for _ in range(8)} == {b"s1", b"s2"}
+    assert {get(divided.lab, address) for _ in range(24)} == {b"s1", b"s2"}
     prefix, show = (f"{address}/128", "show ip6 fib") if ":" in address else (f"{address}/32", "show ip fib")
     assert "lb-rl: VIP" in divided.ctl(f"{show} table {CLIENTS} {prefix}")
     for elsewhere in (0, SERVERS):

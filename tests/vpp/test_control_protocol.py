@@ -34,14 +34,14 @@ def test_what_is_applied_balances_and_is_dumped(lab: Lab, control: VppControl) -
     assert not any(each.error for each in result.vips)
     assert not control.apply(*wanted).changed
     for address in (VIP_IPV4, VIP_IPV6):
-        assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+        assert {get(lab, address) for _ in range(24)} == {b"s1", b"s2"}
     with udp_socket(lab, VIP_IPV4, 53) as datagrams:
         datagrams.send(b"hello")
         assert datagrams.recv(100).endswith(b" hello")
     dump = control.dump()
     status = next(each for each in dump.vips if each.key == f"test/{VIP_IPV4}/TCP/80")
     assert {each.id for each in status.backends} == {"s1", "s2"}
-    assert sum(each.flows for each in status.backends) == 12
+    assert sum(each.flows for each in status.backends) == 24
     assert control.stats().forwarded > 0
     assert control.hello().type == "vpp"
     assert control.hello().generation == 2

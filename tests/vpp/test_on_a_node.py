@@ -159,7 +159,7 @@ def pod(idle: Pod) -> Pod:
 def test_the_kernel_leads_clients_to_vpp_and_answers_back(lab: Lab, pod: Pod, address: str) -> None:
     result = pod.apply(vip(lab, address))
     assert not result.errors
-    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+    assert {get(lab, address) for _ in range(24)} == {b"s1", b"s2"}
     assert pod.ask(Method.STATS)["forwarded"] > 0
 
 
@@ -240,7 +240,7 @@ def _serve_by_a_card(lab: Lab, pod: Pod, address: str) -> None:
     pod.control("--cards", "--interface=s1", "--interface=s2")
     nat = [{"address": source, "port_first": 16384, "port_last": 28671} for source in ("10.77.1.1", "fd77:1::1")]
     assert not pod.apply(vip(lab, address), nat_sources=nat).errors
-    assert {get(lab, address) for _ in range(12)} == {b"s1", b"s2"}
+    assert {get(lab, address) for _ in range(24)} == {b"s1", b"s2"}
     assert address not in lab.balancer.sh("ip route show table all\nip -6 route show table all")  # not the kernel's
     with HttpConnection(lab, address) as connection:
         assert len(connection.get("/bytes/1000000")) == 1_000_000

@@ -45,7 +45,7 @@ def forwarded(vpp: RunningVpp) -> int:
 @pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 def test_super_packets_are_segmented_into_the_tunnel(tunnelled: RunningVpp, address: str) -> None:
     lab = tunnelled.lab
-    assert {get(lab, address, port=HTTP_PORT) for _ in range(8)} == {b"s1", b"s2"}
+    assert {get(lab, address, port=HTTP_PORT) for _ in range(24)} == {b"s1", b"s2"}
     before = forwarded(tunnelled)
     with HttpConnection(lab, address, HTTP_PORT) as connection:
         assert connection.post(b"x" * SIZE) == str(SIZE).encode()

@@ -81,7 +81,7 @@ def test_the_next_vpp_goes_on_with_the_connections(
     # Nobody has told it anything: VIPs, routes and NAT sources are the arena's.
     assert [connection.get() for connection in connections] == names
     assert "taken over: 1 VIPs, 8 flows" in balancer.ctl("show lb rl memory")
-    assert {get(lab, VIP_IPV4) for _ in range(8)} == {b"s1", b"s2"}
+    assert {get(lab, VIP_IPV4) for _ in range(24)} == {b"s1", b"s2"}
     assert old.retired
     assert reader_of(balancer).instance_id != old.instance_id
     for connection in connections:

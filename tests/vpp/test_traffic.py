@@ -123,7 +123,7 @@ def test_what_arrives_at_a_thread_without_flows_is_handed_to_a_worker(lab_of_its
             vpp.ctl(f"set interface rx-placement host-{device} main")
         for address in (VIP_IPV4, VIP_IPV6):
             vpp.balance(address)
-            assert {get(lab, address) for _ in range(10)} == {b"s1", b"s2"}
+            assert {get(lab, address) for _ in range(24)} == {b"s1", b"s2"}
         vpp.ctl("trace add af-packet-input 20")
         get(lab, VIP_IPV4)
         trace = vpp.ctl("show trace")
