@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import struct
@@ -99,12 +100,18 @@ class Ear:
 
     def _listen(self) -> None:
         while not self._stop.is_set():
-            try:
-                packet, address = self._socket.recvfrom(256)
-            except TimeoutError:
-                continue
-            if address[2] != socket.PACKET_OUTGOING and (heard := _read(packet)) is not None:
-                self.heard.append(heard)
+            with contextlib.suppress(TimeoutError):
+                self._hear()
+        # What had come by then may still wait to be read.
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._hear()
+
+    def _hear(self) -> None:
+        packet, address = self._socket.recvfrom(256)
+        if address[2] != socket.PACKET_OUTGOING and (heard := _read(packet)) is not None:
+            self.heard.append(heard)
 
 
 def _read(packet: bytes) -> Heard | None:
