@@ -33,6 +33,19 @@ def test_from_nothing_everything_is_set_with_node_and_sources_first() -> None:
     assert changes == (SetNode(KEY, 1), SetSources((SOURCE,)), SetVip(vip(1)), SetVip(vip(2)))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("port", 81), ("protocol", "UDP"), ("forwarding", "GRE"), ("addresses", ("2001:db8::1",))],
+)
+def test_what_cannot_change_is_refused_and_nothing_is_moved_for_it(field: str, value: Any) -> None:
+    one, two = vip(1), vip(2)
+    exchanged = vip(1, **{"addresses": two.addresses, field: value}), vip(2, addresses=one.addresses)
+    planned = plan(desired(*exchanged), in_force(one, two))
+    assert (planned.refused[one.id].code, planned.refused[one.id].field) == ("unsupported", field)
+    assert planned.changes == ()
+    assert planned.refused[two.id].code == "conflict"  # what it wants is kept by the other
+
+
 def test_what_is_in_force_is_left_alone() -> None:
     assert plan(desired(vip(1)), in_force(vip(1))).changes == ()
     assert plan(desired(vip(1), generation=7), in_force(vip(1))).changes == ()
@@ -41,7 +54,7 @@ def test_what_is_in_force_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("wanted", "actual", "found", "expected"),
     [
-        (desired(vip(1, port=81)), in_force(vip(1)), (), [SetVip(vip(1, port=81))]),
+        (desired(vip(1, drain_timeout=7)), in_force(vip(1)), (), [SetVip(vip(1, drain_timeout=7))]),
         (desired(), in_force(vip(1)), (), [RemoveVip(vip(1).id)]),
         (desired(vip(2)), in_force(vip(1)), (), [RemoveVip(vip(1).id), SetVip(vip(2))]),
         (desired(vip(1), nodes=3), in_force(vip(1)), (), [SetNode(KEY, 3)]),

@@ -60,7 +60,7 @@ def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Pla
     first: what they free may be what another VIP takes. For the same reason VIPs that give up an address are changed
     before those that take it.
     """
-    refused = _refusals(desired)
+    refused = _refusals(desired, actual)
     wanted = {vip.id: vip for vip in desired.vips}
     changes: list[Change] = [RemoveVip(known) for known in sorted({*actual.vips, *found}) if known not in wanted]
     if (desired.scheduler_key, desired.nodes) != (actual.scheduler_key, actual.nodes):
@@ -105,13 +105,23 @@ def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
             give_up(vip.id)
 
 
-def _refusals(desired: DesiredState) -> dict[str, Error]:
-    """Find VIPs that contradict others or the node; of two that contradict each other the later one goes."""
+def _refusals(desired: DesiredState, actual: State) -> dict[str, Error]:
+    """Find VIPs that cannot become what is wanted, or contradict others or the node.
+
+    Of two that contradict each other the later one goes. What cannot change stays where it is, and keeps its place.
+    """
     sources = {source.address for source in desired.nat_sources}
     held: dict[Place, str] = {}
     refused: dict[str, Error] = {}
     ids: set[str] = set()
     for vip in desired.vips:
+        before = actual.vips.get(vip.id)
+        if before is not None and (problem := _fixed(before, vip)) is not None:
+            refused[vip.id] = problem
+            held.update(dict.fromkeys(_places(before), before.key))
+    for vip in desired.vips:
+        if vip.id in refused:
+            continue
         problem = _contradiction(vip, ids, sources, held)
         if problem is not None:
             refused[vip.id] = problem
@@ -119,6 +129,21 @@ def _refusals(desired: DesiredState) -> dict[str, Error]:
         ids.add(vip.id)
         held.update(dict.fromkeys(_places(vip), vip.key))
     return refused
+
+
+def _fixed(before: Vip, vip: Vip) -> Error | None:
+    """Refuse a change of what a VIP is for as long as it has its id."""
+    fixed = {
+        "protocol": before.protocol is vip.protocol,
+        "port": before.port == vip.port,
+        "forwarding": before.forwarding is vip.forwarding,
+        "addresses": before.addresses[0].version == vip.addresses[0].version,
+    }
+    for field, same in fixed.items():
+        if not same:
+            message = "protocol, port, forwarding and address family of a VIP cannot change"
+            return Error(code="unsupported", field=field, message=message, fix="send it under another id")
+    return None
 
 
 def _contradiction(vip: Vip, ids: Iterable[str], sources: Iterable[Address], held: Mapping[Place, str]) -> Error | None:
