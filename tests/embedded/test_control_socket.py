@@ -26,6 +26,7 @@ from penstock_embedded.messages import (
 from penstock_embedded.server import MAX_CLIENTS, ControlServer
 
 KEY = "00112233445566778899aabbccddeeff"
+SOURCE = {"address": "10.0.0.1", "port_first": 16384, "port_last": 28671}
 
 
 class Recorder:
@@ -138,6 +139,12 @@ async def test_apply_reaches_the_handler_as_a_model(path: Path, recorder: Record
         (request("apply", {"generation": 1}), "invalid", "scheduler_key"),
         (request("apply", {"generation": -1, "scheduler_key": KEY}), "invalid", "generation"),
         (request("apply", {"generation": 1, "scheduler_key": KEY, "vips": [{"id": "x"}]}), "invalid", "vips.0.id"),
+        (request("apply", {"generation": 1, "scheduler_key": KEY, "": 1}), "invalid", '""'),
+        (
+            request("apply", {"generation": 1, "scheduler_key": KEY, "nat_sources": [SOURCE, SOURCE]}),
+            "invalid",
+            "nat_sources",
+        ),
         (announcing("10.0.0"), "invalid", "announcement.addresses.0"),
         (announcing(1), "invalid", "announcement.addresses.0"),
         (announcing("::ffff:10.0.0.1"), "invalid", "announcement.addresses.0"),  # to the core the same as 10.0.0.1

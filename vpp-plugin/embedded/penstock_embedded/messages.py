@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -197,6 +197,13 @@ class DesiredState(Message):
     nat_sources: Annotated[tuple[NatSource, ...], Field(max_length=8)] = ()
     announcement: Announcement = Announcement()
     vips: Annotated[tuple[Vip, ...], Field(max_length=4096)] = ()
+
+    @field_validator("nat_sources")
+    @classmethod
+    def _check_sources(cls, sources: tuple[NatSource, ...]) -> tuple[NatSource, ...]:
+        if len({source.address for source in sources}) != len(sources):
+            raise ValueError("an address appears twice: give each address one port range")
+        return sources
 
 
 class Method(StrEnum):

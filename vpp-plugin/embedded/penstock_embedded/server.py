@@ -226,7 +226,7 @@ def _validated(model: type[M], document: dict[str, Any], code: str) -> M:
         return model.model_validate(document)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
-        fields = [".".join(str(part) for part in problem["loc"]) for problem in problems]
+        fields = [".".join(str(part) or '""' for part in problem["loc"]) for problem in problems]
         texts = [f"{field}: {problem['msg']}" for field, problem in zip(fields, problems, strict=True)]
         more = f" (and {len(texts) - MAX_REPORTED_ERRORS} more)" if len(texts) > MAX_REPORTED_ERRORS else ""
         message = "; ".join(texts[:MAX_REPORTED_ERRORS]) + more
