@@ -112,19 +112,25 @@ class Subject:
 
     def in_force(self) -> dict[str, tuple[str, Backends]]:
         """Return what the core has of the VIPs that are to be in force."""
-        wanted = {known: set(map(place, vip.backends)) for known, vip in self.state.vips.items()}
+        wanted = {
+            known: {place(each): single(each.weight) for each in vip.backends} for known, vip in self.state.vips.items()
+        }
         dumped = self.dataplane._forwarder.vip_statuses()
         return {vip.id: (vip.key, backends_of(vip, wanted[vip.id])) for vip in dumped if vip.id in wanted}
 
 
-def backends_of(vip: messages.VipStatus, wanted: set[tuple[Any, ...]]) -> Backends:
-    """Return the backends that are to be there: what leaves may go at any moment, also when it came back meanwhile."""
-    found: Backends = {}
-    for row in vip.backends:
-        at = place(row)
-        if at in wanted and not (at in found and row.state is messages.BackendState.DRAINING):
-            found[at] = takes_flows(row.state, row.weight), row.weight
-    return found
+def backends_of(vip: messages.VipStatus, wanted: dict[tuple[Any, ...], float]) -> Backends:
+    """Return the backends that are to be there: what leaves may go at any moment, also when it came back meanwhile.
+
+    Of two of one name and place the one that leaves drains. Where both drain, the one that has the wanted weight is it.
+    """
+
+    def leaves(row: messages.BackendStatus) -> tuple[bool, bool]:
+        return row.state is messages.BackendState.DRAINING, row.weight != wanted[place(row)]
+
+    rows = [row for row in vip.backends if place(row) in wanted]
+    staying = {place(row): row for row in sorted(rows, key=leaves, reverse=True)}
+    return {at: (takes_flows(row.state, row.weight), row.weight) for at, row in staying.items()}
 
 
 class Talk:
