@@ -76,7 +76,7 @@ static void wrong_arguments_change_nothing(void)
     const lbrl_maglev_backend_t good[] = {{1, 1, 0}, {2, 1, 1}};
     uint32_t table[11], quotas[2];
     memset(table, 0x55, sizeof(table));
-    const uint32_t sizes[] = {0, 1, 2, 9, 10, 1u << 24, UINT32_MAX};
+    const uint32_t sizes[] = {0, 1, 2, 9, 10, 1u << 24, 1048589 /* a prime */, UINT32_MAX};
     for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
         CHECK_EQUAL(lbrl_maglev_build(table, sizes[i], good, 2, key), LBRL_MAGLEV_INVALID_SIZE);
         CHECK_EQUAL(lbrl_maglev_quotas(quotas, sizes[i], good, 2), LBRL_MAGLEV_INVALID_SIZE);

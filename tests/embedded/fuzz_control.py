@@ -186,6 +186,7 @@ class Talk:
         for error in (*result.errors, *(each.error for each in result.vips if each.error)):
             assert error.code in CODES, error
             assert error.message and error.fix, error
+            assert error.field or error.code != "invalid", error
         assert [each.id for each in result.vips] == [vip.id for vip in desired.vips]
         expected = {}
         for vip, outcome in zip(desired.vips, result.vips, strict=True):

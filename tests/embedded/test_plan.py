@@ -46,6 +46,60 @@ def test_what_cannot_change_is_refused_and_nothing_is_moved_for_it(field: str, v
     assert planned.refused[two.id].code == "conflict"  # what it wants is kept by the other
 
 
+def of_family(version: int, **changes: Any) -> dict[str, Any]:
+    return {"id": "web-0", "address": "10.1.0.1" if version == 4 else "2001:db8::7", "port": 80} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"id": "0" * 16}, "id"),
+        ({"scheduler": {"type": "maglev", "table_size": 65536}}, "scheduler.table_size"),
+        ({"addresses": ("203.0.113.2", "203.0.113.2")}, "addresses.1"),
+        ({"addresses": ("0.0.0.0",)}, "addresses.0"),
+        ({"backends": (of_family(4), of_family(6, id="web-1"))}, "backends.1.address"),
+        ({"backends": (of_family(4, address="0.0.0.0"),)}, "backends.0.address"),
+    ],
+)
+def test_what_no_vip_can_be_is_refused_by_field_and_nothing_is_moved_for_it(
+    changes: dict[str, Any], field: str
+) -> None:
+    two, three = vip(2), vip(3)
+    wrong = vip(3, **({"addresses": two.addresses} | changes))
+    planned = plan(desired(wrong, vip(2, addresses=three.addresses)), in_force(two, three))
+    assert (planned.refused[wrong.id].code, planned.refused[wrong.id].field) == ("invalid", field)
+    assert planned.refused[wrong.id].fix
+    if wrong.id == three.id:
+        assert planned.changes == ()
+        assert planned.refused[two.id].code == "conflict"
+
+
+def test_backends_behind_a_tunnel_are_of_any_family() -> None:
+    assert not plan(desired(vip(1, forwarding="GRE", backends=(of_family(6),))), in_force()).refused
+
+
+def test_who_is_refused_keeps_its_address_and_so_does_who_wanted_it() -> None:
+    # 1 may not have what it wants, so 2 cannot have what 1 keeps, nor 3 what 2 keeps, nor 4 what 3 keeps.
+    before = [vip(number) for number in (1, 2, 3, 4)]
+    wanted = [vip(number, addresses=(f"203.0.113.{number - 1}",)) for number in (2, 3, 4)]
+    for order in (wanted, wanted[::-1]):
+        planned = plan(desired(*order, vip(1, addresses=("10.0.0.1",))), in_force(*before))
+        assert planned.changes == ()
+        assert {known: error.field for known, error in planned.refused.items()} == {
+            each.id: "addresses" for each in before
+        }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("port", 81), ("protocol", "UDP"), ("forwarding", "GRE"), ("addresses", ("2001:db8::1",))]
+)
+def test_what_a_draining_vip_cannot_become_is_refused_by_field(field: str, value: Any) -> None:
+    actual = in_force().model_copy(update={"removing": {vip(1).id: vip(1)}})
+    planned = plan(desired(vip(1, **{field: value})), actual)
+    assert (planned.refused[vip(1).id].code, planned.refused[vip(1).id].field) == ("unsupported", field)
+    assert planned.changes == ()
+
+
 def test_what_is_in_force_is_left_alone() -> None:
     assert plan(desired(vip(1)), in_force(vip(1))).changes == ()
     assert plan(desired(vip(1), generation=7), in_force(vip(1))).changes == ()

@@ -56,9 +56,6 @@ int sinks_publish(lbrl_t *lb, uint32_t index);
 
 /* ------------------------------------------------------------------------------- VIPs (vips.c, vipcheck.c) */
 
-/* Whether a configuration is one, whatever else there is. */
-bool vip_config_valid(const lbrl_vip_config_t *config);
-
 /* Whether a record of the arena, which passed its check, could have come from one. Addresses and slots excepted. */
 bool vip_record_valid(const arena_vip_t *record);
 

@@ -35,7 +35,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SIZE_MAXIMUM   (1u << 24)
+#include "hash.h"
+
 #define WEIGHT_MAXIMUM 1e30 /* sums of weights stay finite */
 
 /* A backend in canonical order, that of ids. */
@@ -75,27 +76,6 @@ static int by_remainder(const void *left, const void *right)
     return order ? order : by_id(left, right);
 }
 
-/* SipHash-2-4 of two words (Aumasson and Bernstein, 2012): whoever does not know the key can't choose ids that
- * crowd each other. */
-static uint64_t rotate(uint64_t x, int bits)
-{
-    return x << bits | x >> (64 - bits);
-}
-
-static void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[2] = rotate(v[2], 32);
-}
-
 static uint64_t load_little_endian(const uint8_t *bytes)
 {
     uint64_t word = 0;
@@ -105,24 +85,26 @@ static uint64_t load_little_endian(const uint8_t *bytes)
     return word;
 }
 
+/* SipHash-2-4 of two words (Aumasson and Bernstein, 2012): whoever does not know the key can't choose ids that
+ * crowd each other. The same on all machines. */
 static uint64_t keyed_hash(const uint8_t key[16], uint64_t first, uint64_t second)
 {
-    const uint64_t k0 = load_little_endian(key), k1 = load_little_endian(key + 8);
+    const lbrl_key_t loaded = {load_little_endian(key), load_little_endian(key + 8)};
     const uint64_t words[3] = {first, second,
                                UINT64_C(16) << 56}; /* the last: length of the message */
-    uint64_t v[4] = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du, k0 ^ 0x6c7967656e657261u,
-                     k1 ^ 0x7465646279746573u};
+    lbrl_sip_t s;
+    lbrl_sip_begin(&s, &loaded);
     for (int i = 0; i < 3; i++) {
-        v[3] ^= words[i];
-        sip_round(v);
-        sip_round(v);
-        v[0] ^= words[i];
+        s.v3 ^= words[i];
+        lbrl_sip_round(&s);
+        lbrl_sip_round(&s);
+        s.v0 ^= words[i];
     }
-    v[2] ^= 0xff;
+    s.v2 ^= 0xff;
     for (int i = 0; i < 4; i++) {
-        sip_round(v);
+        lbrl_sip_round(&s);
     }
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
+    return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 }
 
 /* Backends in canonical order, or a negative code. */
@@ -447,7 +429,7 @@ static int prepare(entry_t *entries, uint32_t size, const lbrl_maglev_backend_t 
 
 bool lbrl_maglev_size_valid(uint32_t size)
 {
-    return size >= 3 && size <= SIZE_MAXIMUM && is_prime(size);
+    return size >= 3 && size <= LBRL_MAGLEV_SIZE_MAX && is_prime(size);
 }
 
 int lbrl_maglev_quotas(uint32_t *quotas, uint32_t size, const lbrl_maglev_backend_t *backends,

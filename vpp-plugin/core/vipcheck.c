@@ -1,64 +1,115 @@
 /* What a VIP can be: configurations before they are applied, records before they are trusted. */
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "control.h"
+
+#define TIMEOUT_MAX_MS 604800000u /* a week */
+
+/* Says why not; always LBRL_ERR_INVALID. */
+__attribute__((format(printf, 2, 3))) static int refuse(lbrl_reason_t *reason, const char *format,
+                                                        ...)
+{
+    if (reason) {
+        va_list arguments;
+        va_start(arguments, format);
+        (void)vsnprintf(reason->text, sizeof(reason->text), format, arguments);
+        va_end(arguments);
+    }
+    return LBRL_ERR_INVALID;
+}
 
 static bool timeouts_valid(const lbrl_timeouts_t *t)
 {
     uint32_t all[] = {t->tcp_handshake, t->tcp_established, t->tcp_closing,     t->udp_unreplied,
                       t->udp_exchange,  t->udp_stream,      t->udp_dns_answered};
     for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        if (all[i] == 0 || all[i] > 604800000u) {
+        if (all[i] == 0 || all[i] > TIMEOUT_MAX_MS) {
             return false;
         }
     }
     return true;
 }
 
-static bool addresses_valid(const lbrl_vip_config_t *config)
+/* 0.0.0.0 or ::, nobody's address. */
+static bool is_unspecified(const ip_t *ip)
+{
+    return ip_is_zero(ip) || (ip_is_v4(ip) && ip_v4(ip) == 0);
+}
+
+static int check_addresses(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
 {
     if (config->address_count < 1 || config->address_count > LBRL_ADDRESSES_MAX) {
-        return false;
+        return refuse(reason, "addresses: %u; a VIP has 1 to %d", config->address_count,
+                      LBRL_ADDRESSES_MAX);
     }
     ip_t first = ip_load(config->addresses[0].bytes);
     for (uint32_t i = 0; i < config->address_count; i++) {
         ip_t address = ip_load(config->addresses[i].bytes);
-        if (ip_is_zero(&address) || ip_is_v4(&address) != ip_is_v4(&first)) {
-            return false;
+        if (is_unspecified(&address)) {
+            return refuse(reason, "addresses[%u]: unspecified; give one that clients can reach", i);
+        }
+        if (ip_is_v4(&address) != ip_is_v4(&first)) {
+            return refuse(
+                reason, "addresses[%u]: of another family than the first; make one VIP per family",
+                i);
         }
         for (uint32_t j = 0; j < i; j++) {
             ip_t other = ip_load(config->addresses[j].bytes);
             if (ip_equal(&address, &other)) {
-                return false;
+                return refuse(reason, "addresses[%u]: that of addresses[%u]; send each once", i, j);
             }
         }
     }
-    return true;
+    return LBRL_OK;
 }
 
-static bool backends_valid(const lbrl_vip_config_t *config)
+static int check_backend(const lbrl_vip_config_t *config, uint32_t i, lbrl_reason_t *reason)
+{
+    const lbrl_backend_config_t *backend = &config->backends[i];
+    ip_t vip = ip_load(config->addresses[0].bytes), address = ip_load(backend->address.bytes);
+    if (backend->id == 0) {
+        return refuse(reason, "backends[%u].id: 0 is no id; give every backend a number of its own",
+                      i);
+    }
+    if (backend->port == 0) {
+        return refuse(reason, "backends[%u].port: must be 1 to 65535", i);
+    }
+    if (is_unspecified(&address)) {
+        return refuse(reason, "backends[%u].address: unspecified; give the server's", i);
+    }
+    if (config->forwarding != LBRL_FORWARD_GRE && ip_is_v4(&address) != ip_is_v4(&vip)) {
+        return refuse(
+            reason, "backends[%u].address: of another family than the VIP; make one VIP per family",
+            i);
+    }
+    if (!isfinite(backend->weight) || backend->weight < 0 || backend->weight > LBRL_WEIGHT_MAX) {
+        return refuse(reason, "backends[%u].weight: must be 0 to %g", i, (double)LBRL_WEIGHT_MAX);
+    }
+    if (backend->state < LBRL_BACKEND_ACTIVE || backend->state > LBRL_BACKEND_FAILED) {
+        return refuse(reason, "backends[%u].state: %u is none; use active, draining or failed", i,
+                      backend->state);
+    }
+    for (uint32_t j = 0; j < i; j++) {
+        if (config->backends[j].id == backend->id) {
+            return refuse(reason, "backends[%u].id: that of backends[%u]; give each its own", i, j);
+        }
+    }
+    return LBRL_OK;
+}
+
+static int check_backends(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
 {
     if (config->backend_count > LBRL_BACKENDS_MAX || (config->backend_count && !config->backends)) {
-        return false;
+        return refuse(reason, "backends: %u; a VIP has at most %d", config->backend_count,
+                      LBRL_BACKENDS_MAX);
     }
-    ip_t vip = ip_load(config->addresses[0].bytes);
-    for (uint32_t i = 0; i < config->backend_count; i++) {
-        const lbrl_backend_config_t *backend = &config->backends[i];
-        ip_t address = ip_load(backend->address.bytes);
-        if (backend->id == 0 || backend->port == 0 || ip_is_zero(&address) ||
-            (config->forwarding != LBRL_FORWARD_GRE && ip_is_v4(&address) != ip_is_v4(&vip)) ||
-            !isfinite(backend->weight) || backend->weight < 0 ||
-            backend->weight > LBRL_WEIGHT_MAX || backend->state < LBRL_BACKEND_ACTIVE ||
-            backend->state > LBRL_BACKEND_FAILED) {
-            return false;
-        }
-        for (uint32_t j = 0; j < i; j++) {
-            if (config->backends[j].id == backend->id) {
-                return false;
-            }
-        }
+    int error = LBRL_OK;
+    for (uint32_t i = 0; !error && i < config->backend_count; i++) {
+        error = check_backend(config, i, reason);
     }
-    return true;
+    return error;
 }
 
 static bool forwarding_valid(uint8_t forwarding, uint8_t dscp, uint16_t mtu)
@@ -75,21 +126,66 @@ static bool forwarding_valid(uint8_t forwarding, uint8_t dscp, uint16_t mtu)
     }
 }
 
+static int check_forwarding(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
+{
+    if (config->forwarding > LBRL_FORWARD_L3DSR) {
+        return refuse(reason, "forwarding: %u is none; use nat, gre or l3dsr", config->forwarding);
+    }
+    if (!forwarding_valid(config->forwarding, config->dscp, 0)) {
+        return refuse(reason, "dscp: %u; must be 1 to 63 with l3dsr, and 0 without", config->dscp);
+    }
+    if (!forwarding_valid(config->forwarding, config->dscp, config->mtu)) {
+        return refuse(reason, "mtu: %u; must be 1280 or more with gre, and 0 without", config->mtu);
+    }
+    return LBRL_OK;
+}
+
 static bool choices_valid(uint8_t protocol, uint8_t scheduler, uint8_t load, uint8_t level)
 {
     return (protocol == PROTO_TCP || protocol == PROTO_UDP) && scheduler < LBRL_SCHEDULER_COUNT &&
            load < LBRL_LOAD_COUNT && level < LBRL_LEVEL_COUNT;
 }
 
-bool vip_config_valid(const lbrl_vip_config_t *config)
+static int check_choices(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
 {
-    return config->id != 0 && config->port != 0 &&
-           choices_valid(config->protocol, config->scheduler, config->load,
-                         config->feature_level) &&
-           (config->table_size == 0 || lbrl_maglev_size_valid(config->table_size)) &&
-           timeouts_valid(&config->timeouts) &&
-           forwarding_valid(config->forwarding, config->dscp, config->mtu) &&
-           addresses_valid(config) && backends_valid(config);
+    if (config->protocol != PROTO_TCP && config->protocol != PROTO_UDP) {
+        return refuse(reason, "protocol: %u is not balanced; use 6 (tcp) or 17 (udp)",
+                      config->protocol);
+    }
+    if (config->scheduler >= LBRL_SCHEDULER_COUNT) {
+        return refuse(reason, "scheduler: %u is none; use maglev, sed, lsq, alias or p2c",
+                      config->scheduler);
+    }
+    if (config->load >= LBRL_LOAD_COUNT) {
+        return refuse(reason, "load: %u is none; use 0 (open flows) or 1 (active ones)",
+                      config->load);
+    }
+    if (config->feature_level >= LBRL_LEVEL_COUNT) {
+        return refuse(reason, "feature_level: %u is none; the highest is %d", config->feature_level,
+                      LBRL_LEVEL_COUNT - 1);
+    }
+    if (config->table_size != 0 && !lbrl_maglev_size_valid(config->table_size)) {
+        return refuse(reason, "table_size: %u is not a prime of 3 to %u; 65537 is one",
+                      config->table_size, LBRL_MAGLEV_SIZE_MAX);
+    }
+    return LBRL_OK;
+}
+
+int lbrl_vip_check(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
+{
+    if (config->id == 0) {
+        return refuse(reason, "id: 0 is no id; give every VIP a number of its own");
+    }
+    if (config->port == 0) {
+        return refuse(reason, "port: must be 1 to 65535");
+    }
+    if (!timeouts_valid(&config->timeouts)) {
+        return refuse(reason, "timeouts: each must be 1 to %u ms", TIMEOUT_MAX_MS);
+    }
+    int error = check_choices(config, reason);
+    error = error ? error : check_forwarding(config, reason);
+    error = error ? error : check_addresses(config, reason);
+    return error ? error : check_backends(config, reason);
 }
 
 bool vip_record_valid(const arena_vip_t *record)

@@ -219,10 +219,10 @@ static int plan_index(const lbrl_t *lb, vip_change_t *change)
 
 static int plan(lbrl_t *lb, vip_change_t *change)
 {
-    if (!vip_config_valid(change->config)) {
-        return LBRL_ERR_INVALID;
+    int error = lbrl_vip_check(change->config, NULL);
+    if (!error) {
+        error = plan_index(lb, change);
     }
-    int error = plan_index(lb, change);
     if (error) {
         return error;
     }

@@ -128,7 +128,6 @@ int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 cou
 
 /* ---- check.c: 0, or -1 with `problem`. ---- */
 
-int lb_rl_vip_check(const lbrl_vip_config_t *config, lbio_problem_t *problem);
 int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_problem_t *problem);
 int lb_rl_tables_check(const lb_rl_settings_t *settings, lbio_problem_t *problem);
 int lb_rl_policy_check(const char *name, lbio_problem_t *problem);

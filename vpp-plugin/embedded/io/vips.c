@@ -180,8 +180,23 @@ static void forget(lbio_t *io, uint32_t place)
     free(vip);
 }
 
+static int check(const lbrl_vip_config_t *config, lbio_problem_t *problem)
+{
+    lbrl_reason_t reason;
+    int error = lbrl_vip_check(config, &reason);
+    if (error == LBRL_OK) {
+        return 0;
+    }
+    *problem = (lbio_problem_t){.core = error};
+    (void)snprintf(problem->text, sizeof(problem->text), "%s", reason.text);
+    return -1;
+}
+
 static int set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem)
 {
+    if (check(config, problem) != 0) {
+        return -1;
+    }
     lbio_vip_t *vip = lbio_vip_find(io, config->id);
     bool is_new = vip == NULL;
     if (is_new) {

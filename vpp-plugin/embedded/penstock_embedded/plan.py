@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock_embedded.messages import Address, BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
+from penstock_embedded.messages import BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
+from penstock_embedded.refusals import places, refusals
 from penstock_embedded.state import State
 
 
@@ -60,24 +61,16 @@ def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Pla
     first: what they free may be what another VIP takes. For the same reason VIPs that give up an address are changed
     before those that take it.
     """
-    refused = _refusals(desired, actual)
     wanted = {vip.id: vip for vip in desired.vips}
+    changed = {vip.id for vip in desired.vips if actual.vips.get(vip.id) != vip}
+    refused = refusals(desired, actual, changed)
     changes: list[Change] = [RemoveVip(known) for known in sorted({*actual.vips, *found}) if known not in wanted]
     if (desired.scheduler_key, desired.nodes) != (actual.scheduler_key, actual.nodes):
         changes.append(SetNode(desired.scheduler_key, desired.nodes))
     if desired.nat_sources != actual.nat_sources:
         changes.append(SetSources(desired.nat_sources))
-    different = [vip for vip in wanted.values() if vip.id not in refused and actual.vips.get(vip.id) != vip]
-    changes += _in_order(different, actual)
+    changes += _in_order((vip for vip in wanted.values() if vip.id in changed and vip.id not in refused), actual)
     return Plan(tuple(changes), refused)
-
-
-Place = tuple[Address, str, int]
-
-
-def _places(vip: Vip) -> frozenset[Place]:
-    """Return what no two VIPs may have at once."""
-    return frozenset((address, vip.protocol.value, vip.port) for address in vip.addresses)
 
 
 def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
@@ -87,15 +80,15 @@ def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
     is set, which keeps the flows of addresses that stay.
     """
     waiting = {vip.id: vip for vip in vips}
-    held = {known: _places(vip) for known, vip in actual.vips.items() if known in waiting}
-    holders = {place: known for known, places in held.items() for place in places}
+    held = {known: places(vip) for known, vip in actual.vips.items() if known in waiting}
+    holders = {place: known for known, those in held.items() for place in those}
 
     def give_up(known: str) -> None:
         for place in held.pop(known, ()):
             holders.pop(place, None)
 
     while waiting:
-        free = [vip for vip in waiting.values() if all(holders.get(place, vip.id) == vip.id for place in _places(vip))]
+        free = [vip for vip in waiting.values() if all(holders.get(place, vip.id) == vip.id for place in places(vip))]
         if not free:
             ring = next(iter(waiting))
             yield RemoveVip(ring)
@@ -103,60 +96,6 @@ def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
         for vip in free:
             yield SetVip(waiting.pop(vip.id))
             give_up(vip.id)
-
-
-def _refusals(desired: DesiredState, actual: State) -> dict[str, Error]:
-    """Find VIPs that cannot become what is wanted, or contradict others or the node.
-
-    Of two that contradict each other the later one goes. What cannot change stays where it is, and keeps its place.
-    """
-    sources = {source.address for source in desired.nat_sources}
-    held: dict[Place, str] = {}
-    refused: dict[str, Error] = {}
-    ids: set[str] = set()
-    for vip in desired.vips:
-        before = actual.vips.get(vip.id)
-        if before is not None and (problem := _fixed(before, vip)) is not None:
-            refused[vip.id] = problem
-            held.update(dict.fromkeys(_places(before), before.key))
-    for vip in desired.vips:
-        if vip.id in refused:
-            continue
-        problem = _contradiction(vip, ids, sources, held)
-        if problem is not None:
-            refused[vip.id] = problem
-            continue
-        ids.add(vip.id)
-        held.update(dict.fromkeys(_places(vip), vip.key))
-    return refused
-
-
-def _fixed(before: Vip, vip: Vip) -> Error | None:
-    """Refuse a change of what a VIP is for as long as it has its id."""
-    fixed = {
-        "protocol": before.protocol is vip.protocol,
-        "port": before.port == vip.port,
-        "forwarding": before.forwarding is vip.forwarding,
-        "addresses": before.addresses[0].version == vip.addresses[0].version,
-    }
-    for field, same in fixed.items():
-        if not same:
-            message = "protocol, port, forwarding and address family of a VIP cannot change"
-            return Error(code="unsupported", field=field, message=message, fix="send it under another id")
-    return None
-
-
-def _contradiction(vip: Vip, ids: Iterable[str], sources: Iterable[Address], held: Mapping[Place, str]) -> Error | None:
-    if vip.id in ids:
-        return Error(code="conflict", field="id", message=f"VIP id {vip.id} appears twice", fix="send each VIP once")
-    for address in vip.addresses:
-        if address in sources:
-            message = f"{address} is a NAT source of this node"
-            return Error(code="conflict", field="addresses", message=message, fix="give the VIP an address of its own")
-        if (holder := held.get((address, vip.protocol.value, vip.port))) is not None:
-            message = f"{address}:{vip.port}/{vip.protocol.value} is held by {holder}"
-            return Error(code="conflict", field="addresses", message=message, fix="choose another address or port")
-    return None
 
 
 def warnings(vip: Vip) -> tuple[str, ...]:

@@ -216,6 +216,14 @@ typedef struct lbrl_vip_config {
     uint32_t backend_count;
 } lbrl_vip_config_t;
 
+/* Why a configuration is refused, for people: "<field>: <what is wrong>; <what to do>". */
+typedef struct lbrl_reason {
+    char text[160];
+} lbrl_reason_t;
+
+/* Whether a configuration is one, whatever else there is: LBRL_OK, or LBRL_ERR_INVALID with a reason, which may be NULL. */
+int lbrl_vip_check(const lbrl_vip_config_t *config, lbrl_reason_t *reason);
+
 /*
  * Makes a VIP be as configured: added if its id is new, else changed by difference; the same
  * configuration twice changes nothing. The VIP changes whole or not at all. New backends get a free

@@ -34,7 +34,10 @@ typedef enum lbrl_maglev_error {
     LBRL_MAGLEV_NO_MEMORY = -4,
 } lbrl_maglev_error_t;
 
-/* Whether a table can have this many entries: a prime of 3 .. 2^24, so that every step visits them all. */
+/* The first prime above 2^20. A larger table would take its builder, and all who wait for that, seconds. */
+#define LBRL_MAGLEV_SIZE_MAX 1048583u
+
+/* Whether a table can have this many entries: a prime from 3 to LBRL_MAGLEV_SIZE_MAX, so that every step visits them all. */
 bool lbrl_maglev_size_valid(uint32_t size);
 
 /* Fills `table` (`size` entries) with slots. The result depends on the set of (id, weight), size

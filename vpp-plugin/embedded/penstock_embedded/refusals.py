@@ -1,0 +1,117 @@
+"""VIPs that cannot be as they are wanted, found before anything is moved for them. Computation only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+from math import isqrt
+
+from penstock_embedded.messages import Address, DesiredState, Error, Forwarding, Vip
+from penstock_embedded.state import State
+
+Place = tuple[Address, str, int]
+
+
+def places(vip: Vip) -> frozenset[Place]:
+    """Return what no two VIPs may have at once."""
+    return frozenset((address, vip.protocol.value, vip.port) for address in vip.addresses)
+
+
+def refusals(desired: DesiredState, actual: State, changed: Collection[str]) -> dict[str, Error]:
+    """Return why VIPs are refused, by id: for what they are, for what they were, or for what others have.
+
+    `changed` are those that are not as wanted. Who is refused stays as it is and keeps its places, which may refuse
+    others in turn. Of two that want the same the later one goes.
+    """
+    known = actual.removing | actual.vips
+    refused: dict[str, Error] = {}
+    ids: set[str] = set()
+    for vip in desired.vips:
+        if vip.id in ids:
+            refused[vip.id] = _error("conflict", "id", f"VIP id {vip.id} appears twice", "send each VIP once")
+        elif vip.id in changed and (problem := _impossible(vip) or _fixed(known.get(vip.id), vip)):
+            refused[vip.id] = problem
+        ids.add(vip.id)
+    sources = {source.address for source in desired.nat_sources}
+    while True:
+        kept = [actual.vips[vip] for vip in refused if vip in actual.vips]
+        held = {place: vip.key for vip in kept for place in places(vip)}
+        found = dict(_contradictions([vip for vip in desired.vips if vip.id not in refused], sources, held))
+        if not found:
+            return refused
+        refused |= found
+
+
+def _error(code: str, field: str, message: str, fix: str) -> Error:
+    return Error(code=code, field=field, message=message, fix=fix)
+
+
+def _impossible(vip: Vip) -> Error | None:
+    """Refuse what the core would refuse."""
+    return next((_error("invalid", *fault) for fault in _faults(vip)), None)
+
+
+def _faults(vip: Vip) -> Iterator[tuple[str, str, str]]:
+    """Yield field, message and fix of what the core takes in no VIP."""
+    if int(vip.id, 16) == 0:
+        yield "id", f"{vip.id} is no id", "give the VIP another one"
+    if not is_prime(vip.scheduler.table_size):
+        yield "scheduler.table_size", f"{vip.scheduler.table_size} is not a prime", "use one, for example 65537"
+    for place, address in enumerate(vip.addresses):
+        if address.is_unspecified:
+            yield f"addresses.{place}", f"{address} is nobody's address", "give one that clients can reach"
+        if address in vip.addresses[:place]:
+            yield f"addresses.{place}", f"{address} appears twice", "send each address once"
+    for place, backend in enumerate(vip.backends):
+        if backend.address.is_unspecified:
+            yield f"backends.{place}.address", f"{backend.address} is nobody's address", "give the server's"
+        if vip.forwarding is not Forwarding.GRE and backend.address.version != vip.addresses[0].version:
+            message = f"{backend.address} is of another family than the VIP"
+            yield f"backends.{place}.address", message, "make one VIP per family, or forward by GRE"
+
+
+@lru_cache(maxsize=64)
+def is_prime(number: int) -> bool:
+    """Tell whether a number, at least 2, is a prime; those of tables are few and come again."""
+    return all(number % divisor for divisor in range(2, isqrt(number) + 1))
+
+
+def _fixed(before: Vip | None, vip: Vip) -> Error | None:
+    """Refuse a change of what a VIP is for as long as it has its id."""
+    if before is None:
+        return None
+    fixed = {
+        "protocol": before.protocol is vip.protocol,
+        "port": before.port == vip.port,
+        "forwarding": before.forwarding is vip.forwarding,
+        "addresses": before.addresses[0].version == vip.addresses[0].version,
+    }
+    for field, same in fixed.items():
+        if not same:
+            message = "protocol, port, forwarding and address family of a VIP cannot change"
+            return _error("unsupported", field, message, "send it under another id")
+    return None
+
+
+def _contradictions(
+    vips: Collection[Vip], sources: Collection[Address], held: Mapping[Place, str]
+) -> Iterator[tuple[str, Error]]:
+    """Yield VIPs that want what is the node's, or another VIP's by `held` or by coming first."""
+    taken = dict(held)
+    for vip in vips:
+        problem = _contradiction(vip, sources, taken)
+        if problem is None:
+            taken.update(dict.fromkeys(places(vip), vip.key))
+        else:
+            yield vip.id, problem
+
+
+def _contradiction(vip: Vip, sources: Collection[Address], taken: Mapping[Place, str]) -> Error | None:
+    for address in vip.addresses:
+        if address in sources:
+            message = f"{address} is a NAT source of this node"
+            return _error("conflict", "addresses", message, "give the VIP an address of its own")
+        if (holder := taken.get((address, vip.protocol.value, vip.port))) is not None:
+            message = f"{address}:{vip.port}/{vip.protocol.value} is held by {holder}"
+            return _error("conflict", "addresses", message, "choose another address or port")
+    return None
