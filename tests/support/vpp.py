@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tests.support.dataplane import ControlClient
-from tests.support.lab import Lab, eventually
+from tests.support.lab import Lab, Server, eventually
 
 ROOT = Path(__file__).parents[2]
 PORTS = "16384-28671"
@@ -197,12 +197,20 @@ class RunningVpp(VppProcess):
         self.ctl(f"ping {neighbour} repeat 1 interval 0.05")
         return re.search(rf" {neighbour} ", self.ctl("show ip neighbors")) is not None
 
-    def balance(self, address: str, port: int = 80, protocol: str = "tcp", *, options: str = "") -> None:
-        """Make a VIP over the laboratory's servers, and the NAT sources that it needs, from the command line."""
+    def balance(
+        self,
+        address: str,
+        port: int = 80,
+        protocol: str = "tcp",
+        *,
+        options: str = "",
+        servers: Sequence[Server] | None = None,
+    ) -> None:
+        """Make a VIP over the laboratory's servers, or these, and its NAT sources, from the command line."""
         source = " ".join(f"{own} ports {PORTS}" for own in (self.lab.balancer_ipv4, self.lab.balancer_ipv6))
         self.quiet(f"lb rl sources {source}")
         self.quiet(f"lb rl vip {address} port {port} {protocol} {options}")
-        for server in self.lab.servers:
+        for server in self.lab.servers if servers is None else servers:
             to = server.ipv6 if ":" in address else server.ipv4
             self.quiet(
                 f"lb rl as {address} port {port} {protocol} server {to} port {5353 if protocol == 'udp' else 8080}"

@@ -17,6 +17,7 @@ from tests.support import vpp as support
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6
 from tests.support.lab import Lab, eventually
+from tests.support.lab import lab as build_lab
 from tests.support.vpp import PORTS, RunningVpp, running_vpp
 
 # The first test builds the plugin, and that is not its own time.
@@ -24,6 +25,11 @@ pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_o
 
 BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 CLIENTS, SERVERS = 11, 12  # routing tables
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 @pytest.fixture
@@ -49,6 +55,45 @@ def test_clients_and_servers_in_different_routing_tables(divided: RunningVpp, ad
         divided.kill()
         divided.restart()
         assert kept.get() == name
+
+
+OTHERS = 13  # the routing table of somebody else, with addresses of their own choice
+
+
+@pytest.fixture
+def crowded() -> Iterator[RunningVpp]:
+    """A VPP with hosts of somebody else behind it, one of which has the NAT sources' addresses."""
+    if reason := support.missing():
+        pytest.skip(reason)
+    with build_lab("pn-vpo", 4) as lab:
+        support.bare(lab)
+        with running_vpp(lab, tables=dict.fromkeys(("s3", "s4"), OTHERS)) as running:
+            host = lab.servers[2]
+            for address, via in (("10.77.9.9/32", host.ipv4), ("fd77:9::9/128", host.ipv6)):
+                host.namespace.sh(f"ip address add {address} dev lo")
+                running.quiet(f"ip route add {address} table {OTHERS} via {via} host-{host.name}")
+            yield running
+
+
+@BOTH
+def test_nat_sources_of_ours_are_ordinary_addresses_in_another_routing_table(crowded: RunningVpp, address: str) -> None:
+    lab = crowded.lab
+    source, port = ("fd77:9::9" if ":" in address else "10.77.9.9"), int(PORTS.partition("-")[0])
+    holder, other = lab.servers[2], lab.servers[3]
+    crowded.balance(address, servers=lab.servers[:2])
+    crowded.quiet(f"lb rl sources {source} ports {PORTS}")
+    # Both at once: our flows, and theirs by the same address and port.
+    assert {get(lab, address) for _ in range(16)} == {b"s1", b"s2"}
+    with holder.namespace.run(socket.create_server, (source, port), family=family_of(address)) as ear:
+        ear.settimeout(5)
+        with other.namespace.run(socket.create_connection, (source, port), 5) as caller:
+            accepted, peer = ear.accept()
+            with accepted:
+                assert peer[0] == (other.ipv6 if ":" in address else other.ipv4)
+                caller.sendall(b"theirs")
+                assert accepted.recv(16) == b"theirs"
+    assert "no_flow_return" not in crowded.ctl("show lb rl stats")
+    assert {get(lab, address) for _ in range(16)} == {b"s1", b"s2"}
 
 
 def test_without_a_section_in_startup_conf_nothing_is_taken(lab_of_its_own: Lab) -> None:

@@ -274,6 +274,17 @@ static __clib_noinline void enqueue_split(vlib_main_t *vm, vlib_node_runtime_t *
 
 /* ---- The way through a node ---- */
 
+/* Whether VPP would look the packet up where servers are: in another table the same address is another host's. */
+static_always_inline bool is_on_server_side(const vlib_buffer_t *b, bool six)
+{
+    u32 fib = vnet_buffer(b)->sw_if_index[VLIB_TX]; /* where an earlier feature has chosen one */
+    if (PREDICT_TRUE(fib == ~0u)) {
+        fib = vec_elt(six ? ip6_main.fib_index_by_sw_if_index : ip4_main.fib_index_by_sw_if_index,
+                      vnet_buffer(b)->sw_if_index[VLIB_RX]);
+    }
+    return fib == lb_rl_main.fib[LB_RL_TO_SERVER][six];
+}
+
 static_always_inline bool is_to_source(vlib_buffer_t *b, bool six)
 {
     const lb_rl_main_t *lm = &lb_rl_main;
@@ -281,7 +292,7 @@ static_always_inline bool is_to_source(vlib_buffer_t *b, bool six)
         const ip6_header_t *ip = vlib_buffer_get_current(b);
         for (u32 i = 0; i < lm->source_count; i++) {
             if (ip6_address_is_equal(&lm->sources[i].ip6, &ip->dst_address)) {
-                return true;
+                return is_on_server_side(b, true);
             }
         }
         return false;
@@ -290,7 +301,7 @@ static_always_inline bool is_to_source(vlib_buffer_t *b, bool six)
     for (u32 i = 0; i < lm->source_count; i++) {
         if (lm->sources[i].ip4.as_u32 == ip->dst_address.as_u32 &&
             ip46_address_is_ip4(&lm->sources[i])) {
-            return true;
+            return is_on_server_side(b, false);
         }
     }
     return false;
