@@ -118,6 +118,7 @@ async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Lin
 
     from penstock_agent.announcing import LeaseAnnouncer
     from penstock_agent.reporting import Reporter
+    from penstock_agent.shortages import Shortages
     from penstock_agent.sources.kubernetes import KubernetesSource
     from penstock_agent.telling import CONTROLLER, Herald
 
@@ -141,8 +142,9 @@ async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Lin
     recorder = EventRecorder(client, controller=CONTROLLER, instance=settings.node_name, rate=1.0, burst=20)
 
     def more_jobs(agent: Agent) -> list[Job]:
-        reporter = Reporter(client, agent, source, leave=announcer.leave)
-        herald = Herald(recorder, agent, source, node_name=settings.node_name)
+        shortages = Shortages()
+        reporter = Reporter(client, agent, source, shortages=shortages, leave=announcer.leave)
+        herald = Herald(recorder, agent, source, shortages=shortages, node_name=settings.node_name)
         return [announcer.run, reporter.run, herald.run, recorder.run]
 
     return Parts(source, announcer, more_jobs)

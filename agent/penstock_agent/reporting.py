@@ -17,6 +17,7 @@ from penstock_agent import reports
 from penstock_agent.agent import Agent
 from penstock_agent.errors import DataPlaneError
 from penstock_agent.reports import NodeFacts, Trouble
+from penstock_agent.shortages import Shortages
 from penstock_agent.sources.kubernetes import KubernetesSource
 from penstock_agent.views import VERSION
 
@@ -39,11 +40,13 @@ class Reporter:
         agent: Agent,
         source: KubernetesSource,
         *,
+        shortages: Shortages,
         leave: Callable[[], Awaitable[None]],
     ) -> None:
         self._client = client
         self._agent = agent
         self._source = source
+        self._shortages = shortages
         self._leave = leave
         self._in_force: dict[str, int] = {}
         self._written: dict[str, NodeReport] = {}
@@ -116,6 +119,7 @@ class Reporter:
             result=link.result,
             settled=link.settled or agent.plan is None,
             troubles=self._troubles(),
+            shortages=self._shortages.look(link.stats, time.monotonic()),
             agent_version=VERSION,
         )
         base = node if self._status is None else node.model_copy(update={"status": self._status})

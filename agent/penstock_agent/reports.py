@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from penstock_api.conditions import ConditionType, set_condition
+from penstock_api.conditions import Condition, ConditionType, set_condition
 from penstock_api.conditions import Reason as ConditionReason
 from penstock_api.dataplanenode import (
     FAILING_LIMIT,
@@ -26,6 +26,7 @@ from penstock_embedded.messages import ApplyResult, BackendState, Hello, Stats, 
 
 from penstock_agent.desired import CoreVip, Findings, Plan, WithHealth
 from penstock_agent.loop import Reason
+from penstock_agent.shortages import Shortage, describe
 
 TEXT_LIMIT = 1024  # characters of an error in an object
 
@@ -133,6 +134,7 @@ class NodeFacts:
     result: ApplyResult | None
     settled: bool
     troubles: Mapping[str, Trouble]
+    shortages: Sequence[Shortage]
     agent_version: str
 
 
@@ -141,20 +143,11 @@ def node_status(
 ) -> DataPlaneNodeStatus:
     """Say how the node is, going on from the status it has."""
     failing = [report for report in reports if report.error]
-    reason, message = _ready(facts)
     before, stats = node.status, facts.stats
     programmed = len(reports) - len(failing)
     return DataPlaneNodeStatus(
         observed_generation=node.metadata.generation,
-        conditions=set_condition(
-            before.conditions,
-            ConditionType.READY,
-            reason is ConditionReason.READY,
-            reason,
-            message,
-            node.metadata.generation,
-            now,
-        ),
+        conditions=_conditions(node, facts, now),
         instance_id=facts.hello.instance_id if facts.hello else before.instance_id,
         version=facts.hello.version if facts.hello else before.version,
         agent_version=facts.agent_version,
@@ -171,6 +164,25 @@ def node_status(
             vips=f"{programmed}/{len(reports)}", flows=f"{stats.flows}/{stats.flow_capacity}" if stats else ""
         ),
     )
+
+
+def _conditions(node: DataPlaneNode, facts: NodeFacts, now: datetime) -> tuple[Condition, ...]:
+    generation = node.metadata.generation
+    reason, message = _ready(facts)
+    ready = reason is ConditionReason.READY
+    conditions = set_condition(node.status.conditions, ConditionType.READY, ready, reason, message, generation, now)
+    overloaded, reason, message = _overloaded(facts, node.spec.data_plane_name)
+    return set_condition(conditions, ConditionType.OVERLOADED, overloaded, reason, message, generation, now)
+
+
+def _overloaded(facts: NodeFacts, dataplane: str) -> tuple[bool | None, ConditionReason, str]:
+    """Say whether the node lost flows or packets for want of something; the gravest want gives the reason."""
+    if facts.hello is None or facts.stats is None:
+        return None, ConditionReason.DATAPLANE_UNREACHABLE, "the data plane tells no counters"
+    if facts.shortages:
+        message = "; ".join(describe(shortage, dataplane) for shortage in facts.shortages)
+        return True, ConditionReason(facts.shortages[0].value), message
+    return False, ConditionReason.SUFFICIENT, "there is room for what arrives"
 
 
 def _ready(facts: NodeFacts) -> tuple[ConditionReason, str]:

@@ -15,12 +15,12 @@ from enum import StrEnum
 from penstock_api.dataplanenode import DataPlaneNode
 from penstock_api.names import API_VERSION
 from penstock_api.vip import LoadBalancerVIP
-from penstock_embedded.messages import Stats
 from penstock_kube import EventRecorder, Object
 
 from penstock_agent.agent import Agent
 from penstock_agent.desired import CoreVip, Owner
 from penstock_agent.loop import Steering
+from penstock_agent.shortages import Shortage, Shortages, describe
 from penstock_agent.sources.kubernetes import KubernetesSource
 
 CONTROLLER = "penstock.dev/agent"  # the admission policy allows an agent no other
@@ -28,21 +28,14 @@ CONTROLLER = "penstock.dev/agent"  # the admission policy allows an agent no oth
 LOOK_SECONDS = 1.0
 QUIET_SECONDS = 60.0  # between two Events of one reason about one object, however often it comes and goes
 REPEAT_SECONDS = 1800.0  # an Event is forgotten by the API server after an hour: what lasts is said again before
-DROPS_SECONDS = 30.0  # how long drops of packets count as going on
-PATIENT_CLIENT_SECONDS = 1.0  # few handshakes take longer: half-open flows that last as long are no loss
-TOLERABLE_DROPS = 0.01  # share of packets that TCP does not much mind to lose
 
 
 class Situation(StrEnum):
-    """Reasons of Events."""
+    """Reasons of Events, beside those of `Shortage`."""
 
     ALL_BACKENDS_FAILING = "AllBackendsFailing"
     POLICY_FALLBACK = "PolicyFallback"
     DATAPLANE_UNREACHABLE = "DataPlaneUnreachable"
-    NAT_PORTS_EXHAUSTED = "NATPortsExhausted"
-    FLOW_TABLE_FULL = "FlowTableFull"
-    HANDSHAKES_CUT_SHORT = "HandshakesCutShort"
-    PACKETS_DROPPED = "PacketsDropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +47,11 @@ class About:
     note: str = ""
 
 
-ABOUT = {
+ABOUT: dict[Situation | Shortage, About] = {
     Situation.ALL_BACKENDS_FAILING: About(3.0, "BackendsHealthy", "backends pass their health checks again"),
     Situation.POLICY_FALLBACK: About(5.0, "PolicyResumed", "the policy sets the weights again"),
     Situation.DATAPLANE_UNREACHABLE: About(10.0, "DataPlaneReachable", "the data plane answers again"),
-    Situation.NAT_PORTS_EXHAUSTED: About(0.0),
-    Situation.FLOW_TABLE_FULL: About(0.0),
-    Situation.HANDSHAKES_CUT_SHORT: About(0.0),
-    Situation.PACKETS_DROPPED: About(0.0),
+    **dict.fromkeys(Shortage, About(0.0)),
 }
 
 
@@ -80,7 +70,7 @@ class Subject:
         return {"apiVersion": API_VERSION, "kind": self.kind, "metadata": metadata}
 
 
-Key = tuple[Subject, Situation]
+Key = tuple[Subject, Situation | Shortage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +120,12 @@ class Teller:
             yield Notice(key[0], False, about.over, f"node {self.node}: {about.note}")
 
 
-def situations(agent: Agent, node: DataPlaneNode, drops: Iterable[Situation]) -> dict[Key, str]:
+def situations(agent: Agent, node: DataPlaneNode, shortages: Iterable[Shortage]) -> dict[Key, str]:
     """Say what goes on at an agent's node: notes by object and reason; they name no number that always moves."""
     found: dict[Key, str] = {}
     dpn = Subject(DataPlaneNode.info.kind, "", node.metadata.name, node.metadata.uid)
-    for drop in drops:
-        found[dpn, drop] = _DROP_NOTES[drop].format(dataplane=node.spec.data_plane_name)
+    for shortage in shortages:
+        found[dpn, shortage] = describe(shortage, node.spec.data_plane_name)
     if agent.link.hello is None:
         # All else follows from this, and health checks may go through the data plane.
         found[dpn, Situation.DATAPLANE_UNREACHABLE] = (
@@ -150,29 +140,6 @@ def situations(agent: Agent, node: DataPlaneNode, drops: Iterable[Situation]) ->
         if note := _fallback(agent.loop.vips, cores):
             found[vip, Situation.POLICY_FALLBACK] = note
     return found
-
-
-_DROP_NOTES = {
-    Situation.NAT_PORTS_EXHAUSTED: (
-        "new flows are dropped because every NAT port towards their backend is in use; "
-        "widen natSource.portFirst..portLast of DataPlane {dataplane}, add nodes or backends, "
-        "or shorten timeouts of the VIPs"
-    ),
-    Situation.FLOW_TABLE_FULL: (
-        "new flows are dropped because the flow table is full; "
-        "raise flowTableSize of DataPlane {dataplane}, add nodes, or shorten timeouts of the VIPs"
-    ),
-    Situation.HANDSHAKES_CUT_SHORT: (
-        "half-open connections make room for new ones within a second, so that slow clients' never open: "
-        "a flood of SYNs, or backends that do not answer; "
-        "bound SYNs before this node, raise flowTableSize of DataPlane {dataplane}, or add nodes"
-    ),
-    Situation.PACKETS_DROPPED: (
-        "the data plane is too slow for what arrives, more than 1 % of which finds its queue full; "
-        "give its pod more processor time, or add nodes to DataPlane {dataplane}"
-    ),
-}
-_DROPS = {"no_nat_port": Situation.NAT_PORTS_EXHAUSTED, "table_full": Situation.FLOW_TABLE_FULL}
 
 
 def _by_owner(agent: Agent) -> dict[Owner, list[CoreVip]]:
@@ -212,34 +179,6 @@ def _fallback(steering: Mapping[str, Steering], cores: list[CoreVip]) -> str:
     )
 
 
-def _wanting(before: Stats, after: Stats) -> Iterator[Situation]:
-    """Say what was wanting between two looks at one process's counters."""
-    for reason, situation in _DROPS.items():
-        if after.dropped.get(reason, 0) > before.dropped.get(reason, 0):
-            yield situation
-    seconds = after.uptime_seconds - before.uptime_seconds
-    if (after.recycled - before.recycled) * PATIENT_CLIENT_SECONDS > after.half_open * seconds:
-        yield Situation.HANDSHAKES_CUT_SHORT
-    dropped, taken = after.queue_dropped - before.queue_dropped, after.packets - before.packets
-    if dropped > TOLERABLE_DROPS * (dropped + taken):
-        yield Situation.PACKETS_DROPPED
-
-
-class Drops:
-    """Remembers for a while that a data plane dropped packets or flows for want of something."""
-
-    def __init__(self) -> None:
-        self._stats: Stats | None = None
-        self._at: dict[Situation, float] = {}
-
-    def look(self, stats: Stats | None, now: float) -> list[Situation]:
-        """Compare counters with those of the last look; returns what was wanting lately."""
-        before, self._stats = self._stats, stats or self._stats
-        if stats is not None and before is not None and stats.instance_id == before.instance_id:
-            self._at |= dict.fromkeys(_wanting(before, stats), now)
-        return [situation for situation, at in self._at.items() if now - at < DROPS_SECONDS]
-
-
 class Herald:
     """Records Events of what goes on at this node."""
 
@@ -249,6 +188,7 @@ class Herald:
         agent: Agent,
         source: KubernetesSource,
         *,
+        shortages: Shortages,
         node_name: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -257,7 +197,7 @@ class Herald:
         self._source = source
         self._clock = clock
         self._teller = Teller(node_name)
-        self._drops = Drops()
+        self._shortages = shortages
 
     async def run(self) -> None:
         """Look once a second until cancelled."""
@@ -268,10 +208,10 @@ class Herald:
     def look(self) -> None:
         """Record what is to be said now."""
         node, now = self._source.node, self._clock()
-        drops = self._drops.look(self._agent.link.stats, now)
+        shortages = self._shortages.look(self._agent.link.stats, now)
         if node is None or node.deleting:
             return
-        for notice in self._teller.tell(situations(self._agent, node, drops), now):
+        for notice in self._teller.tell(situations(self._agent, node, shortages), now):
             self._recorder.record(
                 notice.subject.reference(),
                 type_="Warning" if notice.warning else "Normal",

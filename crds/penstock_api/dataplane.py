@@ -9,7 +9,7 @@ from pydantic import Field, WithJsonSchema
 from penstock_api.choices import Choice
 from penstock_api.fields import ATOMIC, SET, Cidr, InterfaceName, IPAddress, unique
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, overloaded_column, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
 from penstock_api.rules import Rule
 from penstock_api.vppspec import VppSpec
@@ -346,6 +346,7 @@ class DataPlane(KubeObject):
             Column("Nodes", ".status.summary.ready", description="ready/all"),
             *ready_columns(),
             AGE_COLUMN,
+            overloaded_column(),
         ),
     )
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from penstock_api.dataplane import AnnouncementSpec, DataPlaneType, FeatureLevelName, NatPorts
 from penstock_api.fields import ATOMIC, SET, Address, Cidr, LabelName, ObjectName, unique
 from penstock_api.model import Model
-from penstock_api.names import AGE_COLUMN, Column, KindInfo, ready_columns
+from penstock_api.names import AGE_COLUMN, Column, KindInfo, overloaded_column, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
 from penstock_api.rules import immutable
 
@@ -127,6 +127,7 @@ class DataPlaneNode(KubeObject):
             Column("Flows", ".status.summary.flows"),
             *ready_columns(),
             AGE_COLUMN,
+            overloaded_column(),
             Column("Version", ".status.version", priority=1),
             Column("Error", ".status.lastError", priority=1),
         ),

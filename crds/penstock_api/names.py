@@ -102,3 +102,9 @@ def ready_columns() -> tuple[Column, ...]:
         Column("Reason", f"{condition}.reason"),
         Column("Message", f"{condition}.message", priority=1),
     )
+
+
+def overloaded_column() -> Column:
+    """Return the wide column that shows the condition `Overloaded`."""
+    path = '.status.conditions[?(@.type=="Overloaded")].status'
+    return Column("Overloaded", path, priority=1, description="flows or packets are lost for want of something")

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from agent_cluster import DATAPLANE_NODES, REPORTS, VIPS
+from penstock_agent import shortages
 from penstock_agent.main import serve
 from penstock_agent.settings import Settings
 from penstock_agent.telling import ABOUT, About, Situation
@@ -138,12 +139,36 @@ async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
         assert list(node.programmed.values()) == [["10.0.0.1"]]
 
 
-async def test_a_lost_data_plane_makes_the_node_unready(cluster, nodes):
+def condition(found, type_="Ready"):
+    """Status and reason of a condition of an object."""
+    conditions = found.get("status", {}).get("conditions", ())
+    return next(((c["status"], c["reason"]) for c in conditions if c["type"] == type_), None)
+
+
+async def test_ports_that_run_out_are_a_condition_until_they_suffice_for_a_while(cluster, nodes, monkeypatch):
+    monkeypatch.setattr(shortages, "LASTING_SECONDS", 3.0)
     node = await nodes("a")
 
-    def condition(found):
-        conditions = found.get("status", {}).get("conditions", ())
-        return next(((c["status"], c["reason"]) for c in conditions if c["type"] == "Ready"), None)
+    async def overloaded():
+        return condition(await node.object(), "Overloaded")
+
+    async with node.dataplane, node.agent():
+
+        async def has_room():
+            return await overloaded() == ("False", "Sufficient")
+
+        async def has_none():
+            return await overloaded() == ("True", "NATPortsExhausted")
+
+        await soon(has_room)
+        node.dataplane.dropped["no_nat_port"] = 1
+        await soon(has_none)
+        assert condition(await node.object()) == ("True", "Ready")
+        await soon(has_room)
+
+
+async def test_a_lost_data_plane_makes_the_node_unready(cluster, nodes):
+    node = await nodes("a")
 
     async def is_unreachable():
         return condition(await node.object()) == ("False", "DataPlaneUnreachable")

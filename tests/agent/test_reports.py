@@ -9,6 +9,7 @@ from agent_objects import policy, snapshot, vip
 from penstock_agent.desired import desired_state, plan
 from penstock_agent.loop import Reason
 from penstock_agent.reports import NodeFacts, Trouble, node_status, shards, vip_reports
+from penstock_agent.shortages import Shortage
 from penstock_api.dataplanenode import DataPlaneNode
 from penstock_embedded.messages import ApplyResult, Error, Hello, Stats, VipResult
 
@@ -67,15 +68,16 @@ def facts(**changes):
             "result": None,
             "settled": True,
             "troubles": {},
+            "shortages": (),
             "agent_version": "0.1",
             **changes,
         }
     )
 
 
-def condition(status):
-    ready = next(c for c in status.conditions if c.type == "Ready")
-    return ready.status, ready.reason, ready.message
+def condition(status, type_="Ready"):
+    found = next(c for c in status.conditions if c.type == type_)
+    return found.status, found.reason, found.message
 
 
 def test_a_vip_that_works():
@@ -186,3 +188,24 @@ def test_what_was_known_stays_while_the_data_plane_is_away():
         dpn().model_copy(update={"status": before}), (), facts(hello=None, stats=None, link_error="gone"), NOW
     )
     assert (after.instance_id, after.last_error) == ("one", "gone")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason", "message"),
+    [
+        ({}, "False", "Sufficient", "there is room"),
+        ({"shortages": (Shortage.NAT_PORTS_EXHAUSTED,)}, "True", "NATPortsExhausted", "widen natSource.portFirst"),
+        ({"shortages": tuple(Shortage)}, "True", "FlowTableFull", "of DataPlane edge, add nodes or backends"),
+        ({"hello": None, "link_error": "gone"}, "Unknown", "DataPlaneUnreachable", "no counters"),
+        ({"stats": None}, "Unknown", "DataPlaneUnreachable", "no counters"),
+    ],
+)
+def test_what_a_node_runs_out_of_is_a_condition(changes, status, reason, message):
+    found = condition(node_status(dpn(), (), facts(**changes), NOW), "Overloaded")
+    assert found[:2] == (status, reason)
+    assert message in found[2]
+
+
+def test_a_node_that_is_overloaded_is_ready():
+    """What it holds is served, and a node that took no part would leave its share to the others."""
+    assert condition(node_status(dpn(), (), facts(shortages=tuple(Shortage)), NOW))[:2] == ("True", "Ready")

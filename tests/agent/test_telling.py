@@ -8,9 +8,9 @@ import pytest
 from agent_objects import node, policy, snapshot, vip
 from penstock_agent.desired import desired_state, plan
 from penstock_agent.loop import Reason
-from penstock_agent.telling import Drops, Situation, Subject, Teller, situations
+from penstock_agent.shortages import Shortage
+from penstock_agent.telling import Situation, Subject, Teller, situations
 from penstock_api.dataplanenode import DataPlaneNode
-from penstock_embedded.messages import Stats
 
 SHOP = Subject("LoadBalancerVIP", "shop", "web", "uid-web")
 DPN = DataPlaneNode.model_validate({"metadata": {"name": "edge.node-1", "uid": "u"}, "spec": node().to_dict()})
@@ -113,48 +113,14 @@ def test_an_unreachable_data_plane_is_the_cause_of_all_else():
     assert "no such socket" in note
 
 
-@pytest.mark.parametrize(
-    ("reason", "situation", "fix"),
-    [
-        ("no_nat_port", Situation.NAT_PORTS_EXHAUSTED, "natSource.portFirst..portLast of DataPlane edge"),
-        ("table_full", Situation.FLOW_TABLE_FULL, "flowTableSize of DataPlane edge"),
-    ],
-)
-def test_drops_for_want_of_room(reason, situation, fix):
-    drops = Drops()
-    base = Stats(
-        instance_id="one", uptime_seconds=1, packets=0, forwarded=0, dropped={}, flows=0, flow_capacity=1, half_open=0
-    )
-    more = base.model_copy(update={"dropped": {reason: 5}})
-    assert drops.look(None, 0) == []
-    assert drops.look(base, 1) == []
-    assert drops.look(more, 2) == [situation]
-    assert drops.look(more, 31) == [situation]
-    assert drops.look(more, 33) == []
-    # another process counts from zero
-    assert drops.look(base.model_copy(update={"instance_id": "two"}), 34) == []
-    assert drops.look(more.model_copy(update={"instance_id": "three"}), 35) == []
-    ((key, note),) = situations(an_agent(), DPN, [situation]).items()
-    assert key[0].kind == "DataPlaneNode"
-    assert fix in note
+@pytest.mark.parametrize("shortage", Shortage)
+def test_a_shortage_is_told_of_the_node(shortage):
+    ((key, note),) = situations(an_agent(), DPN, [shortage]).items()
+    assert key == (Subject("DataPlaneNode", "", "edge.node-1", "u"), shortage)
+    assert "DataPlane edge" in note
 
 
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ({"recycled": 9_000, "half_open": 10_000}, []),  # each lasts longer than a second
-        ({"recycled": 11_000, "half_open": 10_000}, [Situation.HANDSHAKES_CUT_SHORT]),
-        ({"packets": 1_000_000, "queue_dropped": 9_000}, []),
-        ({"packets": 1_000_000, "queue_dropped": 12_000}, [Situation.PACKETS_DROPPED]),
-    ],
-)
-def test_a_flood_is_told_where_it_can_cost_connections(more, expected):
-    drops = Drops()
-    base = Stats(
-        instance_id="one", uptime_seconds=1, packets=0, forwarded=0, dropped={}, flows=0, flow_capacity=1, half_open=0
-    )
-    drops.look(base, 1)
-    assert drops.look(base.model_copy(update={"uptime_seconds": 2} | more), 2) == expected
-    for situation in expected:
-        ((_, note),) = situations(an_agent(), DPN, [situation]).items()
-        assert "DataPlane edge" in note
+def test_a_shortage_is_said_at_once_and_its_end_is_the_conditions(teller):
+    going_on = {(SHOP, Shortage.NAT_PORTS_EXHAUSTED): "no port"}
+    assert said(teller.tell(going_on, 0)) == ["NATPortsExhausted"]
+    assert not teller.tell({}, 1)

@@ -133,6 +133,28 @@ def test_a_node_without_address_is_named() -> None:
     assert "node lb-1 has no InternalIP" in messages["Ready"]
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param([None, None], None, id="agents that tell nothing"),
+        pytest.param([False, None], ("False", "Sufficient", "no node lacks anything"), id="no shortage"),
+        pytest.param([False, True], ("True", "NATPortsExhausted", "node b: widen natSource"), id="one node"),
+        pytest.param(
+            [True, True], ("True", "NATPortsExhausted", "node a: widen natSource (and 1 more nodes)"), id="both"
+        ),
+    ],
+)
+def test_what_nodes_run_out_of_is_said_of_the_data_plane(told: list[bool | None], expected: Any) -> None:
+    owned = {"role": "lb", DATAPLANE_LABEL: "edge"}
+    facts = [node(name, labels=owned) for name in "ab"]
+    existing = [data_plane_node(name, overloaded=overloaded) for name, overloaded in zip("ab", told, strict=True)]
+    found = plan(data_plane(), facts, existing)
+    assert found.status is not None
+    conditions = {c.type: (str(c.status), c.reason, c.message) for c in found.status.conditions}
+    assert conditions.get("Overloaded") == expected
+    assert conditions["Ready"][0] == "True"
+
+
 def test_no_node_is_taken_from_another_before_it_has_left() -> None:
     taken = node(labels={"role": "lb", DATAPLANE_LABEL: "core"})
     core = data_plane("core", age=1)

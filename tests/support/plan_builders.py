@@ -60,10 +60,15 @@ def node(name: str = "lb-1", address: str = "192.0.2.1", **more: Any) -> NodeFac
     )
 
 
-def data_plane_node(node_name: str, *, ready: bool = True, instance: str = "run-1", **more: Any) -> DataPlaneNode:
-    conditions = [
-        {"type": "Ready", "status": str(ready), "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    ]
+def data_plane_node(
+    node_name: str, *, ready: bool = True, overloaded: bool | None = None, instance: str = "run-1", **more: Any
+) -> DataPlaneNode:
+    since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    conditions = [{"type": "Ready", "status": str(ready), "reason": "Ready", **since}]
+    if overloaded is not None:
+        reason = "NATPortsExhausted" if overloaded else "Sufficient"
+        told = {"status": str(overloaded), "reason": reason, "message": "widen natSource"}
+        conditions.append({"type": "Overloaded", **told, **since})
     metadata = _metadata(f"edge.{node_name}", 50, **more)
     spec = {
         "dataPlaneName": "edge",

@@ -47,6 +47,7 @@ class RecordingDataPlane(StreamServer):
         self.garbage: bytes | None = None  # sent instead of the next reply
         self.lost_announcements: tuple[str, ...] = ()
         self.policy = ""
+        self.dropped: dict[str, int] = {}  # packets, by reason
         self.boot_id = "boot-1"
         self._forget()
 
@@ -182,7 +183,7 @@ class RecordingDataPlane(StreamServer):
             uptime_seconds=1.0,
             packets=0,
             forwarded=0,
-            dropped={},
+            dropped=dict(self.dropped),
             flows=0,
             flow_capacity=65536,
             half_open=0,

@@ -16,9 +16,10 @@ from penstock_api import (
     DataPlaneStatus,
     DataPlaneSummary,
     Reason,
+    get_condition,
     set_condition,
 )
-from penstock_api.conditions import ConditionType
+from penstock_api.conditions import ConditionStatus, ConditionType
 from penstock_api.names import NODE_FINALIZER, node_object_name
 
 from penstock_operator.plan import daemonsets, nodes, rollout
@@ -195,7 +196,12 @@ def _status(
     selected = len(selection.own)
     return DataPlaneStatus(
         observed_generation=data_plane.metadata.generation,
-        conditions=_conditions(data_plane, selection, {n.name for n in working}, steps, now),
+        conditions=_overloaded(
+            _conditions(data_plane, selection, {n.name for n in working}, steps, now),
+            [view.data_plane_nodes[n.name] for n in mine if n.name in view.data_plane_nodes],
+            data_plane.metadata.generation,
+            now,
+        ),
         scheduler_key=key,
         nodes=DataPlaneCounts(selected=selected, ready=len(working), updated=steps.updated),
         summary=DataPlaneSummary(nodes=str(selected), ready=f"{len(working)}/{selected}"),
@@ -238,3 +244,21 @@ def _readiness(selection: nodes.Selection, working: set[str]) -> tuple[bool, Rea
         return False, Reason.NODES_NOT_READY, f"node {without[0]} has no InternalIP; see `kubectl get node -o wide`"
     shown = ", ".join(node.name for node in behind[:NAMES_SHOWN])
     return False, Reason.NODES_NOT_READY, f"not Ready: {shown}; see `kubectl describe dpn`"
+
+
+def _overloaded(
+    conditions: tuple[Condition, ...], mine: Sequence[DataPlaneNode], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Say what the nodes run out of, as their agents tell it; nothing before one of them has."""
+    told = [(node, get_condition(node.status.conditions, ConditionType.OVERLOADED)) for node in mine]
+    heard = {node.spec.node_name: found for node, found in told if found is not None}
+    if not heard:
+        return conditions
+    troubled = {name: found for name, found in sorted(heard.items()) if found.status is ConditionStatus.TRUE}
+    if troubled:
+        name, first = next(iter(troubled.items()))
+        others = f" (and {len(troubled) - 1} more nodes)" if len(troubled) > 1 else ""
+        reason, message = first.reason, f"node {name}: {first.message}{others}"
+    else:
+        reason, message = Reason.SUFFICIENT, "no node lacks anything"
+    return set_condition(conditions, ConditionType.OVERLOADED, bool(troubled), reason, message, generation, now)
