@@ -1,7 +1,7 @@
 /*
  * libFuzzer target of re-attachment: an arena with VIPs and flows, damaged, is opened or imported. An input is
  *   1 byte  bit 0: checks are made right again after the damage, so that it is believed; bit 1: import instead of open;
- *           bits 2-3: workers less one
+ *           bits 2-3: workers less one; bit 4: frames are bound, so that level `full` is in effect
  * and then pieces of damage: 2 bytes offset, 1 byte length (both little-endian), so many bytes.
  * Whatever is found, packets and ageing go on, and every flow that was kept leads to a backend of its VIP.
  */
@@ -9,29 +9,66 @@
 #include "objects.h"
 #include "rig.h"
 
-enum { CHECKS_MENDED = 1, IMPORT = 2, TABLE_SIZE_MAX = 1021 };
+enum { CHECKS_MENDED = 1, IMPORT = 2, FRAMES = 16, TABLE_SIZE_MAX = 1021 };
+
+enum { VIPS = 4, SLOTS_BOUND = 16 /* frames of more slots than ever were would take long */ };
+
+/* Even places IPv4, odd ones IPv6. */
+static const struct {
+    const char *address;
+    uint16_t port;
+    uint8_t protocol, forwarding;
+} KINDS[VIPS] = {
+    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT},   {"1:10", 80, 6, LBRL_FORWARD_NAT},
+    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE},   {"1:10", 53, 17, LBRL_FORWARD_NAT},
+};
+static const char *const CLIENTS[2] = {"198.51.100.7", "5:7"};
 
 static rig_t golden; /* its arena is what every input begins with */
-static connection_t open_connection;
+static connection_t open_connections[2];
+
+static void set_vip(uint32_t i)
+{
+    lbrl_backend_config_t backends[2];
+    lbrl_vip_config_t vip =
+        rig_vip(i + 1, KINDS[i].address, KINDS[i].port, KINDS[i].protocol, backends, 2);
+    vip.forwarding = KINDS[i].forwarding;
+    vip.dscp = KINDS[i].forwarding == LBRL_FORWARD_L3DSR ? 9 : 0;
+    vip.feature_level = LBRL_LEVEL_FULL;
+    vip.load = LBRL_LOAD_ACTIVE;
+    CHECK_EQUAL(lbrl_vip_set(golden.lb, &vip, golden.now_us), 0);
+}
+
+static void open_flow(uint32_t vip, uint16_t port)
+{
+    static test_packet_t packet;
+    const char *client = CLIENTS[vip % 2];
+    if (KINDS[vip].protocol == 17) {
+        make_udp(&packet, client, port, KINDS[vip].address, 53, 10);
+        (void)rig_send(&golden, &packet);
+    } else if (KINDS[vip].forwarding == LBRL_FORWARD_NAT) {
+        open_connections[vip] = connection_make(&golden, client, port, KINDS[vip].address);
+        connection_open(&open_connections[vip]);
+    } else {
+        tcp_fields_t syn = {.sequence = 1, .flags = SYN};
+        make_tcp(&packet, client, port, KINDS[vip].address, 80, &syn, 0);
+        (void)rig_send(&golden, &packet);
+    }
+}
 
 static void prepare(void)
 {
     golden = rig_tiny();
-    lbrl_nat_source_t source = {address_of("192.0.2.1"), 16384, 16511};
-    CHECK_EQUAL(lbrl_sources_set(golden.lb, &source, 1), 0);
-    lbrl_backend_config_t backends[2];
-    lbrl_vip_config_t vip = rig_vip(1, "203.0.113.10", 80, 6, backends, 2);
-    CHECK_EQUAL(lbrl_vip_set(golden.lb, &vip, golden.now_us), 0);
-    vip = rig_vip(2, "203.0.113.11", 80, 6, backends, 2);
-    vip.forwarding = LBRL_FORWARD_GRE;
-    CHECK_EQUAL(lbrl_vip_set(golden.lb, &vip, golden.now_us), 0);
-    for (uint16_t i = 0; i < 8; i++) {
-        open_connection = connection_make(&golden, "198.51.100.7", 40000 + i, "203.0.113.10");
-        connection_open(&open_connection);
-        test_packet_t packet;
-        tcp_fields_t syn = {.sequence = 1, .flags = SYN};
-        make_tcp(&packet, "198.51.100.7", 41000 + i, "203.0.113.11", 80, &syn, 0);
-        (void)rig_send(&golden, &packet);
+    lbrl_nat_source_t sources[2] = {{address_of("192.0.2.1"), 16384, 16511},
+                                    {address_of("9:1"), 16384, 16511}};
+    CHECK_EQUAL(lbrl_sources_set(golden.lb, sources, 2), 0);
+    for (uint32_t i = 0; i < VIPS; i++) {
+        set_vip(i);
+    }
+    for (uint16_t i = 0; i < 4; i++) {
+        for (uint32_t v = 0; v < VIPS; v++) {
+            open_flow(v, (uint16_t)(40000 + i + 10 * v));
+        }
     }
     lbrl_close(golden.lb);
     golden.lb = NULL;
@@ -75,7 +112,7 @@ static void mend_checks(uint8_t *memory)
     arena_node_t node;
     memcpy(&node, same_place(memory, arena_node(&before)), sizeof(node));
     arena_node_write(&arena, &node);
-    for (uint32_t i = 0; i < 2 && i < arena.vip_count; i++) {
+    for (uint32_t i = 0; i < VIPS && i < arena.vip_count; i++) {
         arena_vip_t vip;
         memcpy(&vip, same_place(memory, arena_vip(&before, i)), sizeof(vip));
         vip.table_size = vip.table_size > TABLE_SIZE_MAX ? TABLE_SIZE_MAX : vip.table_size;
@@ -90,24 +127,31 @@ static void mend_checks(uint8_t *memory)
     }
 }
 
-/* Both ends of the open connection speak, strangers come, time passes. */
+/* Both ends of the open connections speak, strangers come, time passes. */
 static void live(rig_t *rig)
 {
-    connection_t c = open_connection;
     test_packet_t packet;
-    c.rig = rig;
-    tcp_fields_t data = {.sequence = c.client_next, .ack = c.server_next, .flags = ACK | PSH};
-    make_tcp(&packet, c.client, c.client_port, c.vip, 80, &data, 10);
-    (void)rig_send(rig, &packet);
-    make_tcp(&packet, text_of(&c.backend), c.backend_port, text_of(&c.source), c.nat_port, &data,
-             10);
-    (void)rig_send(rig, &packet);
-    for (uint16_t i = 0; i < 4; i++) {
+    for (uint32_t v = 0; v < 2; v++) {
+        const connection_t *c = &open_connections[v];
+        tcp_fields_t data = {.sequence = c->client_next, .ack = c->server_next, .flags = ACK | PSH};
+        make_tcp(&packet, c->client, c->client_port, c->vip, 80, &data, 10);
+        (void)rig_send(rig, &packet);
+        make_tcp(&packet, text_of(&c->backend), c->backend_port, text_of(&c->source), c->nat_port,
+                 &data, 10);
+        (void)rig_send(rig, &packet);
+    }
+    for (uint16_t i = 0; i < 2 * VIPS; i++) {
+        const uint32_t v = i % VIPS;
         tcp_fields_t syn = {.sequence = 7, .flags = SYN};
-        make_tcp(&packet, "198.51.100.9", 50000 + i, i % 2 ? c.vip : "203.0.113.11", 80, &syn, 0);
+        if (KINDS[v].protocol == 17) {
+            make_udp(&packet, CLIENTS[v % 2], 50000 + i, KINDS[v].address, 53, 10);
+        } else {
+            make_tcp(&packet, CLIENTS[v % 2], 50000 + i, KINDS[v].address, 80, &syn, 0);
+        }
         (void)rig_send(rig, &packet);
     }
     rig_pass(rig, 1500);
+    lbrl_publish(rig->lb, rig->now_us);
 }
 
 /* Every flow belongs to a VIP there is and to one of its slots. */
@@ -123,18 +167,32 @@ static void check_flows(const rig_t *rig)
     }
 }
 
-static void use(rig_t *rig)
+static void use(rig_t *rig, bool with_frames)
 {
+    rig_frames_t frames[VIPS] = {0};
+    for (uint32_t i = 0; i < VIPS; i++) {
+        lbrl_vip_status_t status;
+        if (with_frames && lbrl_vip_status(rig->lb, i + 1, &status, NULL, 0) == 0 &&
+            status.slots <= SLOTS_BOUND) {
+            rig_bind_frames(rig, &frames[i], i + 1);
+        }
+    }
     check_flows(rig);
     live(rig);
     check_flows(rig);
+    for (uint32_t i = 0; i < VIPS; i++) {
+        rig_recount(rig, i + 1);
+    }
     lbrl_stats_t stats;
     lbrl_stats(rig->lb, &stats);
     CHECK(stats.flows <= stats.flow_capacity);
     lbrl_close(rig->lb);
+    for (uint32_t i = 0; i < VIPS; i++) {
+        free(frames[i].memory);
+    }
 }
 
-static void import(const uint8_t *memory, rig_t *rig)
+static void import(const uint8_t *memory, rig_t *rig, bool with_frames)
 {
     rig->config.flows = 128;
     rig->arena_size = lbrl_arena_size(&rig->config);
@@ -144,7 +202,7 @@ static void import(const uint8_t *memory, rig_t *rig)
     if (error) {
         lbrl_close(rig->lb);
     } else {
-        use(rig);
+        use(rig, with_frames);
     }
     free(rig->arena);
 }
@@ -170,13 +228,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rig.config.now_us = rig.now_us;
     rig.config.workers = 1 + (data[0] >> 2 & 3);
     if (data[0] & IMPORT) {
-        import(memory, &rig);
+        import(memory, &rig, data[0] & FRAMES);
     } else {
         int error = lbrl_open(&rig.lb, &rig.config, rig.arena, golden.arena_size, &rig.report);
         if (error) {
             CHECK_EQUAL(error, LBRL_ERR_GEOMETRY); /* anything else is attached or made anew */
         } else {
-            use(&rig);
+            use(&rig, data[0] & FRAMES);
         }
     }
     free(memory);

@@ -1,113 +1,275 @@
 /*
  * libFuzzer target of the packet path. An input is a list of packets, each behind a small header:
- *   1 byte  bits 0-2: how the bytes become a packet (see use below), bit 3: super-packet, bit 4: partial checksum,
+ *   1 byte  bits 0-2: how the bytes become a packet (use_t), bit 3: super-packet, bit 4: partial checksum,
  *           bits 5-7: how much time passes before it
+ *   1 byte  bit 0: the open flow meant is the one over IPv6, bit 1: over UDP, bits 2-3: type of a super-packet,
+ *           bit 4: it waits for the next one, to be in one vector with it, bit 5: four segments of a connection, one
+ *           behind the other, bit 6: the other worker gets it
  *   2 bytes length (little-endian), then so many bytes
- * Packets run through a small load balancer with a connection and a datagram flow already open, so that inputs reach
- * translation, ICMP errors and fragments. Whatever comes in, what is forwarded must be a packet again.
+ * Packets run through a load balancer of two workers whose VIPs, one of each kind, are at level `full`, with flows open,
+ * so that inputs reach translation, ICMP errors and fragments. Whatever comes in, what is forwarded must be a packet
+ * again, and backends' counts must be those of the flow table.
  */
 #include <stddef.h>
 
 #include "image.h"
 #include "rig.h"
 
-enum {
+typedef enum use {
     USE_AS_IS,
     USE_MENDED,
     USE_FROM_CLIENT,
     USE_FROM_SERVER,
     USE_ICMP_ERROR,
     USE_GRE,
-    USE_L3DSR
+    USE_L3DSR,
+    USE_CONTROL, /* no packet: the bytes change a VIP */
+} use_t;
+
+enum { SUPER = 8, PARTIAL = 16 };                                  /* of the first byte */
+enum { V6 = 1, UDP = 2, TOGETHER = 16, AGAIN = 32, WORKER_1 = 64 }; /* of the second */
+enum { VIPS = 10, WORKERS = 2, SLOTS = 128, WAITING = 64, SEGMENTS = 4 };
+
+typedef struct vip_kind {
+    const char *address;
+    uint16_t port;
+    uint8_t protocol, forwarding, scheduler;
+} vip_kind_t;
+
+static const vip_kind_t KINDS[VIPS] = {
+    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_SED},
+    {"1:10", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_LSQ},
+    {"203.0.113.10", 53, 17, LBRL_FORWARD_NAT, LBRL_SCHEDULER_P2C},
+    {"1:10", 53, 17, LBRL_FORWARD_NAT, LBRL_SCHEDULER_ALIAS},
+    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE, LBRL_SCHEDULER_MAGLEV},
+    {"1:11", 80, 6, LBRL_FORWARD_GRE, LBRL_SCHEDULER_SED},
+    {"203.0.113.11", 53, 17, LBRL_FORWARD_GRE, LBRL_SCHEDULER_LSQ},
+    {"1:11", 53, 17, LBRL_FORWARD_GRE, LBRL_SCHEDULER_MAGLEV},
+    {"203.0.113.12", 80, 6, LBRL_FORWARD_L3DSR, LBRL_SCHEDULER_P2C},
+    {"1:12", 80, 6, LBRL_FORWARD_L3DSR, LBRL_SCHEDULER_MAGLEV},
 };
 
+/* Both sides of an open flow. */
+typedef struct ends {
+    lbrl_address_t client, vip, backend, source;
+    uint16_t client_port, vip_port, backend_port, nat_port;
+    uint32_t sequence;
+} ends_t;
+
+/* Packets that will be one vector, each in a buffer of exactly its size, head- and tailroom included. */
+typedef struct vector {
+    lbrl_packet_t packets[WAITING];
+    uint32_t n, worker;
+} vector_t;
+
 static rig_t rig;
-static connection_t open_connection;
+static rig_frames_t frames[VIPS];
+static ends_t flows[4]; /* by V6 | UDP */
+static vector_t waiting;
+
+/* ------------------------------------------------------------------------------- what every input finds */
+
+/* The VIP as its bytes say: states of its two backends, level, load. */
+static void set_vip(uint32_t index, uint8_t how)
+{
+    const vip_kind_t *kind = &KINDS[index];
+    lbrl_backend_config_t backends[2];
+    lbrl_vip_config_t vip =
+        rig_vip(index + 1, kind->address, kind->port, kind->protocol, backends, 2);
+    vip.forwarding = kind->forwarding;
+    vip.scheduler = kind->scheduler;
+    vip.dscp = kind->forwarding == LBRL_FORWARD_L3DSR ? 9 : 0;
+    vip.load = how & 64 ? LBRL_LOAD_OPEN : LBRL_LOAD_ACTIVE;
+    vip.feature_level = LBRL_LEVEL_FULL - (how >> 4 & 3) % 3;
+    backends[0].state = (uint8_t)(LBRL_BACKEND_ACTIVE + (how & 3) % 3);
+    backends[1].state = (uint8_t)(LBRL_BACKEND_ACTIVE + (how >> 2 & 3) % 3);
+    if (kind->forwarding == LBRL_FORWARD_GRE) { /* outer headers of either family */
+        backends[1].address = address_of(kind->address[1] == ':' ? "10.0.0.9" : "2:9");
+    }
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
+}
+
+static void open_tcp(ends_t *ends, const char *client, const char *vip)
+{
+    connection_t c = connection_make(&rig, client, 40000, vip);
+    connection_open(&c);
+    *ends = (ends_t){address_of(client), address_of(vip), c.backend,      c.source, 40000, 80,
+                     c.backend_port,     c.nat_port,      c.client_next};
+}
+
+static void open_udp(ends_t *ends, const char *client, const char *vip)
+{
+    test_packet_t packet;
+    make_udp(&packet, client, 30000, vip, 53, 40);
+    CHECK_EQUAL(rig_send(&rig, &packet), LBRL_VERDICT_FORWARD);
+    seen_t seen = look(&packet.p);
+    *ends = (ends_t){address_of(client), address_of(vip), seen.dst,   seen.src, 30000, 53,
+                     seen.dport,         seen.sport,      0};
+}
 
 /* Made once; every input finds it so. Building it anew takes many times as long as an input. */
 static void prepare(void)
 {
     image_begin();
-    rig = rig_tiny();
+    lbrl_config_t config = {
+        .flows = 256, .vips = 16, .slots = SLOTS, .workers = WORKERS, .now_us = 1000000000};
+    rig = rig_configured(config);
     lbrl_nat_source_t sources[2] = {{address_of("192.0.2.1"), 16384, 16511},
                                     {address_of("9:1"), 16384, 16511}};
     CHECK_EQUAL(lbrl_sources_set(rig.lb, sources, 2), 0);
-    rig_set_standard_vips(&rig, 2);
-    lbrl_backend_config_t backends[2];
-    lbrl_vip_config_t vip = rig_vip(4, "203.0.113.11", 80, 6, backends, 2);
-    vip.forwarding = LBRL_FORWARD_GRE;
-    backends[1].address = address_of("2:1");
-    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
-    vip = rig_vip(5, "203.0.113.12", 80, 6, backends, 2);
-    vip.forwarding = LBRL_FORWARD_L3DSR;
-    vip.dscp = 9;
-    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
-    open_connection = connection_make(&rig, "198.51.100.7", 40000, "203.0.113.10");
-    connection_open(&open_connection);
+    for (uint32_t i = 0; i < VIPS; i++) {
+        set_vip(i, 0);
+        rig_bind_frames(&rig, &frames[i], i + 1);
+    }
+    open_tcp(&flows[0], "198.51.100.7", KINDS[0].address);
+    open_tcp(&flows[V6], "5:7", KINDS[1].address);
+    open_udp(&flows[UDP], "198.51.100.7", KINDS[2].address);
+    open_udp(&flows[V6 | UDP], "5:7", KINDS[3].address);
     image_keep();
 }
 
-/* Overwrites the addresses and ports by those of the open connection, so that the rest is a packet of it. */
-static void steer(lbrl_packet_t *packet, bool from_server)
+/* ------------------------------------------------------------------------------- bytes become packets */
+
+/* Where the transport header lies and what it is; 0 where there is no room for ports. */
+static size_t find_ports(const lbrl_packet_t *packet, uint8_t *protocol)
 {
-    if (packet->length < 24 || packet->data[0] >> 4 != 4) {
-        return;
+    const uint8_t *ip = packet->data;
+    size_t at = 0;
+    if (packet->length >= 20 && ip[0] >> 4 == 4) {
+        *protocol = ip[9];
+        at = (ip[0] & 15u) * 4u;
+        at = at < 20 ? 0 : at;
+    } else if (packet->length >= 40 && ip[0] >> 4 == 6) {
+        *protocol = ip[6];
+        for (at = 40; at + 8 <= packet->length && (*protocol == 0 || *protocol == 43 ||
+                                                   *protocol == 44 || *protocol == 60);) {
+            size_t size = *protocol == 44 ? 8 : (ip[at + 1] + 1u) * 8u;
+            *protocol = ip[at];
+            at += size;
+        }
     }
-    lbrl_address_t client = address_of(open_connection.client);
-    lbrl_address_t vip = address_of(open_connection.vip);
-    const lbrl_address_t *src = from_server ? &open_connection.backend : &client;
-    const lbrl_address_t *dst = from_server ? &open_connection.source : &vip;
-    uint16_t sport = from_server ? open_connection.backend_port : open_connection.client_port;
-    uint16_t dport = from_server ? open_connection.nat_port : open_connection.vip_port;
-    memcpy(packet->data + 12, src->bytes + 12, 4);
-    memcpy(packet->data + 16, dst->bytes + 12, 4);
-    const uint8_t ports[4] = {(uint8_t)(sport >> 8), (uint8_t)sport, (uint8_t)(dport >> 8),
-                              (uint8_t)dport};
-    size_t at = (packet->data[0] & 15u) * 4u;
-    if (at >= 20 && at + 4 <= packet->length) {
-        memcpy(packet->data + at, ports, 4);
-    }
+    return at + 4 <= packet->length ? at : 0;
 }
 
-/* Makes lengths and IP checksum right, for inputs rarely get past them by luck. */
-static void mend(lbrl_packet_t *packet)
+static void put16(uint8_t *at, uint32_t value)
 {
-    uint8_t *ip = packet->data;
-    if (packet->length >= 20 && ip[0] >> 4 == 4) {
-        size_t header = (ip[0] & 15u) * 4u;
-        ip[2] = (uint8_t)(packet->length >> 8);
-        ip[3] = (uint8_t)packet->length;
-        if (header >= 20 && header <= packet->length) {
-            uint32_t sum = 0;
-            ip[10] = ip[11] = 0;
-            for (size_t i = 0; i < header; i += 2) {
-                sum += packet_u16(packet, i);
-            }
-            sum = (sum & 0xffff) + (sum >> 16);
-            sum = ~((sum & 0xffff) + (sum >> 16));
-            ip[10] = (uint8_t)(sum >> 8);
-            ip[11] = (uint8_t)sum;
-        }
-    } else if (packet->length >= 40 && ip[0] >> 4 == 6) {
-        ip[4] = (uint8_t)((packet->length - 40) >> 8);
-        ip[5] = (uint8_t)(packet->length - 40);
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
+/* Overwrites the addresses of the packet's family, NULL: leaves it. */
+static void put_addresses(const lbrl_packet_t *packet, const lbrl_address_t *src,
+                          const lbrl_address_t *dst)
+{
+    bool v6 = packet->data[0] >> 4 == 6;
+    size_t size = v6 ? 16 : 4;
+    uint8_t *at = packet->data + (v6 ? 8 : 12);
+    if (src) {
+        memcpy(at, src->bytes + 16 - size, size);
+    }
+    memcpy(at + size, dst->bytes + 16 - size, size);
+}
+
+static bool is_ip(const lbrl_packet_t *packet)
+{
+    return packet->length >= 20 &&
+           (packet->data[0] >> 4 == 4 || (packet->data[0] >> 4 == 6 && packet->length >= 40));
+}
+
+/* Addresses and ports become those of an open flow, so that the rest is a packet of it. */
+static void steer(const lbrl_packet_t *packet, uint8_t where, bool from_server)
+{
+    if (!is_ip(packet)) {
+        return;
+    }
+    const ends_t *e = &flows[(packet->data[0] >> 4 == 6 ? V6 : 0) | (where & UDP)];
+    put_addresses(packet, from_server ? &e->backend : &e->client,
+                  from_server ? &e->source : &e->vip);
+    uint8_t protocol;
+    size_t at = find_ports(packet, &protocol);
+    if (at) {
+        put16(packet->data + at, from_server ? e->backend_port : e->client_port);
+        put16(packet->data + at + 2, from_server ? e->nat_port : e->vip_port);
     }
 }
 
 /* Addresses a packet to a one-way VIP. */
-static void address_one_way(lbrl_packet_t *packet, bool gre)
+static void steer_one_way(const lbrl_packet_t *packet, bool gre)
 {
-    static const uint8_t vip[4] = {203, 0, 113, 11};
-    if (packet->length >= 24 && packet->data[0] >> 4 == 4) {
-        memcpy(packet->data + 16, vip, 4);
-        packet->data[19] = (uint8_t)(gre ? 11 : 12);
-        size_t at = (packet->data[0] & 15u) * 4u;
-        if (at >= 20 && at + 4 <= packet->length) {
-            packet->data[at + 2] = 0;
-            packet->data[at + 3] = 80;
-        }
+    if (!is_ip(packet)) {
+        return;
+    }
+    bool v6 = packet->data[0] >> 4 == 6;
+    lbrl_address_t vip =
+        address_of(gre ? v6 ? "1:11" : "203.0.113.11" : v6 ? "1:12" : "203.0.113.12");
+    put_addresses(packet, NULL, &vip);
+    uint8_t protocol = 0;
+    size_t at = find_ports(packet, &protocol);
+    if (at) {
+        put16(packet->data + at + 2, protocol == 17 ? 53 : 80);
     }
 }
+
+/* Makes lengths and IP checksum right, for inputs rarely get past them by luck. */
+static void mend(const lbrl_packet_t *packet)
+{
+    uint8_t *ip = packet->data;
+    if (packet->length >= 20 && ip[0] >> 4 == 4) {
+        size_t header = (ip[0] & 15u) * 4u;
+        put16(ip + 2, packet->length);
+        if (header >= 20 && header <= packet->length) {
+            uint32_t sum = 0;
+            put16(ip + 10, 0);
+            for (size_t i = 0; i < header; i += 2) {
+                sum += packet_u16(packet, i);
+            }
+            sum = (sum & 0xffff) + (sum >> 16);
+            put16(ip + 10, ~((sum & 0xffff) + (sum >> 16)));
+        }
+    } else if (packet->length >= 40 && ip[0] >> 4 == 6) {
+        put16(ip + 4, packet->length - 40);
+    }
+}
+
+/* What a device would say of a super-packet, or of one whose checksum it will finish. */
+static void offload(lbrl_packet_t *packet, uint8_t mode, uint8_t where)
+{
+    uint8_t protocol = 0;
+    size_t at = find_ports(packet, &protocol);
+    bool v6 = packet->length && packet->data[0] >> 4 == 6;
+    if (mode & SUPER) {
+        const uint8_t types[4] = {protocol == 17 ? LBRL_GSO_UDP_L4
+                                  : v6           ? LBRL_GSO_TCPV6
+                                                 : LBRL_GSO_TCPV4,
+                                  LBRL_GSO_TCPV4, LBRL_GSO_TCPV6, LBRL_GSO_UDP_L4};
+        packet->gso_type = types[where >> 2 & 3];
+        packet->gso_size = packet->length > 40 ? (uint16_t)(packet->length - 40) / 2u : 0;
+    }
+    if (mode & PARTIAL) {
+        packet->flags = LBRL_PACKET_NEEDS_CSUM;
+        packet->csum_start = (uint16_t)(at ? at : 40);
+        packet->csum_offset = protocol == 17 ? 6 : 16;
+    }
+}
+
+/* The packet's sequence number moves on as if `number` packets like it had gone before. */
+static void follow(const lbrl_packet_t *packet, uint32_t number)
+{
+    uint8_t protocol = 0;
+    size_t at = find_ports(packet, &protocol);
+    if (!at || protocol != 6 || at + 20 > packet->length) {
+        return;
+    }
+    uint8_t *tcp = packet->data + at;
+    size_t header = (tcp[12] >> 4) * 4u;
+    uint32_t payload = at + header < packet->length ? packet->length - (uint32_t)(at + header) : 0;
+    uint32_t sequence = (uint32_t)packet_u16(packet, at + 4) << 16 | packet_u16(packet, at + 6);
+    sequence += number * payload;
+    put16(tcp + 4, sequence >> 16);
+    put16(tcp + 6, sequence);
+}
+
+/* ------------------------------------------------------------------------------- packets go through */
 
 /* The other end of a tunnel takes what comes out, segment by segment where that is needed. */
 static void check_tunnel(const lbrl_packet_t *packet)
@@ -139,62 +301,153 @@ static void check_output(const lbrl_packet_t *packet)
     }
 }
 
-/* Runs one packet in a buffer of exactly its size, head- and tailroom included. */
-static void feed(const uint8_t *bytes, size_t size, uint8_t mode)
+static void finish(const lbrl_packet_t *packets, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        check_output(&packets[i]);
+        free(packets[i].buffer);
+    }
+}
+
+/* What waits goes through its worker, and what is the other one's goes on to that. */
+static void flush(void)
+{
+    lbrl_worker_t *worker = lbrl_worker(rig.lb, waiting.worker);
+    lbrl_worker_t *other = lbrl_worker(rig.lb, 1 - waiting.worker);
+    uint32_t n = waiting.n;
+    waiting.n = 0;
+    lbrl_process(worker, waiting.packets, n, rig.now_us);
+    for (uint32_t i = 0; i < n; i++) {
+        if (waiting.packets[i].verdict == LBRL_VERDICT_HANDOVER) {
+            CHECK_EQUAL(waiting.packets[i].worker, 1 - waiting.worker);
+            CHECK_EQUAL(lbrl_handover(worker, &waiting.packets[i]), 0);
+        } else {
+            finish(&waiting.packets[i], 1);
+        }
+    }
+    n = lbrl_handover_take(other, waiting.packets, WAITING);
+    lbrl_process(other, waiting.packets, n, rig.now_us);
+    finish(waiting.packets, n);
+}
+
+static void wait_or_go(const lbrl_packet_t *packet, uint8_t where)
+{
+    uint32_t worker = where & WORKER_1 ? 1 : 0;
+    if (waiting.n && (waiting.worker != worker || waiting.n == WAITING)) {
+        flush();
+    }
+    waiting.worker = worker;
+    waiting.packets[waiting.n++] = *packet;
+    if (!(where & (TOGETHER | AGAIN))) {
+        flush();
+    }
+}
+
+static lbrl_packet_t copy_of(const uint8_t *bytes, size_t size, size_t headroom)
+{
+    uint8_t *buffer = malloc(headroom + size ? headroom + size : 1);
+    CHECK(buffer != NULL);
+    memcpy(buffer + headroom, bytes, size);
+    return (lbrl_packet_t){.data = buffer + headroom,
+                           .buffer = buffer,
+                           .length = (uint32_t)size,
+                           .headroom = (uint16_t)headroom};
+}
+
+static void feed(const uint8_t *bytes, size_t size, uint8_t mode, uint8_t where)
 {
     uint8_t use = mode & 7;
-    size_t room = (mode & 8 && use < USE_GRE ? 0 : LBRL_HEADROOM) + size;
-    uint8_t *buffer = malloc(room ? room : 1);
-    CHECK(buffer != NULL);
-    lbrl_packet_t packet = {.data = buffer + (room - size),
-                            .length = (uint32_t)size,
-                            .headroom = (uint16_t)(room - size)};
-    memcpy(packet.data, bytes, size);
-    lbrl_packet_t arrived = packet; /* any bytes may arrive at the other end of a tunnel */
-    (void)lbrl_decapsulate(&arrived);
-    memcpy(packet.data, bytes, size);
+    lbrl_packet_t packet =
+        copy_of(bytes, size, mode & SUPER && use < USE_GRE ? 0 : LBRL_HEADROOM);
     if (use >= USE_GRE) {
-        address_one_way(&packet, use == USE_GRE);
+        steer_one_way(&packet, use == USE_GRE);
     }
     if (use == USE_FROM_CLIENT || use == USE_FROM_SERVER) {
-        steer(&packet, use == USE_FROM_SERVER);
+        steer(&packet, where, use == USE_FROM_SERVER);
     }
     if (use != USE_AS_IS) {
         mend(&packet);
     }
-    if (mode & 8) {
-        packet.gso_type = LBRL_GSO_TCPV4;
-        packet.gso_size = size > 40 ? (uint16_t)(size - 40) / 2u : 0;
+    offload(&packet, mode, where);
+    for (uint32_t i = 1; where & AGAIN && i < SEGMENTS; i++) {
+        lbrl_packet_t more = copy_of(packet.data, size, packet.headroom);
+        uint8_t *data = more.data, *buffer = more.buffer;
+        more = packet;
+        more.data = data;
+        more.buffer = buffer;
+        follow(&more, i - 1);
+        wait_or_go(&more, where);
     }
-    if (mode & 16) {
-        packet.flags = LBRL_PACKET_NEEDS_CSUM;
-        packet.csum_start = size && bytes[0] >> 4 == 4 ? (bytes[0] & 15u) * 4u : 40;
-        packet.csum_offset = size > 9 && bytes[9] == 17 ? 6 : 16;
-    }
-    static const uint32_t passes[8] = {0, 1, 1000, 50000, 300000, 1100000, 11000000, 61000000};
-    rig.now_us += passes[mode >> 5];
-    if (mode >> 5 > 2) {
-        lbrl_worker_tick(lbrl_worker(rig.lb, 0), rig.now_us);
-        lbrl_control_tick(rig.lb, rig.now_us);
-    }
-    lbrl_process(lbrl_worker(rig.lb, 0), &packet, 1, rig.now_us);
-    check_output(&packet);
-    free(buffer);
+    follow(&packet, where & AGAIN ? SEGMENTS - 1 : 0);
+    wait_or_go(&packet, where & (uint8_t)~AGAIN);
 }
 
-/* An ICMP error about what the open connection sent, with the input as its quoted packet's tail. */
-static void feed_error(const uint8_t *bytes, size_t size, uint8_t mode)
+/* Any bytes may arrive at the other end of a tunnel. */
+static void feed_decapsulation(const uint8_t *bytes, size_t size)
+{
+    lbrl_packet_t packet = copy_of(bytes, size, 0);
+    (void)lbrl_decapsulate(&packet);
+    free(packet.buffer);
+}
+
+/* An ICMP error about what an open flow sent to its backend, with the input as its quoted packet's tail. */
+static void feed_error(const uint8_t *bytes, size_t size, uint8_t mode, uint8_t where)
 {
     test_packet_t about, error;
-    tcp_fields_t tcp = {.sequence = open_connection.client_next, .flags = ACK};
-    make_tcp(&about, text_of(&open_connection.source), open_connection.nat_port,
-             text_of(&open_connection.backend), open_connection.backend_port, &tcp, 0);
-    size_t tail = size < 20 ? size : 20;
-    memcpy(about.p.data + 24, bytes, tail < 16 ? tail : 16);
-    make_icmp_error(&error, "10.9.9.9", text_of(&open_connection.source), 3, 4, 1400, &about.p,
-                    28 + (mode >> 4));
-    CHECK(rig_send(&rig, &error) <= LBRL_VERDICT_PASS);
-    check_output(&error.p);
+    const ends_t *e = &flows[where & (V6 | UDP)];
+    const char *source = text_of(&e->source), *backend = text_of(&e->backend);
+    bool v6 = where & V6;
+    if (where & UDP) {
+        make_udp(&about, source, e->nat_port, backend, e->backend_port, 8);
+    } else {
+        tcp_fields_t tcp = {.sequence = e->sequence, .flags = ACK};
+        make_tcp(&about, source, e->nat_port, backend, e->backend_port, &tcp, 0);
+    }
+    size_t behind = (v6 ? 40 : 20) + 4; /* the ports stay */
+    size_t tail = about.p.length - behind;
+    memcpy(about.p.data + behind, bytes, size < tail ? size : tail);
+    make_icmp_error(&error, v6 ? "9:9" : "10.9.9.9", source, v6 ? 2 : 3, v6 ? 0 : 4, 1400,
+                    &about.p, behind + 4 + (mode >> 4));
+    lbrl_packet_t packet = copy_of(error.p.data, error.p.length, LBRL_HEADROOM);
+    wait_or_go(&packet, where);
+}
+
+static void control(const uint8_t *bytes, size_t size)
+{
+    uint32_t index = size ? bytes[0] % VIPS : 0;
+    uint8_t how = size > 1 ? bytes[1] : 0;
+    if (how & 128) {
+        (void)lbrl_vip_remove(rig.lb, index + 1, rig.now_us);
+    } else {
+        set_vip(index, how);
+    }
+}
+
+static void pass(uint8_t mode)
+{
+    static const uint32_t passes[8] = {0, 1, 1000, 50000, 300000, 1100000, 11000000, 61000000};
+    if (mode >> 5 == 0) {
+        return;
+    }
+    flush();
+    rig.now_us += passes[mode >> 5];
+    if (mode >> 5 > 2) {
+        for (uint32_t i = 0; i < WORKERS; i++) {
+            lbrl_worker_tick(lbrl_worker(rig.lb, i), rig.now_us);
+        }
+        lbrl_control_tick(rig.lb, rig.now_us);
+        lbrl_publish(rig.lb, rig.now_us);
+    }
+}
+
+static void check_counts(void)
+{
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        lbrl_worker_tick(lbrl_worker(rig.lb, i), rig.now_us);
+    }
+    for (uint32_t i = 0; i < VIPS; i++) {
+        rig_recount(&rig, i + 1);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -205,23 +458,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         prepare();
     }
     const rig_t rig_before = rig;
-    const connection_t connection_before = open_connection;
-    while (size >= 3) {
-        uint8_t mode = data[0];
-        size_t length = (size_t)data[1] | (size_t)data[2] << 8;
-        data += 3;
-        size -= 3;
+    while (size >= 4) {
+        uint8_t mode = data[0], where = data[1];
+        size_t length = (size_t)data[2] | (size_t)data[3] << 8;
+        data += 4;
+        size -= 4;
         length = length < size ? length : size;
-        if ((mode & 7) == USE_ICMP_ERROR) {
-            feed_error(data, length, mode);
+        pass(mode);
+        if ((mode & 7) == USE_CONTROL) {
+            flush();
+            control(data, length);
+        } else if ((mode & 7) == USE_ICMP_ERROR) {
+            feed_error(data, length, mode, where);
         } else {
-            feed(data, length, mode);
+            feed_decapsulation(data, length);
+            feed(data, length, mode, where);
         }
         data += length;
         size -= length;
     }
+    flush();
+    check_counts();
     rig = rig_before;
-    open_connection = connection_before;
     image_restore();
     return 0;
 }

@@ -20,7 +20,7 @@
 #endif
 
 enum {
-    REGION = 64 << 20,
+    REGION = 128 << 20,
     GAP = 64,         /* between blocks; also their alignment */
     FREED_MAX = 4096, /* blocks of the image that one input may free */
 };

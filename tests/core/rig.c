@@ -1,9 +1,12 @@
 #include "rig.h"
 
+#include "objects.h"
+
 enum { NAT_FIRST = 16384, NAT_LAST = 28671 };
 
-static rig_t rig_open(lbrl_config_t config)
+rig_t rig_configured(lbrl_config_t config)
 {
+    memset(config.boot_id, 0xb0, sizeof(config.boot_id));
     rig_t rig = {.config = config, .now_us = config.now_us};
     rig.arena_size = lbrl_arena_size(&config);
     CHECK(rig.arena_size > 0);
@@ -27,16 +30,14 @@ rig_t rig_seeded(uint32_t flows, uint32_t workers, uint8_t seed)
     for (unsigned i = 0; i < sizeof(config.seed); i++) {
         config.seed[i] = (uint8_t)(i * 37 + seed);
     }
-    memset(config.boot_id, 0xb0, sizeof(config.boot_id));
-    return rig_open(config);
+    return rig_configured(config);
 }
 
 rig_t rig_tiny(void)
 {
     lbrl_config_t config = {
         .flows = 64, .vips = 8, .slots = 64, .workers = 1, .now_us = 1000000000};
-    memset(config.boot_id, 0xb0, sizeof(config.boot_id));
-    return rig_open(config);
+    return rig_configured(config);
 }
 
 void rig_set_sources(rig_t *rig)
@@ -248,6 +249,44 @@ lbrl_flow_info_t connection_flow(const connection_t *c)
         }
     }
     return (lbrl_flow_info_t){.state = LBRL_FLOW_FREE};
+}
+
+void rig_bind_frames(const rig_t *rig, rig_frames_t *made, uint64_t vip)
+{
+    lbrl_vip_status_t status;
+    CHECK_EQUAL(lbrl_vip_status(rig->lb, vip, &status, NULL, 0), 0);
+    lbrl_frames_config_t layout = {.slots = status.slots,
+                                   .workers = rig->config.workers,
+                                   .level = LBRL_LEVEL_FULL,
+                                   .instance_id = "test"};
+    made->size = lbrl_frames_size(&layout);
+    made->memory = zeroed(made->size);
+    CHECK_EQUAL(lbrl_frames_format(&made->frames, made->memory, made->size, &layout, 1), 0);
+    CHECK_EQUAL(lbrl_frames_bind(rig->lb, vip, &made->frames), 0);
+}
+
+void rig_recount(const rig_t *rig, uint64_t vip)
+{
+    enum { MOST = 512 };
+    lbrl_backend_status_t backends[MOST];
+    lbrl_vip_status_t status;
+    if (lbrl_vip_status(rig->lb, vip, &status, backends, MOST) != 0 || status.slots > MOST) {
+        return;
+    }
+    int64_t open[MOST] = {0}, entries[MOST] = {0};
+    lbrl_flow_info_t flow;
+    uint64_t cursor = 0;
+    while (lbrl_flow_next(rig->lb, &cursor, rig->now_us, &flow)) {
+        if (flow.vip_id == vip) {
+            CHECK(flow.slot < status.slots);
+            entries[flow.slot]++;
+            open[flow.slot] += flow.open;
+        }
+    }
+    for (uint32_t i = 0; i < status.backend_count; i++) {
+        CHECK_EQUAL(backends[i].entries, entries[backends[i].slot]);
+        CHECK_EQUAL(backends[i].open_flows, open[backends[i].slot]);
+    }
 }
 
 uint64_t rig_dropped(const rig_t *rig, lbrl_drop_t reason)

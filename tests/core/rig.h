@@ -20,6 +20,7 @@ rig_t rig_make(uint32_t workers, uint32_t backends);
 rig_t rig_sized(uint32_t flows, uint32_t workers);
 rig_t rig_seeded(uint32_t flows, uint32_t workers, uint8_t seed);
 rig_t rig_tiny(void); /* 64 flows, 4 VIPs, 32 slots: little to copy */
+rig_t rig_configured(lbrl_config_t config); /* empty; of the boot that all rigs are of */
 void rig_free(rig_t *rig);
 
 /* As after a restart: closes and opens on the same arena. */
@@ -64,6 +65,19 @@ lbrl_flow_info_t connection_flow(const connection_t *c);
 
 /* Text of an address of the last server-side packet; 4 static buffers. */
 const char *text_of(const lbrl_address_t *address);
+
+/* Frames of a VIP, bound to it: with them its level takes effect. `memory` is the caller's to free after rig_free(). */
+typedef struct rig_frames {
+    lbrl_frames_t frames;
+    void *memory;
+    size_t size;
+} rig_frames_t;
+
+void rig_bind_frames(const rig_t *rig, rig_frames_t *made, uint64_t vip);
+
+/* Entries and open flows of each backend of a VIP, if there is one of that id with at most 512 slots, are those that the table
+ * holds. Workers stand still and have ticked since. */
+void rig_recount(const rig_t *rig, uint64_t vip);
 
 uint64_t rig_dropped(const rig_t *rig, lbrl_drop_t reason);
 lbrl_backend_status_t rig_backend(const rig_t *rig, uint64_t vip, uint64_t backend);
