@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from scapy.layers.inet import TCP
@@ -23,12 +24,16 @@ from tests.support.captures import (
 from tests.support.feature_reference import Seen
 from tests.support.feature_rig import Rig
 
+VECTORS = st.sampled_from([1, 2, 8])  # packets that the core gets at a time
 
-def compare(capture: list[Seen], vip: str, port: int, protocol: int = 6, *, one_way: bool = False) -> None:
+
+def compare(
+    capture: list[Seen], vip: str, port: int, protocol: int = 6, *, per_vector: int, one_way: bool = False
+) -> None:
     """Runs a capture through core and reference, which must agree."""
     with TemporaryDirectory() as folder:
         rig = Rig(Path(folder) / "frames", vip, port, protocol, one_way=one_way)
-        rig.see(capture)
+        rig.see(capture, per_vector=per_vector)
         rig.assert_equal()
 
 
@@ -49,34 +54,34 @@ def taken(conversation: Conversation, *, step_us: int = 1000) -> list[Seen]:
     return [Seen(10**6 + step_us * i, *packet) for i, packet in enumerate(conversation.sent)]
 
 
-@given(tcp_captures())
+@given(tcp_captures(), VECTORS)
 @settings(max_examples=120, deadline=None)
-def test_tcp(capture: list[Seen]) -> None:
-    compare(capture, VIPS[capture[0].packet.version], PORT)
+def test_tcp(capture: list[Seen], per_vector: int) -> None:
+    compare(capture, VIPS[capture[0].packet.version], PORT, per_vector=per_vector)
 
 
-@given(tcp_captures())
+@given(tcp_captures(), VECTORS)
 @settings(max_examples=120, deadline=None)
-def test_tcp_one_way(capture: list[Seen]) -> None:
-    compare(from_the_first_syn(capture), VIPS[capture[0].packet.version], PORT, one_way=True)
+def test_tcp_one_way(capture: list[Seen], per_vector: int) -> None:
+    compare(from_the_first_syn(capture), VIPS[capture[0].packet.version], PORT, per_vector=per_vector, one_way=True)
 
 
-@given(udp_captures(5000))
+@given(udp_captures(5000), VECTORS)
 @settings(max_examples=30, deadline=None)
-def test_udp_one_way(capture: list[Seen]) -> None:
-    compare(capture, VIPS[4], 5000, 17, one_way=True)
+def test_udp_one_way(capture: list[Seen], per_vector: int) -> None:
+    compare(capture, VIPS[4], 5000, 17, per_vector=per_vector, one_way=True)
 
 
-@given(udp_captures(5000))
+@given(udp_captures(5000), VECTORS)
 @settings(max_examples=60, deadline=None)
-def test_udp(capture: list[Seen]) -> None:
-    compare(capture, VIPS[4], 5000, 17)
+def test_udp(capture: list[Seen], per_vector: int) -> None:
+    compare(capture, VIPS[4], 5000, 17, per_vector=per_vector)
 
 
-@given(udp_captures(53))
+@given(udp_captures(53), VECTORS)
 @settings(max_examples=60, deadline=None)
-def test_dns(capture: list[Seen]) -> None:
-    compare(capture, VIPS[4], 53, 17)
+def test_dns(capture: list[Seen], per_vector: int) -> None:
+    compare(capture, VIPS[4], 53, 17, per_vector=per_vector)
 
 
 @pytest.mark.parametrize("one_way", [False, True], ids=["two-way", "one-way"])

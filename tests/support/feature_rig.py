@@ -54,18 +54,37 @@ class Rig:
             now_us=now_us,
         )
 
-    def see(self, capture: Iterable[Seen]) -> None:
-        """Send a capture through core and reference."""
+    def see(self, capture: Iterable[Seen], *, per_vector: int = 1) -> None:
+        """Send a capture through core and reference, in vectors of up to so many packets.
+
+        Packets of one vector have one time, its last packet's. A server's packet waits for the next vector where its
+        flow, and with that its NAT port, is only made in this one.
+        """
+        vector: list[tuple[Seen, Packet]] = []
         for seen in capture:
             if self.one_way and not seen.from_client:
                 continue
-            self.now_us = seen.time_us
+            if not seen.from_client and any(opens(before) and same_flow(before, seen) for before, _ in vector):
+                self._process(vector)
             sent = seen.packet if seen.from_client else self.to_source(seen.packet)
             if sent is None:  # no flow: the core would drop it
                 continue
-            (result,) = self.core.process([offloaded(sent, seen.segment_size)], seen.time_us)
+            self.now_us = seen.time_us
+            vector.append((seen, sent))
+            if len(vector) == per_vector:
+                self._process(vector)
+        self._process(vector)
+
+    def _process(self, vector: list[tuple[Seen, Packet]]) -> None:
+        """Send what has been gathered, and forget it."""
+        if not vector:
+            return
+        time_us = vector[-1][0].time_us
+        results = self.core.process([offloaded(sent, seen.segment_size) for seen, sent in vector], time_us)
+        for (seen, _), result in zip(vector, results, strict=True):
             if result.verdict == "forward":
-                self.reference.see(seen)
+                self.reference.see(seen._replace(time_us=time_us))
+        vector.clear()
 
     def to_source(self, packet: Packet) -> Packet | None:
         """A server's packet as it was before translation: to the NAT port of its flow."""
@@ -103,6 +122,17 @@ class Rig:
             assert seen == len(wanted), (channel.name, found, wanted)
             for value in found:
                 assert np.isclose(wanted, value, rtol=1e-6, atol=0).any(), (channel.name, value, wanted)
+
+
+def opens(seen: Seen) -> bool:
+    """Whether a client's packet may make a flow."""
+    return seen.from_client and (UDP in seen.packet or bool(seen.packet[TCP].flags.S))
+
+
+def same_flow(client: Seen, server: Seen) -> bool:
+    """Whether a client's packet and a server's are of one flow."""
+    asked, answer = client.packet, server.packet
+    return (asked.src, asked.payload.sport) == (answer.dst, answer.payload.dport)
 
 
 def without_sums(packet: Packet) -> Packet:

@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
 from tests.support.feature_reference import Seen
@@ -63,8 +63,9 @@ class Wire:
             outgoing = address[2] == socket.PACKET_OUTGOING
             self._packets.append((seconds * 10**9 + nanoseconds, outgoing, data))
 
-    def seen(self, port: int) -> list[Seen]:
-        """TCP segments of a server's port, from 1 s on; call after the block."""
+    def seen(self, port: int, protocol: int = socket.IPPROTO_TCP) -> list[Seen]:
+        """TCP segments or UDP datagrams of a server's port, from 1 s on; call after the block."""
+        transport = TCP if protocol == socket.IPPROTO_TCP else UDP
         found: list[Seen] = []
         start = self._packets[0][0] if self._packets else 0
         now_us = 0
@@ -73,7 +74,9 @@ class Wire:
             raw = data[_VNET_HEADER.size + _ETHERNET_BYTES :]
             layer = {4: IP, 6: IPv6}.get(raw[0] >> 4)
             packet = layer(raw) if layer else None
-            if packet is None or TCP not in packet or (packet[TCP].dport if outgoing else packet[TCP].sport) != port:
+            if packet is None or not isinstance(packet.payload, transport):
+                continue
+            if (packet.payload.dport if outgoing else packet.payload.sport) != port:
                 continue
             now_us = max(now_us, 10**6 + (nanoseconds - start) // 1000)  # taps of both directions read the clock apart
             found.append(Seen(now_us, without_sums(packet), outgoing, gso_size))
