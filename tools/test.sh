@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# C unit tests under ASan and UBSan, those with threads under TSan, and all once more for coverage, Go tests, then the Python tests. Arguments go to pytest.
+# C unit tests under ASan and UBSan, those with threads under TSan, and all once more for coverage, Go tests, then the Python tests, and those of
+# packet threads once more under each sanitizer. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -16,6 +17,16 @@ c_tests() {
     cmake --build "build/$name" --target $tests >/dev/null
     ctest --test-dir "build/$name" --output-on-failure --no-tests=error -j "$(nproc)" -R "$wanted" \
         --output-junit "$PWD/$reports/ctest-$name.xml" | tail -n 25
+}
+
+# sanitized NAME SANITIZERS: real traffic through a data plane whose extension has been built with them.
+sanitized() {
+    local build=build/extension-$1
+    cmake -S vpp-plugin -B "$build" -G Ninja -DSKBUILD=ON -DPENSTOCK_SANITIZE="$2" -DCMAKE_C_COMPILER=gcc \
+        -DCMAKE_CXX_COMPILER=g++ -DPython_EXECUTABLE="$PWD/$bin/python" \
+        -Dnanobind_DIR="$("$bin/python" -m nanobind --cmake_dir)" >/dev/null
+    cmake --build "$build" --target penstock_core >/dev/null
+    PENSTOCK_SANITIZER=$1 "$bin/python" -m pytest -q -m sanitized --junitxml="$reports/pytest-$1.xml" tests/embedded
 }
 
 echo "== C tests: ASan, UBSan"
@@ -35,4 +46,9 @@ echo "== Python tests"
 rm -f .coverage*
 "$bin/python" -m pytest --cov --cov-report= --junitxml="$reports/pytest.xml" "$@"
 "$bin/python" -m coverage report --skip-covered --fail-under=85 | tail -n 40
-"$bin/python" -m tools.summary "$reports"/ctest-*.xml "$reports/pytest.xml"
+
+echo "== Packet threads: ASan, UBSan"
+sanitized address address,undefined
+echo "== Packet threads: TSan"
+sanitized thread thread
+"$bin/python" -m tools.summary "$reports"/ctest-*.xml "$reports"/pytest*.xml

@@ -18,10 +18,10 @@ from penstock_embedded import client
 from penstock_embedded.messages import ApplyResult, DesiredState, Dump, Hello, Method, Stats
 from penstock_embedded.settings import Settings
 
+from tests.support import sanitizers
 from tests.support.lab import HTTP_PORT, Lab, eventually
 
-PROGRAM = """
-import sys
+PROGRAM = f"""{sanitizers.LOAD}
 from penstock_embedded import main, settings
 sys.exit(main.run(settings.Settings.model_validate_json(sys.argv[1])))
 """
@@ -121,13 +121,19 @@ class RunningDataplane(ControlClient):
 def running_dataplane(lab: Lab, *, prefix: Sequence[str] = (), **settings: Any) -> Iterator[RunningDataplane]:
     """Run a data plane in the balancer of a laboratory, with directories of its own on tmpfs."""
     directory = Path(tempfile.mkdtemp(prefix="penstock-test-", dir="/dev/shm"))
+    sanitizer = sanitizers.chosen(directory)
+    prefix = [*prefix, *(sanitizer.command() if sanitizer else [])]
     try:
         built = Settings(run_dir=directory / "run", shm_dir=directory / "shm", interfaces=lab.interfaces, **settings)
         dataplane = RunningDataplane(lab, built, prefix)
         try:
             yield dataplane
         finally:
-            dataplane.stop()
+            try:
+                dataplane.stop()
+            finally:
+                if sanitizer:
+                    sanitizer.require_silence()
     finally:
         shutil.rmtree(directory)
 

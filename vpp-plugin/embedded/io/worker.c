@@ -196,11 +196,10 @@ static int prepare_queue(lbio_worker_t *worker, bool alone)
     return worker->wake < 0 ? -1 : fcntl(worker->queue, F_SETFL, flags | O_NONBLOCK);
 }
 
-static int worker_start(lbio_t *io, uint32_t index, int queue)
+static int prepare(lbio_t *io, uint32_t index, int queue)
 {
     lbio_worker_t *worker = &io->threads[index];
     uint32_t buffers = io->workers > 1 ? BUFFERS_SHARED : BUFFERS_ALONE;
-    char name[16];
     memset(worker, 0, sizeof(*worker));
     worker->io = io;
     worker->core = lbrl_worker(io->core, index);
@@ -208,11 +207,15 @@ static int worker_start(lbio_t *io, uint32_t index, int queue)
     worker->queue = queue;
     worker->wake = -1;
     worker->ticked_us = lbio_now_us();
-    if (prepare_queue(worker, io->workers == 1) != 0 ||
-        lbio_pool_init(&io->pools[index], (uint16_t)index, buffers) != 0) {
-        return -1;
-    }
-    (void)snprintf(name, sizeof(name), "packets-%u", index % LBIO_QUEUES_MAX);
+    return prepare_queue(worker, io->workers == 1) == 0
+               ? lbio_pool_init(&io->pools[index], (uint16_t)index, buffers)
+               : -1;
+}
+
+static int start(lbio_worker_t *worker)
+{
+    char name[16];
+    (void)snprintf(name, sizeof(name), "packets-%u", worker->index % LBIO_QUEUES_MAX);
     errno = lbio_thread_start(&worker->thread, worker_main, worker, name,
                               is_alone(worker) ? LBIO_SIGNAL : 0);
     worker->started = errno == 0;
@@ -221,18 +224,23 @@ static int worker_start(lbio_t *io, uint32_t index, int queue)
 
 int lbio_workers_start(lbio_t *io, const int *queues, lbio_problem_t *problem)
 {
+    int done = 0;
     for (uint32_t i = 0; i < io->workers; i++) {
         io->threads[i].wake = -1;
     }
-    for (uint32_t i = 0; i < io->workers; i++) {
-        if (worker_start(io, i, queues[i]) != 0) {
-            (void)lbio_object_problem(problem, &io->directory, "", "no packet thread",
-                                      "raise the limits of memory, files and threads");
-            lbio_workers_stop(io);
-            return -1;
-        }
+    /* All before any starts: the first may at once hand packets to the last, and wake it. */
+    for (uint32_t i = 0; done == 0 && i < io->workers; i++) {
+        done = prepare(io, i, queues[i]);
     }
-    return 0;
+    for (uint32_t i = 0; done == 0 && i < io->workers; i++) {
+        done = start(&io->threads[i]);
+    }
+    if (done != 0) {
+        (void)lbio_object_problem(problem, &io->directory, "", "no packet thread",
+                                  "raise the limits of memory, files and threads");
+        lbio_workers_stop(io);
+    }
+    return done;
 }
 
 void lbio_workers_nudge(lbio_t *io, uint64_t now_us)
