@@ -90,6 +90,102 @@ static void server_that_refuses_ends_a_half_open_flow(void)
     rig_free(&rig);
 }
 
+/* A segment from the client's address with numbers of its own, as anybody can send it. */
+static void forge(rig_t *rig, const char *client, uint16_t port, const tcp_fields_t *tcp,
+                  size_t payload)
+{
+    test_packet_t p;
+    make_tcp(&p, client, port, VIPS[0], 80, tcp, payload);
+    (void)rig_send(rig, &p);
+}
+
+static void a_handshake_that_was_reset_opens_by_nothing_else(void)
+{
+    rig_t rig = rig_make(1, 1);
+    for (int by_server = 0; by_server < 2; by_server++) {
+        connection_t c = connection_make(&rig, CLIENTS[0], (uint16_t)(40000 + by_server), VIPS[0]);
+        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+        if (by_server) {
+            connection_server(&c, RST, 0);
+        } else {
+            connection_client(&c, RST, 0);
+        }
+        CHECK_EQUAL(open_flows(&rig, 1), 0);
+        c.server_next += 0x70000000; /* what forgers guess */
+        connection_client(&c, PSH, 1);
+        connection_server(&c, PSH, 1);
+        connection_client(&c, PSH, 1);
+        CHECK(connection_flow(&c).state != LBRL_FLOW_ESTABLISHED);
+        CHECK_EQUAL(open_flows(&rig, 1), 0);
+        rig_pass(&rig, 12000);
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    }
+    rig_free(&rig);
+}
+
+static void client_that_gives_up_may_try_again_from_its_port(void)
+{
+    rig_t rig = rig_make(1, 1);
+    for (int answered = 0; answered < 2; answered++) {
+        connection_t c = connection_make(&rig, CLIENTS[0], (uint16_t)(40000 + answered), VIPS[0]);
+        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+        if (answered) {
+            connection_server(&c, SYN, 0);
+        }
+        connection_client(&c, RST, 0);
+        CHECK_EQUAL(open_flows(&rig, 1), answered);
+        c.client_next += 100000;
+        connection_open(&c);
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+        CHECK_EQUAL(open_flows(&rig, 1), answered + 1);
+    }
+    rig_free(&rig);
+}
+
+static void reset_of_a_handshake_has_its_numbers(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    connection_server(&c, SYN, 0);
+    c.client_next += 100; /* in the server's window, but the client has sent nothing there */
+    connection_client(&c, RST, 0);
+    CHECK_EQUAL(open_flows(&rig, 1), 1);
+    c.server_next += 100;
+    connection_server(&c, RST, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN_ACK);
+    c.server_next -= 100;
+    connection_server(&c, RST, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    rig_free(&rig);
+}
+
+/* SYN, RST and data of 12,000 clients that nobody has: neither table nor NAT ports are theirs. */
+static void forged_resets_leave_room_for_clients(void)
+{
+    rig_t rig = rig_make(1, 8);
+    for (uint32_t i = 0; i < 12000; i++) {
+        char client[24];
+        snprintf(client, sizeof(client), "100.64.%u.%u", i / 250, i % 250 + 1);
+        const uint16_t port = (uint16_t)(4000 + i);
+        forge(&rig, client, port, &(tcp_fields_t){.sequence = 5000, .flags = SYN}, 0);
+        forge(&rig, client, port, &(tcp_fields_t){.sequence = 5001, .flags = RST}, 0);
+        forge(&rig, client, port,
+              &(tcp_fields_t){.sequence = 5001, .ack = 0x80000001u, .flags = ACK}, 1);
+    }
+    lbrl_stats_t stats;
+    lbrl_stats(rig.lb, &stats);
+    CHECK(stats.flows <= stats.flow_capacity / 4);
+    CHECK_EQUAL(stats.half_open, stats.flows);
+    CHECK_EQUAL(open_flows(&rig, 1), 0);
+    for (uint16_t i = 0; i < 200; i++) {
+        connection_t c = connection_make(&rig, CLIENTS[0], (uint16_t)(50000 + i), VIPS[0]);
+        connection_open(&c);
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    }
+    rig_free(&rig);
+}
+
 static void reset_counts_only_within_the_window(void)
 {
     rig_t rig = rig_make(1, 1);
@@ -273,6 +369,10 @@ int main(void)
     bytes_but_the_tuple_stay_as_they_were();
     half_open_flow_is_promoted_by_the_clients_ack_alone();
     server_that_refuses_ends_a_half_open_flow();
+    a_handshake_that_was_reset_opens_by_nothing_else();
+    client_that_gives_up_may_try_again_from_its_port();
+    reset_of_a_handshake_has_its_numbers();
+    forged_resets_leave_room_for_clients();
     reset_counts_only_within_the_window();
     data_after_a_reset_revives_the_flow();
     half_closed_connection_goes_on_in_the_other_direction();

@@ -159,6 +159,11 @@ class Features:
             self.counters["n_flow_on"] -= 1
             self.set_active(flow, False)
 
+    def count_again(self, flow: Flow) -> None:
+        if not flow.counted:
+            flow.counted = True
+            self.counters["n_flow_on"] += 1
+
     def complete(self, flow: Flow, seen: Seen) -> None:
         if not flow.completed:
             flow.completed = True
@@ -255,6 +260,7 @@ class Features:
         flow.shaken = True
         flow.asked_again = flow.asked_again or flow.asking
         flow.asked_end = end
+        self.count_again(flow)
         if end == flow.client.end:
             self.counters["n_rtr"] += 1
         else:
@@ -273,17 +279,23 @@ class Features:
     def reset(self, flow: Flow, seen: Seen) -> None:
         """RFC 5961: only what lies within the receiver's window can be true."""
         tcp = seen.packet[TCP]
+        sender, receiver = (flow.client, flow.server) if seen.from_client else (flow.server, flow.client)
+        half_open = flow.state in ("syn", "syn_ack")
         if flow.state == "syn" and not seen.from_client:
             credible = bool(int(tcp.flags) & ACK) and tcp.ack == flow.client.end
-        elif flow.state == "syn":
-            credible = (tcp.seq - flow.server.ack) % 2**32 <= (flow.client.end - flow.server.ack) % 2**32
+        elif half_open:
+            credible = (tcp.seq - receiver.ack) % 2**32 <= (sender.end - receiver.ack) % 2**32
         else:
-            receiver = flow.server if seen.from_client else flow.client
             window = 0xFFFF if flow.resting or self.one_way else receiver.window
             credible = (tcp.seq - receiver.ack) % 2**32 <= (window << receiver.scale) + 1
-        if credible:
-            flow.state = "closing"
-            self.close(flow)
+        if not credible:
+            return
+        self.close(flow)
+        if half_open and seen.from_client and not self.one_way:
+            return  # among the half-open flows it stays
+        flow.state = "closing"
+        if half_open:
+            flow.client.closed = flow.server.closed = True  # no data revives what never was open
 
     def acceptable(self, flow: Flow, seen: Seen) -> bool:
         """Whether the receiver may take the segment: it overlaps its window, or 64 KiB before or behind.
@@ -316,13 +328,12 @@ class Features:
         if seen.from_client and int(tcp.flags) & ACK and self.confirms(flow, tcp.ack):
             flow.state = "established"
             flow.client.ack = tcp.ack
+            self.count_again(flow)
         if not acceptable:
             return
         if flow.state == "closing" and new and not sender.closed and not flow.resting:
             flow.state = "established"
-            if not flow.counted:
-                flow.counted = True
-                self.counters["n_flow_on"] += 1
+            self.count_again(flow)
         if seen.from_client:
             self.client_segment(flow, seen, new, was_established)
         else:

@@ -96,6 +96,19 @@ void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, 
     }
 }
 
+void flow_set_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
+{
+    if (open == ((ref->flow->flags & FLOW_OPEN) != 0)) {
+        return;
+    }
+    count_open(worker, ref, open);
+    if (open) {
+        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->flow->slot);
+    } else {
+        leave_counts(worker, ref);
+    }
+}
+
 void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
 {
     flow_t *flow = ref->flow;
@@ -107,15 +120,7 @@ void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
         }
     }
     __atomic_store_n(&flow->state, state, __ATOMIC_RELEASE);
-    bool open = !flow_is_closed(state);
-    if (open != ((flow->flags & FLOW_OPEN) != 0)) {
-        count_open(worker, ref, open);
-        if (open) {
-            lbrl_sink_flow_reopen(sink_of(ref->counts), flow->slot);
-        } else {
-            leave_counts(worker, ref);
-        }
-    }
+    flow_set_open(worker, ref, !flow_is_closed(state));
 }
 
 static uint16_t port_of(const lbrl_worker_t *worker, const flow_t *flow)
@@ -191,16 +196,6 @@ void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_has
     entry_release(ref->partition, ref->entry);
     worker->removals++;
     flow_count_entry(worker, ref, -1);
-}
-
-void flow_count_silence(lbrl_worker_t *worker, const flow_ref_t *ref, bool silent)
-{
-    count_open(worker, ref, !silent);
-    if (silent) {
-        leave_counts(worker, ref);
-    } else {
-        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->flow->slot);
-    }
 }
 
 /* ------------------------------------------------------------------------------- making room */

@@ -80,8 +80,9 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
 /* One-way: no entry is free, or half-open flows are too many. */
 bool flow_pressure(const partition_t *partition);
 
-/* One-way: takes a silent flow out of the counts, or a flow that speaks again back into them. */
-void flow_count_silence(lbrl_worker_t *worker, const flow_ref_t *ref, bool silent);
+/* Makes the flow count as open, or no longer, whatever its state: one-way flows leave the counts when they fall silent,
+ * half-open ones when the client gives up. */
+void flow_set_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open);
 
 /* Changes the state, the list that goes with it, and whether the flow counts as open. */
 void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state);

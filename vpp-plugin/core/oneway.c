@@ -90,7 +90,7 @@ static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packe
 {
     flow_t *flow = ref->flow;
     if (UNLIKELY(!(flow->flags & FLOW_OPEN) && !flow_is_closed(flow->state))) {
-        flow_count_silence(worker, ref, false);
+        flow_set_open(worker, ref, true);
     }
     if (meta->protocol == PROTO_UDP) {
         flow->last_ms = worker->now_ms;

@@ -65,16 +65,19 @@ static bool client_confirms(const flow_t *flow, const segment_t *segment)
 
 /* ------------------------------------------------------------------------------- TCP close */
 
-/* RFC 5961: only a RST within the receiver's window may be true. */
+/* RFC 5961: only a RST within the receiver's window may be true; of a handshake, only one with the numbers that it has
+ * named, so that nobody who guesses ends it. */
 static bool reset_credible(const flow_ref_t *ref, const segment_t *segment)
 {
     const flow_t *flow = ref->flow;
-    if (flow->state == LBRL_FLOW_SYN) {
-        return !segment->from_client
-                   ? (segment->flags & TCP_ACK) && segment->ack == flow->client_end
-                   : segment->sequence - flow->server_ack <= flow->client_end - flow->server_ack;
+    if (flow->state == LBRL_FLOW_SYN && !segment->from_client) {
+        return (segment->flags & TCP_ACK) && segment->ack == flow->client_end;
     }
     uint32_t next = segment->from_client ? flow->server_ack : flow->client_ack;
+    if (flow_is_half_open(flow->state)) {
+        uint32_t end = segment->from_client ? flow->client_end : flow->server_end;
+        return segment->sequence - next <= end - next;
+    }
     uint32_t window =
         vip_is_one_way(ref->vip) ? UINT16_MAX : track_window(flow, !segment->from_client);
     return segment->sequence - next <= window + 1;
@@ -82,11 +85,22 @@ static bool reset_credible(const flow_ref_t *ref, const segment_t *segment)
 
 static void on_reset(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
 {
-    if (reset_credible(ref, segment)) {
-        ref->flow->flags |= FLOW_RESET;
-        ref->flow->last_ms = worker->now_ms;
-        flow_move(worker, ref, LBRL_FLOW_CLOSING);
+    flow_t *flow = ref->flow;
+    if (!reset_credible(ref, segment)) {
+        return;
     }
+    if (flow_is_half_open(flow->state)) {
+        if (segment->from_client && !vip_is_one_way(ref->vip)) {
+            /* Who forges a SYN can forge its RST: the flow stays among the half-open ones, which are bounded, and so are
+             * the NAT ports that they hold. */
+            flow_set_open(worker, ref, false);
+            return;
+        }
+        flow->flags |= FLOW_CLIENT_FIN | FLOW_SERVER_FIN; /* never was open: no data revives it */
+    }
+    flow->flags |= FLOW_RESET;
+    flow->last_ms = worker->now_ms;
+    flow_move(worker, ref, LBRL_FLOW_CLOSING);
 }
 
 /* The server closed first, or before it heard that the client had, and will sit in TIME-WAIT: its end of the 4-tuple must
@@ -167,6 +181,7 @@ void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_pac
     } else if (segment.flags & TCP_SYN) {
         if (half_open && from_client && !(segment.flags & TCP_ACK)) {
             client_syn(ref, &segment);
+            flow_set_open(worker, ref, true);
             ref->flow->last_ms = worker->now_ms;
         } else if (half_open && !from_client) {
             server_syn_ack(ref, &segment);

@@ -57,7 +57,7 @@ static bool is_over(lbrl_worker_t *worker, partition_t *partition, uint32_t entr
         return true;
     }
     if (vip_is_one_way(vip) && silence > ONE_WAY_SILENCE_MS && (flow->flags & FLOW_OPEN)) {
-        flow_count_silence(worker, &ref, true);
+        flow_set_open(worker, &ref, false);
     } else if (side_is(sink_of(ref.counts))) {
         side_age(worker, sink_of(ref.counts), flow);
     }
