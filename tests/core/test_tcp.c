@@ -160,6 +160,49 @@ static void reset_of_a_handshake_has_its_numbers(void)
     rig_free(&rig);
 }
 
+static void guessed_acknowledgements_open_nothing(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    connection_server(&c, SYN, 0);
+    const uint32_t answered = c.server_next;
+    for (uint32_t guess = 1; guess < 64; guess++) { /* each would make room for the next */
+        for (uint32_t payload = 0; payload < 2; payload++) {
+            forge(&rig, CLIENTS[0], 40000,
+                  &(tcp_fields_t){.sequence = c.client_next,
+                                  .ack = answered + (guess << 26),
+                                  .window = 1000,
+                                  .flags = ACK},
+                  payload);
+            CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_SYN_ACK);
+        }
+    }
+    connection_client(&c, 0, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    rig_free(&rig);
+}
+
+/* In the window, but of what the server has not sent: the flow still follows what the two ends say. */
+static void guessed_acknowledgements_blind_nobody(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    forge(&rig, CLIENTS[0], 40000,
+          &(tcp_fields_t){
+              .sequence = c.client_next, .ack = c.server_next + 0x7fffff00, .flags = ACK},
+          0);
+    for (unsigned i = 0; i < 20; i++) {
+        rig_pass(&rig, 100000);
+        CHECK_EQUAL(connection_server(&c, PSH, 100), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_flow(&c).idle_ms, 0);
+    }
+    connection_server(&c, RST, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    rig_free(&rig);
+}
+
 /* SYN, RST and data of 12,000 clients that nobody has: neither table nor NAT ports are theirs. */
 static void forged_resets_leave_room_for_clients(void)
 {
@@ -373,6 +416,8 @@ int main(void)
     client_that_gives_up_may_try_again_from_its_port();
     reset_of_a_handshake_has_its_numbers();
     forged_resets_leave_room_for_clients();
+    guessed_acknowledgements_open_nothing();
+    guessed_acknowledgements_blind_nobody();
     reset_counts_only_within_the_window();
     data_after_a_reset_revives_the_flow();
     half_closed_connection_goes_on_in_the_other_direction();

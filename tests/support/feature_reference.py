@@ -320,7 +320,7 @@ class Features:
 
     def plain(self, flow: Flow, seen: Seen) -> None:
         tcp, payload = seen.packet[TCP], payload_length(seen.packet)
-        sender = flow.client if seen.from_client else flow.server
+        sender, receiver = (flow.client, flow.server) if seen.from_client else (flow.server, flow.client)
         end = (tcp.seq + payload) % 2**32
         new = payload > 0 and distance(end, sender.end) > 0
         acceptable = self.acceptable(flow, seen)
@@ -329,6 +329,8 @@ class Features:
             flow.state = "established"
             flow.client.ack = tcp.ack
             self.count_again(flow)
+        elif seen.from_client and flow.state == "syn_ack":
+            return  # a guess
         if not acceptable:
             return
         if flow.state == "closing" and new and not sender.closed and not flow.resting:
@@ -342,7 +344,8 @@ class Features:
             fin_end = (end + bool(int(tcp.flags) & FIN)) % 2**32
             if distance(fin_end, sender.end) > 0:
                 sender.end = fin_end
-            if distance(tcp.ack, sender.ack) > 0:
+            sent = self.one_way or distance(tcp.ack, receiver.end) <= 0
+            if distance(tcp.ack, sender.ack) > 0 and sent:
                 sender.ack = tcp.ack
             sender.window = tcp.window
         if int(tcp.flags) & FIN and flow.state != "syn_ack":

@@ -107,6 +107,7 @@ static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packe
             get32(packet->data + meta->transport + 8) - 1; /* or this would repeat it */
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }
+    flow->server_end = get32(packet->data + meta->transport + 8); /* as the client says */
     track_tcp(worker, ref, packet, meta, true);
     if (flow->state != LBRL_FLOW_SYN) {
         flow->server_ack = flow->client_end; /* what the server will have acknowledged */

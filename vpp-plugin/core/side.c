@@ -209,7 +209,9 @@ HOT void tcp_segment(const passage_t *p, bool from_client, bool quiet)
         syn(&copy, from_client);
         return;
     }
-    if (!quiet && ((p->flags & TCP_RST) || (flow->state == LBRL_FLOW_SYN && !p->sink->one_way))) {
+    if (!quiet && ((p->flags & TCP_RST) || (flow->state == LBRL_FLOW_SYN && !p->sink->one_way) ||
+                   (from_client && flow->state == LBRL_FLOW_SYN_ACK &&
+                    !track_confirms(flow, p->flags, p->ack)))) {
         return;
     }
     if (!track_acceptable(flow, from_client, p->sequence, p->payload)) {

@@ -56,13 +56,6 @@ static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
     __atomic_store_n(&flow->state, LBRL_FLOW_SYN_ACK, __ATOMIC_RELEASE);
 }
 
-/* Whether a segment proves that the client has seen the server's SYN-ACK. */
-static bool client_confirms(const flow_t *flow, const segment_t *segment)
-{
-    return segment->from_client && (segment->flags & TCP_ACK) && flow->state == LBRL_FLOW_SYN_ACK &&
-           segment->ack - flow->client_ack - 1 < flow->server_end - flow->client_ack;
-}
-
 /* ------------------------------------------------------------------------------- TCP close */
 
 /* RFC 5961: only a RST within the receiver's window may be true; of a handshake, only one with the numbers that it has
@@ -142,7 +135,10 @@ static void on_fin(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t
 static void on_segment(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)
 {
     flow_t *flow = ref->flow;
-    if (client_confirms(flow, segment)) {
+    if (segment->from_client && flow->state == LBRL_FLOW_SYN_ACK) {
+        if (!track_confirms(flow, segment->flags, segment->ack)) {
+            return; /* or guesses would move the numbers by which the next guess is judged */
+        }
         flow->client_ack = segment->ack;
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }

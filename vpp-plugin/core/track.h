@@ -38,6 +38,12 @@ static inline bool track_acknowledges_syn(const flow_t *flow, uint32_t ack)
     return ack - flow->server_ack - 1 <= flow->client_end - flow->server_ack - 1;
 }
 
+/* Whether a client's segment on a flow in SYN_ACK proves that it has seen the server's SYN-ACK. */
+static inline bool track_confirms(const flow_t *flow, uint8_t flags, uint32_t ack)
+{
+    return (flags & TCP_ACK) && ack - flow->client_ack - 1 < flow->server_end - flow->client_ack;
+}
+
 /* One byte that was acknowledged long ago: it asks whether the other end is still there (RFC 9293, 3.8.4). */
 static inline bool track_keep_alive(const flow_t *flow, uint32_t sequence, uint32_t payload)
 {
@@ -73,16 +79,18 @@ static inline void track_features(lbrl_sink_t *sink, const flow_t *flow, uint32_
     }
 }
 
-/* Moves the sender's side on: highest sequence, acknowledgement, window. */
+/* Moves the sender's side on: highest sequence, acknowledgement, window. An acknowledgement of what the other side has not
+ * sent is a guess (RFC 5961, section 5), and would put what that side sends next outside its window. */
 static inline void track_advance(flow_t *flow, bool from_client, uint32_t end, uint32_t ack,
                                  uint16_t window)
 {
     uint32_t *own_end = from_client ? &flow->client_end : &flow->server_end;
     uint32_t *own_ack = from_client ? &flow->client_ack : &flow->server_ack;
+    uint32_t sent = from_client ? flow->server_end : flow->client_end;
     if ((int32_t)(end - *own_end) > 0) {
         *own_end = end;
     }
-    if ((int32_t)(ack - *own_ack) > 0) {
+    if ((int32_t)(ack - *own_ack) > 0 && (int32_t)(ack - sent) <= 0) {
         *own_ack = ack;
     }
     if (from_client) {
