@@ -138,6 +138,27 @@ static void client_that_gives_up_may_try_again_from_its_port(void)
         connection_open(&c);
         CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
         CHECK_EQUAL(open_flows(&rig, 1), answered + 1);
+        rig_pass(&rig, 5000);
+        connection_client(&c, PSH, 100);
+        CHECK_EQUAL(connection_flow(&c).idle_ms, 0); /* by the numbers of the second attempt */
+    }
+    rig_free(&rig);
+}
+
+static void another_syn_does_not_disturb_a_handshake_that_was_answered(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+    connection_server(&c, SYN, 0);
+    forge(&rig, CLIENTS[0], 40000, &(tcp_fields_t){.sequence = 777777777, .flags = SYN}, 0);
+    connection_server(&c, 0, 0); /* "I know no such SYN" (RFC 5961, section 4) */
+    connection_client(&c, 0, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    for (unsigned i = 0; i < 30; i++) {
+        rig_pass(&rig, 1000);
+        CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_server(&c, PSH, 10), LBRL_VERDICT_FORWARD);
     }
     rig_free(&rig);
 }
@@ -189,10 +210,10 @@ static void guessed_acknowledgements_blind_nobody(void)
     rig_t rig = rig_make(1, 1);
     connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
     connection_open(&c);
-    forge(&rig, CLIENTS[0], 40000,
-          &(tcp_fields_t){
-              .sequence = c.client_next, .ack = c.server_next + 0x7fffff00, .flags = ACK},
-          0);
+    forge(
+        &rig, CLIENTS[0], 40000,
+        &(tcp_fields_t){.sequence = c.client_next, .ack = c.server_next + 0x7fffff00, .flags = ACK},
+        0);
     for (unsigned i = 0; i < 20; i++) {
         rig_pass(&rig, 100000);
         CHECK_EQUAL(connection_server(&c, PSH, 100), LBRL_VERDICT_FORWARD);
@@ -414,6 +435,7 @@ int main(void)
     server_that_refuses_ends_a_half_open_flow();
     a_handshake_that_was_reset_opens_by_nothing_else();
     client_that_gives_up_may_try_again_from_its_port();
+    another_syn_does_not_disturb_a_handshake_that_was_answered();
     reset_of_a_handshake_has_its_numbers();
     forged_resets_leave_room_for_clients();
     guessed_acknowledgements_open_nothing();

@@ -239,7 +239,9 @@ class Features:
             return
         if seen.from_client and not has_ack:
             self.syn_again(flow, seen)
-        elif not seen.from_client and has_ack and self.acknowledges_syn(flow, tcp.ack):
+        elif not seen.from_client and has_ack and (flow.state == "syn_ack" or self.acknowledges_syn(flow, tcp.ack)):
+            if (tcp.ack - flow.server.ack) % 2**32 > (flow.client.end - flow.server.ack) % 2**32:
+                flow.client.end = tcp.ack  # it took another SYN
             if flow.state == "syn":
                 flow.mss = min(flow.mss, option(seen.packet, "MSS") or 536)
                 self.handshake_answered(flow, seen)
@@ -257,15 +259,16 @@ class Features:
     def syn_again(self, flow: Flow, seen: Seen) -> None:
         tcp = seen.packet[TCP]
         end = (tcp.seq + 1 + payload_length(seen.packet)) % 2**32
+        self.count_again(flow)
+        if flow.state == "syn_ack" and end != flow.client.end:
+            return  # the server's next SYN-ACK says which it took
         flow.shaken = True
         flow.asked_again = flow.asked_again or flow.asking
         flow.asked_end = end
-        self.count_again(flow)
         if end == flow.client.end:
             self.counters["n_rtr"] += 1
         else:
             self.first_syn(flow, seen)
-            flow.state = "syn"
 
     @staticmethod
     def acknowledges_syn(flow: Flow, ack: int) -> bool:

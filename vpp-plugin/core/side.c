@@ -190,9 +190,12 @@ static void syn(const passage_t *p, bool from_client)
 {
     side_t *side = p->side;
     bool has_ack = (p->flags & TCP_ACK) != 0;
-    if (from_client && side->last_us && !has_ack && flow_is_half_open(p->flow->state)) {
+    uint32_t end = p->sequence + 1 + p->payload;
+    bool taken = p->flow->state == LBRL_FLOW_SYN ||
+                 (p->flow->state == LBRL_FLOW_SYN_ACK && end == p->flow->client_end);
+    if (from_client && side->last_us && !has_ack && taken) {
         side->flags |= side->flags & SIDE_ASKED ? SIDE_SHAKEN | SIDE_ASKED_AGAIN : SIDE_SHAKEN;
-        side->asked_end = p->sequence + 1 + p->payload;
+        side->asked_end = end;
     } else if (!from_client && has_ack && p->flow->state == LBRL_FLOW_SYN &&
                track_acknowledges_syn(p->flow, p->ack)) {
         answer_handshake(p);

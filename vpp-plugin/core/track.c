@@ -23,7 +23,8 @@ static void complete(lbrl_worker_t *worker, const flow_ref_t *ref)
 
 /* ------------------------------------------------------------------------------- TCP handshake */
 
-/* A SYN on a half-open flow: the same again, or a new attempt from the same port. */
+/* A SYN on a half-open flow: the same again, or a new attempt from the same port. Once the server has answered, another one may
+ * also be an old duplicate or forged: the server's next SYN-ACK says which it took. */
 static void client_syn(const flow_ref_t *ref, const segment_t *segment)
 {
     flow_t *flow = ref->flow;
@@ -32,19 +33,25 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
         lbrl_sink_count(sink_of(ref->counts), flow->slot, LBRL_COUNTER_N_RTR, 1);
         return;
     }
+    if (flow->state == LBRL_FLOW_SYN_ACK) {
+        return;
+    }
     flow->client_end = end;
     flow->server_ack = segment->sequence;
     /* one-way, the server's half was made up when the flow began */
     uint8_t server = vip_is_one_way(ref->vip) ? flow->scales & 0xf0u : 0;
     flow->scales = (uint8_t)(server | lbrl_tcp_options(segment->tcp).scale);
-    __atomic_store_n(&flow->state, LBRL_FLOW_SYN, __ATOMIC_RELEASE);
 }
 
 static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
 {
     flow_t *flow = ref->flow;
-    if (!(segment->flags & TCP_ACK) || !track_acknowledges_syn(flow, segment->ack)) {
+    if (!(segment->flags & TCP_ACK) ||
+        (flow->state == LBRL_FLOW_SYN && !track_acknowledges_syn(flow, segment->ack))) {
         return; /* acknowledges nothing that the client sent */
+    }
+    if (segment->ack - flow->server_ack > flow->client_end - flow->server_ack) {
+        flow->client_end = segment->ack; /* it took another SYN */
     }
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
     flow->scales =
