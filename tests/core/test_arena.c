@@ -358,6 +358,41 @@ static void arena_of_another_size_is_imported(void)
     }
 }
 
+/* One-way flows have no NAT port that would name their partition. */
+static void flows_of_gre_and_l3dsr_are_imported(void)
+{
+    static const struct {
+        const char *client, *vip;
+        uint8_t forwarding, dscp;
+    } ways[] = {{"198.51.100.7", "203.0.113.50", LBRL_FORWARD_GRE, 0},
+                {"198.51.100.7", "203.0.113.50", LBRL_FORWARD_L3DSR, 10},
+                {"5:7", "1:50", LBRL_FORWARD_GRE, 0},
+                {"5:7", "1:50", LBRL_FORWARD_L3DSR, 10}};
+    for (unsigned w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
+        rig_t old = rig_sized(4096, 1);
+        rig_set_sources(&old);
+        lbrl_backend_config_t backends[4];
+        lbrl_vip_config_t vip = rig_vip(7, ways[w].vip, 80, 6, backends, 4);
+        vip.forwarding = ways[w].forwarding;
+        vip.dscp = ways[w].dscp;
+        CHECK_EQUAL(lbrl_vip_set(old.lb, &vip, old.now_us), 0);
+        for (uint16_t i = 0; i < 1000; i++) { /* SYN and ACK of 500 flows */
+            tcp_fields_t tcp = {.sequence = 100 + i % 2u, .flags = i % 2 ? ACK : SYN, .ack = 1};
+            test_packet_t p;
+            make_tcp(&p, ways[w].client, (uint16_t)(20000 + i / 2), ways[w].vip, 80, &tcp, 0);
+            CHECK_EQUAL(rig_send(&old, &p), LBRL_VERDICT_FORWARD);
+        }
+        lbrl_close(old.lb);
+        for (uint32_t flows = 2048; flows <= 8192; flows *= 4) {
+            rig_t rig = imported(&old, flows, 2);
+            CHECK_EQUAL(rig.report.flows, 500);
+            CHECK_EQUAL(rig.report.flows_dropped, 0);
+            rig_free(&rig);
+        }
+        free(old.arena);
+    }
+}
+
 static void import_keeps_what_fits(void)
 {
     rig_t old = rig_make(1, 4);
@@ -425,6 +460,7 @@ int main(void)
     foreign_memory_is_formatted_anew();
     opening_refuses_what_cannot_be();
     arena_of_another_size_is_imported();
+    flows_of_gre_and_l3dsr_are_imported();
     import_keeps_what_fits();
     import_into_a_directory_that_is_too_small_is_refused();
     return 0;

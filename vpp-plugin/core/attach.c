@@ -160,11 +160,14 @@ static bool identity_sound(const lbrl_t *lb, const flow_t *flow)
            (vip_is_one_way(vip) || translation_sound(lb, flow));
 }
 
-/* Which partition a flow belongs to; both of its directions must agree. */
-static uint32_t partition_of(const lbrl_t *lb, const flow_t *flow)
+uint32_t attach_partition_of(const lbrl_t *lb, const flow_t *flow)
 {
+    if (!identity_sound(lb, flow)) {
+        return LBRL_PARTITIONS;
+    }
     uint32_t partition =
         flow_client_hash(&lb->key, lb->vips[flow->vip], flow) & (LBRL_PARTITIONS - 1);
+    /* both of its directions must agree */
     bool agree = vip_is_one_way(lb->vips[flow->vip]) ||
                  (swap16(flow->nat_port) & (LBRL_PARTITIONS - 1)) == partition;
     return agree ? partition : LBRL_PARTITIONS;
@@ -268,8 +271,8 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
         if (flow->state == LBRL_FLOW_FREE) {
             continue;
         }
-        if (identity_sound(lb, flow) && partition_of(lb, flow) == number &&
-            !is_expired(lb, flow, now_ms) && adopt(lb, number, entry)) {
+        if (attach_partition_of(lb, flow) == number && !is_expired(lb, flow, now_ms) &&
+            adopt(lb, number, entry)) {
             report->flows++;
             partition->fresh = entry + 1;
         } else {

@@ -97,4 +97,7 @@ void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us);
 void attach_flows(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
 int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
 
+/* Which partition an entry that somebody else wrote belongs to; LBRL_PARTITIONS if it does not prove itself. */
+uint32_t attach_partition_of(const lbrl_t *lb, const flow_t *flow);
+
 #endif

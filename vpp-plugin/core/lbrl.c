@@ -250,10 +250,13 @@ static int import_directory(lbrl_t *lb, const arena_t *old)
     return LBRL_OK;
 }
 
-/* Puts an entry into its partition, unless that is full; attach_flows() then checks it like any other. */
+/* Puts a sound entry into its partition, unless that is full; attach_flows() then checks it like any other. */
 static bool import_flow(lbrl_t *lb, const flow_t *found)
 {
-    uint32_t number = swap16(found->nat_port) & (LBRL_PARTITIONS - 1);
+    uint32_t number = attach_partition_of(lb, found);
+    if (number == LBRL_PARTITIONS) {
+        return false;
+    }
     partition_t *partition = &lb->partitions[number];
     if (partition->fresh == partition->flow_count) {
         return false;
