@@ -188,8 +188,12 @@ static void free_stores(lbrl_t *lb)
             memory_free((void *)(uintptr_t)lb->stores[i]->schedule);
             memory_free((void *)(uintptr_t)lb->stores[i]->fallback);
             memory_free(lb->stores[i]);
+            lb->stores[i] = NULL;
         }
-        memory_free(lb->vips ? (void *)(uintptr_t)lb->vips[i] : NULL);
+        if (lb->vips) {
+            memory_free((void *)(uintptr_t)lb->vips[i]);
+            lb->vips[i] = NULL;
+        }
     }
 }
 
@@ -265,10 +269,44 @@ static bool import_flow(lbrl_t *lb, const flow_t *found)
     return true;
 }
 
+/* What an import changes before it may fail: nothing of this shows afterwards. */
+typedef struct import_before {
+    uint8_t seed[16];
+    arena_node_t node;
+    uint32_t wanted_count;
+    lbrl_nat_source_t wanted[LBRL_SOURCES_MAX];
+} import_before_t;
+
+static void import_begin(const lbrl_t *lb, import_before_t *before)
+{
+    memcpy(before->seed, lb->arena.header->seed, sizeof(before->seed));
+    memcpy(before->wanted, lb->wanted, sizeof(before->wanted));
+    before->node = lb->node;
+    before->wanted_count = lb->wanted_count;
+}
+
+/* Makes the directory as empty as it was. The published table, which is made last, is still that of before. */
+static void import_undo(lbrl_t *lb, const import_before_t *before)
+{
+    const arena_header_t *header = lb->arena.header;
+    endpoints_free(lb);
+    free_stores(lb);
+    memset(lb->records, 0, lb->arena.vip_count * sizeof(*lb->records));
+    memset(lb->slot_used, 0, lb->arena.slot_count);
+    memset(lb->arena.base + header->node_offset, 0, header->flow_offset - header->node_offset);
+    arena_rekey(&lb->arena, before->seed);
+    lb->key = lb->arena.key;
+    memcpy(lb->wanted, before->wanted, sizeof(lb->wanted));
+    lb->wanted_count = before->wanted_count;
+    lb->node = before->node;
+    arena_node_write(&lb->arena, &lb->node);
+}
+
 int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
                 lbrl_attach_report_t *report)
 {
     arena_t from;
+    import_before_t before;
     *report = (lbrl_attach_report_t){.status = LBRL_ARENA_IMPORTED};
     if (lbrl_vip_ids(lb, NULL, 0) != 0) {
         return LBRL_ERR_INVALID;
@@ -276,12 +314,15 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
     if (arena_inspect(&from, old, old_size) != ARENA_SOUND) {
         return LBRL_ERR_GEOMETRY;
     }
+    import_begin(lb, &before);
     /* which partition a flow belongs to follows from the seed, so that comes along */
     arena_rekey(&lb->arena, from.header->seed);
     lb->key = lb->arena.key;
     int error = import_directory(lb, &from);
     error = error ? error : attach_directory(lb, now_us, report);
     if (error) {
+        import_undo(lb, &before);
+        *report = (lbrl_attach_report_t){0};
         return error;
     }
     bool same_boot =
