@@ -164,6 +164,62 @@ static void strangers_go_where_configured_weights_say_on_every_node(void)
     rig_free(&b);
 }
 
+/* Where the packets of 400 clients' connections go that began elsewhere; RST, so that no flow comes of them. */
+static void strangers_go_to(rig_t *rig, uint8_t *backends)
+{
+    for (uint16_t i = 0; i < 400; i++) {
+        test_packet_t p;
+        lbrl_verdict_t verdict =
+            send_segment(rig, &p, "203.0.113.10", (uint16_t)(20000 + i), 500, RST | ACK, 0);
+        backends[i] = verdict == LBRL_VERDICT_FORWARD ? backend_of(&p) : 0;
+    }
+}
+
+/* What a policy says must not move connections that other nodes know: those have another policy's weights. */
+static void strangers_do_not_move_when_a_policy_drains_a_backend(void)
+{
+    rig_t rig = one_way("203.0.113.10", 6, LBRL_FORWARD_L3DSR, "10.0.0.1", 4);
+    uint8_t before[400], after[400];
+    strangers_go_to(&rig, before);
+    float weights[8] = {0, 1, 1, 1};
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 7, weights, NULL, 4), 0);
+    const uint64_t later[] = {0, 1000, 301000, 1000}; /* drained for too long it has failed */
+    for (unsigned i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
+        rig_pass(&rig, later[i]);
+        strangers_go_to(&rig, after);
+        CHECK(memcmp(before, after, sizeof(before)) == 0);
+    }
+    CHECK_EQUAL(rig_backend(&rig, 7, 7001).state, LBRL_BACKEND_FAILED);
+    /* nor does every other packet of one get lost there */
+    unsigned here = 0;
+    while (before[here] != 1) {
+        here++;
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        test_packet_t p;
+        CHECK_EQUAL(
+            send_segment(&rig, &p, "203.0.113.10", (uint16_t)(20000 + here), 500 + i * 10, ACK, 10),
+            LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(backend_of(&p), 1);
+    }
+    /* but when it is configured to drain, has no weight, or is no backend any more, nobody goes there */
+    for (unsigned way = 0; way < 3; way++) {
+        lbrl_backend_config_t backends[8];
+        lbrl_vip_config_t config;
+        CHECK_EQUAL(lbrl_vip_config(rig.lb, 7, &config, backends, 8), 0);
+        config.backends = backends + (way == 2);
+        config.backend_count = way == 2 ? 3 : 4;
+        backends[0].state = way == 0 ? LBRL_BACKEND_DRAINING : LBRL_BACKEND_ACTIVE;
+        backends[0].weight = way == 1 ? 0 : 1;
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+        strangers_go_to(&rig, after);
+        for (unsigned i = 0; i < 400; i++) {
+            CHECK(after[i] >= 2 && after[i] <= 4);
+        }
+    }
+    rig_free(&rig);
+}
+
 static void silence_leaves_the_counts_and_keeps_the_backend(void)
 {
     rig_t rig = one_way("203.0.113.10", 6, LBRL_FORWARD_L3DSR, "10.0.0.1", 4);
@@ -421,6 +477,7 @@ int main(void)
     l3dsr_changes_destination_and_dscp_only();
     a_flow_keeps_its_backend_whatever_weights_say();
     strangers_go_where_configured_weights_say_on_every_node();
+    strangers_do_not_move_when_a_policy_drains_a_backend();
     silence_leaves_the_counts_and_keeps_the_backend();
     under_pressure_new_flows_need_no_entry();
     what_the_tunnel_cannot_take_is_answered();

@@ -42,6 +42,7 @@ typedef struct slot {
     uint8_t state; /* slot_state_t in force; atomic */
     uint8_t reap;  /* atomic: ageing drops its flows */
     uint8_t generation;
+    uint8_t fallback; /* atomic: takes packets without a flow, whatever weight is in force */
     /* control thread only, from here on */
     uint8_t wanted;       /* slot_state_t configured */
     uint8_t removed;      /* no longer configured */

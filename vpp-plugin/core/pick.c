@@ -82,20 +82,14 @@ static uint64_t schedule_hash(const schedule_t *schedule, const vip_t *vip, cons
                       meta->protocol);
 }
 
-/* The slot, if it takes flows. */
-static uint32_t usable(const vip_t *vip, uint32_t slot)
-{
-    return slot < vip->slot_count &&
-                   __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) == SLOT_ACTIVE
-               ? slot
-               : LBRL_NO_SLOT;
-}
-
 uint32_t pick_fallback(const vip_t *vip, const meta_t *meta)
 {
     const schedule_t *fallback = __atomic_load_n(&vip->store->fallback, __ATOMIC_ACQUIRE);
-    return usable(vip, lbrl_maglev_pick(fallback->table, fallback->table_size,
-                                        schedule_hash(fallback, vip, meta)));
+    uint32_t slot =
+        lbrl_maglev_pick(fallback->table, fallback->table_size, schedule_hash(fallback, vip, meta));
+    return slot < vip->slot_count && __atomic_load_n(&vip->slots[slot].fallback, __ATOMIC_ACQUIRE)
+               ? slot
+               : LBRL_NO_SLOT;
 }
 
 uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts,
@@ -110,5 +104,8 @@ uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts
         slot =
             lbrl_pick(schedule->picker, loads(worker, vip, counts), random_next(&worker->random));
     }
-    return usable(vip, slot);
+    return slot < vip->slot_count &&
+                   __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) == SLOT_ACTIVE
+               ? slot
+               : LBRL_NO_SLOT;
 }

@@ -62,6 +62,8 @@ bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
         slot->drains_ms = 0;
     }
     slot->failed_ms = state != SLOT_FAILED ? 0 : slot->failed_ms ? slot->failed_ms : now;
+    uint8_t fallback = slot->wanted == SLOT_ACTIVE && !slot->removed && slot->configured > 0;
+    __atomic_store_n(&slot->fallback, fallback, __ATOMIC_RELEASE);
     uint8_t reap =
         slot->removed && state == SLOT_FAILED && now - slot->failed_ms >= FAILED_GRACE_MS;
     __atomic_store_n(&slot->reap, reap, __ATOMIC_RELAXED);

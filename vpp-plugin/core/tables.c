@@ -184,7 +184,7 @@ static int build_maglev(const lbrl_t *lb, uint32_t index, schedule_t *schedule, 
     for (uint32_t i = 0; i < slots; i++) {
         const slot_t *slot = &store->slots[i];
         float weight = configured ? slot->configured : slot->weight;
-        if (slot->state == SLOT_ACTIVE && weight > 0) {
+        if (configured ? slot->fallback : picks(slot)) {
             backends[n++] = (lbrl_maglev_backend_t){slot->id, (double)weight, i};
         }
     }
@@ -214,7 +214,7 @@ static uint64_t fallback_state(const lbrl_t *lb, uint32_t index)
     lbrl_sip_word(&state, lb->records[index].table_size);
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         const slot_t *slot = &lb->stores[index]->slots[i];
-        if (slot->state == SLOT_ACTIVE) {
+        if (slot->fallback) {
             uint32_t weight;
             memcpy(&weight, &slot->configured, sizeof(weight));
             lbrl_sip_word(&state, slot->id);

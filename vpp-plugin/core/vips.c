@@ -308,7 +308,7 @@ static uint64_t picking_state(const lbrl_t *lb, uint32_t index)
         uint64_t word = slot->state == SLOT_ACTIVE ? (uint64_t)weight << 8 | slot->generation : 0;
         sum = (sum ^ word) * 0x9e3779b97f4a7c15u + i;
         memcpy(&weight, &slot->configured, sizeof(weight)); /* one-way VIPs pick by it too */
-        sum = (sum ^ weight) * 0x9e3779b97f4a7c15u;
+        sum = (sum ^ ((uint64_t)weight << 1 | slot->fallback)) * 0x9e3779b97f4a7c15u;
     }
     return sum;
 }
