@@ -243,6 +243,68 @@ static void weights_for_another_generation_are_ignored_and_bad_ones_refused(void
     rig_free(&rig);
 }
 
+static float weight_of(const rig_t *rig, uint64_t backend)
+{
+    return rig_backend(rig, 1, backend).weight;
+}
+
+/* The agent's weights have another scale than the configured ones: theirs is a mean of 1. */
+static void new_backend_starts_among_the_weights_in_force(void)
+{
+    rig_t rig = rig_make(1, 4);
+    lbrl_backend_config_t backends[8];
+    lbrl_vip_config_t config = rig_vip(1, "203.0.113.10", 80, 6, backends, 8);
+    config.scheduler = LBRL_SCHEDULER_SED;
+    config.backend_count = 4;
+    for (unsigned i = 0; i < 8; i++) {
+        backends[i].weight = 100;
+    }
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    const float weights[8] = {0.5f, 1, 1.5f, 0}; /* the last one is drained: no scale to learn of */
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, 4), 0);
+    config.backend_count = 8;
+    backends[5].weight = 200;
+    backends[6].weight = 50;
+    backends[7].weight = 0;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    CHECK_NEAR(weight_of(&rig, 1005), 1, 1e-6);
+    CHECK_NEAR(weight_of(&rig, 1006), 2, 1e-6);
+    CHECK_NEAR(weight_of(&rig, 1007), 0.5, 1e-6);
+    CHECK_EQUAL(weight_of(&rig, 1008), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        CHECK_NEAR(weight_of(&rig, 1001 + i), weights[i], 0);
+    }
+    for (uint16_t i = 0; i < 650; i++) {
+        connection_t c =
+            connection_make(&rig, "198.51.100.7", (uint16_t)(20000 + i), "203.0.113.10");
+        connection_open(&c);
+    }
+    CHECK_NEAR(rig_backend(&rig, 1, 1005).open_flows, 100, 2);
+    CHECK_NEAR(rig_backend(&rig, 1, 1006).open_flows, 200, 2);
+
+    /* configured weights that change with the set count as they will be, those of backends that go do not */
+    config.backends = backends + 1;
+    config.backend_count = 4;
+    for (unsigned i = 1; i < 5; i++) {
+        backends[i].weight = i == 4 ? 3 : 1; /* 1005 stays; a new id in its place */
+    }
+    backends[4].id = 1999;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    CHECK_NEAR(weight_of(&rig, 1999), 1.25 * 3, 1e-5);
+    CHECK_EQUAL(lbrl_weights_reset(rig.lb, 1), 0);
+    CHECK_EQUAL(weight_of(&rig, 1999), 3);
+
+    /* where none takes flows there is no scale */
+    const float none[16] = {0};
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, none, NULL, 16), 0);
+    config.backends = backends;
+    backends[0].id = 1998;
+    backends[0].weight = 7;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    CHECK_EQUAL(weight_of(&rig, 1998), 7);
+    rig_free(&rig);
+}
+
 static void sed_follows_weights(void)
 {
     rig_t rig = rig_make(1, 2);
@@ -571,6 +633,7 @@ int main(void)
     backend_without_flows_goes_at_once();
     weight_of_zero_drains();
     weights_for_another_generation_are_ignored_and_bad_ones_refused();
+    new_backend_starts_among_the_weights_in_force();
     sed_follows_weights();
     affinity_sends_a_client_to_one_backend();
     maglev_picks_alike_on_every_node();

@@ -224,6 +224,13 @@ static void weights_follow_the_agent_until_it_falls_silent(void)
     rig_pass(&b.rig, 20000);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 2, 1e-3);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1002).weight, 2, 1e-3);
+    /* a new backend is one of equals then, whatever is configured */
+    lbrl_backend_config_t backends[3];
+    lbrl_vip_config_t config = rig_vip(1, VIP, 80, 6, backends, 3);
+    config.feature_level = LBRL_LEVEL_BASIC;
+    backends[2].weight = 50;
+    CHECK_EQUAL(lbrl_vip_set(b.rig.lb, &config, b.rig.now_us), 0);
+    CHECK_NEAR(rig_backend(&b.rig, 1, 1003).weight, 2, 1e-3);
     weights[0] = 5; /* it is back */
     lbrl_actions_write(&actions, weights, generations, b.rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &view, b.rig.now_us), 1);

@@ -89,7 +89,7 @@ void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_c
                      .port = endpoint->port,
                      .generation = generation,
                      .wanted = backend->state,
-                     .weight = backend->weight,
+                     .weight = weights_of_newcomer(lb, index, backend->weight),
                      .configured = backend->weight};
     arena_slot_t record = {.address = slot->address,
                            .id = slot->id,

@@ -250,6 +250,7 @@ static void move_slots(lbrl_t *lb, const vip_change_t *change)
     memset(lb->slot_used + change->record.slot_base, 1, change->record.slots);
 }
 
+/* New ones last: what they start with follows from those that stay. */
 static void apply_backends(lbrl_t *lb, const vip_change_t *change)
 {
     vip_store_t *store = lb->stores[change->index];
@@ -259,7 +260,6 @@ static void apply_backends(lbrl_t *lb, const vip_change_t *change)
         slot_t *slot = &store->slots[change->slot_of[i]];
         configured[change->slot_of[i]] = 1;
         if (change->endpoint_of[i]) {
-            slot_open(lb, change->index, change->slot_of[i], backend, change->endpoint_of[i]);
             continue;
         }
         slot->wanted = backend->state;
@@ -274,6 +274,12 @@ static void apply_backends(lbrl_t *lb, const vip_change_t *change)
         if (store->slots[i].state != SLOT_FREE && !configured[i] && !store->slots[i].removed) {
             store->slots[i].removed = 1;
             slot_store(lb, change->index, i);
+        }
+    }
+    for (uint32_t i = 0; i < change->config->backend_count; i++) {
+        if (change->endpoint_of[i]) {
+            slot_open(lb, change->index, change->slot_of[i], &change->config->backends[i],
+                      change->endpoint_of[i]);
         }
     }
 }

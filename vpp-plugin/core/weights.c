@@ -19,6 +19,33 @@ static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
     return changed ? schedule_publish(lb, index) : LBRL_OK;
 }
 
+/* An agent's weights may be on any scale: where the others' configured weights are 100 and the agent's mean is 1, 100 would
+ * draw nearly every new flow to the backend that nobody has measured yet. So it stands to the mean of those that take
+ * flows as its configured weight does to theirs; where an agent fell silent that much nearer to it as the others
+ * have moved to theirs. */
+float weights_of_newcomer(const lbrl_t *lb, uint32_t index, float configured)
+{
+    const vip_store_t *store = lb->stores[index];
+    double in_force = 0, configured_sum = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; store->weights_set && i < lb->records[index].slots; i++) {
+        const slot_t *slot = &store->slots[i];
+        if (slot->state != SLOT_FREE && slot->wanted == SLOT_ACTIVE && !slot->removed &&
+            slot->weight > 0 && slot->configured > 0) {
+            in_force += (double)slot->weight;
+            configured_sum += (double)slot->configured;
+            n++;
+        }
+    }
+    if (n == 0 || !(configured > 0)) {
+        return configured;
+    }
+    double mean = in_force / n;
+    double own = mean * (double)configured / (configured_sum / n);
+    double weight = own + (mean - own) * store->orphan_steps / ORPHAN_STEPS;
+    return weight < (double)LBRL_WEIGHT_MAX ? (float)weight : LBRL_WEIGHT_MAX;
+}
+
 int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
                      uint32_t n)
 {

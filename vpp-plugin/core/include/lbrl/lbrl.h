@@ -247,8 +247,9 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us);
 /*
  * Weights in force, one per slot; a slot whose generation differs from generations[slot] keeps its
  * weight, as do slots beyond count. Refuses weights that are not finite, negative or above
- * LBRL_WEIGHT_MAX. lbrl_vip_set() keeps these weights; lbrl_weights_reset() returns to the
- * configured ones.
+ * LBRL_WEIGHT_MAX. lbrl_vip_set() keeps these weights, on whatever scale they are: a backend that it
+ * adds starts at the mean of those that take flows, times its configured weight over the mean of
+ * theirs. lbrl_weights_reset() returns to the configured ones.
  */
 int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
                      uint32_t count);
