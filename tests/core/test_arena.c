@@ -119,6 +119,68 @@ static void another_server_by_the_id_of_one_that_drains_is_kept(void)
     rig_free(&rig);
 }
 
+static arena_t inspect(const rig_t *rig)
+{
+    arena_t arena;
+    CHECK_EQUAL(arena_inspect(&arena, rig->arena, rig->arena_size), ARENA_SOUND);
+    return arena;
+}
+
+/* What is configured, and what weights and time have made of it, are told apart by who comes after. */
+static void backends_states_outlive_a_restart(void)
+{
+    rig_t rig = rig_make(1, 5);
+    lbrl_backend_config_t backends[5];
+    lbrl_vip_config_t vip = rig_vip(1, VIP[0], 80, 6, backends, 5);
+    connection_t c[5];
+    bool met[5] = {false};
+    for (uint16_t i = 0; !(met[0] && met[1] && met[2] && met[3] && met[4]); i++) {
+        connection_t next = connection_make(&rig, CLIENT[0], (uint16_t)(40000 + i), VIP[0]);
+        connection_open(&next);
+        uint8_t which = next.backend.bytes[15] - 1;
+        c[which] = next;
+        met[which] = true;
+    }
+    backends[2].state = LBRL_BACKEND_DRAINING;
+    backends[3].state = LBRL_BACKEND_FAILED;
+    vip.backend_count = 4; /* the fifth goes */
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
+    const float weights[5] = {0, 1, 1, 1, 1};
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, 5), 0);
+    rig_pass(&rig, 301000);
+    for (unsigned restarts = 0; restarts < 3; restarts++) {
+        bool drained = restarts == 0; /* by a policy, whose weights no process outlives */
+        CHECK_EQUAL(rig_backend(&rig, 1, 1001).state,
+                    drained ? LBRL_BACKEND_FAILED : LBRL_BACKEND_ACTIVE);
+        CHECK_EQUAL(rig_backend(&rig, 1, 1002).state, LBRL_BACKEND_ACTIVE);
+        CHECK_EQUAL(rig_backend(&rig, 1, 1003).state, LBRL_BACKEND_FAILED);
+        CHECK_EQUAL(rig_backend(&rig, 1, 1004).state, LBRL_BACKEND_FAILED);
+        lbrl_backend_config_t found[5];
+        CHECK_EQUAL(lbrl_vip_config(rig.lb, 1, &vip, found, 5), 0);
+        CHECK_EQUAL(vip.backend_count, 4);
+        for (unsigned i = 0; i < 4; i++) {
+            CHECK_EQUAL(found[i].state, backends[i].state);
+        }
+        rig_restart(&rig);
+        rig_pass(&rig, 1000);
+    }
+    CHECK_EQUAL(connection_client(&c[0], PSH, 100), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_client(&c[2], PSH, 100), LBRL_VERDICT_REPLY);
+    CHECK_EQUAL(connection_client(&c[4], PSH, 100),
+                LBRL_VERDICT_REPLY); /* of the one that goes, too */
+
+    /* as they were written before configured states were: what was in force is all there is to go by */
+    lbrl_close(rig.lb);
+    arena_t arena = inspect(&rig);
+    uint32_t base = arena_vip(&arena, 0)->slot_base;
+    arena.slots[base + 1].state = SLOT_DRAINING;
+    arena.slots[base + 1].wanted = 0;
+    rig.config.now_us = rig.now_us;
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig_backend(&rig, 1, 1002).state, LBRL_BACKEND_DRAINING);
+    rig_free(&rig);
+}
+
 static void workers_may_change_in_number(void)
 {
     rig_t rig = rig_make(3, 4);
@@ -133,13 +195,6 @@ static void workers_may_change_in_number(void)
     CHECK_EQUAL(rig.report.flows, CONNECTIONS);
     all_go_on(c);
     rig_free(&rig);
-}
-
-static arena_t inspect(const rig_t *rig)
-{
-    arena_t arena;
-    CHECK_EQUAL(arena_inspect(&arena, rig->arena, rig->arena_size), ARENA_SOUND);
-    return arena;
 }
 
 /* Every bit of every identity: an entry that differs in one must not be believed. */
@@ -465,6 +520,7 @@ int main(void)
     flows_that_expired_meanwhile_are_gone();
     flows_of_another_boot_are_gone_but_vips_are_not();
     another_server_by_the_id_of_one_that_drains_is_kept();
+    backends_states_outlive_a_restart();
     workers_may_change_in_number();
     torn_entries_are_dropped();
     copied_and_misplaced_entries_are_dropped();

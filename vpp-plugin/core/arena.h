@@ -103,11 +103,12 @@ typedef struct arena_slot {
     uint64_t id;
     uint16_t port;      /* network order */
     uint8_t generation; /* 1 .. 255 */
-    uint8_t state;      /* slot_state_t */
+    uint8_t state;      /* slot_state_t in force */
     uint32_t check;     /* of the above but state, and of the VIP's id */
     float weight;       /* configured */
     uint8_t removed;    /* no longer configured */
-    uint8_t reserved[3];
+    uint8_t wanted;     /* slot_state_t configured; 0 in records of before it was stored */
+    uint8_t reserved[2];
 } arena_slot_t;
 
 /* Flags of a flow entry. */

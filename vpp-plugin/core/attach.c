@@ -17,8 +17,25 @@ static bool id_taken(const vip_store_t *store, uint32_t before, uint64_t id)
     return false;
 }
 
+/* What is configured of a slot; what is in force may only be what weights or time have made of it. */
+static uint8_t wanted_of(const arena_slot_t *record)
+{
+    return record->wanted == SLOT_FREE || record->wanted > SLOT_FAILED ? record->state
+                                                                       : record->wanted;
+}
+
+/* Since when a slot drains: one that failed by that has done so for long enough. Never 0, which says that it does not. */
+static uint64_t drains_since(const arena_slot_t *record, uint32_t drain_timeout, uint64_t now_ms)
+{
+    if (record->state != SLOT_FAILED || wanted_of(record) == SLOT_FAILED) {
+        return 0;
+    }
+    uint64_t since = now_ms - drain_timeout; /* before the boot, perhaps: only differences count */
+    return since ? since : UINT64_MAX;
+}
+
 /* Slots of one VIP. A record that fails its check is free; its flows then fail theirs. */
-static int attach_slots(lbrl_t *lb, uint32_t index)
+static int attach_slots(lbrl_t *lb, uint32_t index, uint64_t now_ms)
 {
     const arena_vip_t *vip = &lb->records[index];
     vip_store_t *store = lb->stores[index];
@@ -46,10 +63,11 @@ static int attach_slots(lbrl_t *lb, uint32_t index)
                                    .port = record->port,
                                    .state = record->state,
                                    .generation = record->generation,
-                                   .wanted = record->state,
+                                   .wanted = wanted_of(record),
                                    .removed = record->removed != 0,
                                    .weight = weight,
-                                   .configured = weight};
+                                   .configured = weight,
+                                   .drains_ms = drains_since(record, vip->drain_timeout, now_ms)};
     }
     return LBRL_OK;
 }
@@ -85,7 +103,7 @@ static int attach_vip(lbrl_t *lb, uint32_t index, uint64_t now_us)
         return LBRL_ERR_MEMORY;
     }
     memset(lb->slot_used + found->slot_base, 1, found->slots);
-    int error = attach_slots(lb, index);
+    int error = attach_slots(lb, index, now_us / 1000);
     for (uint32_t i = 0; i < found->slots; i++) {
         (void)slot_settle(lb, index, i, now_us / 1000);
     }

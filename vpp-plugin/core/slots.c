@@ -43,6 +43,7 @@ void slot_store(lbrl_t *lb, uint32_t index, uint32_t slot)
     arena_slot_t *record = record_of(lb, index, slot);
     record->weight = from->configured;
     record->removed = from->removed;
+    record->wanted = from->wanted;
     __atomic_store_n(&record->state, from->state, __ATOMIC_RELEASE);
 }
 
@@ -96,7 +97,8 @@ void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_c
                            .port = slot->port,
                            .generation = generation,
                            .state = SLOT_DRAINING, /* until slot_settle() */
-                           .weight = slot->configured};
+                           .weight = slot->configured,
+                           .wanted = slot->wanted};
     arena_slot_write(&lb->arena, lb->records[index].slot_base + number, &record,
                      lb->records[index].id);
     /* counts of open flows need no reset: with the last flow their sum came to 0, in parts that workers hold */
