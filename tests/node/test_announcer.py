@@ -267,10 +267,28 @@ def test_an_interface_without_arp_is_refused(segment: Segment) -> None:
     segment.nodes[0].run(lambda: asyncio.run(main()))
 
 
-def test_thousands_of_addresses_are_answered(segment: Segment) -> None:
+@pytest.mark.parametrize("optmem", [20480, 131072])  # the default of kernels before 6.8, and since
+def test_thousands_of_addresses_are_answered(segment: Segment, optmem: int) -> None:
     """More than one filter or one socket's group memberships hold."""
+    segment.nodes[0].sh(f"sysctl -qw net.core.optmem_max={optmem}")
     many = [IPv4Address("10.1.64.0") + n for n in range(2048)] + [IPv6Address("fd01::1:0") + n for n in range(2048)]
     segment.client.sh("ip addr add 10.1.0.1/16 dev eth0")
     segment.announce(segment.nodes[0], *many, at=())
     for vip in (many[0], many[2047], many[2048], many[-1]):
         assert segment.ask(vip) == mac_of(segment.nodes[0])
+
+
+def test_addresses_may_come_where_option_memory_is_short(segment: Segment) -> None:
+    """The filter in force counts as well as the next one."""
+    node = segment.nodes[0]
+    node.sh("sysctl -qw net.core.optmem_max=20480")
+    many = [IPv4Address("10.1.0.100") + n for n in range(130)]
+
+    async def main() -> None:
+        async with Announcer(announce_at=()) as announcer:
+            for count in (60, 100, 130):
+                announcer.update(["eth0"], many[:count])
+                for vip in (many[0], many[count - 1]):
+                    assert await asyncio.to_thread(segment.ask, vip) == mac_of(node)
+
+    node.run(lambda: asyncio.run(main()))

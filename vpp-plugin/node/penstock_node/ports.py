@@ -18,7 +18,7 @@ _SIOCGIFFLAGS = 0x8913
 _SIOCGIFHWADDR = 0x8927
 _IFF_RUNNING = 0x40
 _ARPHRD_ETHER = 1
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _FRAMES_PER_TURN = 64  # then others of the event loop have their turn
 _FRAME_BYTES = 256  # ARP and neighbour discovery are shorter; longer frames are cut, and then refused as malformed
 
@@ -72,8 +72,11 @@ class Port:
         held = list(addresses)
         ipv4 = [int(address) for address in held if isinstance(address, IPv4Address)]
         ipv6 = [address for address in held if isinstance(address, IPv6Address)]
-        _attach(self._arp, _arp_filter(ipv4))
-        _attach(self._ipv6, _neighbour_filter([int(address) & 0xFFFFFFFF for address in ipv6]))
+        try:
+            _attach(self._arp, _arp_filter(ipv4))
+            _attach(self._ipv6, _neighbour_filter([int(address) & 0xFFFFFFFF for address in ipv6]))
+        except OSError as error:
+            raise AnnounceError(f"interface {self.interface}: no filter: {error.strerror}") from error
         self._join({neighbours.solicited_node(address) for address in ipv6})
 
     def send(self, frame: bytes) -> None:
@@ -189,5 +192,22 @@ _DROP_ALL: list[_Instruction] = [(_RETURN, 0, 0, _DROP)]
 
 
 def _attach(raw: socket.socket, program: list[_Instruction]) -> None:
+    """Set a socket's filter; none where the kernel has no option memory for it, and then Python sorts out.
+
+    Kernels before 6.8 have 20 KiB per socket (net.core.optmem_max), the filter in force included.
+    """
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
-    raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code)))
+    argument = struct.pack("HL", len(program), ctypes.addressof(code))
+    if not _try_attach(raw, argument):
+        raw.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        _try_attach(raw, argument)
+
+
+def _try_attach(raw: socket.socket, argument: bytes) -> bool:
+    try:
+        raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
+    except OSError as error:
+        if error.errno in (errno.ENOMEM, errno.ENOBUFS):
+            return False
+        raise
+    return True
