@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
+
 import pytest
 
 from tests.support.clients import Ear, HttpConnection, get, udp_socket
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, running_dataplane, vip
-from tests.support.lab import Lab, eventually
+from tests.support.lab import UDP_PORT, Lab, eventually
 
 pytestmark = pytest.mark.netns
 
@@ -91,6 +95,29 @@ def test_servers_see_the_balancer_and_the_dump_counts_flows(lab: Lab, balanced: 
     assert sum(backend.flows for backend in status.backends) == 10
     assert {backend.id for backend in status.backends} == {"s1", "s2"}
     assert all(backend.bytes > 0 and backend.packets > 0 for backend in status.backends)
+
+
+def test_a_worker_ages_its_flows_while_others_hand_it_packets(lab: Lab) -> None:
+    servers = [{"id": each.name, "address": each.ipv4, "port": UDP_PORT} for each in lab.servers]
+    brief = dict.fromkeys(("udp_unreplied", "udp_exchange", "udp_stream"), 1.0)
+    with running_dataplane(lab, queues=2) as running:
+        running.apply(vip(lab, port=53, protocol="UDP", backends=servers, timeouts=brief))
+        for _ in range(4):  # each time another one reads, and perhaps another one owns, the flow that goes on
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(udp_socket(lab, VIP_IPV4, 53)) for _ in range(40)]
+                for client in clients:
+                    client.send(b"x")
+                    client.recv(100)
+                assert running.stats().flows >= len(clients)
+
+                def only_one_is_left(busy: socket.socket = clients[0]) -> bool:
+                    for _ in range(20):
+                        busy.send(b"x")
+                        time.sleep(0.01)
+                    return running.stats().flows <= 1
+
+                eventually(only_one_is_left, seconds=10)
+        running.withdraw()
 
 
 def test_several_queues_share_the_work_and_hand_packets_over(lab: Lab) -> None:

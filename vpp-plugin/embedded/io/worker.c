@@ -139,9 +139,7 @@ static void wait_for_packets(lbio_worker_t *worker)
         (void)!read(worker->wake, &value, sizeof(value));
         take_handed_over(worker);
     }
-    if (ready <= 0) {
-        tick_if_due(worker, lbio_now_us(), TICK_BUSY_US);
-    }
+    tick_if_due(worker, lbio_now_us(), TICK_BUSY_US); /* also where all packets come from others */
 }
 
 static void *worker_main(void *argument)
