@@ -8,7 +8,9 @@
 
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -110,6 +112,33 @@ nb::dict to_dict(const lbrl_backend_status_t &backend)
 // Owner of an lbio_t. Every call on a closed one raises.
 class EmbeddedDataplane
 {
+    // Calls with the data plane, which stays open meanwhile, and without the interpreter's lock.
+    template <typename Function> auto with_opened(Function function)
+    {
+        nb::gil_scoped_release unlocked;
+        const std::shared_lock<std::shared_mutex> held(mutex_);
+        if (io_ == nullptr) {
+            throw std::invalid_argument("the data plane has been closed");
+        }
+        return function(io_);
+    }
+
+    template <typename Function> void call(Function function)
+    {
+        lbio_problem_t problem = {};
+        check(with_opened([&](lbio_t *io) { return function(io, &problem); }), problem);
+    }
+
+    // Waits for those who are in a call.
+    void end(void (*function)(lbio_t *))
+    {
+        nb::gil_scoped_release unlocked;
+        const std::unique_lock<std::shared_mutex> alone(mutex_);
+        if (lbio_t *io = std::exchange(io_, nullptr)) {
+            function(io);
+        }
+    }
+
   public:
     EmbeddedDataplane(const std::string &directory, const std::string &instance_id,
                       const nb::bytes &boot_id, uint32_t flows, uint32_t vips, uint32_t slots,
@@ -144,27 +173,16 @@ class EmbeddedDataplane
 
     void stop()
     {
+        nb::gil_scoped_release unlocked;
+        const std::shared_lock<std::shared_mutex> held(mutex_);
         if (io_ != nullptr) {
-            nb::gil_scoped_release unlocked;
             lbio_stop(io_);
         }
     }
 
-    void close()
-    {
-        if (lbio_t *io = std::exchange(io_, nullptr)) {
-            nb::gil_scoped_release unlocked;
-            lbio_close(io);
-        }
-    }
+    void close() { end(lbio_close); }
 
-    void withdraw()
-    {
-        if (lbio_t *io = std::exchange(io_, nullptr)) {
-            nb::gil_scoped_release unlocked;
-            lbio_withdraw(io);
-        }
-    }
+    void withdraw() { end(lbio_withdraw); }
 
     void set_sources(const std::vector<Source> &sources)
     {
@@ -232,32 +250,31 @@ class EmbeddedDataplane
 
     void publish()
     {
-        lbio_t *io = opened();
-        nb::gil_scoped_release unlocked;
-        lbio_publish(io);
+        with_opened([](lbio_t *io) { lbio_publish(io); });
     }
 
     std::vector<uint64_t> vip_ids()
     {
-        lbio_t *io = opened();
-        nb::gil_scoped_release unlocked;
-        std::vector<uint64_t> ids(lbio_vip_ids(io, nullptr, 0));
-        // Only this class's callers add VIPs; the control thread may have removed some meanwhile.
-        uint32_t now = lbio_vip_ids(io, ids.data(), static_cast<uint32_t>(ids.size()));
-        ids.resize(std::min<size_t>(ids.size(), now));
-        return ids;
+        return with_opened([](lbio_t *io) {
+            std::vector<uint64_t> ids(lbio_vip_ids(io, nullptr, 0));
+            // Only this class's callers add VIPs; the control thread may have removed some meanwhile.
+            uint32_t now = lbio_vip_ids(io, ids.data(), static_cast<uint32_t>(ids.size()));
+            ids.resize(std::min<size_t>(ids.size(), now));
+            return ids;
+        });
     }
 
     nb::dict vip_status(uint64_t id)
     {
         lbio_vip_status_t status = {};
-        std::vector<lbrl_backend_status_t> backends(LBRL_BACKENDS_MAX);
+        std::vector<lbrl_backend_status_t> backends(2 * LBRL_BACKENDS_MAX); // those that drain too
         call([&](lbio_t *io, lbio_problem_t *problem) {
             return lbio_vip_status(io, id, &status, backends.data(),
                                    static_cast<uint32_t>(backends.size()), problem);
         });
         nb::list rows;
-        for (uint32_t i = 0; i < std::min(status.core.backend_count, LBRL_BACKENDS_MAX + 0u); i++) {
+        for (uint32_t i = 0; i < std::min<size_t>(status.core.backend_count, backends.size());
+             i++) {
             rows.append(to_dict(backends[i]));
         }
         nb::dict out;
@@ -277,11 +294,7 @@ class EmbeddedDataplane
     nb::dict stats()
     {
         lbio_stats_t stats = {};
-        lbio_t *io = opened();
-        {
-            nb::gil_scoped_release unlocked;
-            lbio_stats(io, &stats);
-        }
+        with_opened([&](lbio_t *io) { lbio_stats(io, &stats); });
         nb::dict dropped;
         for (unsigned i = 1; i < LBRL_DROP_COUNT; i++) {
             dropped[lbrl_drop_name(i)] = stats.core.dropped[i];
@@ -308,26 +321,7 @@ class EmbeddedDataplane
     nb::dict report() const { return to_dict(report_); }
 
   private:
-    lbio_t *opened() const
-    {
-        if (io_ == nullptr) {
-            throw std::invalid_argument("the data plane has been closed");
-        }
-        return io_;
-    }
-
-    template <typename Function> void call(Function function)
-    {
-        lbio_problem_t problem = {};
-        lbio_t *io = opened();
-        int done;
-        {
-            nb::gil_scoped_release unlocked;
-            done = function(io, &problem);
-        }
-        check(done, problem);
-    }
-
+    std::shared_mutex mutex_; // of io_: shared by calls, alone at the end
     lbio_t *io_ = nullptr;
     lbrl_attach_report_t report_ = {};
 };
