@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
 import penstock_core
 import pytest
+from penstock_embedded import native
+from penstock_embedded.messages import Vip
 
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, RunningDataplane, running_dataplane, vip
@@ -194,6 +201,83 @@ def test_growth_makes_a_new_frames_object_and_retires_the_old(lab: Lab, dataplan
     assert grown.slots == after.slots
     assert eventually(lambda: published(grown)).counters["n_flow"].sum() == 4
     assert grown.samples("fct")[2].sum() >= 3  # samples were carried over
+
+
+def test_a_vip_that_drains_over_a_restart_comes_back_with_frames_or_leaves_none(
+    lab: Lab, dataplane: RunningDataplane
+) -> None:
+    web = vip(lab)
+    frames = path_of(dataplane, f"/penstock.{web['id']}.frames")
+    for returns in (True, False):
+        dataplane.apply(web)
+        with HttpConnection(lab, VIP_IPV4) as kept:
+            kept.get()
+            dataplane.apply()
+            dataplane.stop()
+            dataplane.restart()
+            kept.get()
+        eventually(lambda: not dataplane.dump().vips, seconds=20)
+        if returns:
+            dataplane.apply(web)
+            get(lab, VIP_IPV4)
+            eventually(lambda: (frame := published(reader_of(dataplane))) and frame.counters["n_flow"].sum() == 1)
+        else:
+            eventually(lambda: not frames.exists())
+
+
+@pytest.fixture
+def small_memory(tmp_path: Path) -> Iterator[Path]:
+    """Room for the frames of a few backends."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_a_change_for_which_there_is_no_memory_changes_nothing(small_memory: Path) -> None:
+    def backends(count: int) -> list[tuple[int, bytes, int, int, float]]:
+        return [(n + 1, native.address_bytes(ip_address("10.1.0.0") + n + 1), 80, 1, 1.0) for n in range(count)]
+
+    wanted = Vip(id="1" * 16, key="a", addresses=(VIP_IPV4,), port=80, features="full")
+    arguments = native.vip_arguments(wanted)
+    core = penstock_core.EmbeddedDataplane(str(small_memory), "one", bytes(16), flows=1024, vips=8, slots=4096)
+    try:
+        core.set_vip(1, **arguments | {"backends": backends(2)})
+        core.publish()
+        before = core.vip_status(1)
+        with pytest.raises(penstock_core.DataplaneError, match="free shared memory"):
+            core.set_vip(1, **arguments | {"backends": backends(500)})
+        assert core.vip_status(1) == before
+        assert [each.name for each in small_memory.iterdir() if each.suffix == ".new"] == []
+        reader = penstock_core.FrameReader(str(small_memory / before["frames"]))
+        sequence = reader.read().sequence
+        core.publish()
+        assert reader.read().sequence > sequence
+        with pytest.raises(penstock_core.DataplaneError, match="free shared memory"):
+            core.set_vip(2, **arguments | {"port": 81, "backends": backends(500)})
+        assert core.vip_ids() == [1]
+        core.set_vip(1, **arguments | {"backends": backends(3)})
+        assert len(core.vip_status(1)["backends"]) == 3
+    finally:
+        core.withdraw()
+
+
+def test_who_asks_while_a_data_plane_ends_is_told_so(tmp_path: Path) -> None:
+    def ask() -> None:
+        with contextlib.suppress(ValueError):  # closed
+            while True:
+                core.stats()
+                core.vip_status(1)
+
+    arguments = native.vip_arguments(Vip(id="1" * 16, key="a", addresses=(VIP_IPV4,), port=80))
+    for end in ("close", "withdraw") * 5:
+        core = penstock_core.EmbeddedDataplane(str(tmp_path), "one", bytes(16), flows=1024, vips=8, slots=64)
+        core.set_vip(1, **arguments)
+        with ThreadPoolExecutor(3) as threads:
+            asking = [threads.submit(ask) for _ in range(3)]
+            time.sleep(0.02)
+            getattr(core, end)()
+            for each in asking:
+                each.result(timeout=10)
 
 
 def test_frames_may_be_read_by_the_group_and_written_by_nobody_else(lab: Lab, dataplane: RunningDataplane) -> None:

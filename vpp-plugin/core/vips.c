@@ -217,7 +217,8 @@ static int plan_index(const lbrl_t *lb, vip_change_t *change)
     return LBRL_OK;
 }
 
-static int plan(lbrl_t *lb, vip_change_t *change)
+/* All that can be refused, but for want of memory. */
+static int plan_record_and_slots(const lbrl_t *lb, vip_change_t *change)
 {
     int error = lbrl_vip_check(change->config, NULL);
     if (!error) {
@@ -228,10 +229,7 @@ static int plan(lbrl_t *lb, vip_change_t *change)
     }
     plan_record(change);
     error = plan_addresses(lb, change);
-    if (!error) {
-        error = plan_width(lb, change, plan_slots(lb, change));
-    }
-    return error ? error : plan_endpoints(lb, change);
+    return error ? error : plan_width(lb, change, plan_slots(lb, change));
 }
 
 /* ------------------------------------------------------------------------------- applying */
@@ -366,6 +364,19 @@ static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
     return error;
 }
 
+int lbrl_vip_slots(const lbrl_t *lb, const lbrl_vip_config_t *config, uint32_t *slots)
+{
+    vip_change_t *change = memory_take(sizeof(*change));
+    if (!change) {
+        return LBRL_ERR_MEMORY;
+    }
+    change->config = config;
+    int error = plan_record_and_slots(lb, change);
+    *slots = change->record.slots;
+    memory_free(change);
+    return error;
+}
+
 int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us)
 {
     vip_change_t *change = memory_take(sizeof(*change));
@@ -373,7 +384,10 @@ int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us)
         return LBRL_ERR_MEMORY;
     }
     change->config = config;
-    int error = plan(lb, change);
+    int error = plan_record_and_slots(lb, change);
+    if (!error) {
+        error = plan_endpoints(lb, change);
+    }
     if (!error && change->created) {
         lb->stores[change->index] = store_make(lb);
         if (!lb->stores[change->index]) {

@@ -122,6 +122,14 @@ int lbio_object_publish(const lbio_directory_t *directory, const char *name,
     return 0;
 }
 
+void lbio_object_abandon(lbio_object_t *object, const lbio_directory_t *directory, const char *name)
+{
+    char temporary[LBIO_NAME_MAX + sizeof(TEMPORARY_SUFFIX)];
+    temporary_name(temporary, name);
+    lbio_object_release(object);
+    (void)unlinkat(directory->fd, temporary, 0);
+}
+
 /* Checks that an opened file is what we would have made ourselves. */
 static bool is_ours(const struct stat *status)
 {

@@ -39,6 +39,10 @@ int lbio_object_create(lbio_object_t *object, const lbio_directory_t *directory,
 int lbio_object_publish(const lbio_directory_t *directory, const char *name,
                         lbio_problem_t *problem);
 
+/* Releases a created object that is not to be published. */
+void lbio_object_abandon(lbio_object_t *object, const lbio_directory_t *directory,
+                         const char *name);
+
 /* Opens and locks an object of ours; its memory is NULL if there is none. The lock ends with the process,
  * however it ends. Fails if another process holds it. */
 int lbio_object_lock(lbio_object_t *object, const lbio_directory_t *directory, const char *name,

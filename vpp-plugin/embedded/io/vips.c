@@ -50,6 +50,15 @@ static void free_frames(lbio_frames_t *frames)
     }
 }
 
+/* The same of frames that were not published. */
+static void abandon_frames(const lbio_t *io, const char *name, lbio_frames_t *frames)
+{
+    if (frames != NULL) {
+        lbio_object_abandon(&frames->object, &io->directory, name);
+        free(frames);
+    }
+}
+
 /* Keeps frames mapped until the workers have left them. */
 static void retire(lbio_t *io, lbio_frames_t *frames)
 {
@@ -79,13 +88,19 @@ static void retire_file(const lbio_t *io, const char *name)
     (void)close(fd);
 }
 
+/* What frames have to fit. */
+typedef struct shape {
+    uint32_t slots;
+    lbrl_level_t level;
+} shape_t;
+
 /* Makes frames under their temporary name. NULL with `problem` when that fails. */
-static lbio_frames_t *make_frames(lbio_t *io, const char *name, const lbrl_vip_status_t *status,
+static lbio_frames_t *make_frames(lbio_t *io, const char *name, shape_t shape,
                                   lbio_problem_t *problem)
 {
-    lbrl_frames_config_t config = {.slots = status->slots,
+    lbrl_frames_config_t config = {.slots = shape.slots,
                                    .workers = io->workers,
-                                   .level = (lbrl_level_t)status->feature_level,
+                                   .level = shape.level,
                                    .instance_id = io->instance_id};
     size_t size = lbrl_frames_size(&config);
     lbio_frames_t *frames = calloc(1, sizeof(*frames));
@@ -105,37 +120,38 @@ static lbio_frames_t *make_frames(lbio_t *io, const char *name, const lbrl_vip_s
         }
         (void)lbio_core_problem(problem, LBRL_ERR_FRAMES, "frames");
     }
-    free_frames(frames);
+    abandon_frames(io, name, frames);
     return NULL;
 }
 
-/* Gives a VIP frames of the size and level that the core has for it, unless it has them already. */
-static int fit_frames(lbio_t *io, lbio_vip_t *vip, lbio_problem_t *problem)
+/* Whether the core records into a VIP's frames: those of a VIP that it has removed meanwhile are nobody's. */
+static bool is_bound(const lbio_t *io, const lbio_vip_t *vip)
+{
+    lbrl_vip_status_t status;
+    return vip->frames != NULL && lbrl_vip_status(io->core, vip->id, &status, NULL, 0) == LBRL_OK &&
+           status.frames == &vip->frames->writer;
+}
+
+static bool fits(const lbio_frames_t *frames, shape_t shape)
+{
+    return frames->writer.slots == shape.slots && frames->level == shape.level;
+}
+
+/* Has the core record into new frames, which go on from the old ones if those are `carried`, and publishes them. */
+static int put_frames(lbio_t *io, lbio_vip_t *vip, lbio_frames_t *frames, bool carried,
+                      lbio_problem_t *problem)
 {
     char name[LBIO_NAME_MAX];
-    lbrl_vip_status_t status;
-    int error = lbrl_vip_status(io->core, vip->id, &status, NULL, 0);
-    if (error != LBRL_OK) {
-        return lbio_core_problem(problem, error, "VIP");
-    }
     lbio_frames_t *old = vip->frames;
-    if (old != NULL && old->writer.slots == status.slots &&
-        old->level == (lbrl_level_t)status.feature_level) {
-        return 0;
-    }
     lbio_vip_name(name, vip->id, "frames");
-    lbio_frames_t *frames = make_frames(io, name, &status, problem);
-    if (frames == NULL) {
-        return -1;
-    }
     if (old == NULL) {
         retire_file(io, name);
-    } else {
+    } else if (carried) {
         (void)lbrl_frames_carry(&frames->writer, &old->writer);
     }
-    error = lbrl_frames_bind(io->core, vip->id, &frames->writer);
+    int error = lbrl_frames_bind(io->core, vip->id, &frames->writer);
     if (error != LBRL_OK) {
-        free_frames(frames);
+        abandon_frames(io, name, frames);
         return lbio_core_problem(problem, error, "frames");
     }
     vip->frames = frames;
@@ -180,43 +196,65 @@ static void forget(lbio_t *io, uint32_t place)
     free(vip);
 }
 
-static int check(const lbrl_vip_config_t *config, lbio_problem_t *problem)
+static int check(const lbio_t *io, const lbrl_vip_config_t *config, uint32_t *slots,
+                 lbio_problem_t *problem)
 {
     lbrl_reason_t reason;
     int error = lbrl_vip_check(config, &reason);
-    if (error == LBRL_OK) {
-        return 0;
+    if (error != LBRL_OK) {
+        *problem = (lbio_problem_t){.core = error};
+        (void)snprintf(problem->text, sizeof(problem->text), "%s", reason.text);
+        return -1;
     }
-    *problem = (lbio_problem_t){.core = error};
-    (void)snprintf(problem->text, sizeof(problem->text), "%s", reason.text);
-    return -1;
+    error = lbrl_vip_slots(io->core, config, slots);
+    return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "VIP");
+}
+
+/* All that may be refused comes first: frames too are made before the core changes. */
+static int change(lbio_t *io, lbio_vip_t *vip, const lbrl_vip_config_t *config, uint32_t slots,
+                  lbio_problem_t *problem)
+{
+    char name[LBIO_NAME_MAX];
+    const shape_t shape = {slots, (lbrl_level_t)config->feature_level};
+    const bool bound = is_bound(io, vip);
+    lbio_frames_t *frames = NULL;
+    lbio_vip_name(name, vip->id, "frames");
+    if (!bound || !fits(vip->frames, shape)) {
+        frames = make_frames(io, name, shape, problem);
+        if (frames == NULL) {
+            return -1;
+        }
+    }
+    int error = lbrl_vip_set(io->core, config, lbio_now_us());
+    if (error != LBRL_OK) {
+        abandon_frames(io, name, frames);
+        return lbio_core_problem(problem, error, "VIP");
+    }
+    vip->removing = false;
+    return frames == NULL ? 0 : put_frames(io, vip, frames, bound, problem);
 }
 
 static int set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem)
 {
-    if (check(config, problem) != 0) {
+    uint32_t slots;
+    if (check(io, config, &slots, problem) != 0) {
         return -1;
     }
     lbio_vip_t *vip = lbio_vip_find(io, config->id);
-    bool is_new = vip == NULL;
+    const bool is_new = vip == NULL;
     if (is_new) {
         vip = add(io, config->id);
     }
     if (vip == NULL) {
         return no_memory(problem);
     }
-    int error = lbrl_vip_set(io->core, config, lbio_now_us());
-    if (error != LBRL_OK) {
-        if (is_new) {
+    int done = change(io, vip, config, slots, problem);
+    if (done != 0 && is_new) { /* whole or not at all */
+        if (lbrl_vip_remove(io->core, config->id, lbio_now_us()) == LBRL_OK) {
+            vip->removing = true;
+        } else {
             forget(io, (uint32_t)place_of(io, config->id));
         }
-        return lbio_core_problem(problem, error, "VIP");
-    }
-    vip->removing = false;
-    int done = fit_frames(io, vip, problem);
-    if (done != 0 && is_new) { /* whole or not at all */
-        (void)lbrl_vip_remove(io->core, config->id, lbio_now_us());
-        vip->removing = true;
     }
     return done;
 }
@@ -271,6 +309,26 @@ static void remove_strays(const lbio_t *io)
     (void)closedir(directory);
 }
 
+/* Takes a VIP that the arena has into service; one that drains is let go when it has. */
+static int adopt(lbio_t *io, uint64_t id, lbio_problem_t *problem)
+{
+    char name[LBIO_NAME_MAX];
+    lbrl_vip_status_t status;
+    int error = lbrl_vip_status(io->core, id, &status, NULL, 0);
+    if (error != LBRL_OK) {
+        return lbio_core_problem(problem, error, "VIP");
+    }
+    lbio_vip_t *vip = add(io, id);
+    if (vip == NULL) {
+        return no_memory(problem);
+    }
+    vip->removing = status.removing != 0;
+    lbio_vip_name(name, id, "frames");
+    const shape_t shape = {status.slots, (lbrl_level_t)status.feature_level};
+    lbio_frames_t *frames = make_frames(io, name, shape, problem);
+    return frames == NULL ? -1 : put_frames(io, vip, frames, false, problem);
+}
+
 int lbio_vips_adopt(lbio_t *io, lbio_problem_t *problem)
 {
     uint32_t count = lbrl_vip_ids(io->core, NULL, 0);
@@ -281,8 +339,7 @@ int lbio_vips_adopt(lbio_t *io, lbio_problem_t *problem)
     count = lbrl_vip_ids(io->core, ids, count);
     int done = 0;
     for (uint32_t i = 0; i < count && done == 0; i++) {
-        lbio_vip_t *vip = add(io, ids[i]);
-        done = vip == NULL ? no_memory(problem) : fit_frames(io, vip, problem);
+        done = adopt(io, ids[i], problem);
     }
     free(ids);
     if (done == 0) {

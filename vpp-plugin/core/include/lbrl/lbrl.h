@@ -234,6 +234,12 @@ int lbrl_vip_check(const lbrl_vip_config_t *config, lbrl_reason_t *reason);
 int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us);
 
 /*
+ * How many slots lbrl_vip_set() would leave the VIP with, for frames that are made before it; refuses what that refuses, but
+ * for want of memory. Changes nothing.
+ */
+int lbrl_vip_slots(const lbrl_t *lb, const lbrl_vip_config_t *config, uint32_t *slots);
+
+/*
  * The configuration in force, as the arena has it: what lbrl_vip_set() takes to change nothing. Fills up to
  * `max` of `backends` in slot order, `config->backend_count` says how many there are. A VIP that is being
  * removed has its addresses still, and no backends. LBRL_ERR_NOT_FOUND if there is no such VIP.
