@@ -30,6 +30,30 @@ def test_before_the_first_apply_nothing_of_the_node_is_taken_into_use(lab: Lab, 
     dataplane.withdraw()  # nothing to do, and no error
 
 
+def test_an_address_that_a_vip_gives_up_becomes_a_nat_source_at_once(lab: Lab, dataplane: RunningDataplane) -> None:
+    other = "203.0.113.77"
+    dataplane.apply(vip(lab, other, id="7" * 16))
+    more = [*sources(lab), {"address": other, "port_first": 16384, "port_last": 28671}]
+    result = dataplane.try_apply(vip(lab, id="7" * 16), nat_sources=more)
+    assert (result.errors, [each.error for each in result.vips]) == ((), [None])
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+def test_a_nat_source_that_a_draining_vip_still_has_is_refused_until_then(
+    lab: Lab, dataplane: RunningDataplane
+) -> None:
+    other = "203.0.113.77"
+    more = [*sources(lab), {"address": other, "port_first": 16384, "port_last": 28671}]
+    dataplane.apply(vip(lab), vip(lab, other))
+    with HttpConnection(lab, other) as kept:
+        name = kept.get()
+        (error,) = dataplane.try_apply(vip(lab), nat_sources=more).errors
+        assert (error.code, error.field) == ("conflict", f"nat_sources.{len(more) - 1}.address")
+        assert kept.get() == name
+        assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+    eventually(lambda: not dataplane.try_apply(vip(lab), nat_sources=more).errors, seconds=20)
+
+
 def test_the_same_state_twice_changes_nothing(lab: Lab, dataplane: RunningDataplane) -> None:
     assert dataplane.apply(vip(lab), vip(lab, VIP_IPV6)).changed
     present, dump = plumbing(lab), dataplane.dump()

@@ -90,6 +90,25 @@ def test_who_is_refused_keeps_its_address_and_so_does_who_wanted_it() -> None:
         }
 
 
+def test_nat_sources_take_no_address_from_a_vip_that_keeps_it_or_drains() -> None:
+    taken = SOURCE.model_copy(update={"address": ip_address("203.0.113.1")})
+    draining = in_force(vip(2)).model_copy(update={"removing": {vip(1).id: vip(1)}})
+    for wanted, actual in (
+        ((vip(1), vip(2)), in_force(vip(1), vip(2))),
+        ((vip(2),), in_force(vip(1), vip(2))),
+        ((vip(2),), draining),
+    ):
+        planned = plan(desired(*wanted, nat_sources=(SOURCE, taken)), actual)
+        assert not any(isinstance(change, SetSources) for change in planned.changes)
+        (error,) = planned.errors
+        assert (error.code, error.field) == ("conflict", "nat_sources.1.address")
+        assert "203.0.113.1 is an address of shop/web1" in error.message
+        assert error.fix
+    moved = plan(desired(vip(1, addresses=("203.0.113.9",)), nat_sources=(SOURCE, taken)), in_force(vip(1)))
+    assert not moved.errors
+    assert SetSources((SOURCE, taken)) in moved.changes
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("port", 81), ("protocol", "UDP"), ("forwarding", "GRE"), ("addresses", ("2001:db8::1",))]
 )

@@ -7,6 +7,7 @@ import time
 import penstock_core
 import pytest
 from penstock_embedded.client import ControlError
+from penstock_embedded.dataplane import WATCH_SECONDS
 from penstock_embedded.engine import Engine
 
 from tests.support.clients import Background, Ear, HttpConnection, get, udp_socket
@@ -98,6 +99,18 @@ def test_a_damaged_object_is_replaced_and_the_next_apply_makes_all_well(
     balanced.apply(vip(lab))
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
     eventually(lambda: [each.key for each in balanced.dump().vips] == [vip(lab)["key"]], seconds=10)
+
+
+def test_without_its_state_a_data_plane_leaves_the_node_as_it_finds_it(lab: Lab, balanced: RunningDataplane) -> None:
+    present = plumbing(lab)
+    with HttpConnection(lab, VIP_IPV4, timeout=20) as kept, HttpConnection(lab, VIP_IPV6, timeout=20) as kept_too:
+        names = [kept.get(), kept_too.get()]
+        balanced.stop()
+        balanced.settings.state_path.write_text("of a release to come")
+        balanced.restart()
+        time.sleep(2.5 * WATCH_SECONDS)
+        assert plumbing(lab) == present
+        assert [kept.get(), kept_too.get()] == names
 
 
 def test_two_data_planes_never_share_an_arena(lab: Lab, balanced: RunningDataplane) -> None:

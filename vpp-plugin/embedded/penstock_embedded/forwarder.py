@@ -6,7 +6,6 @@ One thread at a time may change a forwarder; `state`, `vip_statuses` and `stats`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,14 +100,14 @@ class Forwarder:
         """Make the changes that `desired` asks for, each VIP whole or not at all."""
         engine = self._engine or self._begin()
         planned = plan(desired, self.state, engine.vip_ids() - self.state.removing.keys())
-        outcome = Outcome(changed=bool(planned.changes), vips=dict(planned.refused))
+        outcome = Outcome(changed=bool(planned.changes), vips=dict(planned.refused), node=list(planned.errors))
         if any(isinstance(change, SetSources) for change in planned.changes):
             # Replies must find us before the first flow goes out: the node would answer them with RST.
             self._plumb(outcome, desired.nat_sources)
         for change in planned.changes:
             self._perform(engine, change, outcome)
         engine.publish()
-        self._plumb(outcome, desired.nat_sources)
+        self._plumb(outcome, self.state.nat_sources or ())
         self._update(generation=desired.generation, announcement=desired.announcement)
         self._remember(engine)
         return ApplyResult(
@@ -131,6 +130,8 @@ class Forwarder:
         if not engine.forwarding():
             log.warning("the device is gone: it is made again")
             self._attach(engine)
+        elif self.state.generation is None:
+            return  # an arena that outlived its state forwards: what the node needs for that, the next apply says
         elif gone or time.monotonic() >= self._repair_at:
             self._plumb(Outcome(), self.state.nat_sources or ())
 
@@ -153,13 +154,14 @@ class Forwarder:
     def _attach(self, engine: Engine) -> None:
         """Make the device where it is missing or another, and forward from it."""
         engine.stop()
-        plumbed = plumb(self._settings, self.state.addresses(), self.state.nat_sources or ())
+        sources = self.state.nat_sources or ()
+        plumbed = plumb(self._settings, self.state.addresses_beside(sources), sources)
         for error in plumbed.errors:
             log.warning("the device may not be as it should", error=error.message)
         engine.start()
 
-    def _plumb(self, outcome: Outcome, sources: Iterable[NatSource]) -> None:
-        plumbed = plumb(self._settings, self.state.addresses(), sources)
+    def _plumb(self, outcome: Outcome, sources: tuple[NatSource, ...]) -> None:
+        plumbed = plumb(self._settings, self.state.addresses_beside(sources), sources)
         outcome.changed |= plumbed.changed
         outcome.node += [error for error in plumbed.errors if error not in outcome.node]
         self._repair_at = time.monotonic() + REPAIR_SECONDS

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock_embedded.messages import BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
-from penstock_embedded.refusals import places, refusals
+from penstock_embedded.refusals import places, refusals, source_refusals
 from penstock_embedded.state import State
 
 
@@ -48,10 +48,11 @@ Change = SetNode | SetSources | RemoveVip | SetVip
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes in the order in which they are to be made, and VIPs that cannot be."""
+    """Changes in the order in which they are to be made, and what cannot be: VIPs, and things of the node."""
 
     changes: tuple[Change, ...]
     refused: Mapping[str, Error]
+    errors: tuple[Error, ...] = ()
 
 
 def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Plan:
@@ -67,10 +68,11 @@ def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Pla
     changes: list[Change] = [RemoveVip(known) for known in sorted({*actual.vips, *found}) if known not in wanted]
     if (desired.scheduler_key, desired.nodes) != (actual.scheduler_key, actual.nodes):
         changes.append(SetNode(desired.scheduler_key, desired.nodes))
-    if desired.nat_sources != actual.nat_sources:
+    errors = tuple(source_refusals(desired, actual, refused))
+    if desired.nat_sources != actual.nat_sources and not errors:
         changes.append(SetSources(desired.nat_sources))
     changes += _in_order((vip for vip in wanted.values() if vip.id in changed and vip.id not in refused), actual)
-    return Plan(tuple(changes), refused)
+    return Plan(tuple(changes), refused, errors)
 
 
 def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:

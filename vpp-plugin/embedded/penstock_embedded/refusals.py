@@ -42,6 +42,19 @@ def refusals(desired: DesiredState, actual: State, changed: Collection[str]) -> 
         refused |= found
 
 
+def source_refusals(desired: DesiredState, actual: State, refused: Collection[str]) -> Iterator[Error]:
+    """Yield why the NAT sources cannot be: VIPs that are refused keep their addresses, those that drain need them."""
+    wanted = {vip.id for vip in desired.vips}
+    keeping = {vip.id: vip for vip in (*actual.removing.values(), *actual.vips.values())}
+    for known, vip in keeping.items():
+        drains = known not in wanted
+        for place, source in enumerate(desired.nat_sources):
+            if source.address in vip.addresses and (drains or known in refused):
+                message = f"{source.address} is an address of {vip.key}, which {'drains' if drains else 'keeps it'}"
+                fix = "wait until it has drained" if drains else "give the node another address for NAT"
+                yield _error("conflict", f"nat_sources.{place}.address", message, fix)
+
+
 def _error(code: str, field: str, message: str, fix: str) -> Error:
     return Error(code=code, field=field, message=message, fix=fix)
 

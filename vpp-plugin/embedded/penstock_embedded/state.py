@@ -6,6 +6,7 @@ The file lies beside the arena, on the same tmpfs: both outlive a process and ne
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,10 @@ class State(BaseModel):
     def addresses(self) -> frozenset[Address]:
         """Return the addresses to be attracted: draining VIPs still have clients."""
         return frozenset(each for vip in (*self.vips.values(), *self.removing.values()) for each in vip.addresses)
+
+    def addresses_beside(self, sources: Iterable[NatSource]) -> frozenset[Address]:
+        """Return those that are no NAT sources: a VIP that gives an address up for one has it until it is changed."""
+        return self.addresses() - {source.address for source in sources}
 
     def key_of(self, identifier: str) -> str:
         """Return the name of a VIP that people know, or its id."""

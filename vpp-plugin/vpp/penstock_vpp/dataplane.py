@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -186,11 +186,11 @@ class VppDataplane:
         if self._wire is not None:
             self._wire.repair()
 
-    def _lead(self, sources: Iterable[NatSource]) -> Plumbed:
+    def _lead(self, sources: tuple[NatSource, ...]) -> Plumbed:
         """Have the node lead packets to what is in force."""
         if self._wire is None:
             return Plumbed(changed=False, new_device=False, errors=())
-        return self._wire.lead(self._state.addresses(), sources)
+        return self._wire.lead(self._state.addresses_beside(sources), sources)
 
     def _become(self, desired: DesiredState) -> ApplyResult:
         if not self._api.instance().enabled:
@@ -199,7 +199,7 @@ class VppDataplane:
         found = {native.vip_identifier(each.id) for each in self._api.vips() if not each.removing}
         planned = plan(desired, self._state, found)
         refused = dict(planned.refused)
-        node: list[Error] = []
+        node = list(planned.errors)
         if any(isinstance(change, SetSources) for change in planned.changes):
             # Replies must find VPP before the first flow goes out: the node would answer them with RST.
             node += self._lead(desired.nat_sources).errors
@@ -216,7 +216,7 @@ class VppDataplane:
             else:
                 self._note(change)
         self._api.publish()  # those who applied something may read its frames at once
-        plumbed = self._lead(desired.nat_sources)
+        plumbed = self._lead(self._state.nat_sources or ())
         node += [error for error in plumbed.errors if error not in node]
         update = {"generation": desired.generation, "announcement": desired.announcement}
         self._state = self._state.model_copy(update=update)
