@@ -19,8 +19,10 @@ static const struct {
     uint16_t port;
     uint8_t protocol, forwarding;
 } KINDS[VIPS] = {
-    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT},   {"1:10", 80, 6, LBRL_FORWARD_NAT},
-    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE},   {"1:10", 53, 17, LBRL_FORWARD_NAT},
+    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT},
+    {"1:10", 80, 6, LBRL_FORWARD_NAT},
+    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE},
+    {"1:10", 53, 17, LBRL_FORWARD_NAT},
 };
 static const char *const CLIENTS[2] = {"198.51.100.7", "5:7"};
 

@@ -26,7 +26,7 @@ typedef enum use {
     USE_CONTROL, /* no packet: the bytes change a VIP */
 } use_t;
 
-enum { SUPER = 8, PARTIAL = 16 };                                  /* of the first byte */
+enum { SUPER = 8, PARTIAL = 16 };                                   /* of the first byte */
 enum { V6 = 1, UDP = 2, TOGETHER = 16, AGAIN = 32, WORKER_1 = 64 }; /* of the second */
 enum { VIPS = 10, WORKERS = 2, SLOTS = 128, WAITING = 64, SEGMENTS = 4 };
 
@@ -93,7 +93,7 @@ static void open_tcp(ends_t *ends, const char *client, const char *vip)
 {
     connection_t c = connection_make(&rig, client, 40000, vip);
     connection_open(&c);
-    *ends = (ends_t){address_of(client), address_of(vip), c.backend,      c.source, 40000, 80,
+    *ends = (ends_t){address_of(client), address_of(vip), c.backend,    c.source, 40000, 80,
                      c.backend_port,     c.nat_port,      c.client_next};
 }
 
@@ -103,7 +103,7 @@ static void open_udp(ends_t *ends, const char *client, const char *vip)
     make_udp(&packet, client, 30000, vip, 53, 40);
     CHECK_EQUAL(rig_send(&rig, &packet), LBRL_VERDICT_FORWARD);
     seen_t seen = look(&packet.p);
-    *ends = (ends_t){address_of(client), address_of(vip), seen.dst,   seen.src, 30000, 53,
+    *ends = (ends_t){address_of(client), address_of(vip), seen.dst, seen.src, 30000, 53,
                      seen.dport,         seen.sport,      0};
 }
 
@@ -141,8 +141,8 @@ static size_t find_ports(const lbrl_packet_t *packet, uint8_t *protocol)
         at = at < 20 ? 0 : at;
     } else if (packet->length >= 40 && ip[0] >> 4 == 6) {
         *protocol = ip[6];
-        for (at = 40; at + 8 <= packet->length && (*protocol == 0 || *protocol == 43 ||
-                                                   *protocol == 44 || *protocol == 60);) {
+        for (at = 40; at + 8 <= packet->length &&
+                      (*protocol == 0 || *protocol == 43 || *protocol == 44 || *protocol == 60);) {
             size_t size = *protocol == 44 ? 8 : (ip[at + 1] + 1u) * 8u;
             *protocol = ip[at];
             at += size;
@@ -200,8 +200,9 @@ static void steer_one_way(const lbrl_packet_t *packet, bool gre)
         return;
     }
     bool v6 = packet->data[0] >> 4 == 6;
-    lbrl_address_t vip =
-        address_of(gre ? v6 ? "1:11" : "203.0.113.11" : v6 ? "1:12" : "203.0.113.12");
+    lbrl_address_t vip = address_of(gre  ? v6 ? "1:11" : "203.0.113.11"
+                                    : v6 ? "1:12"
+                                         : "203.0.113.12");
     put_addresses(packet, NULL, &vip);
     uint8_t protocol = 0;
     size_t at = find_ports(packet, &protocol);
@@ -357,8 +358,7 @@ static lbrl_packet_t copy_of(const uint8_t *bytes, size_t size, size_t headroom)
 static void feed(const uint8_t *bytes, size_t size, uint8_t mode, uint8_t where)
 {
     uint8_t use = mode & 7;
-    lbrl_packet_t packet =
-        copy_of(bytes, size, mode & SUPER && use < USE_GRE ? 0 : LBRL_HEADROOM);
+    lbrl_packet_t packet = copy_of(bytes, size, mode & SUPER && use < USE_GRE ? 0 : LBRL_HEADROOM);
     if (use >= USE_GRE) {
         steer_one_way(&packet, use == USE_GRE);
     }
@@ -406,8 +406,8 @@ static void feed_error(const uint8_t *bytes, size_t size, uint8_t mode, uint8_t 
     size_t behind = (v6 ? 40 : 20) + 4; /* the ports stay */
     size_t tail = about.p.length - behind;
     memcpy(about.p.data + behind, bytes, size < tail ? size : tail);
-    make_icmp_error(&error, v6 ? "9:9" : "10.9.9.9", source, v6 ? 2 : 3, v6 ? 0 : 4, 1400,
-                    &about.p, behind + 4 + (mode >> 4));
+    make_icmp_error(&error, v6 ? "9:9" : "10.9.9.9", source, v6 ? 2 : 3, v6 ? 0 : 4, 1400, &about.p,
+                    behind + 4 + (mode >> 4));
     lbrl_packet_t packet = copy_of(error.p.data, error.p.length, LBRL_HEADROOM);
     wait_or_go(&packet, where);
 }

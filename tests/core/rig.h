@@ -19,7 +19,7 @@ typedef struct rig {
 rig_t rig_make(uint32_t workers, uint32_t backends);
 rig_t rig_sized(uint32_t flows, uint32_t workers);
 rig_t rig_seeded(uint32_t flows, uint32_t workers, uint8_t seed);
-rig_t rig_tiny(void); /* 64 flows, 4 VIPs, 32 slots: little to copy */
+rig_t rig_tiny(void);                       /* 64 flows, 4 VIPs, 32 slots: little to copy */
 rig_t rig_configured(lbrl_config_t config); /* empty; of the boot that all rigs are of */
 void rig_free(rig_t *rig);
 

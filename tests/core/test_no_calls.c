@@ -107,6 +107,10 @@ void __wrap_lbrl_worker_tick(lbrl_worker_t *worker, uint64_t now_us)
 WATCHED(int, lbrl_handover, (lbrl_worker_t * from, const lbrl_packet_t *packet), (from, packet))
 WATCHED(uint32_t, lbrl_handover_take, (lbrl_worker_t * to, lbrl_packet_t *packets, uint32_t max),
         (to, packets, max))
+WATCHED(uint32_t, lbrl_segment,
+        (const lbrl_packet_t *packet, uint32_t index, uint8_t *out, uint32_t room),
+        (packet, index, out, room))
+WATCHED(int, lbrl_decapsulate, (lbrl_packet_t * packet), (packet))
 
 static void on_system_call(int signal, siginfo_t *info, void *context)
 {
@@ -180,33 +184,47 @@ static void hooks_catch_what_they_are_for(bool kernel)
 /* ------------------------------------------------------------------------------- traffic of every kind */
 
 static const char *const CLIENT = "198.51.100.7";
+static const char *const CLIENT6 = "5:7";
 static const char *const VIP = "203.0.113.10";
 
-static void set_vip(rig_t *rig, uint64_t id, const char *address, uint8_t forwarding,
-                    uint8_t scheduler)
+/* Beside VIP: each way to forward, each scheduler, both families. */
+static const struct {
+    const char *address;
+    uint16_t port;
+    uint8_t protocol, forwarding, scheduler;
+} KINDS[] = {
+    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_SED},
+    {"1:10", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_P2C},
+    {"203.0.113.10", 53, 17, LBRL_FORWARD_NAT, LBRL_SCHEDULER_ALIAS},
+    {"1:10", 53, 17, LBRL_FORWARD_NAT, LBRL_SCHEDULER_LSQ},
+    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE, LBRL_SCHEDULER_MAGLEV},
+    {"203.0.113.12", 80, 6, LBRL_FORWARD_L3DSR, LBRL_SCHEDULER_P2C},
+    {"1:11", 80, 6, LBRL_FORWARD_GRE, LBRL_SCHEDULER_SED},
+    {"1:12", 80, 6, LBRL_FORWARD_L3DSR, LBRL_SCHEDULER_ALIAS},
+    {"203.0.113.11", 53, 17, LBRL_FORWARD_GRE, LBRL_SCHEDULER_LSQ},
+    {"203.0.113.13", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_ALIAS},
+    {"203.0.113.14", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_P2C},
+    {"203.0.113.15", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_LSQ},
+    {"203.0.113.16", 80, 6, LBRL_FORWARD_NAT, LBRL_SCHEDULER_MAGLEV},
+};
+enum { VIPS = sizeof(KINDS) / sizeof(KINDS[0]) };
+
+static bool is_v6(const char *address)
 {
-    lbrl_backend_config_t backends[8];
-    lbrl_vip_config_t vip = rig_vip(id, address, 80, 6, backends, 8);
-    vip.forwarding = forwarding;
-    vip.dscp = forwarding == LBRL_FORWARD_L3DSR ? 9 : 0;
-    vip.scheduler = scheduler;
-    vip.feature_level = LBRL_LEVEL_FULL;
-    CHECK_EQUAL(lbrl_vip_set(rig->lb, &vip, rig->now_us), 0);
+    return address[1] == ':';
 }
 
-static void *bind_frames(rig_t *rig, lbrl_frames_t *frames, uint64_t vip)
+static void set_vip(rig_t *rig, uint32_t index)
 {
-    lbrl_vip_status_t status;
-    CHECK_EQUAL(lbrl_vip_status(rig->lb, vip, &status, NULL, 0), 0);
-    lbrl_frames_config_t layout = {.slots = status.slots,
-                                   .workers = rig->config.workers,
-                                   .level = LBRL_LEVEL_FULL,
-                                   .instance_id = "test"};
-    size_t size = lbrl_frames_size(&layout);
-    void *memory = zeroed(size);
-    CHECK_EQUAL(lbrl_frames_format(frames, memory, size, &layout, 1), 0);
-    CHECK_EQUAL(lbrl_frames_bind(rig->lb, vip, frames), 0);
-    return memory;
+    lbrl_backend_config_t backends[8];
+    lbrl_vip_config_t vip = rig_vip(index + 1, KINDS[index].address, KINDS[index].port,
+                                    KINDS[index].protocol, backends, 8);
+    vip.forwarding = KINDS[index].forwarding;
+    vip.dscp = vip.forwarding == LBRL_FORWARD_L3DSR ? 9 : 0;
+    vip.scheduler = KINDS[index].scheduler;
+    vip.load = index % 2 ? LBRL_LOAD_ACTIVE : LBRL_LOAD_OPEN;
+    vip.feature_level = LBRL_LEVEL_FULL;
+    CHECK_EQUAL(lbrl_vip_set(rig->lb, &vip, rig->now_us), 0);
 }
 
 static void connections(rig_t *rig, const char *client, const char *vip, uint16_t first, uint32_t n)
@@ -223,29 +241,118 @@ static void connections(rig_t *rig, const char *client, const char *vip, uint16_
     }
 }
 
-static void one_way(rig_t *rig, const char *vip)
+/* Whole vectors of one connection, in which each packet takes over what was found for the one before. */
+static void bursts(rig_t *rig, const char *client, const char *vip)
 {
-    test_packet_t p;
-    for (uint16_t i = 0; i < 200; i++) {
-        tcp_fields_t syn = {.sequence = 1, .flags = SYN};
-        make_tcp(&p, CLIENT, (uint16_t)(2000 + i), vip, 80, &syn, 0);
-        (void)rig_send(rig, &p);
-        tcp_fields_t data = {.sequence = 2, .ack = 3, .flags = ACK | PSH};
-        make_tcp(&p, CLIENT, (uint16_t)(2000 + i * 2), vip, 80, &data, 100);
-        (void)rig_send(rig, &p);
+    enum { BURST = 64 };
+    static test_packet_t made[BURST];
+    lbrl_packet_t packets[BURST];
+    connection_t c = connection_make(rig, client, 19000, vip);
+    connection_open(&c);
+    for (uint32_t i = 0; i < BURST; i++) {
+        tcp_fields_t tcp = {
+            .sequence = c.client_next + i * 10, .ack = c.server_next, .flags = ACK | PSH};
+        make_tcp(&made[i], client, 19000, vip, 80, &tcp, 10);
+        packets[i] = made[i].p;
+    }
+    lbrl_process(lbrl_worker(rig->lb, 0), packets, BURST, rig->now_us);
+    for (uint32_t i = 0; i < BURST; i++) {
+        CHECK(packets[i].verdict == LBRL_VERDICT_FORWARD ||
+              packets[i].verdict == LBRL_VERDICT_HANDOVER);
     }
 }
 
-static void datagrams_and_fragments(rig_t *rig)
+static void make_super(test_packet_t *p, bool v6)
+{
+    p->p.gso_type = v6 ? LBRL_GSO_TCPV6 : LBRL_GSO_TCPV4;
+    p->p.gso_size = 300;
+    p->p.hdr_len = v6 ? 60 : 40;
+    p->p.flags = LBRL_PACKET_NEEDS_CSUM;
+    p->p.csum_start = v6 ? 40 : 20;
+    p->p.csum_offset = 16;
+}
+
+/* What a data plane does with a packet in a tunnel, and then the other end of that. */
+static void leave_tunnel(const lbrl_packet_t *packet)
+{
+    static uint8_t bytes[PACKET_ROOM];
+    if (!packet->tunnel) {
+        return;
+    }
+    uint32_t length;
+    for (uint32_t i = 0; (length = lbrl_segment(packet, i, bytes, sizeof(bytes))) > 0; i++) {
+        lbrl_packet_t segment = {.data = bytes, .length = length};
+        CHECK_EQUAL(lbrl_decapsulate(&segment), 0);
+    }
+}
+
+static void one_way(rig_t *rig, const char *vip)
+{
+    static test_packet_t p;
+    const char *client = is_v6(vip) ? CLIENT6 : CLIENT;
+    for (uint16_t i = 0; i < 200; i++) {
+        tcp_fields_t syn = {.sequence = 1, .flags = SYN};
+        make_tcp(&p, client, (uint16_t)(2000 + i), vip, 80, &syn, 0);
+        (void)rig_send(rig, &p);
+        tcp_fields_t data = {.sequence = 2, .ack = 3, .flags = ACK | PSH};
+        make_tcp(&p, client, (uint16_t)(2000 + i * 2), vip, 80, &data, 100);
+        (void)rig_send(rig, &p);
+        make_tcp(&p, client, (uint16_t)(2000 + i), vip, 80, &data, 1000);
+        make_super(&p, is_v6(vip));
+        CHECK_EQUAL(rig_send(rig, &p), LBRL_VERDICT_FORWARD);
+        leave_tunnel(&p.p);
+    }
+}
+
+static void super_packets(rig_t *rig, const char *client, const char *vip)
+{
+    connection_t c = connection_make(rig, client, 18000, vip);
+    connection_open(&c);
+    tcp_fields_t data = {.sequence = c.client_next, .ack = c.server_next, .flags = ACK | PSH};
+    static test_packet_t p;
+    make_tcp(&p, client, 18000, vip, 80, &data, 1000);
+    make_super(&p, is_v6(vip));
+    CHECK_EQUAL(rig_send(rig, &p), LBRL_VERDICT_FORWARD);
+}
+
+static void datagrams_and_fragments(rig_t *rig, const char *vip)
 {
     static test_packet_t whole, piece;
+    const char *client = is_v6(vip) ? CLIENT6 : CLIENT;
     for (uint16_t i = 0; i < 64; i++) {
-        make_udp(&whole, CLIENT, (uint16_t)(5000 + i), VIP, 53, 1200);
-        make_fragment(&piece, &whole.p, i, 0, 600, true);
-        (void)rig_send(rig, &piece);
-        make_udp(&whole, CLIENT, (uint16_t)(5000 + i), VIP, 53, 1200);
-        make_fragment(&piece, &whole.p, i, 600, 600, false);
-        (void)rig_send(rig, &piece);
+        for (size_t offset = 0; offset < 1200; offset += 600) {
+            make_udp(&whole, client, (uint16_t)(5000 + i), vip, 53, 1200);
+            make_fragment(&piece, &whole.p, i, offset, 600, offset == 0);
+            CHECK_EQUAL(rig_send(rig, &piece), LBRL_VERDICT_FORWARD);
+        }
+        make_udp(&whole, client, (uint16_t)(6000 + i), vip, 53, 100);
+        CHECK_EQUAL(rig_send(rig, &whole), LBRL_VERDICT_FORWARD);
+    }
+}
+
+/* Errors about what backends sent, from behind the load balancer and before it, and about what it sent them. */
+static void icmp_errors(rig_t *rig)
+{
+    static test_packet_t p, about;
+    for (uint32_t v = 0; v < VIPS; v++) {
+        const bool v6 = is_v6(KINDS[v].address);
+        const char *client = v6 ? CLIENT6 : CLIENT, *router = v6 ? "9:9" : "10.9.9.9";
+        const uint8_t type = v6 ? 2 : 3, code = v6 ? 0 : 4;
+        tcp_fields_t tcp = {.sequence = 5, .ack = 2, .flags = ACK};
+        if (KINDS[v].protocol == 17) {
+            make_udp(&about, KINDS[v].address, 53, client, 6000, 900);
+        } else {
+            make_tcp(&about, KINDS[v].address, 80, client, 2000, &tcp, 900);
+        }
+        make_icmp_error(&p, router, KINDS[v].address, type, code, 1300, &about.p, 100);
+        (void)rig_send(rig, &p);
+        if (KINDS[v].protocol == 6 && KINDS[v].forwarding == LBRL_FORWARD_NAT) {
+            connection_t c = connection_make(rig, client, 17000, KINDS[v].address);
+            connection_open(&c);
+            connection_client(&c, PSH, 400);
+            make_icmp_error(&p, router, text_of(&c.source), type, code, 1300, &c.packet.p, 100);
+            CHECK_EQUAL(rig_send(rig, &p), LBRL_VERDICT_FORWARD);
+        }
     }
 }
 
@@ -277,7 +384,7 @@ static void oddities(rig_t *rig)
 
 static void flood(rig_t *rig)
 {
-    for (uint32_t i = 0; i < 3000; i++) {
+    for (uint32_t i = 0; i < 9000; i++) {
         char client[24];
         snprintf(client, sizeof(client), "100.64.%u.%u", i / 250, i % 250 + 1);
         connection_t c = connection_make(rig, client, (uint16_t)(1024 + i), VIP);
@@ -299,23 +406,34 @@ static void fail_backends(rig_t *rig)
     connection_client(&c, PSH, 10); /* answered with RST */
 }
 
+static void talk_to_all(rig_t *rig)
+{
+    for (uint32_t v = 0; v < VIPS; v++) {
+        const char *client = is_v6(KINDS[v].address) ? CLIENT6 : CLIENT;
+        if (KINDS[v].protocol == 17) {
+            datagrams_and_fragments(rig, KINDS[v].address);
+        } else if (KINDS[v].forwarding == LBRL_FORWARD_NAT) {
+            connections(rig, client, KINDS[v].address, 20000, 100);
+            bursts(rig, client, KINDS[v].address);
+            super_packets(rig, client, KINDS[v].address);
+        } else {
+            one_way(rig, KINDS[v].address);
+        }
+        rig_pass(rig, 100);
+    }
+}
+
 static void workers_call_nothing(uint32_t workers)
 {
-    rig_t rig = rig_make(workers, 8);
-    lbrl_frames_t frames[3];
-    void *memory[3];
-    set_vip(&rig, 1, VIP, LBRL_FORWARD_NAT, LBRL_SCHEDULER_SED);
-    set_vip(&rig, 5, "203.0.113.11", LBRL_FORWARD_GRE, LBRL_SCHEDULER_MAGLEV);
-    set_vip(&rig, 6, "203.0.113.12", LBRL_FORWARD_L3DSR, LBRL_SCHEDULER_P2C);
-    const uint64_t ids[3] = {1, 5, 6};
-    for (unsigned i = 0; i < 3; i++) {
-        memory[i] = bind_frames(&rig, &frames[i], ids[i]);
+    rig_t rig = rig_sized(16384, workers);
+    rig_frames_t frames[VIPS];
+    rig_set_sources(&rig);
+    for (uint32_t v = 0; v < VIPS; v++) {
+        set_vip(&rig, v);
+        rig_bind_frames(&rig, &frames[v], v + 1);
     }
-    connections(&rig, CLIENT, VIP, 20000, 300);
-    connections(&rig, "5:7", "1:10", 20000, 300);
-    one_way(&rig, "203.0.113.11");
-    one_way(&rig, "203.0.113.12");
-    datagrams_and_fragments(&rig);
+    talk_to_all(&rig);
+    icmp_errors(&rig);
     oddities(&rig);
     flood(&rig);
     fail_backends(&rig);
@@ -326,8 +444,8 @@ static void workers_call_nothing(uint32_t workers)
     CHECK(stats.replied > 3 && stats.passed > 0 && stats.flows_recycled > 100);
     CHECK(workers == 1 || stats.handed_over > 1000);
     rig_free(&rig);
-    for (unsigned i = 0; i < 3; i++) {
-        free(memory[i]);
+    for (uint32_t v = 0; v < VIPS; v++) {
+        free(frames[v].memory);
     }
 }
 
