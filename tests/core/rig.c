@@ -111,7 +111,7 @@ void rig_restart(rig_t *rig)
 lbrl_verdict_t rig_send(rig_t *rig, test_packet_t *packet)
 {
     rig->now_us += 10;
-    lbrl_worker_t *worker = lbrl_worker(rig->lb, 0);
+    lbrl_worker_t *worker = lbrl_worker(rig->lb, rig->entry);
     lbrl_process(worker, &packet->p, 1, rig->now_us);
     if (packet->p.verdict == LBRL_VERDICT_HANDOVER) {
         lbrl_worker_t *owner = lbrl_worker(rig->lb, packet->p.worker);
@@ -142,8 +142,8 @@ void rig_pass(rig_t *rig, uint64_t milliseconds)
 
 const char *text_of(const lbrl_address_t *address)
 {
-    static char texts[4][24];
-    static unsigned next;
+    static __thread char texts[4][24];
+    static __thread unsigned next;
     char *text = texts[next++ % 4];
     const uint8_t *b = address->bytes;
     if (b[0] == 0) {

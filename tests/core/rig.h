@@ -11,6 +11,7 @@ typedef struct rig {
     lbrl_config_t config;
     lbrl_attach_report_t report;
     uint64_t now_us;
+    uint32_t entry; /* worker that packets come in at */
 } rig_t;
 
 /* Small by default: 4096 flows, 16 VIPs, 512 slots, 1 worker; NAT sources 192.0.2.1 and fd00::9:1, ports 16384 to 28671;
@@ -32,7 +33,7 @@ lbrl_vip_config_t rig_vip(uint64_t id, const char *address, uint16_t port, uint8
 void rig_set_standard_vips(rig_t *rig, uint32_t backends);
 void rig_set_sources(rig_t *rig);
 
-/* One packet through worker 0 (or the worker that it is handed to). Returns the verdict. */
+/* One packet through the worker that packets come in at, or the one that it is handed to. Returns the verdict. */
 lbrl_verdict_t rig_send(rig_t *rig, test_packet_t *packet);
 
 /* Lets time pass with ticks of workers and control, 100 ms at a time. */

@@ -623,6 +623,33 @@ static void directory_has_an_end(void)
     rig_free(&rig);
 }
 
+/* Bytes that the process holds. */
+static size_t resident(void)
+{
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file != NULL && fscanf(file, "%*u %lu", &pages) == 1);
+    fclose(file);
+    return pages * 4096;
+}
+
+/* Tables have room for the most backends that a VIP may get; that room takes no memory before they come. */
+static void a_vip_takes_the_memory_of_the_backends_it_has(void)
+{
+    enum { VIPS = 48 };
+    lbrl_config_t sizes = {
+        .flows = 4096, .vips = VIPS, .slots = 8 * VIPS, .workers = 8, .now_us = 1000000000};
+    rig_t rig = rig_configured(sizes);
+    lbrl_backend_config_t backends[2];
+    const size_t before = resident();
+    for (uint16_t i = 0; i < VIPS; i++) {
+        lbrl_vip_config_t config = rig_vip(i + 1u, "203.0.113.10", 80 + i, 6, backends, 2);
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    }
+    CHECK(resident() - before < VIPS * (size_t)(512 << 10));
+    rig_free(&rig);
+}
+
 int main(void)
 {
     draining_backend_keeps_its_flows_and_gets_no_more();
@@ -647,5 +674,6 @@ int main(void)
     one_address_place_too_many_waits();
     bad_configurations_change_nothing();
     directory_has_an_end();
+    a_vip_takes_the_memory_of_the_backends_it_has();
     return 0;
 }

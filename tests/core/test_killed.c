@@ -1,23 +1,46 @@
 /*
- * A data plane is killed at random points while it forwards and while backends, slots and VIPs change under it. Whoever
- * attaches to what it left may drop a flow, but never send it to another backend than before.
+ * A data plane is killed at random points while its workers forward, each in a thread of its own, and while backends,
+ * slots and VIPs change under them. Whoever attaches to what it left may drop a flow, but never send it to another
+ * backend than before. Every VIP is at level `full`.
+ *
+ * test_killed [KILLS [WORKERS [SEED]]]
  */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "internal.h"
 #include "rig.h"
 
-enum { CLIENTS = 96, KILLS = 200 /* by default; an argument says otherwise */ };
+enum {
+    CLIENTS = 96,
+    KILLS = 100,
+    WORKERS_MOST = 4,
+    IMPORT_EVERY = 8, /* kills: what is left is imported into arenas of other sizes, too */
+};
+
+/* VIPs that stay; others come and go on an address of their own. */
+static const struct {
+    const char *address;
+    uint16_t port;
+    uint8_t protocol, forwarding;
+} KINDS[] = {
+    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT},  {"1:10", 80, 6, LBRL_FORWARD_NAT},
+    {"203.0.113.10", 53, 17, LBRL_FORWARD_NAT}, {"1:10", 5000, 17, LBRL_FORWARD_NAT},
+    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE},  {"1:11", 80, 6, LBRL_FORWARD_GRE},
+};
+enum { VIPS = sizeof(KINDS) / sizeof(KINDS[0]), PASSING = 3 };
+static const char *const PASSING_VIP = "203.0.113.77";
 
 /* What the killed process last knew; in memory that survives it. */
 typedef struct journal {
-    uint64_t now_us;
-    uint64_t steps;
-    uint64_t random;
+    uint64_t now_us; /* atomic: workers read what control sets */
+    uint64_t steps;  /* atomic: all workers' */
+    uint64_t random[WORKERS_MOST + 1];
     uint32_t round; /* of backends: each has addresses of its own */
     connection_t connections[CLIENTS];
     char clients[CLIENTS][24];
@@ -27,12 +50,9 @@ typedef struct journal {
 static journal_t *journal;
 static rig_t rig;
 
-static uint32_t any(uint32_t below)
+static uint32_t any(uint32_t whose, uint32_t below)
 {
-    journal->random ^= journal->random >> 12;
-    journal->random ^= journal->random << 25;
-    journal->random ^= journal->random >> 27;
-    return (uint32_t)((journal->random * 0x2545f4914f6cdd1du >> 32) * below >> 32);
+    return (uint32_t)((random_next(&journal->random[whose]) >> 32) * below >> 32);
 }
 
 static void *shared(size_t size)
@@ -47,48 +67,80 @@ static void open_rig(void)
     rig.now_us = journal->now_us;
     rig.config.now_us = journal->now_us;
     CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(rig.report.status, LBRL_ARENA_ATTACHED);
 }
 
-/* Backends of this round: some stay from the round before, addresses are never used for another one. */
-static void change_backends(uint64_t vip, const char *address)
+/* ------------------------------------------------------------------------------- what clients and servers do */
+
+/* What the journal says of a connection counts only while it is open: said last, and taken back first. */
+static void journal_open(uint32_t i, uint8_t open)
 {
-    lbrl_backend_config_t backends[24];
-    uint32_t count = 1 + any(24);
-    lbrl_vip_config_t config = rig_vip(vip, address, 80, 6, backends, count);
-    journal->round++;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t number = journal->round + i; /* sliding window */
-        backends[i].id = vip * 1000000 + number;
-        backends[i].address.bytes[13] = (uint8_t)vip;
-        backends[i].address.bytes[14] = (uint8_t)(number >> 8);
-        backends[i].address.bytes[15] = (uint8_t)number;
-        backends[i].state = any(8) ? LBRL_BACKEND_ACTIVE : LBRL_BACKEND_FAILED;
-    }
-    config.drain_timeout = any(2) ? 0 : 1000;
-    (void)lbrl_vip_set(rig.lb, &config, rig.now_us);
+    __atomic_store_n(&journal->open[i], open, __ATOMIC_SEQ_CST);
 }
 
-static void talk(uint32_t i)
+static uint32_t kind_of(uint32_t client)
+{
+    return client % VIPS;
+}
+
+static lbrl_address_t destination(const lbrl_packet_t *packet)
+{
+    lbrl_address_t address = address_of("0.0.0.0");
+    if (packet->data[0] >> 4 == 4) {
+        memcpy(address.bytes + 12, packet->data + 16, 4);
+    } else {
+        memcpy(address.bytes, packet->data + 24, 16);
+    }
+    return address;
+}
+
+/* A client port whose flow this worker owns. */
+static uint16_t port_for(const rig_t *here, uint32_t i)
+{
+    const uint32_t kind = kind_of(i);
+    lbrl_address_t client = address_of(journal->clients[i]);
+    lbrl_address_t vip = address_of(KINDS[kind].address);
+    ip_t src, dst;
+    memcpy(&src, &client, sizeof(src));
+    memcpy(&dst, &vip, sizeof(dst));
+    for (;;) {
+        const uint16_t port = (uint16_t)(20000 + any(here->entry, 2000));
+        const uint64_t hash = tuple_hash(&here->lb->key, &src, &dst, swap16(port),
+                                         swap16(KINDS[kind].port), KINDS[kind].protocol);
+        if (here->lb->owner[hash & (LBRL_PARTITIONS - 1)] == here->entry) {
+            return port;
+        }
+    }
+}
+
+static void begin(rig_t *here, uint32_t i)
+{
+    const uint32_t kind = kind_of(i);
+    connection_t *c = &journal->connections[i];
+    *c = connection_make(here, journal->clients[i], port_for(here, i), KINDS[kind].address);
+    c->vip_port = KINDS[kind].port;
+}
+
+static void talk_tcp(rig_t *here, uint32_t i)
 {
     connection_t *c = &journal->connections[i];
     if (!journal->open[i]) {
-        *c = connection_make(&rig, journal->clients[i], (uint16_t)(20000 + any(2000)),
-                             "203.0.113.10");
+        begin(here, i);
         if (connection_syn(c) != LBRL_VERDICT_FORWARD) {
             return;
         }
-        journal->open[i] = 1;
+        journal_open(i, 1);
         connection_server(c, SYN, 0);
         connection_client(c, 0, 0);
-    } else if (any(4) == 0) {
-        journal->open[i] = 0; /* before the fact: what is said of it afterwards proves nothing */
+    } else if (any(here->entry, 4) == 0) {
+        journal_open(i, 0);
         connection_client(c, FIN, 0);
         connection_server(c, FIN, 0);
     } else {
         connection_t copy =
             *c; /* sequence numbers in the journal move only when the packet is through */
         if (connection_client(&copy, PSH, 10) != LBRL_VERDICT_FORWARD) {
-            journal->open[i] = 0;
+            journal_open(i, 0);
             return;
         }
         connection_server(&copy, PSH, 10);
@@ -97,126 +149,352 @@ static void talk(uint32_t i)
     }
 }
 
+static lbrl_verdict_t segment(rig_t *here, connection_t *c, uint8_t flags, size_t payload)
+{
+    tcp_fields_t tcp = {.sequence = c->client_next, .ack = 1, .flags = flags};
+    make_tcp(&c->packet, c->client, c->client_port, c->vip, c->vip_port, &tcp, payload);
+    return rig_send(here, &c->packet);
+}
+
+static void talk_one_way(rig_t *here, uint32_t i)
+{
+    connection_t *c = &journal->connections[i];
+    if (!journal->open[i]) {
+        begin(here, i);
+        if (segment(here, c, SYN, 0) == LBRL_VERDICT_FORWARD) {
+            c->backend = destination(&c->packet.p);
+            c->client_next++;
+            journal_open(i, 1);
+        }
+        return;
+    }
+    const bool ends = any(here->entry, 4) == 0;
+    if (ends) {
+        journal_open(i, 0);
+    }
+    connection_t copy = *c;
+    lbrl_verdict_t verdict = segment(here, &copy, ACK | (ends ? FIN : PSH), 10);
+    lbrl_address_t backend = destination(&copy.packet.p);
+    if (verdict != LBRL_VERDICT_FORWARD || memcmp(&backend, &c->backend, sizeof(backend)) != 0) {
+        journal_open(i, 0);
+    }
+    c->client_next += 10;
+}
+
+/* A datagram may begin its flow anew wherever it wants to, so that the journal is silent until it is through. */
+static void talk_udp(rig_t *here, uint32_t i)
+{
+    connection_t *c = &journal->connections[i];
+    const bool is_new = !journal->open[i] || any(here->entry, 8) == 0;
+    journal_open(i, 0);
+    if (is_new) {
+        begin(here, i);
+    }
+    make_udp(&c->packet, c->client, c->client_port, c->vip, c->vip_port, 20);
+    if (rig_send(here, &c->packet) != LBRL_VERDICT_FORWARD) {
+        return;
+    }
+    const seen_t seen = look(&c->packet.p);
+    c->backend = seen.dst;
+    c->source = seen.src;
+    c->backend_port = seen.dport;
+    c->nat_port = seen.sport;
+    journal_open(i, 1);
+    if (any(here->entry, 2)) {
+        make_udp(&c->packet, text_of(&c->backend), c->backend_port, text_of(&c->source),
+                 c->nat_port, 30);
+        (void)rig_send(here, &c->packet);
+    }
+}
+
+static void talk(rig_t *here, uint32_t i)
+{
+    journal->connections[i].rig = here; /* what is there is of a process that was killed */
+    if (KINDS[kind_of(i)].protocol == 17) {
+        talk_udp(here, i);
+    } else if (KINDS[kind_of(i)].forwarding == LBRL_FORWARD_GRE) {
+        talk_one_way(here, i);
+    } else {
+        talk_tcp(here, i);
+    }
+}
+
+/* One worker with its share of the clients. */
+static void *work(void *argument)
+{
+    rig_t here = rig;
+    here.entry = *(const uint32_t *)argument;
+    for (;;) {
+        const uint64_t now_us = __atomic_load_n(&journal->now_us, __ATOMIC_RELAXED);
+        here.now_us = now_us > here.now_us ? now_us : here.now_us;
+        const uint32_t i = any(here.entry, CLIENTS);
+        if (i / VIPS % here.config.workers == here.entry) {
+            talk(&here, i);
+        }
+        if (any(here.entry, 8) == 0) {
+            lbrl_worker_tick(lbrl_worker(here.lb, here.entry), here.now_us);
+        }
+        __atomic_fetch_add(&journal->steps, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------- what changes under them */
+
+static uint32_t chance(uint32_t below)
+{
+    return any(WORKERS_MOST, below);
+}
+
+/* Backends of this round: some stay from the round before, addresses are never used for another one. */
+static void change_backends(uint64_t id, const char *address, uint16_t port, uint8_t protocol,
+                            uint8_t forwarding)
+{
+    lbrl_backend_config_t backends[8];
+    uint32_t count = 1 + chance(8);
+    lbrl_vip_config_t config = rig_vip(id, address, port, protocol, backends, count);
+    journal->round++;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = journal->round + i; /* sliding window */
+        backends[i].id = id * 1000000 + number;
+        backends[i].address.bytes[13] = (uint8_t)id;
+        backends[i].address.bytes[14] = (uint8_t)(number >> 8);
+        backends[i].address.bytes[15] = (uint8_t)number;
+        backends[i].state = chance(8) ? LBRL_BACKEND_ACTIVE : LBRL_BACKEND_FAILED;
+    }
+    config.forwarding = forwarding;
+    config.scheduler = (uint8_t)chance(LBRL_SCHEDULER_COUNT);
+    config.load = (uint8_t)chance(LBRL_LOAD_COUNT);
+    config.feature_level = LBRL_LEVEL_FULL;
+    config.drain_timeout = chance(2) ? 0 : 1000;
+    (void)lbrl_vip_set(rig.lb, &config, rig.now_us);
+}
+
+static void change_one(uint32_t kind)
+{
+    change_backends(kind + 1, KINDS[kind].address, KINDS[kind].port, KINDS[kind].protocol,
+                    KINDS[kind].forwarding);
+}
+
+static void bind_frames(rig_frames_t *frames)
+{
+    for (uint32_t kind = 0; kind < VIPS; kind++) {
+        lbrl_vip_status_t status;
+        CHECK_EQUAL(lbrl_vip_status(rig.lb, kind + 1, &status, NULL, 0), 0);
+        if (!status.frames) {
+            rig_bind_frames(&rig, &frames[kind], kind + 1); /* the process will not get old */
+        }
+    }
+}
+
+/* The whole life of a data plane that will be killed. */
 static void live(void)
 {
+    static rig_frames_t frames[VIPS];
+    static uint32_t numbers[WORKERS_MOST];
     open_rig();
+    bind_frames(frames);
+    for (uint32_t i = 0; i < rig.config.workers; i++) {
+        pthread_t id;
+        numbers[i] = i;
+        CHECK_EQUAL(pthread_create(&id, NULL, work, &numbers[i]), 0);
+    }
     for (;;) {
-        talk(any(CLIENTS));
-        if (any(16) == 0) {
-            change_backends(1, "203.0.113.10");
-        }
-        if (any(32) == 0) {
-            change_backends(4 + any(3), "203.0.113.77");
-        }
-        if (any(32) == 0) {
-            lbrl_vip_remove(rig.lb, 4 + any(3), rig.now_us);
-        }
-        if (any(8) == 0) {
-            rig.now_us += any(4) ? 50000 : 3000000;
-            lbrl_worker_tick(lbrl_worker(rig.lb, 0), rig.now_us);
+        switch (chance(8)) {
+        case 0:
+        case 1:
+            change_one(chance(VIPS));
+            break;
+        case 2:
+            change_backends(VIPS + 1 + chance(PASSING), PASSING_VIP, 80, 6, LBRL_FORWARD_NAT);
+            break;
+        case 3:
+            (void)lbrl_vip_remove(rig.lb, VIPS + 1 + chance(PASSING), rig.now_us);
+            break;
+        default:
+            rig.now_us += chance(4) ? 50000 : 3000000;
+            __atomic_store_n(&journal->now_us, rig.now_us, __ATOMIC_RELAXED);
             lbrl_control_tick(rig.lb, rig.now_us);
+            bind_frames(frames);
+            lbrl_publish(rig.lb, rig.now_us);
         }
-        journal->now_us = rig.now_us;
-        journal->steps++;
+        sched_yield();
     }
 }
 
-/* Flows of a backend are what an attach has counted, entry by entry. */
-static void recount(void)
+/* ------------------------------------------------------------------------------- what is left */
+
+/* The flows of the journal's connections that are still in the table. */
+static void find_flows(rig_t *from, lbrl_flow_info_t *found)
 {
-    static const uint64_t vips[] = {1, 4, 5, 6};
-    enum { MOST = 512 };
-    static lbrl_backend_status_t backends[MOST];
-    for (unsigned v = 0; v < sizeof(vips) / sizeof(vips[0]); v++) {
-        lbrl_vip_status_t status;
-        if (lbrl_vip_status(rig.lb, vips[v], &status, backends, MOST) != 0) {
-            continue;
-        }
-        int64_t open[MOST] = {0}, entries[MOST] = {0};
-        lbrl_flow_info_t flow;
-        uint64_t cursor = 0;
-        while (lbrl_flow_next(rig.lb, &cursor, rig.now_us, &flow)) {
-            if (flow.vip_id == vips[v]) {
-                entries[flow.slot]++;
-                open[flow.slot] += flow.open;
+    lbrl_flow_info_t flow;
+    uint64_t cursor = 0;
+    memset(found, 0, CLIENTS * sizeof(*found));
+    while (lbrl_flow_next(from->lb, &cursor, from->now_us, &flow)) {
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+            const connection_t *c = &journal->connections[i];
+            if (journal->open[i] && c->client_port == flow.client_port &&
+                flow.vip_id == kind_of(i) + 1 && is_address(&flow.client, journal->clients[i])) {
+                found[i] = flow;
             }
         }
-        for (uint32_t i = 0; i < status.backend_count; i++) {
-            CHECK_EQUAL(backends[i].entries, entries[backends[i].slot]);
-            CHECK_EQUAL(backends[i].open_flows, open[backends[i].slot]);
-        }
     }
 }
 
-/* connection_client() and connection_server() check that translated packets are of the very same flow. */
-static uint32_t verify(void)
+static uint8_t state_of(const rig_t *from, const lbrl_flow_info_t *flow)
 {
+    enum { MOST = 512 };
+    lbrl_backend_status_t backends[MOST];
+    lbrl_vip_status_t status;
+    CHECK_EQUAL(lbrl_vip_status(from->lb, flow->vip_id, &status, backends, MOST), 0);
+    uint32_t i = 0;
+    while (i < status.backend_count && i < MOST && backends[i].slot != flow->slot) {
+        i++;
+    }
+    CHECK(i < status.backend_count && i < MOST);
+    return backends[i].state;
+}
+
+/* A flow goes on as the very same one: connection_client() and connection_server() check translated segments. */
+static void go_on(rig_t *from, uint32_t i)
+{
+    connection_t copy = journal->connections[i];
+    copy.rig = from;
+    if (KINDS[kind_of(i)].protocol == 17) {
+        make_udp(&copy.packet, copy.client, copy.client_port, copy.vip, copy.vip_port, 20);
+        CHECK_EQUAL(rig_send(from, &copy.packet), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(look(&copy.packet.p).sport, copy.nat_port);
+    } else if (KINDS[kind_of(i)].forwarding == LBRL_FORWARD_GRE) {
+        CHECK_EQUAL(segment(from, &copy, ACK | PSH, 10), LBRL_VERDICT_FORWARD);
+    } else {
+        CHECK_EQUAL(connection_client(&copy, PSH, 10), LBRL_VERDICT_FORWARD);
+        lbrl_address_t backend = destination(&copy.packet.p);
+        CHECK(memcmp(&backend, &copy.backend, sizeof(backend)) == 0);
+        CHECK_EQUAL(connection_server(&copy, PSH, 10), LBRL_VERDICT_FORWARD);
+        return;
+    }
+    lbrl_address_t backend = destination(&copy.packet.p);
+    CHECK(memcmp(&backend, &copy.backend, sizeof(backend)) == 0);
+}
+
+/* Counts are those of a recount, flows are where they were. Returns how many go on. */
+static uint32_t verify(rig_t *from)
+{
+    static lbrl_flow_info_t found[CLIENTS];
     uint32_t alive = 0;
-    open_rig();
-    recount();
+    for (uint32_t id = 1; id <= VIPS + PASSING; id++) {
+        rig_recount(from, id);
+    }
+    find_flows(from, found);
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        connection_t copy = journal->connections[i];
-        if (!journal->open[i]) {
+        if (!found[i].state) {
             continue;
         }
-        lbrl_verdict_t verdict = connection_client(&copy, PSH, 10);
-        if (verdict == LBRL_VERDICT_FORWARD) {
-            CHECK_EQUAL(connection_server(&copy, PSH, 10), LBRL_VERDICT_FORWARD);
-            journal->connections[i] = copy;
+        CHECK(memcmp(&found[i].backend, &journal->connections[i].backend,
+                     sizeof(found[i].backend)) == 0);
+        if (state_of(from, &found[i]) != LBRL_BACKEND_FAILED) {
+            go_on(from, i);
             alive++;
-        } else {
-            journal->open[i] = 0;
         }
     }
-    journal->now_us = rig.now_us;
-    lbrl_close(rig.lb);
     return alive;
 }
 
-int main(int argc, char **argv)
+/* An arena of another size takes over all that the one that was left holds. */
+static void verify_import(uint32_t flows)
 {
-    const uint32_t kills = argc > 1 ? (uint32_t)atoi(argv[1]) : KILLS;
-    journal = shared(sizeof(*journal));
-    journal->random = 0x9e3779b97f4a7c15u;
-    journal->round = 1;
-    rig = rig_make(1, 4);
+    lbrl_config_t config = rig.config;
+    config.flows = flows;
+    config.workers = 1 + flows % 3;
+    config.now_us = journal->now_us;
+    rig_t other = rig_configured(config);
+    CHECK_EQUAL(lbrl_import(other.lb, rig.arena, rig.arena_size, config.now_us, &other.report), 0);
+    CHECK(verify(&other) > 0);
+    rig_free(&other);
+}
+
+static void verify_all(uint32_t kill_number, uint64_t *alive)
+{
+    if (kill_number % IMPORT_EVERY == 0) {
+        verify_import(kill_number / IMPORT_EVERY % 2 ? 2048 : 8192);
+    }
+    open_rig();
+    *alive += verify(&rig);
+    journal->now_us = rig.now_us;
+    /* what is not there any more is not expected again */
+    static lbrl_flow_info_t found[CLIENTS];
+    find_flows(&rig, found);
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        journal->open[i] = found[i].state && state_of(&rig, &found[i]) != LBRL_BACKEND_FAILED;
+    }
+    lbrl_close(rig.lb);
+}
+
+/* ------------------------------------------------------------------------------- life and death */
+
+static void prepare(uint32_t workers)
+{
+    lbrl_config_t config = {
+        .flows = 4096, .vips = 16, .slots = 1024, .workers = workers, .now_us = 1000000000};
+    rig = rig_configured(config);
+    rig_set_sources(&rig);
+    journal->now_us = rig.now_us;
+    for (uint32_t kind = 0; kind < VIPS; kind++) {
+        change_one(kind);
+    }
     lbrl_close(rig.lb);
     void *arena = shared(rig.arena_size);
     memcpy(arena, rig.arena, rig.arena_size);
     free(rig.arena);
     rig.arena = arena;
-    journal->now_us = rig.now_us;
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        snprintf(journal->clients[i], sizeof(journal->clients[i]), "100.64.0.%u", i + 1);
+        const bool v6 = KINDS[kind_of(i)].address[1] == ':';
+        snprintf(journal->clients[i], sizeof(journal->clients[i]), v6 ? "64:%x" : "100.64.0.%u",
+                 i + 1);
     }
-    uint64_t seed = 88172645463325252u;
+}
+
+/* Lets it do something, then kills it anywhere within the next two milliseconds. */
+static void kill_one(uint64_t *random)
+{
+    const uint64_t before = __atomic_load_n(&journal->steps, __ATOMIC_RELAXED);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        live();
+    }
+    for (unsigned waited = 0; __atomic_load_n(&journal->steps, __ATOMIC_RELAXED) == before;
+         waited++) {
+        CHECK(waited < 100000);
+        usleep(100);
+    }
+    struct timespec pause = {.tv_nsec = (long)(random_next(random) % 2000000)};
+    nanosleep(&pause, NULL);
+    CHECK_EQUAL(kill(child, SIGKILL), 0);
+    int status;
+    CHECK_EQUAL(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status)); /* it did not end by a failed check of its own */
+}
+
+int main(int argc, char **argv)
+{
+    const uint32_t kills = argc > 1 ? (uint32_t)atoi(argv[1]) : KILLS;
+    const uint32_t workers = argc > 2 ? (uint32_t)atoi(argv[2]) : WORKERS_MOST;
+    uint64_t random = 0x9e3779b97f4a7c15u + (argc > 3 ? (uint64_t)atoi(argv[3]) : 0);
+    CHECK(workers >= 1 && workers <= WORKERS_MOST);
+    journal = shared(sizeof(*journal));
+    for (uint32_t i = 0; i <= WORKERS_MOST; i++) {
+        journal->random[i] = random_next(&random);
+    }
+    journal->round = 1;
+    prepare(workers);
     uint64_t alive = 0;
     for (uint32_t kill_number = 0; kill_number < kills; kill_number++) {
-        uint64_t before = journal->steps;
-        pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) {
-            live();
-        }
-        /* let it do something, then kill it anywhere within the next two milliseconds */
-        for (unsigned waited = 0; __atomic_load_n(&journal->steps, __ATOMIC_RELAXED) == before;
-             waited++) {
-            CHECK(waited < 100000);
-            usleep(100);
-        }
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        struct timespec pause = {.tv_nsec = (long)(seed % 2000000)};
-        nanosleep(&pause, NULL);
-        CHECK_EQUAL(kill(child, SIGKILL), 0);
-        int status;
-        CHECK_EQUAL(waitpid(child, &status, 0), child);
-        CHECK(WIFSIGNALED(status)); /* it did not end by a failed check of its own */
-        alive += verify();
+        kill_one(&random);
+        verify_all(kill_number, &alive);
     }
     CHECK(alive > kills * 5); /* the test is about flows that go on */
-    printf("%u kills, %" PRIu64 " steps, %" PRIu64 " flows went on\n", kills, journal->steps,
-           alive);
+    printf("%u kills of %u workers, %" PRIu64 " steps, %" PRIu64 " flows went on\n", kills, workers,
+           journal->steps, alive);
     return 0;
 }

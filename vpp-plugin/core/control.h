@@ -8,6 +8,8 @@
 
 /* Zeroed memory aligned to 64 bytes, or NULL. Large blocks take no real memory until touched. */
 void *memory_take(size_t size);
+/* For arrays of which little is used: with huge pages all of it would take memory. */
+void *memory_take_sparse(size_t size);
 void memory_free(void *memory);
 
 /* Frees memory when every worker has left the vectors that may still see it. NULL is ignored. Where even the note about

@@ -30,9 +30,8 @@ static void ask_for_huge_pages(void *memory, size_t size)
 #endif
 }
 
-void *memory_take(size_t size)
+static void *take(size_t size, bool huge)
 {
-    const bool huge = size >= HUGE_FROM;
     const size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
     const size_t whole = huge ? (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : size;
     uint8_t *raw = calloc(1, whole + alignment + sizeof(void *));
@@ -46,6 +45,16 @@ void *memory_take(size_t size)
         ask_for_huge_pages(memory, whole);
     }
     return memory;
+}
+
+void *memory_take(size_t size)
+{
+    return take(size, size >= HUGE_FROM);
+}
+
+void *memory_take_sparse(size_t size)
+{
+    return take(size, false);
 }
 
 void memory_free(void *memory)

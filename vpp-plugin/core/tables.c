@@ -329,7 +329,7 @@ vip_store_t *store_make(const lbrl_t *lb)
                   workers * (sizeof(vip_worker_t) + VIP_SLOTS_MAX * sizeof(lbrl_slot_counters_t) +
                              5 * columns) +
                   (size_t)64 * (4 + 6 * workers);
-    uint8_t *memory = memory_take(size);
+    uint8_t *memory = memory_take_sparse(size);
     if (!memory) {
         return NULL;
     }
