@@ -352,8 +352,10 @@ static void maglev_picks_alike_on_every_node(void)
     for (int node = 0; node < 2; node++) {
         rig_t rig = rig_make(1, 0);
         rig.config.seed[3] ^= (uint8_t)node;
+        uint8_t told[16];
         CHECK_EQUAL(lbrl_node_set(rig.lb, key, 2), 0);
         CHECK_EQUAL(lbrl_node_set(rig.lb, key, 2), 0);
+        CHECK(lbrl_node(rig.lb, told) == 2 && memcmp(told, key, sizeof(key)) == 0);
         lbrl_backend_config_t backends[5], shuffled[5];
         lbrl_vip_config_t config = rig_vip(1, VIP, 80, 6, backends, 5);
         config.scheduler = LBRL_SCHEDULER_MAGLEV;

@@ -97,6 +97,7 @@ u8 *fuzz_state(void)
     const lb_rl_main_t *lm = &lb_rl_main;
     const lb_rl_settings_t *settings = &lm->settings;
     lbrl_nat_source_t sources[LB_RL_SOURCES_MAX];
+    u8 key[LB_RL_KEY_SIZE];
     u8 *s = format(NULL, "%s instance %s policy %s in %s follows %u tables %u %u\n",
                    lm->io != NULL ? "enabled" : "disabled", lm->instance_id, lm->policy,
                    settings->directory, settings->follows_agents, settings->client_table,
@@ -104,6 +105,8 @@ u8 *fuzz_state(void)
     if (lm->io == NULL) {
         return s;
     }
+    u32 nodes = lbrl_node(lm->core, key);
+    s = format(s, "nodes %u key %U\n", nodes, format_hex_bytes_no_wrap, key, (int)sizeof(key));
     u32 count = clib_min(lbrl_sources(lm->core, sources, LB_RL_SOURCES_MAX), LB_RL_SOURCES_MAX);
     for (u32 i = 0; i < count; i++) {
         s = format(s, "source %U-%u\n", format_lb_rl_endpoint, sources[i].address.bytes,

@@ -23,7 +23,7 @@
 #include "lb_rl.api_enum.h"
 #include "lb_rl.api_types.h"
 
-enum { WHICH = 0x1f, STRANGER = 0x20, MESSAGES_MAX = 24, SIZE_MAX_SENT = 1 << 16 };
+enum { WHICH = 0x1f, STRANGER = 0x20, STEP = 15, MESSAGES_MAX = 24, SIZE_MAX_SENT = 1 << 16 };
 
 #define NOBODY 0x80000063u /* a handle of a socket's client; so many there are not */
 
@@ -63,9 +63,13 @@ static const struct {
     {VL_API_LB_RL_VIP_DUMP, sizeof(vl_api_lb_rl_vip_dump_t), DUMP},
     {VL_API_LB_RL_BACKEND_DUMP, sizeof(vl_api_lb_rl_backend_dump_t), DUMP},
     {VL_API_LB_RL_FLOW_DUMP, sizeof(vl_api_lb_rl_flow_dump_t), DUMP},
+    [STEP] = {0}, /* not a message: lets time pass */
+    {VL_API_LB_RL_NODE_GET, sizeof(vl_api_lb_rl_node_get_t), PLAIN},
+    {VL_API_LB_RL_MEMORY_GET, sizeof(vl_api_lb_rl_memory_get_t), PLAIN},
+    {VL_API_LB_RL_STATS_CLEAR, sizeof(vl_api_lb_rl_stats_clear_t), PLAIN},
 };
 
-#define STEP ARRAY_LEN(requests) /* not a message: lets time pass */
+STATIC_ASSERT(ARRAY_LEN(requests) <= WHICH + 1, "a number per message");
 
 /* ---- The client ---- */
 
@@ -258,7 +262,7 @@ int fuzz_api(vlib_main_t *vm, const u8 *data, size_t size)
     }
     u32 messages = 0;
     for (; size >= 3 && messages < MESSAGES_MAX; messages++) {
-        u32 which = (data[0] & WHICH) % (STEP + 1);
+        u32 which = (data[0] & WHICH) % ARRAY_LEN(requests);
         u32 length = (u32)clib_min((size_t)(data[1] | data[2] << 8), size - 3);
         if (which == STEP) {
             fuzz_step(vm);

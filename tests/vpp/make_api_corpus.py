@@ -10,7 +10,7 @@ from pathlib import Path
 (VIP_SET, VIP_REMOVE, SOURCES_SET, NODE_SET, AGENT_SET, ENABLE, DISABLE, PUBLISH, GET, STATS_GET, WANT_EVENTS) = range(
     11
 )
-SOURCE_DUMP, VIP_DUMP, BACKEND_DUMP, FLOW_DUMP, STEP = range(11, 16)
+SOURCE_DUMP, VIP_DUMP, BACKEND_DUMP, FLOW_DUMP, STEP, NODE_GET, MEMORY_GET, STATS_CLEAR = range(11, 19)
 STRANGER = 0x20
 TIMEOUTS = (10_000, 900_000, 10_000, 10_000, 30_000, 180_000, 1_000)
 
@@ -107,6 +107,13 @@ def seeds() -> dict[str, bytes]:
         + framed(SOURCES_SET, b"\0\0\0\4")
         + number(VIP_REMOVE, 9),
         "many": vip(7, backends=tuple(backend(each) for each in range(1, 130))) + number(BACKEND_DUMP, 7),
+        "told": framed(NODE_SET, bytes(range(16)) + struct.pack(">I", 2))
+        + framed(NODE_GET)
+        + vip(7, backends=two)
+        + framed(MEMORY_GET)
+        + framed(STATS_CLEAR)
+        + framed(STATS_GET, b"\1"),
+        "told-disabled": framed(DISABLE, b"\1") + framed(NODE_GET) + framed(MEMORY_GET) + framed(STATS_CLEAR),
         "sources-bad": sources(("192.0.2.1", 80, 127)) + sources(*[("192.0.2.1", 1024, 1087)] * 9),
     }
 

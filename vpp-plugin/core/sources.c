@@ -203,3 +203,9 @@ int lbrl_node_set(lbrl_t *lb, const uint8_t scheduler_key[16], uint32_t nodes)
     }
     return error;
 }
+
+uint32_t lbrl_node(const lbrl_t *lb, uint8_t scheduler_key[16])
+{
+    memcpy(scheduler_key, lb->node.scheduler_key, sizeof(lb->node.scheduler_key));
+    return lb->node.nodes;
+}

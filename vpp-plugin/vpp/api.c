@@ -53,14 +53,6 @@ static int address_in(const vl_api_address_t *from, lbrl_address_t *to, const ch
     return 0;
 }
 
-/* A client may send any byte where a message says bool. */
-static bool truth(const bool *byte)
-{
-    u8 value;
-    clib_memcpy(&value, byte, sizeof(value));
-    return value != 0;
-}
-
 #define TEXT_REPLY(id, failed, problem)                                                            \
     do {                                                                                           \
         int rv = code_of(failed, &(problem));                                                      \
@@ -110,7 +102,7 @@ static void vl_api_lb_rl_disable_t_handler(vl_api_lb_rl_disable_t *mp)
 {
     vl_api_lb_rl_disable_reply_t *rmp;
     int rv = 0;
-    lb_rl_disable(vlib_get_main(), truth(&mp->withdraw));
+    lb_rl_disable(vlib_get_main(), lb_rl_truth(&mp->withdraw));
     REPLY_MACRO_END(VL_API_LB_RL_DISABLE_REPLY);
 }
 
@@ -121,7 +113,7 @@ static void vl_api_lb_rl_agent_set_t_handler(vl_api_lb_rl_agent_set_t *mp)
     int failed =
         memchr(mp->policy, '\0', sizeof(mp->policy)) == NULL
             ? lb_rl_refuse(&problem, "policy: longer than %u characters", LB_RL_POLICY_SIZE - 1)
-            : lb_rl_agent_set(truth(&mp->follow), (const char *)mp->policy, &problem);
+            : lb_rl_agent_set(lb_rl_truth(&mp->follow), (const char *)mp->policy, &problem);
     TEXT_REPLY(VL_API_LB_RL_AGENT_SET_REPLY, failed, problem);
 }
 
@@ -131,13 +123,7 @@ static void vl_api_lb_rl_node_set_t_handler(vl_api_lb_rl_node_set_t *mp)
 {
     vl_api_lb_rl_node_set_reply_t *rmp;
     lbio_problem_t problem = {0};
-    int failed = lb_rl_ready(&problem);
-    if (failed == 0 && mp->nodes == 0) {
-        failed = lb_rl_refuse(&problem, "nodes: 0; count this node too");
-    }
-    if (failed == 0) {
-        failed = lbio_node_set(lb_rl_main.io, mp->scheduler_key, mp->nodes, &problem);
-    }
+    int failed = lb_rl_node_set(mp->scheduler_key, mp->nodes, &problem);
     TEXT_REPLY(VL_API_LB_RL_NODE_SET_REPLY, failed, problem);
 }
 
@@ -185,7 +171,7 @@ static int vip_in(const vl_api_lb_rl_vip_set_t *mp, lbrl_vip_config_t *config,
                                   .address_count = mp->address_count,
                                   .port = mp->port,
                                   .protocol = mp->protocol,
-                                  .client_affinity = truth(&mp->client_affinity),
+                                  .client_affinity = lb_rl_truth(&mp->client_affinity),
                                   .scheduler = mp->scheduler,
                                   .load = mp->load,
                                   .feature_level = mp->feature_level,
@@ -272,7 +258,7 @@ static void vl_api_want_lb_rl_events_t_handler(vl_api_want_lb_rl_events_t *mp)
     if (vl_api_client_index_to_registration(mp->client_index) == NULL) {
         return; /* nobody who could read them, nor be seen to leave */
     }
-    if (truth(&mp->enable)) {
+    if (lb_rl_truth(&mp->enable)) {
         lb_rl_subscriber_t subscriber = {.client_index = mp->client_index, .client_pid = mp->pid};
         vec_add1(lb_rl_main.subscribers, subscriber);
     }
@@ -370,17 +356,14 @@ clib_error_t *lb_rl_api_init(vlib_main_t *vm)
     u16 base = setup_message_id_table();
     lb_rl_main.message_base = base;
     /* These never stop the workers but for new routes: the core publishes what it changes. */
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_SET, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_REMOVE, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_NODE_SET, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCES_SET, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_SOURCE_DUMP, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_PUBLISH, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_AGENT_SET, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_VIP_DUMP, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_BACKEND_DUMP, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_FLOW_DUMP, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_STATS_GET, 1);
-    vl_api_set_msg_thread_safe(vlibapi_get_main(), base + VL_API_LB_RL_GET, 1);
+    static const u16 unstopped[] = {
+        VL_API_LB_RL_VIP_SET,      VL_API_LB_RL_VIP_REMOVE,  VL_API_LB_RL_NODE_SET,
+        VL_API_LB_RL_NODE_GET,     VL_API_LB_RL_SOURCES_SET, VL_API_LB_RL_SOURCE_DUMP,
+        VL_API_LB_RL_PUBLISH,      VL_API_LB_RL_AGENT_SET,   VL_API_LB_RL_VIP_DUMP,
+        VL_API_LB_RL_BACKEND_DUMP, VL_API_LB_RL_FLOW_DUMP,   VL_API_LB_RL_STATS_GET,
+        VL_API_LB_RL_STATS_CLEAR,  VL_API_LB_RL_MEMORY_GET,  VL_API_LB_RL_GET};
+    for (u32 i = 0; i < ARRAY_LEN(unstopped); i++) {
+        vl_api_set_msg_thread_safe(vlibapi_get_main(), base + unstopped[i], 1);
+    }
     return 0;
 }

@@ -5,10 +5,21 @@
 #include "lb_rl.api_types.h"
 
 void vl_api_lb_rl_get_t_handler(vl_api_lb_rl_get_t *mp);
+void vl_api_lb_rl_memory_get_t_handler(vl_api_lb_rl_memory_get_t *mp);
+void vl_api_lb_rl_node_get_t_handler(vl_api_lb_rl_node_get_t *mp);
 void vl_api_lb_rl_source_dump_t_handler(vl_api_lb_rl_source_dump_t *mp);
 void vl_api_lb_rl_vip_dump_t_handler(vl_api_lb_rl_vip_dump_t *mp);
 void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp);
 void vl_api_lb_rl_flow_dump_t_handler(vl_api_lb_rl_flow_dump_t *mp);
 void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp);
+void vl_api_lb_rl_stats_clear_t_handler(vl_api_lb_rl_stats_clear_t *mp);
+
+/* A client may send any byte where a message says bool. */
+static inline bool lb_rl_truth(const bool *byte)
+{
+    u8 value;
+    clib_memcpy(&value, byte, sizeof(value));
+    return value != 0;
+}
 
 #endif

@@ -1,4 +1,4 @@
-/* Binary API, what only looks: the core's status into messages. */
+/* Binary API, what only looks: the core's status into messages; and counters. */
 #include <vlibmemory/api.h>
 #include <vnet/format_fns.h>
 #include <vnet/ip/ip_types_api.h>
@@ -42,7 +42,43 @@ void vl_api_lb_rl_get_t_handler(vl_api_lb_rl_get_t *mp)
                 rmp->attached_vips = lm->attached.vips;
                 rmp->attached_flows = lm->attached.flows;
             }
+            rmp->interval_ms = lm->settings.interval_ms;
+            rmp->grace_ms = lm->settings.grace_ms;
+            rmp->client_table = lm->settings.client_table;
+            rmp->server_table = lm->settings.server_table;
+            rmp->group = (i32)lm->settings.group;
         }));
+}
+
+void vl_api_lb_rl_memory_get_t_handler(vl_api_lb_rl_memory_get_t *mp)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    vl_api_lb_rl_memory_get_reply_t *rmp;
+    lb_rl_memory_t memory = {0};
+    int rv = lm->io != NULL ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
+    if (rv == 0) {
+        memory = lb_rl_memory();
+    }
+    REPLY_MACRO2_ZERO_END(VL_API_LB_RL_MEMORY_GET_REPLY, ({
+                              rmp->flows = lm->settings.flows;
+                              rmp->vips = lm->settings.vips;
+                              rmp->slots = lm->settings.slots;
+                              rmp->vips_held = memory.vips;
+                              rmp->arena_bytes = memory.arena;
+                              rmp->frames_bytes = memory.frames;
+                          }));
+}
+
+void vl_api_lb_rl_node_get_t_handler(vl_api_lb_rl_node_get_t *mp)
+{
+    vl_api_lb_rl_node_get_reply_t *rmp;
+    u8 key[LB_RL_KEY_SIZE] = {0};
+    int rv = lb_rl_main.io != NULL ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
+    u32 nodes = rv == 0 ? lbrl_node(lb_rl_main.core, key) : 0;
+    REPLY_MACRO2_ZERO_END(VL_API_LB_RL_NODE_GET_REPLY, ({
+                              clib_memcpy(rmp->scheduler_key, key, sizeof(key));
+                              rmp->nodes = nodes;
+                          }));
 }
 
 void vl_api_lb_rl_source_dump_t_handler(vl_api_lb_rl_source_dump_t *mp)
@@ -63,6 +99,17 @@ void vl_api_lb_rl_source_dump_t_handler(vl_api_lb_rl_source_dump_t *mp)
                                      rmp->source.port_last = sources[i].port_last;
                                  }));
     }
+}
+
+static vl_api_lb_rl_timeouts_t timeouts_out(const lbrl_timeouts_t *from)
+{
+    return (vl_api_lb_rl_timeouts_t){.tcp_handshake = from->tcp_handshake,
+                                     .tcp_established = from->tcp_established,
+                                     .tcp_closing = from->tcp_closing,
+                                     .udp_unreplied = from->udp_unreplied,
+                                     .udp_exchange = from->udp_exchange,
+                                     .udp_stream = from->udp_stream,
+                                     .udp_dns_answered = from->udp_dns_answered};
 }
 
 static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
@@ -96,6 +143,8 @@ static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
                                  rmp->actions_refused = status.actions_refused;
                                  clib_memcpy(rmp->frames, status.frames, sizeof(rmp->frames));
                                  clib_memcpy(rmp->actions, status.actions, sizeof(rmp->actions));
+                                 rmp->drain_timeout = config.drain_timeout;
+                                 rmp->timeouts = timeouts_out(&config.timeouts);
                                  rmp->address_count = (u8)config.address_count;
                                  for (u32 i = 0; i < config.address_count; i++) {
                                      rmp->addresses[i] = address_out(&config.addresses[i]);
@@ -120,12 +169,24 @@ void vl_api_lb_rl_vip_dump_t_handler(vl_api_lb_rl_vip_dump_t *mp)
     vec_free(ids);
 }
 
-static void send_backend(vl_api_registration_t *client, u32 context, u64 vip,
+/* 0 for one that is no longer configured. */
+static f64 configured_weight(const lbrl_vip_config_t *config, const lbrl_backend_status_t *backend)
+{
+    for (u32 i = 0; !backend->removed && i < config->backend_count; i++) {
+        if (config->backends[i].id == backend->id) {
+            return (f64)config->backends[i].weight;
+        }
+    }
+    return 0;
+}
+
+static void send_backend(vl_api_registration_t *client, u32 context, const lbrl_vip_config_t *vip,
                          const lbrl_backend_status_t *backend)
 {
     vl_api_lb_rl_backend_details_t *rmp;
     REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_BACKEND_DETAILS, client, context, ({
-                                 rmp->vip = vip;
+                                 rmp->vip = vip->id;
+                                 rmp->configured_weight = configured_weight(vip, backend);
                                  rmp->backend.id = backend->id;
                                  rmp->backend.address = address_out(&backend->address);
                                  rmp->backend.port = backend->port;
@@ -144,18 +205,23 @@ static void send_backend(vl_api_registration_t *client, u32 context, u64 vip,
 void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp)
 {
     vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    const lbrl_t *core = lb_rl_main.core;
     lbrl_backend_status_t *backends = NULL;
+    lbrl_backend_config_t *configured = NULL;
     lbrl_vip_status_t status;
+    lbrl_vip_config_t config;
     if (client == NULL || lb_rl_main.io == NULL) {
         return;
     }
     vec_validate(backends, 2 * LBRL_BACKENDS_MAX - 1);
-    if (lbrl_vip_status(lb_rl_main.core, mp->vip, &status, backends, vec_len(backends)) ==
-        LBRL_OK) {
+    vec_validate(configured, LBRL_BACKENDS_MAX - 1);
+    if (lbrl_vip_config(core, mp->vip, &config, configured, LBRL_BACKENDS_MAX) == LBRL_OK &&
+        lbrl_vip_status(core, mp->vip, &status, backends, vec_len(backends)) == LBRL_OK) {
         for (u32 i = 0; i < status.backend_count; i++) {
-            send_backend(client, mp->context, mp->vip, &backends[i]);
+            send_backend(client, mp->context, &config, &backends[i]);
         }
     }
+    vec_free(configured);
     vec_free(backends);
 }
 
@@ -207,7 +273,7 @@ void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp)
     lbrl_stats_t stats = {0};
     int rv = lb_rl_main.io != NULL ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
     if (rv == 0) {
-        lbrl_stats(lb_rl_main.core, &stats);
+        stats = lb_rl_stats(lb_rl_truth(&mp->since_clear));
     }
     REPLY_MACRO3_ZERO_END(
         VL_API_LB_RL_STATS_GET_REPLY, LBRL_DROP_COUNT * sizeof(rmp->dropped[0]), ({
@@ -229,4 +295,12 @@ void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp)
                 rmp->dropped[i].packets = stats.dropped[i];
             }
         }));
+}
+
+void vl_api_lb_rl_stats_clear_t_handler(vl_api_lb_rl_stats_clear_t *mp)
+{
+    vl_api_lb_rl_stats_clear_reply_t *rmp;
+    lbio_problem_t problem;
+    int rv = lb_rl_stats_clear(&problem) == 0 ? 0 : VNET_API_ERROR_FEATURE_DISABLED;
+    REPLY_MACRO_END(VL_API_LB_RL_STATS_CLEAR_REPLY);
 }

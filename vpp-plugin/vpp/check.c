@@ -26,13 +26,17 @@ int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_proble
     return 0;
 }
 
-int lb_rl_tables_check(const lb_rl_settings_t *settings, lbio_problem_t *problem)
+int lb_rl_settings_check(const lb_rl_settings_t *settings, lbio_problem_t *problem)
 {
     const u32 none =
         ~0u; /* VPP's own word for no table, with which it makes one that nobody can find again */
     if (settings->client_table == none || settings->server_table == none) {
         return lb_rl_refuse(problem, "%s: %u is no table's number; 0 is the default table",
                             settings->client_table == none ? "client_table" : "server_table", none);
+    }
+    if (settings->interval_ms < 1 || settings->interval_ms > LB_RL_INTERVAL_MAX_MS) {
+        return lb_rl_refuse(problem, "interval_ms: %u; must be 1 to %u", settings->interval_ms,
+                            LB_RL_INTERVAL_MAX_MS);
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-/* What people read: addresses, states, packet traces. And what they type: addresses. */
+/* What people read: addresses and packet traces. */
 #include <vnet/ip/ip.h>
 
 #include "lb_rl.h"
@@ -16,70 +16,6 @@ u8 *format_lb_rl_endpoint(u8 *s, va_list *arguments)
     const u8 *bytes = va_arg(*arguments, const u8 *);
     int port = va_arg(*arguments, int);
     return format(s, lb_rl_is_ip4(bytes) ? "%U:%d" : "[%U]:%d", format_lb_rl_address, bytes, port);
-}
-
-uword unformat_lb_rl_address(unformat_input_t *input, va_list *arguments)
-{
-    lbrl_address_t *out = va_arg(*arguments, lbrl_address_t *);
-    ip46_address_t address;
-    if (!unformat(input, "%U", unformat_ip46_address, &address, IP46_TYPE_ANY)) {
-        return 0;
-    }
-    *out = lb_rl_address_of(&address);
-    return 1;
-}
-
-uword unformat_lb_rl_agents(unformat_input_t *input, va_list *arguments)
-{
-    bool *follow = va_arg(*arguments, bool *);
-    if (unformat(input, "follow")) {
-        *follow = true;
-    } else if (unformat(input, "ignore")) {
-        *follow = false;
-    } else {
-        return 0;
-    }
-    return 1;
-}
-
-static u8 *format_name(u8 *s, va_list *arguments, const char *const *names, u32 count)
-{
-    u32 index = va_arg(*arguments, u32);
-    return index < count && names[index] != NULL ? format(s, "%s", names[index])
-                                                 : format(s, "%u?", index);
-}
-
-u8 *format_lb_rl_protocol(u8 *s, va_list *arguments)
-{
-    static const char *const names[] = {[6] = "tcp", [17] = "udp"};
-    return format_name(s, arguments, names, ARRAY_LEN(names));
-}
-
-u8 *format_lb_rl_scheduler(u8 *s, va_list *arguments)
-{
-    static const char *const names[] = {[LBRL_SCHEDULER_MAGLEV] = "maglev",
-                                        [LBRL_SCHEDULER_SED] = "sed",
-                                        [LBRL_SCHEDULER_LSQ] = "lsq",
-                                        [LBRL_SCHEDULER_ALIAS] = "alias",
-                                        [LBRL_SCHEDULER_P2C] = "p2c"};
-    return format_name(s, arguments, names, ARRAY_LEN(names));
-}
-
-u8 *format_lb_rl_backend_state(u8 *s, va_list *arguments)
-{
-    static const char *const names[] = {[LBRL_BACKEND_ACTIVE] = "active",
-                                        [LBRL_BACKEND_DRAINING] = "draining",
-                                        [LBRL_BACKEND_FAILED] = "failed"};
-    return format_name(s, arguments, names, ARRAY_LEN(names));
-}
-
-u8 *format_lb_rl_flow_state(u8 *s, va_list *arguments)
-{
-    static const char *const names[] = {"free",         "syn",        "syn-ack",
-                                        "established",  "closing",    "udp-new",
-                                        "udp-exchange", "udp-stream", "udp-answered"};
-    STATIC_ASSERT(ARRAY_LEN(names) == LBRL_FLOW_STATES, "a name per state");
-    return format_name(s, arguments, names, ARRAY_LEN(names));
 }
 
 /* ---- Traces ---- */

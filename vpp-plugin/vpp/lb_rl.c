@@ -133,7 +133,7 @@ int lb_rl_enable(vlib_main_t *vm, const lb_rl_settings_t *settings, lbio_problem
         return lb_rl_refuse(problem, "already enabled on %s: use `lb rl disable` first",
                             lm->settings.directory);
     }
-    if (lb_rl_tables_check(settings, problem) != 0 || open_core(settings, problem) != 0) {
+    if (lb_rl_settings_check(settings, problem) != 0 || open_core(settings, problem) != 0) {
         return -1;
     }
     vlib_worker_thread_barrier_sync(vm);
@@ -240,6 +240,17 @@ int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 cou
     return 0;
 }
 
+int lb_rl_node_set(const u8 key[LB_RL_KEY_SIZE], u32 nodes, lbio_problem_t *problem)
+{
+    if (lb_rl_ready(problem) != 0) {
+        return -1;
+    }
+    if (nodes == 0) {
+        return lb_rl_refuse(problem, "nodes: 0; count this node too");
+    }
+    return lbio_node_set(lb_rl_main.io, key, nodes, problem);
+}
+
 /* ---- startup.conf ---- */
 
 /* VPP calls this without a section, too: then nothing is to be read. */
@@ -247,38 +258,13 @@ static clib_error_t *lb_rl_config(vlib_main_t *vm, unformat_input_t *input)
 {
     lb_rl_main_t *lm = &lb_rl_main;
     lb_rl_settings_t settings = lb_rl_settings_default();
-    u8 *directory = NULL;
-    f64 grace;
+    lbio_problem_t problem;
     if (unformat_check_input(input) == UNFORMAT_END_OF_INPUT) {
         return 0;
     }
     while (unformat_check_input(input) != UNFORMAT_END_OF_INPUT) {
-        if (unformat(input, "directory %s", &directory)) {
-            vec_add1(directory, '\0');
-            if (vec_len(directory) > sizeof(settings.directory)) {
-                vec_free(directory);
-                return clib_error_return(0, "lb-rl: directory: longer than %u characters",
-                                         (u32)sizeof(settings.directory) - 1);
-            }
-            clib_memcpy(settings.directory, directory, vec_len(directory));
-            vec_free(directory);
-        } else if (unformat(input, "flows %u", &settings.flows) ||
-                   unformat(input, "vips %u", &settings.vips) ||
-                   unformat(input, "slots %u", &settings.slots) ||
-                   unformat(input, "interval-ms %u", &settings.interval_ms) ||
-                   unformat(input, "client-table %u", &settings.client_table) ||
-                   unformat(input, "server-table %u", &settings.server_table) ||
-                   unformat(input, "agent %U", unformat_lb_rl_agents, &settings.follows_agents) ||
-                   unformat(input, "group %lld", &settings.group)) {
-            continue;
-        } else if (unformat(input, "grace %f", &grace) && grace >= 0 && grace <= 3600) {
-            settings.grace_ms = clib_max(1, (u32)(grace * 1000));
-        } else {
-            return clib_error_return(
-                0,
-                "lb-rl: unknown or unreadable setting `%U`; known: directory, flows, vips, "
-                "slots, interval-ms, grace, group, agent, client-table, server-table",
-                format_unformat_error, input);
+        if (lb_rl_setting_read(input, &settings, &problem) != 0) {
+            return clib_error_return(0, "lb-rl: %s", problem.text);
         }
     }
     lm->settings = settings;

@@ -30,8 +30,13 @@ typedef struct lb_rl_settings {
     bool follows_agents; /* weights that agents write come into force; may change while enabled */
 } lb_rl_settings_t;
 
+#define LB_RL_INTERVAL_MAX_MS 60000u
+#define LB_RL_GRACE_MAX_MS    3600000u
+
 /* Length of a policy's name, its end included: a label as in DNS. */
 #define LB_RL_POLICY_SIZE 64u
+
+#define LB_RL_KEY_SIZE 16u /* of the Maglev tables' key */
 
 /* Most NAT sources that can hold flows at a time: those in force and those going. */
 #define LB_RL_SOURCES_MAX 16
@@ -123,13 +128,16 @@ int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem);
  * empty: those. */
 int lb_rl_agent_set(bool follow, const char *policy, lbio_problem_t *problem);
 
+/* Key of the Maglev tables, which all nodes of a DataPlane share, and their number. */
+int lb_rl_node_set(const u8 key[LB_RL_KEY_SIZE], u32 nodes, lbio_problem_t *problem);
+
 int lb_rl_sources_set(vlib_main_t *vm, const lbrl_nat_source_t *sources, u32 count,
                       lbio_problem_t *problem);
 
 /* ---- check.c: 0, or -1 with `problem`. ---- */
 
 int lb_rl_sources_check(const lbrl_nat_source_t *sources, u32 count, lbio_problem_t *problem);
-int lb_rl_tables_check(const lb_rl_settings_t *settings, lbio_problem_t *problem);
+int lb_rl_settings_check(const lb_rl_settings_t *settings, lbio_problem_t *problem);
 int lb_rl_policy_check(const char *name, lbio_problem_t *problem);
 
 /* ---- routes.c ---- */
@@ -174,6 +182,20 @@ u64 lb_rl_now_us(void);
 void lb_rl_rows_update(void);
 void lb_rl_rows_remove(void);
 
+/* ---- status.c ---- */
+
+/* While enabled: since then, or since the counters were last cleared. */
+lbrl_stats_t lb_rl_stats(bool since_clear);
+int lb_rl_stats_clear(lbio_problem_t *problem);
+
+/* Bytes of shared memory. */
+typedef struct lb_rl_memory {
+    u64 arena, frames; /* frames: of all VIPs */
+    u32 vips;          /* those being removed included */
+} lb_rl_memory_t;
+
+lb_rl_memory_t lb_rl_memory(void); /* while enabled */
+
 /* ---- api.c ---- */
 
 clib_error_t *lb_rl_api_init(vlib_main_t *vm);
@@ -188,12 +210,41 @@ void lb_rl_agent_event_send(void);
 
 format_function_t format_lb_rl_address;  /* const u8 [16] */
 format_function_t format_lb_rl_endpoint; /* const u8 [16], int port */
-format_function_t format_lb_rl_protocol; /* int */
-format_function_t format_lb_rl_scheduler;
-format_function_t format_lb_rl_backend_state;
-format_function_t format_lb_rl_flow_state;
-unformat_function_t unformat_lb_rl_address; /* lbrl_address_t * */
-unformat_function_t unformat_lb_rl_agents;  /* bool *: follow, ignore */
+
+/* ---- words.c ---- */
+
+/* u32: the core's number; and from the word to it, u8 *. */
+format_function_t format_lb_rl_protocol, format_lb_rl_scheduler, format_lb_rl_forwarding,
+    format_lb_rl_level, format_lb_rl_load, format_lb_rl_backend_state, format_lb_rl_flow_state;
+unformat_function_t unformat_lb_rl_protocol, unformat_lb_rl_scheduler, unformat_lb_rl_forwarding,
+    unformat_lb_rl_level, unformat_lb_rl_load, unformat_lb_rl_backend_state;
+format_function_t format_lb_rl_timeouts;    /* const lbrl_timeouts_t * */
+unformat_function_t unformat_lb_rl_timeout; /* lbrl_timeouts_t *: one of them and its seconds */
+
+/* ---- unformat.c ---- */
+
+/* What the command line calls a VIP by: any of its addresses. */
+typedef struct lb_rl_vip_name {
+    lbrl_address_t address;
+    u32 port; /* not checked yet */
+    u8 protocol;
+} lb_rl_vip_name_t;
+
+unformat_function_t unformat_lb_rl_address;      /* lbrl_address_t * */
+unformat_function_t unformat_lb_rl_agents;       /* bool *: follow, ignore */
+unformat_function_t unformat_lb_rl_milliseconds; /* u32 *, from seconds */
+unformat_function_t unformat_lb_rl_vip_name; /* lb_rl_vip_name_t *: <address> port <n> [tcp|udp] */
+
+/* Reads one setting. -1 with `problem` where there is none that is known and readable. */
+int lb_rl_setting_read(unformat_input_t *input, lb_rl_settings_t *settings,
+                       lbio_problem_t *problem);
+
+/* A command's line of input: what begins without an error has to end. */
+int lb_rl_line_begin(unformat_input_t *input, unformat_input_t *line, lbio_problem_t *problem);
+clib_error_t *lb_rl_line_end(unformat_input_t *line, int failed, const lbio_problem_t *problem);
+
+/* -1, with `problem` saying what comes next in the input, and what would be known. */
+int lb_rl_unknown(unformat_input_t *input, lbio_problem_t *problem, const char *known);
 
 static inline lbrl_address_t lb_rl_address_of(const ip46_address_t *address)
 {

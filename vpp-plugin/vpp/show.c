@@ -14,33 +14,30 @@ static clib_error_t *show_stats(vlib_main_t *vm, unformat_input_t *input,
                                 vlib_cli_command_t *command)
 {
     const lb_rl_main_t *lm = &lb_rl_main;
-    const lbrl_stats_t *since = &lm->cleared;
-    lbrl_stats_t now;
     if (lm->io == NULL) {
         return not_enabled();
     }
-    lbrl_stats(lm->core, &now);
+    lbrl_stats_t stats = lb_rl_stats(true);
     const struct {
         const char *name;
         u64 value;
-    } rows[] = {{"packets", now.packets - since->packets},
-                {"bytes", now.bytes - since->bytes},
-                {"forwarded", now.forwarded - since->forwarded},
-                {"answered", now.replied - since->replied},
-                {"not ours", now.passed - since->passed},
-                {"handed over", now.handed_over - since->handed_over},
-                {"flows created", now.flows_created - since->flows_created},
-                {"half-open flows recycled", now.flows_recycled - since->flows_recycled},
-                {"flows", now.flows},
-                {"half-open flows", now.half_open},
-                {"room for flows", now.flow_capacity}};
+    } rows[] = {{"packets", stats.packets},
+                {"bytes", stats.bytes},
+                {"forwarded", stats.forwarded},
+                {"answered", stats.replied},
+                {"not ours", stats.passed},
+                {"handed over", stats.handed_over},
+                {"flows created", stats.flows_created},
+                {"half-open flows recycled", stats.flows_recycled},
+                {"flows", stats.flows},
+                {"half-open flows", stats.half_open},
+                {"room for flows", stats.flow_capacity}};
     for (u32 i = 0; i < ARRAY_LEN(rows); i++) {
         vlib_cli_output(vm, "%-26s %llu", rows[i].name, rows[i].value);
     }
     for (u32 i = 1; i < LBRL_DROP_COUNT; i++) {
-        u64 dropped = now.dropped[i] - since->dropped[i];
-        if (dropped != 0) {
-            vlib_cli_output(vm, "dropped %-18s %llu (%s)", lbrl_drop_name(i), dropped,
+        if (stats.dropped[i] != 0) {
+            vlib_cli_output(vm, "dropped %-18s %llu (%s)", lbrl_drop_name(i), stats.dropped[i],
                             lbrl_drop_text(i));
         }
     }
@@ -57,12 +54,8 @@ VLIB_CLI_COMMAND(lb_rl_show_stats_command, static) = {
 static clib_error_t *clear_stats(vlib_main_t *vm, unformat_input_t *input,
                                  vlib_cli_command_t *command)
 {
-    lb_rl_main_t *lm = &lb_rl_main;
-    if (lm->io == NULL) {
-        return not_enabled();
-    }
-    lbrl_stats(lm->core, &lm->cleared);
-    return 0;
+    lbio_problem_t problem;
+    return lb_rl_stats_clear(&problem) == 0 ? 0 : clib_error_return(0, "%s", problem.text);
 }
 
 VLIB_CLI_COMMAND(lb_rl_clear_stats_command, static) = {
@@ -101,12 +94,39 @@ static u8 *format_vip(u8 *s, va_list *arguments)
 static void show_vip(vlib_main_t *vm, const lbrl_vip_config_t *config,
                      const lbrl_backend_status_t *backends, const lbio_vip_status_t *status)
 {
-    vlib_cli_output(vm, "%U id %016llx, scheduler %U, load %s, features %u%s%s, %u slots",
+    vlib_cli_output(vm, "%U id %016llx, scheduler %U, load %U, features %U%s%s, %u slots",
                     format_vip, config, config->id, format_lb_rl_scheduler, config->scheduler,
-                    config->load == LBRL_LOAD_ACTIVE ? "active" : "open", config->feature_level,
+                    format_lb_rl_load, config->load, format_lb_rl_level, config->feature_level,
                     config->client_affinity ? ", client affinity" : "",
                     status->core.removing ? ", being removed" : "", status->core.slots);
     show_backends(vm, backends, status->core.backend_count);
+}
+
+static u8 *format_forwarding(u8 *s, va_list *arguments)
+{
+    const lbrl_vip_config_t *config = va_arg(*arguments, const lbrl_vip_config_t *);
+    s = format(s, "%U", format_lb_rl_forwarding, config->forwarding);
+    s = config->forwarding == LBRL_FORWARD_L3DSR ? format(s, ", dscp %u", config->dscp) : s;
+    return config->forwarding == LBRL_FORWARD_GRE && config->mtu != 0
+               ? format(s, ", mtu %u", config->mtu)
+               : s;
+}
+
+/* As show_vip, and all else that was configured. */
+static void show_vip_verbose(vlib_main_t *vm, const lbrl_vip_config_t *config,
+                             const lbrl_backend_status_t *backends, const lbio_vip_status_t *status)
+{
+    show_vip(vm, config, backends, status);
+    vlib_cli_output(vm, "  forwarding %U, table-size %u, drain %.3f s", format_forwarding, config,
+                    config->table_size, config->drain_timeout / 1e3);
+    vlib_cli_output(vm, "  timeouts %U", format_lb_rl_timeouts, &config->timeouts);
+    vlib_cli_output(vm, "  objects %s, %s", status->frames, status->actions);
+    for (u32 i = 0; i < config->backend_count; i++) {
+        const lbrl_backend_config_t *backend = &config->backends[i];
+        vlib_cli_output(vm, "  configured: %U id %016llx %U weight %.3f", format_lb_rl_endpoint,
+                        backend->address.bytes, backend->port, backend->id,
+                        format_lb_rl_backend_state, backend->state, (f64)backend->weight);
+    }
 }
 
 static void show_agent(vlib_main_t *vm, const lbrl_vip_config_t *config,
@@ -138,20 +158,23 @@ static clib_error_t *for_each_vip(vlib_main_t *vm, show_one_t show)
 {
     const lb_rl_main_t *lm = &lb_rl_main;
     lbrl_backend_status_t *backends = NULL;
+    lbrl_backend_config_t *configured = NULL;
     if (lm->io == NULL) {
         return not_enabled();
     }
     u64 *ids = lb_rl_vip_ids();
     vec_validate(backends, 2 * LBRL_BACKENDS_MAX - 1);
+    vec_validate(configured, LBRL_BACKENDS_MAX - 1);
     for (u32 i = 0; i < vec_len(ids); i++) {
         lbrl_vip_config_t config;
         lbio_vip_status_t status;
         lbio_problem_t problem;
-        if (lbrl_vip_config(lm->core, ids[i], &config, NULL, 0) == LBRL_OK &&
+        if (lbrl_vip_config(lm->core, ids[i], &config, configured, LBRL_BACKENDS_MAX) == LBRL_OK &&
             lbio_vip_status(lm->io, ids[i], &status, backends, vec_len(backends), &problem) == 0) {
             show(vm, &config, backends, &status);
         }
     }
+    vec_free(configured);
     vec_free(backends);
     vec_free(ids);
     return 0;
@@ -160,12 +183,12 @@ static clib_error_t *for_each_vip(vlib_main_t *vm, show_one_t show)
 static clib_error_t *show_vips(vlib_main_t *vm, unformat_input_t *input,
                                vlib_cli_command_t *command)
 {
-    return for_each_vip(vm, show_vip);
+    return for_each_vip(vm, unformat(input, "verbose") ? show_vip_verbose : show_vip);
 }
 
 VLIB_CLI_COMMAND(lb_rl_show_vips_command, static) = {
     .path = "show lb rl vips",
-    .short_help = "show lb rl vips",
+    .short_help = "show lb rl vips [verbose]",
     .function = show_vips,
     .is_mp_safe = 1,
 };
@@ -190,7 +213,33 @@ VLIB_CLI_COMMAND(lb_rl_show_agent_command, static) = {
     .is_mp_safe = 1,
 };
 
-/* ---- show lb rl flows, memory ---- */
+/* ---- show lb rl node, flows, memory ---- */
+
+static clib_error_t *show_node(vlib_main_t *vm, unformat_input_t *input,
+                               vlib_cli_command_t *command)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    lbrl_nat_source_t sources[LB_RL_SOURCES_MAX];
+    u8 key[LB_RL_KEY_SIZE];
+    if (lm->io == NULL) {
+        return not_enabled();
+    }
+    u32 nodes = lbrl_node(lm->core, key);
+    vlib_cli_output(vm, "key %U, nodes %u", format_hex_bytes_no_wrap, key, (int)sizeof(key), nodes);
+    u32 count = clib_min(lbrl_sources(lm->core, sources, LB_RL_SOURCES_MAX), LB_RL_SOURCES_MAX);
+    for (u32 i = 0; i < count; i++) {
+        vlib_cli_output(vm, "NAT source %U ports %u-%u", format_lb_rl_address,
+                        sources[i].address.bytes, sources[i].port_first, sources[i].port_last);
+    }
+    return 0;
+}
+
+VLIB_CLI_COMMAND(lb_rl_show_node_command, static) = {
+    .path = "show lb rl node",
+    .short_help = "show lb rl node",
+    .function = show_node,
+    .is_mp_safe = 1,
+};
 
 #define FLOWS_SHOWN     50u
 #define FLOWS_SHOWN_MAX 4096u /* the lines of a command are in VPP's main heap until it has ended */
@@ -239,29 +288,17 @@ static clib_error_t *show_memory(vlib_main_t *vm, unformat_input_t *input,
     if (lm->io == NULL) {
         return not_enabled();
     }
-    lbrl_config_t config = {.flows = lm->settings.flows,
-                            .vips = lm->settings.vips,
-                            .slots = lm->settings.slots,
-                            .workers = vec_len(lm->threads)};
-    u64 frames = 0;
-    u64 *ids = lb_rl_vip_ids();
-    for (u32 i = 0; i < vec_len(ids); i++) {
-        lbrl_vip_status_t status;
-        if (lbrl_vip_status(lm->core, ids[i], &status, NULL, 0) == LBRL_OK) {
-            lbrl_frames_config_t each = {.slots = status.slots,
-                                         .workers = config.workers,
-                                         .level = status.feature_level,
-                                         .instance_id = lm->instance_id};
-            frames += lbrl_frames_size(&each);
-        }
-    }
-    vlib_cli_output(vm, "%s, instance %s, %u workers", lm->settings.directory, lm->instance_id,
-                    config.workers);
+    const lb_rl_settings_t *settings = &lm->settings;
+    lb_rl_memory_t memory = lb_rl_memory();
+    vlib_cli_output(vm, "%s, instance %s, %u workers", settings->directory, lm->instance_id,
+                    vec_len(lm->threads));
+    vlib_cli_output(vm, "frames every %u ms, weights of a silent agent for %.3f s",
+                    settings->interval_ms, settings->grace_ms / 1e3);
     vlib_cli_output(vm, "arena: %U for %u flows, %u VIPs, %u slots; taken over: %u VIPs, %u flows",
-                    format_memory_size, (uword)lbrl_arena_size(&config), config.flows, config.vips,
-                    config.slots, lm->attached.vips, lm->attached.flows);
-    vlib_cli_output(vm, "frames: %U of %u VIPs", format_memory_size, (uword)frames, vec_len(ids));
-    vec_free(ids);
+                    format_memory_size, (uword)memory.arena, settings->flows, settings->vips,
+                    settings->slots, lm->attached.vips, lm->attached.flows);
+    vlib_cli_output(vm, "frames: %U of %u VIPs", format_memory_size, (uword)memory.frames,
+                    memory.vips);
     return 0;
 }
 

@@ -139,6 +139,9 @@ uint32_t lbrl_sources(const lbrl_t *lb, lbrl_nat_source_t *sources, uint32_t max
  * load). */
 int lbrl_node_set(lbrl_t *lb, const uint8_t scheduler_key[16], uint32_t nodes);
 
+/* Copies the key in force and returns the number of nodes; 0 before anybody has set them. */
+uint32_t lbrl_node(const lbrl_t *lb, uint8_t scheduler_key[16]);
+
 /* Milliseconds of silence after which a flow is dropped; the order and names of the control
  * protocol. */
 typedef struct lbrl_timeouts {
