@@ -129,7 +129,7 @@ class FlowTimeouts(Model):
     tcp_established_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
     """An established TCP connection."""
     tcp_closing_seconds: Annotated[int, Field(ge=1, le=300)] = 10
-    """A TCP connection after FIN or RST."""
+    """A TCP connection that both ends have closed, or one has reset; with `NAT`, one end alone: at least 120 s."""
     udp_unreplied_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
     """UDP without a reply."""
     udp_exchange_seconds: Annotated[int, Field(ge=1, le=3600)] = 30

@@ -182,6 +182,34 @@ static void port_rests_where_both_closed_at_once(void)
     rig_free(&rig);
 }
 
+/* The client never answers the server's FIN. */
+static void port_rests_where_only_the_server_closed(void)
+{
+    rig_t rig = rig_of_ports(8, 1);
+    connection_t c = connection_make(&rig, CLIENT, 30000, VIP);
+    connection_open(&c);
+    connection_server(&c, FIN, 0);
+    rig_pass(&rig, 118000); /* Linux has it in FIN-WAIT-2 for 60 s of these */
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    rig_pass(&rig, 4000);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    rig_free(&rig);
+}
+
+/* Clients that have closed and servers that do not: new connections go before them. */
+static void half_closed_connections_give_their_ports_up_where_there_are_no_others(void)
+{
+    rig_t rig = rig_of_ports(4, 1);
+    for (uint32_t i = 0; i < 2000; i++) {
+        connection_t c = connection_make(&rig, CLIENT, (uint16_t)(20000 + i), VIP);
+        connection_open(&c);
+        connection_client(&c, FIN, 0);
+        connection_server(&c, 0, 0);
+    }
+    CHECK_EQUAL(rig_dropped(&rig, LBRL_DROP_NO_NAT_PORT), 0);
+    rig_free(&rig);
+}
+
 static void resting_port_wakes_for_a_later_syn_or_after_its_time(void)
 {
     rig_t rig = rig_of_ports(2, 1);
@@ -338,6 +366,8 @@ int main(int argc, char **argv)
     vips_with_the_same_backend_share_its_ports();
     a_port_returns_last_in_the_queue();
     port_rests_where_both_closed_at_once();
+    port_rests_where_only_the_server_closed();
+    half_closed_connections_give_their_ports_up_where_there_are_no_others();
     resting_port_wakes_for_a_later_syn_or_after_its_time();
     flood_of_syns_leaves_established_flows_alone();
     half_open_flows_cannot_hold_all_ports_of_a_backend();

@@ -313,6 +313,36 @@ static void half_closed_connection_goes_on_in_the_other_direction(void)
     rig_free(&rig);
 }
 
+static void half_closed_connection_may_fall_silent_for_a_while(void)
+{
+    rig_t rig = rig_make(1, 1);
+    for (int by_server = 0; by_server < 2; by_server++) {
+        connection_t c = connection_make(&rig, CLIENTS[0], (uint16_t)(40000 + by_server), VIPS[0]);
+        connection_open(&c);
+        if (by_server) { /* of an idle connection, which the client's pool has not noticed */
+            connection_server(&c, FIN, 0);
+            connection_client(&c, 0, 0);
+        } else { /* the request was all that it had to say; the server thinks */
+            connection_client(&c, FIN, 100);
+            connection_server(&c, 0, 0);
+        }
+        CHECK_EQUAL(open_flows(&rig, 1), 0);
+        rig_pass(&rig, 115000);
+        if (by_server) {
+            CHECK_EQUAL(connection_client(&c, PSH, 100), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_server(&c, RST, 0), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+            rig_pass(&rig, 12000);
+        } else {
+            CHECK_EQUAL(connection_server(&c, PSH, 100), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_server(&c, FIN, 0), LBRL_VERDICT_FORWARD);
+            rig_pass(&rig, 12000);
+        }
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
+    }
+    rig_free(&rig);
+}
+
 static void syn_on_a_closing_flow_starts_a_new_one(void)
 {
     rig_t rig = rig_make(1, 4);
@@ -443,6 +473,7 @@ int main(void)
     reset_counts_only_within_the_window();
     data_after_a_reset_revives_the_flow();
     half_closed_connection_goes_on_in_the_other_direction();
+    half_closed_connection_may_fall_silent_for_a_while();
     syn_on_a_closing_flow_starts_a_new_one();
     syn_on_an_established_flow_goes_to_its_backend();
     repeated_syn_keeps_its_flow_and_a_new_one_restarts_it();

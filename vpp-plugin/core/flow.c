@@ -5,7 +5,7 @@
 
 enum {
     RESTING_TRIES = 64,    /* resting ports that a new flow looks at: a quarter of them fit */
-    HALF_OPEN_SEARCH = 64, /* oldest half-open flows searched for one of the same port map */
+    HOLDERS_SEARCHED = 64, /* oldest flows of a list searched for one of the same port map */
 };
 
 uint64_t flow_client_hash(const lbrl_key_t *key, const vip_t *vip, const flow_t *flow)
@@ -236,13 +236,26 @@ bool flow_pressure(const partition_t *partition)
             partition->closed.head == FLOW_NONE);
 }
 
-/* Makes the oldest half-open flow that holds a port of this map give it back. */
-static bool recycle_port(lbrl_worker_t *worker, partition_t *partition, const port_map_t *map)
+/* Whether a flow may give up a port of this map: not if the server closed first and may still know it. */
+static bool may_yield_port(const lbrl_worker_t *worker, const flow_ref_t *ref,
+                           const port_map_t *map)
 {
-    uint32_t entry = partition->half_open.head;
-    for (unsigned i = 0; i < HALF_OPEN_SEARCH && entry != FLOW_NONE; i++) {
+    const flow_t *flow = ref->flow;
+    if (map_of(ref) != map || (flow->flags & FLOW_PORT_RETURNED)) {
+        return false;
+    }
+    return !flow_server_closed_first(ref->vip, flow) ||
+           (int32_t)(worker->now_ms - flow->last_ms) > (int32_t)QUARANTINE_MS;
+}
+
+/* Makes the oldest flow of a list that holds a port of this map give it back. */
+static bool recycle_port(lbrl_worker_t *worker, partition_t *partition, const flow_list_t *list,
+                         const port_map_t *map)
+{
+    uint32_t entry = list->head;
+    for (unsigned i = 0; i < HOLDERS_SEARCHED && entry != FLOW_NONE; i++) {
         flow_ref_t ref = flow_ref(worker, partition, entry);
-        if (map_of(&ref) == map) {
+        if (may_yield_port(worker, &ref, map)) {
             recycle(worker, partition, entry);
             return true;
         }
@@ -285,12 +298,13 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     if (share->half_open >= worker->table->sources[source].half_open_max) {
         /* Where none of the map's is among the oldest, many backends share the flood: it cannot take all ports of one,
          * for half-open flows are bounded together, and give back what they hold. */
-        (void)recycle_port(worker, partition, map);
+        (void)recycle_port(worker, partition, &partition->half_open, map);
     }
     for (unsigned tries = 0; tries < RESTING_TRIES; tries++) {
         uint16_t port = port_take(map, number);
         if (port == PORT_NONE) {
-            return recycle_port(worker, partition, map)
+            return recycle_port(worker, partition, &partition->half_open, map) ||
+                           recycle_port(worker, partition, &partition->closed, map)
                        ? port_take(map, number) & (uint16_t)~PORT_RESTS
                        : PORT_NONE;
         }

@@ -119,11 +119,32 @@ void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t chan
 /* Marks the NAT port of a flow that the server closed first as free but resting. */
 void flow_rest_port(lbrl_worker_t *worker, const flow_ref_t *ref);
 
+/* Whether one end of a closing flow has closed and the other may go on. One-way the server's FIN is never seen. */
+static inline bool flow_is_half_closed(const vip_t *vip, const flow_t *flow)
+{
+    const uint8_t ends = flow->flags & (FLOW_CLIENT_FIN | FLOW_SERVER_FIN | FLOW_RESET);
+    return (ends == FLOW_CLIENT_FIN || ends == FLOW_SERVER_FIN) && !vip_is_one_way(vip);
+}
+
+/* Whether the server's end of a flow has to rest, or will have once the client has closed too. */
+static inline bool flow_server_closed_first(const vip_t *vip, const flow_t *flow)
+{
+    return flow->state == LBRL_FLOW_CLOSING &&
+           ((flow->flags & FLOW_QUARANTINE) ||
+            ((flow->flags & FLOW_SERVER_FIN) && flow_is_half_closed(vip, flow)));
+}
+
 /* Milliseconds of silence after which the flow goes. */
 static inline uint32_t flow_timeout(const vip_t *vip, const flow_t *flow)
 {
-    const bool rests = flow->state == LBRL_FLOW_CLOSING && (flow->flags & FLOW_QUARANTINE);
-    return rests ? QUARANTINE_MS : vip->timeout_of[flow->state];
+    const uint32_t timeout = vip->timeout_of[flow->state];
+    if (flow->state != LBRL_FLOW_CLOSING) {
+        return timeout;
+    }
+    if (flow->flags & FLOW_QUARANTINE) {
+        return QUARANTINE_MS;
+    }
+    return timeout < HALF_CLOSED_MS && flow_is_half_closed(vip, flow) ? HALF_CLOSED_MS : timeout;
 }
 
 /* Both hashes of a flow. */

@@ -21,6 +21,10 @@
 
 enum {
     QUARANTINE_MS = 60000,
+    /* NAT flows that one end has closed, at least: the other may think long about its answer, or leave a kept connection
+     * in its pool. Linux remembers what its program has closed for a minute (tcp_fin_timeout); where that was the server,
+     * the port has then rested for another. */
+    HALF_CLOSED_MS = 2 * QUARANTINE_MS,
     FRAGMENT_MS = 30000,
     FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
     ANSWERS_PER_SECOND = 1000,
@@ -110,7 +114,7 @@ typedef struct vip {
     vip_store_t *store;
     ip_t addresses[LBRL_ADDRESSES_MAX];
     uint32_t sums[LBRL_ADDRESSES_MAX];
-    uint32_t timeout_of[LBRL_FLOW_STATES]; /* ms; of closing flows: those without quarantine */
+    uint32_t timeout_of[LBRL_FLOW_STATES]; /* ms; of closing flows see flow_timeout() */
     uint32_t slot_count;
     uint32_t address_count; /* places in use, with holes */
     uint8_t forwarding;     /* lbrl_forwarding_t */

@@ -147,7 +147,7 @@ uint32_t lbrl_node(const lbrl_t *lb, uint8_t scheduler_key[16]);
 typedef struct lbrl_timeouts {
     uint32_t tcp_handshake;
     uint32_t tcp_established;
-    uint32_t tcp_closing;
+    uint32_t tcp_closing; /* NAT: of flows that one end alone has closed, 120 s at least */
     uint32_t udp_unreplied;
     uint32_t udp_exchange;
     uint32_t udp_stream;
