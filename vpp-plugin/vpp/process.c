@@ -5,6 +5,8 @@
 
 #define TICK_SECONDS 0.05
 #define ROWS_US      1000000u /* between two updates of the statistics segment */
+/* A Maglev table takes 21 KB of stack where agents' weights come into force, and VPP gives a process 32 KiB. */
+#define STACK_LOG2_BYTES 18
 
 u64 lb_rl_now_us(void)
 {
@@ -64,4 +66,5 @@ VLIB_REGISTER_NODE(lb_rl_process_node) = {
     .function = lb_rl_process,
     .type = VLIB_NODE_TYPE_PROCESS,
     .name = "lb-rl-process",
+    .process_log2_n_stack_bytes = STACK_LOG2_BYTES,
 };
