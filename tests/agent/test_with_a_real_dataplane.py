@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import shutil
-import signal
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from penstock_agent.settings import Settings
-from penstock_agent.state import AgentState
 
+from tests.support.agent_process import AgentProcess, balanced, policy
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, running_dataplane
 from tests.support.lab import HTTP_PORT, eventually
@@ -22,87 +16,20 @@ from tests.support.lab import lab as build_lab
 
 pytestmark = pytest.mark.netns
 
-PORT = 9402
-PROGRAM = """
-import sys
-from penstock_agent import main, settings
-main.run(settings.Settings.model_validate_json(sys.argv[1]))
-"""
-
 
 class Rig:
-    """The agent's directories beside those of a running data plane."""
+    """An agent beside a running data plane."""
 
     def __init__(self, lab, dataplane, directory):
         self.lab = lab
         self.dataplane = dataplane
-        self.files = directory / "files"
-        self.files.mkdir()
-        self.settings = Settings(
-            source="files",
-            files=self.files,
-            run_dir=dataplane.settings.run_dir,
-            shm_dir=dataplane.settings.shm_dir,
-            state_dir=directory / "state",
-            node_addresses=(lab.balancer_ipv4, lab.balancer_ipv6),
-            host="127.0.0.1",
-            port=PORT,
-        )
+        self.agent = AgentProcess(lab, directory, dataplane.settings.run_dir, dataplane.settings.shm_dir)
 
     def write(self, heuristic):
-        endpoints = [{"address": address, "port": HTTP_PORT} for s in self.lab.servers for address in (s.ipv4, s.ipv6)]
-        vip = {
-            "apiVersion": "penstock.dev/v1alpha1",
-            "kind": "LoadBalancerVIP",
-            "metadata": {"name": "web"},
-            "spec": {
-                "addresses": [VIP_IPV4, VIP_IPV6],
-                "addressFamilies": ["IPv4", "IPv6"],
-                "ports": [{"port": 80}],
-                "backends": {"endpoints": endpoints},
-                "policyName": "chosen",
-                "healthCheck": {"type": "HTTP", "path": "/", "intervalSeconds": 1, "unhealthyThreshold": 1},
-            },
-        }
-        policy = {
-            "apiVersion": "penstock.dev/v1alpha1",
-            "kind": "RLPolicy",
-            "metadata": {"name": "chosen"},
-            "spec": {"heuristic": heuristic},
-        }
-        (self.files / "all.yaml").write_text(json.dumps(vip) + "\n---\n" + json.dumps(policy))
-
-    @contextlib.contextmanager
-    def agent(self):
-        process = self.lab.balancer.popen([sys.executable, "-c", PROGRAM, self.settings.model_dump_json()], stdout=None)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
-
-    def state(self):
-        """What the agent shows; None while it does not answer."""
-
-        def ask():
-            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
-            try:
-                connection.request("GET", "/state")
-                return AgentState.model_validate_json(connection.getresponse().read())
-            finally:
-                connection.close()
-
-        with contextlib.suppress(OSError):
-            return self.lab.balancer.run(ask)
-        return None
-
-    def vip(self, version=4):
-        state = self.state()
-        return next((v for v in state.vips if v.addresses[0].version == version), None) if state else None
+        self.agent.write(balanced(self.lab, [VIP_IPV4, VIP_IPV6], 80, HTTP_PORT), policy(heuristic))
 
     def settled(self):
-        state = self.state()
-        return state is not None and state.settled and state.link.connected and len(state.vips) == 2
+        return self.agent.settled(2)
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +54,14 @@ def rig(lab):
 
 def test_traffic_is_measured_and_weighed(rig):
     rig.write("little")
-    with rig.agent():
+    with rig.agent.running():
         eventually(rig.settled, seconds=20)
         for _ in range(40):
             get(rig.lab, VIP_IPV4)
             get(rig.lab, VIP_IPV6)
 
         def measured():
-            vip = rig.vip()
+            vip = rig.agent.vip()
             done = vip and sum(b.flows for b in vip.backends) == 40 and all(b.fct for b in vip.backends)
             return vip if done else None
 
@@ -144,38 +71,38 @@ def test_traffic_is_measured_and_weighed(rig):
         assert all(b.weight and b.weight > 0 and b.healthy for b in vip.backends)
         assert vip.frame_age < 1
         dumped = {b.id: b.weight for v in rig.dataplane.dump().vips if v.id == vip.id for b in v.backends}
-        shown = {b.id: b.weight for b in rig.vip().backends}
+        shown = {b.id: b.weight for b in rig.agent.vip().backends}
         assert dumped == pytest.approx(shown, rel=0.3)
 
 
 def test_a_restarted_agent_leaves_the_data_plane_alone(rig):
     rig.write("lsq")
-    with rig.agent():
+    with rig.agent.running():
         eventually(rig.settled, seconds=20)
     generation = rig.dataplane.hello().generation
     with HttpConnection(rig.lab, VIP_IPV4) as connection:
         assert connection.get()
-        with rig.agent():
+        with rig.agent.running():
             eventually(rig.settled, seconds=20)
-            assert rig.state().applies == 0
+            assert rig.agent.state().applies == 0
             assert connection.get()
     assert rig.dataplane.hello().generation == generation
 
 
 def test_a_killed_data_plane_goes_on_and_gets_its_state_again(rig):
     rig.write("lsq")
-    with rig.agent():
+    with rig.agent.running():
         eventually(rig.settled, seconds=20)
-        before = rig.state().link.instance_id
+        before = rig.agent.state().link.instance_id
         with HttpConnection(rig.lab, VIP_IPV4) as connection:
             assert connection.get()
             rig.dataplane.kill_child()
             assert connection.get()
-            eventually(lambda: rig.settled() and rig.state().link.instance_id != before, seconds=20)
+            eventually(lambda: rig.settled() and rig.agent.state().link.instance_id != before, seconds=20)
             assert connection.get()
 
         def fresh():
-            vip = rig.vip()
+            vip = rig.agent.vip()
             return vip and not vip.fallback_reason and vip.frame_age is not None and vip.frame_age < 1
 
         eventually(fresh, seconds=10)
@@ -185,13 +112,13 @@ def test_a_killed_data_plane_goes_on_and_gets_its_state_again(rig):
 def test_a_failed_server_gets_no_traffic(rig):
     rig.write("lsq")
     server = rig.lab.servers[1]
-    with rig.agent():
+    with rig.agent.running():
         eventually(rig.settled, seconds=20)
         server.namespace.sh("ip link set eth0 down")
         try:
 
             def cut():
-                vip = rig.vip()
+                vip = rig.agent.vip()
                 return vip and {b.state for b in vip.backends if str(b.address) == server.ipv4} == {"failed"}
 
             eventually(cut, seconds=15)
@@ -204,4 +131,4 @@ def test_a_failed_server_gets_no_traffic(rig):
                 ip route replace default via 10.77.2.1
                 ip route replace default via fd77:2::1"""
             )
-        eventually(lambda: (v := rig.vip()) and all(b.state == "active" for b in v.backends), seconds=15)
+        eventually(lambda: (v := rig.agent.vip()) and all(b.state == "active" for b in v.backends), seconds=15)

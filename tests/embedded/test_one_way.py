@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.clients import HttpConnection, get, udp_socket
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, running_dataplane, vip
-from tests.support.lab import HTTP_PORT, Lab, Server, eventually, take_out_of_gre
+from tests.support.lab import HTTP_PORT, Lab, Server, eventually, know_by_dscp, take_out_of_gre
 from tests.support.lab import lab as build_lab
 
 pytestmark = pytest.mark.netns
@@ -21,18 +21,6 @@ DSCP = 10
 ECHO_PORT = 5354
 ADDRESSES = (VIP_IPV4, VIP_IPV6)
 BOTH = pytest.mark.parametrize("address", ADDRESSES)
-
-
-def know_by_dscp(server: Server) -> None:
-    """Have a server turn marked packets into such for the VIPs, as servers behind L3DSR do."""
-    server.namespace.sh(
-        f"""ip address add {VIP_IPV4}/32 dev lo
-        ip address add {VIP_IPV6}/128 dev lo nodad
-        nft add table inet dsr
-        nft add chain inet dsr in {{ type filter hook prerouting priority -300; }}
-        nft add rule inet dsr in ip dscp {DSCP} ip daddr set {VIP_IPV4}
-        nft add rule inet dsr in ip6 dscp {DSCP} ip6 daddr set {VIP_IPV6}"""
-    )
 
 
 @contextmanager
@@ -77,7 +65,7 @@ def balanced(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, RunningDatap
             if request.param == "GRE":
                 take_out_of_gre(server, ADDRESSES)
             else:
-                know_by_dscp(server)
+                know_by_dscp(server, ADDRESSES, DSCP)
             stack.enter_context(echoes(server))
         dataplane = stack.enter_context(running_dataplane(lab))
         dataplane.apply(*vips(lab, request.param))

@@ -73,9 +73,10 @@ def lab(prefix: str, servers: int, *, start_servers: bool = True) -> Iterator[La
         yield Lab(client, balancer, tuple(built))
 
 
-def start_server(server: Server) -> None:
-    """Start the server program and wait until it listens."""
-    program = server.namespace.popen([sys.executable, str(SERVER_PROGRAM), server.name], stdout=-1)
+def start_server(server: Server, service_seconds: float = 0.0) -> None:
+    """Start the server program and wait until it listens. `/work` takes it so long, one request after another."""
+    command = [sys.executable, str(SERVER_PROGRAM), server.name, str(service_seconds)]
+    program = server.namespace.popen(command, stdout=-1)
     assert program.stdout is not None
     greeting = program.stdout.readline()
     assert json.loads(greeting) == {"ready": server.name}, greeting
@@ -87,6 +88,20 @@ def take_out_of_gre(server: Server, addresses: Iterable[str]) -> None:
     program = server.namespace.popen([sys.executable, "-m", "penstock_cli", "decap", *options], stdout=-1)
     assert program.stdout is not None
     assert "out of GRE" in program.stdout.readline()
+
+
+def know_by_dscp(server: Server, addresses: Iterable[str], dscp: int) -> None:
+    """Have a server turn marked packets into such for the VIPs, one of each family, as servers behind L3DSR do."""
+    server.namespace.sh(
+        """nft add table inet dsr
+        nft add chain inet dsr in { type filter hook prerouting priority -300; }"""
+    )
+    for address in addresses:
+        ip, length = ("ip6", "128 dev lo nodad") if ":" in address else ("ip", "32 dev lo")
+        server.namespace.sh(
+            f"""ip address add {address}/{length}
+            nft add rule inet dsr in {ip} dscp {dscp} {ip} daddr set {address}"""
+        )
 
 
 def eventually(check: Callable[[], T], *, seconds: float = 5.0, interval: float = 0.02) -> T:

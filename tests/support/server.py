@@ -3,9 +3,10 @@
 GET /            name of the server
 GET /bytes/<n>   n bytes
 GET /slow/<s>    name of the server, after s seconds
+GET /work        name of the server, after its service time: one request after another, as by one clerk
 GET /last        name of the server, which then closes the connection
 POST /           number of bytes received
-Prints one line when it listens.
+Arguments: its name, and the service time in seconds, 0 if not given. Prints one line when it listens.
 """
 
 from __future__ import annotations
@@ -35,10 +36,22 @@ class Echo(asyncio.DatagramProtocol):
         self._transport.sendto(self._name + b" " + data, peer)
 
 
-async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Clerk:
+    """Serves one request after another."""
+
+    def __init__(self, service_seconds: float) -> None:
+        self._seconds = service_seconds
+        self._busy = asyncio.Lock()
+
+    async def work(self) -> None:
+        async with self._busy:
+            await asyncio.sleep(self._seconds)
+
+
+async def serve(name: str, clerk: Clerk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while (head := await reader.readuntil(b"\r\n\r\n")) != b"":
-            await answer(name, head.decode(), reader, writer)
+            await answer(name, clerk, head.decode(), reader, writer)
             await writer.drain()
             if head.startswith(b"GET /last "):
                 break
@@ -48,7 +61,9 @@ async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamW
         writer.close()
 
 
-async def answer(name: str, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answer(
+    name: str, clerk: Clerk, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     lines = head.split("\r\n")
     method, path, _version = lines[0].split(" ")
     headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:] if line)}
@@ -62,6 +77,8 @@ async def answer(name: str, head: str, reader: asyncio.StreamReader, writer: asy
     else:
         if path.startswith("/slow/"):
             await asyncio.sleep(float(path.removeprefix("/slow/")))
+        elif path == "/work":
+            await clerk.work()
         respond(writer, name.encode())
 
 
@@ -77,16 +94,17 @@ async def stream(writer: asyncio.StreamWriter, size: int) -> None:
         await writer.drain()
 
 
-async def main(name: str) -> None:
+async def main(name: str, service_seconds: float = 0.0) -> None:
+    clerk = Clerk(service_seconds)
     loop = asyncio.get_running_loop()
     servers = []
     await loop.create_datagram_endpoint(lambda: Echo(name), ("::", UDP_PORT))  # takes IPv4 too
     for host in ("0.0.0.0", "::"):
-        server = await asyncio.start_server(lambda r, w: serve(name, r, w), host, HTTP_PORT, backlog=512)
+        server = await asyncio.start_server(lambda r, w: serve(name, clerk, r, w), host, HTTP_PORT, backlog=512)
         servers.append(server)
     print(json.dumps({"ready": name}), flush=True)
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], *map(float, sys.argv[2:])))
