@@ -19,42 +19,7 @@ from tests.support.lab import lab as build_lab
 pytestmark = pytest.mark.netns
 
 FLOOD = Path(__file__).parents[1] / "support" / "flood.py"
-SYNS, SYNS_PER_SECOND = 80_000, 20_000
 BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
-
-
-def own_memory(pid: int) -> int:
-    """Return the anonymous memory of a process in KiB."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(status["RssAnon"].split()[0])
-
-
-def test_a_flood_of_syns_costs_established_flows_nothing(lab: Lab) -> None:
-    # What servers answer to addresses that nobody has goes to the client, which forgets it.
-    lab.balancer.sh("ip route add 198.18.0.0/15 via 10.77.0.2")
-    try:
-        with running_dataplane(lab) as running:
-            running.apply(vip(lab))
-            kept = [HttpConnection(lab, VIP_IPV4, timeout=20) for _ in range(100)]
-            names = [connection.get() for connection in kept]
-            before = own_memory(running.child())
-            gateway = json.loads(lab.balancer.sh("ip -j link show c0"))[0]["address"]
-            arguments = [VIP_IPV4, "80", gateway, str(SYNS), str(SYNS_PER_SECOND)]
-            flood = lab.client.popen([sys.executable, str(FLOOD), *arguments])
-            while flood.poll() is None:
-                assert get(lab, VIP_IPV4, timeout=20) in (b"s1", b"s2")
-            assert flood.returncode == 0
-            assert [connection.get() for connection in kept] == names
-            stats = running.stats()
-            assert stats.packets > SYNS
-            assert stats.half_open <= stats.flow_capacity / 2
-            assert stats.recycled > 0
-            assert own_memory(running.child()) < before + 20_000  # buffers of packets that came in bursts
-            for connection in kept:
-                connection.close()
-            running.withdraw()
-    finally:
-        lab.balancer.sh("ip route del 198.18.0.0/15")
 
 
 def test_packets_that_find_the_queue_full_are_counted(lab: Lab) -> None:
