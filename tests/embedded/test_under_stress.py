@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import penstock_core
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, running_dataplane, vip
-from tests.support.lab import Lab, eventually
+from tests.support.lab import HTTP_PORT, Lab, eventually, take_out_of_gre
 from tests.support.lab import lab as build_lab
 
 pytestmark = pytest.mark.netns
@@ -103,6 +104,36 @@ def test_the_number_of_threads_may_change_from_one_process_to_the_next(lab: Lab)
             assert len(get(lab, VIP_IPV4, "/bytes/5000000")) == 5_000_000
         for connection in kept:
             connection.close()
+        running.withdraw()
+
+
+def peer(lab: Lab, address: str, forwarding: str) -> str:
+    """Return whom a server talks to, and from which address where it is not its own."""
+    version = "ipv6" if ":" in address else "ipv4"
+    if forwarding == "NAT":
+        return str(getattr(lab, f"balancer_{version}"))
+    return f"{getattr(lab, f'client_{version}')} from {address}"
+
+
+@BOTH
+@pytest.mark.parametrize("forwarding", ["NAT", "GRE"])
+def test_a_path_to_clients_that_shrinks_is_learned_by_servers(address: str, forwarding: str) -> None:
+    """A router's ICMP error says that the VIP's packets are too big; the server that sent them must hear of it."""
+    size = 5_000_000
+    with build_lab("pn-mtu", 2) as lab, running_dataplane(lab) as running:
+        if forwarding == "GRE":
+            for server in lab.servers:
+                take_out_of_gre(server, [address])
+        port = HTTP_PORT if forwarding == "GRE" else 80
+        running.apply(vip(lab, address, port, forwarding=forwarding))
+        with ExitStack() as stack:
+            kept = [stack.enter_context(HttpConnection(lab, address, port, timeout=20)) for _ in range(8)]
+            assert {connection.get() for connection in kept} == {b"s1", b"s2"}
+            lab.balancer.sh("ip link set c0 mtu 1300")
+            lab.client.sh("ip link set eth0 mtu 1300")
+            assert all(len(connection.get(f"/bytes/{size}")) == size for connection in kept)
+        for server in lab.servers:
+            assert "mtu 1300" in server.namespace.sh(f"ip route get {peer(lab, address, forwarding)}")
         running.withdraw()
 
 
