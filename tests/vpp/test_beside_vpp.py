@@ -107,12 +107,16 @@ def test_uploads_fit_a_narrow_way_to_the_servers(lab: Lab, balancer: RunningVpp,
     balancer.balance(address)
     # VPP answers from its interface's address: to that very address it could not.
     balancer.quiet(f"lb rl sources 10.77.9.9 ports {PORTS} fd77:9::9 ports {PORTS}")
+    balancer.ctl("clear errors")
     size = 1_000_000
     for server in lab.servers:
         balancer.ctl(f"set interface mtu packet 1300 host-{server.name}")
     try:
         with HttpConnection(lab, address) as connection:
             assert connection.post(b"x" * size) == str(size).encode()
+            # The client has learned it: nothing is cut on the way.
+            assert "mtu 1300" in lab.client.sh(f"ip route get {address}")
+        assert not re.search(r"-frag", balancer.ctl("show errors"))
     finally:
         for server in lab.servers:
             balancer.ctl(f"set interface mtu packet 9000 host-{server.name}")

@@ -80,17 +80,28 @@ def test_the_balancers_own_address_answers_ping_beside_its_nat_ports(lab: Lab, b
     lab.client.sh(f"ping -c 2 -i 0.05 -W 1 {lab.balancer_ipv4}")
 
 
-def test_a_packet_is_one_hop_older_for_a_load_balancer_as_for_a_router(lab: Lab, balancer: RunningVpp) -> None:
-    balancer.balance(VIP_IPV4)
-    server = lab.servers[0]
-    balancer.quiet(f"lb rl as {VIP_IPV4} port 80 server {lab.servers[1].ipv4} port 8080 weight 0")
-    ear = server.namespace.popen(["tcpdump", "-c", "1", "-nvi", "eth0", "tcp", "dst", "port", "8080"], stdout=-1)
+@BOTH
+def test_a_packet_is_one_hop_older_for_a_load_balancer_as_for_a_router(
+    lab: Lab, balancer: RunningVpp, address: str
+) -> None:
+    balancer.balance(address)
+    server, other = lab.servers
+    to = other.ipv6 if ":" in address else other.ipv4
+    balancer.quiet(f"lb rl as {address} port 80 server {to} port 8080 weight 0")
+    # Either way: what the server gets, and what the client gets.
+    ears = [
+        host.popen(["tcpdump", "-c", "1", "-nvi", "eth0", *wanted.split()], stdout=-1, stderr=-3)
+        for host, wanted in ((server.namespace, "tcp dst port 8080"), (lab.client, "tcp src port 80"))
+    ]
     try:
-        eventually(lambda: get(lab, VIP_IPV4) and ear.poll() is not None)
+        eventually(lambda: get(lab, address) and all(ear.poll() is not None for ear in ears))
     finally:
-        ear.kill()
-    assert ear.stdout is not None
-    assert "ttl 63" in ear.stdout.read()
+        for ear in ears:
+            ear.kill()
+    for ear in ears:
+        assert ear.stdout is not None
+        heard = ear.stdout.read()
+        assert "hlim 63" in heard or "ttl 63" in heard, heard
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -164,8 +164,9 @@ static __clib_noinline void export_rest(vlib_main_t *vm, vlib_buffer_t *b,
     }
 }
 
-/* A rewritten packet: to the table of the side that it now goes to. */
-static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, lb_rl_side_t side)
+/* To the table of the side that a packet now goes to. `ours`: this host is its sender, by a tunnel or an answer. */
+static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, lb_rl_side_t side,
+                                 bool ours)
 {
     vlib_buffer_t *b = packet->buffer;
     if (PREDICT_TRUE((b->flags & (VLIB_BUFFER_NEXT_PRESENT | VNET_BUFFER_F_OFFLOAD |
@@ -176,9 +177,15 @@ static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, l
         vlib_buffer_advance(b, packet->data - (u8 *)vlib_buffer_get_current(b));
         export_rest(vm, b, packet);
     }
-    /* The core has counted the TTL down: for the next nodes the packet is our own. */
-    b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED;
     u32 six = packet->data[0] >> 4 == 6;
+    if (six && !ours) {
+        /* Its sender is to hear that it is too big: VPP would fragment one of our own. VPP then takes the hop that the
+         * core has taken. */
+        packet->data[7]++;
+        b->flags &= ~VNET_BUFFER_F_LOCALLY_ORIGINATED;
+    } else {
+        b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED; /* the core has counted the TTL down */
+    }
     vnet_buffer(b)->sw_if_index[VLIB_TX] = lb_rl_main.fib[side][six];
     return six ? NEXT_IP6 : NEXT_IP4;
 }
@@ -192,10 +199,13 @@ static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
     u16 next;
     switch (packet->verdict) {
     case LBRL_VERDICT_FORWARD:
-        return PREDICT_FALSE(packet->tunnel != 0) ? SPLIT : forward(vm, packet, side);
+        return PREDICT_FALSE(packet->tunnel != 0)
+                   ? SPLIT
+                   : forward(vm, packet, side, packet->data != vlib_buffer_get_current(b));
     case LBRL_VERDICT_REPLY:
         vlib_node_increment_counter(vm, node->node_index, ERROR_ANSWERED, 1);
-        return forward(vm, packet, side == LB_RL_TO_SERVER ? LB_RL_TO_CLIENT : LB_RL_TO_SERVER);
+        return forward(vm, packet, side == LB_RL_TO_SERVER ? LB_RL_TO_CLIENT : LB_RL_TO_SERVER,
+                       true);
     case LBRL_VERDICT_HANDOVER:
         HANDOFF_THREAD(b) = lb_rl_main.threads[packet->worker];
         return NEXT_HANDOFF;
@@ -248,7 +258,7 @@ static void split(vlib_main_t *vm, vlib_node_runtime_t *node, batch_t *batch,
         }
         vlib_buffer_t *b = vlib_get_buffer(vm, bi);
         lbrl_packet_t segment = {.data = b->data, .buffer = b, .length = b->current_length};
-        batch_add(vm, node, batch, bi, forward(vm, &segment, LB_RL_TO_SERVER));
+        batch_add(vm, node, batch, bi, forward(vm, &segment, LB_RL_TO_SERVER, true));
     }
     if (failed) {
         vlib_node_increment_counter(vm, node->node_index, ERROR_SUPER, 1);
