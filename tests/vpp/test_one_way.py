@@ -18,12 +18,12 @@ pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_o
 SIZE = 3_000_000
 
 
-@pytest.fixture
-def tunnelled(lab_of_its_own: Lab) -> Iterator[RunningVpp]:
-    """A VPP that takes super-packets from the client, and servers that take packets out of GRE."""
+@pytest.fixture(params=["on"])
+def tunnelled(lab_of_its_own: Lab, request: pytest.FixtureRequest) -> Iterator[RunningVpp]:
+    """A VPP that takes partial checksums and, when on, super-packets from the client; servers take packets out of GRE."""
     lab = lab_of_its_own
-    lab.client.sh("ethtool -K eth0 tx on gso on tso on")
-    lab.balancer.sh("ethtool -K c0 tx on gso on tso on gro on")
+    lab.client.sh(f"ethtool -K eth0 tx on gso {request.param} tso {request.param}")
+    lab.balancer.sh(f"ethtool -K c0 tx on gso on tso on gro {request.param}")
     for server in lab.servers:
         take_out_of_gre(server, (VIP_IPV4, VIP_IPV6))
     with running_vpp(lab, offloads=["c0"]) as vpp:
@@ -52,3 +52,14 @@ def test_super_packets_are_segmented_into_the_tunnel(tunnelled: RunningVpp, addr
     # As segments they would be more than 2,000.
     assert forwarded(tunnelled) - before < 1500
     assert "no buffer for a segment" not in tunnelled.ctl("show errors")
+
+
+@pytest.mark.parametrize("tunnelled", ["off"], indirect=True)
+@pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
+def test_a_packet_with_a_partial_checksum_that_fits_into_no_tunnel_is_answered(
+    tunnelled: RunningVpp, address: str
+) -> None:
+    lab = tunnelled.lab
+    with HttpConnection(lab, address, HTTP_PORT) as connection:
+        assert connection.post(b"x" * SIZE) == str(SIZE).encode()
+    assert "mtu" in lab.client.sh(f"ip route get {address}")

@@ -150,6 +150,8 @@ static __clib_noinline void export_rest(vlib_main_t *vm, vlib_buffer_t *b,
         } else {
             b->total_length_not_including_first_buffer = packet->length - b->current_length;
         }
+    } else {
+        b->current_length = (u16)packet->length; /* an answer has its own */
     }
     if ((packet->flags & LBRL_PACKET_NEEDS_CSUM) == 0 && (b->flags & VNET_BUFFER_F_OFFLOAD)) {
         vnet_buffer_offload_flags_clear(b, VNET_BUFFER_OFFLOAD_F_TCP_CKSUM |
