@@ -20,7 +20,7 @@ SIZE = 3_000_000
 
 @pytest.fixture(params=["on"])
 def tunnelled(lab_of_its_own: Lab, request: pytest.FixtureRequest) -> Iterator[RunningVpp]:
-    """A VPP that takes partial checksums and, when on, super-packets from the client; servers take packets out of GRE."""
+    """A VPP that takes partial checksums and, when on, super-packets from the client; servers that know GRE."""
     lab = lab_of_its_own
     lab.client.sh(f"ethtool -K eth0 tx on gso {request.param} tso {request.param}")
     lab.balancer.sh(f"ethtool -K c0 tx on gso on tso on gro {request.param}")

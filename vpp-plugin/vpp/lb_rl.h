@@ -159,6 +159,12 @@ bool lb_rl_filter_is_right(void);
 /* Turns the NAT return features of all interfaces on or off. */
 void lb_rl_features_set(bool on);
 
+/* ---- chain.c ---- */
+
+/* Sets length and tailroom of a chain's packet, whose headers (and all of an ICMP packet, and what a partial checksum in a
+ * tunnel is still to cover) are gathered in its first buffer. -1: they are larger than a buffer. */
+int lb_rl_chain_import(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet);
+
 /* ---- segment.c ---- */
 
 #define LB_RL_NO_BUFFER (~0u)

@@ -15,8 +15,6 @@
 #include <vnet/tcp/tcp_packet.h>
 #include <vnet/udp/udp_packet.h>
 
-#include <vnet/interface_output.h> /* needs all of the above */
-
 #include "lb_rl.h"
 #include "trace.h"
 
@@ -32,7 +30,7 @@ typedef enum next {
 /* Errors of a node: the core's reasons, in their order, then ours. */
 #define OUR_ERRORS(X)                                                                              \
     X(DISABLED, "disabled", "load balancer was disabled meanwhile")                                \
-    X(CHAIN, "chain", "buffer chain too scattered to be rewritten")                                \
+    X(CHAIN, "chain", "needed bytes past the first buffer")                                        \
     X(SUPER, "super", "no buffer for a segment of a super-packet in a tunnel")                     \
     X(ANSWERED, "answered", "turned round into an answer")
 
@@ -47,10 +45,6 @@ typedef enum node_error {
 /* Where the thread that a packet is for waits between the node that decides and the handoff node. */
 #define HANDOFF_THREAD(b) (vnet_buffer2(b)->unused[0])
 
-/* What the first buffer of a chain has to hold for the core to see every byte that it looks at: headers, and what an
- * ICMP error quotes. */
-#define CHAIN_FIRST_MIN 1280u
-
 static_always_inline u64 now_us(void)
 {
     struct timespec now;
@@ -60,37 +54,10 @@ static_always_inline u64 now_us(void)
 
 /* ---- From buffers to packets ---- */
 
-static bool is_icmp(vlib_buffer_t *b)
-{
-    const u8 *ip = vlib_buffer_get_current(b);
-    return ip[0] >> 4 == 4 ? ip[9] == IP_PROTOCOL_ICMP : ip[6] == IP_PROTOCOL_ICMP6;
-}
-
-/* What the core reads must be in the first buffer: headers, all of an ICMP packet, and, in a tunnel, what a partial
- * checksum is still to cover. */
-static int import_chain(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet)
-{
-    if ((b->current_length < CHAIN_FIRST_MIN || is_icmp(b)) &&
-        vlib_buffer_chain_linearize(vm, b) == 0) {
-        return -1;
-    }
-    packet->length = vlib_buffer_length_in_chain(vm, b);
-    packet->tailroom = 0;
-    if ((b->flags & VLIB_BUFFER_NEXT_PRESENT) == 0) {
-        return 0;
-    }
-    if ((b->flags & VNET_BUFFER_F_OFFLOAD) && (b->flags & VNET_BUFFER_F_GSO) == 0) {
-        const u8 *ip = vlib_buffer_get_current(b);
-        vnet_buffer(b)->l3_hdr_offset = b->current_data;
-        vnet_calc_checksums_inline(vm, b, ip[0] >> 4 == 4, ip[0] >> 4 == 6);
-    }
-    return is_icmp(b) ? -1 : 0;
-}
-
 /* Offloads and chains, which few packets have. */
 static __clib_noinline int import_rest(vlib_main_t *vm, vlib_buffer_t *b, lbrl_packet_t *packet)
 {
-    if ((b->flags & VLIB_BUFFER_NEXT_PRESENT) && import_chain(vm, b, packet) != 0) {
+    if ((b->flags & VLIB_BUFFER_NEXT_PRESENT) && lb_rl_chain_import(vm, b, packet) != 0) {
         return -1;
     }
     if ((b->flags & VNET_BUFFER_F_OFFLOAD) == 0) {
