@@ -59,6 +59,13 @@ static void words_hold_value_time_and_generation(void)
     CHECK_EQUAL(lbrl_sample_age_ticks(word, lbrl_sample_ticks(now - 3000000)), 0);
     CHECK(lbrl_sample_valid(word, 255, lbrl_sample_ticks(now + UINT64_C(3600) * 1000000)));
     CHECK(!lbrl_sample_valid(word, 255, lbrl_sample_ticks(now + UINT64_C(3601) * 1000000)));
+    /* a clock that is behind is so by little; else the sample is from before a time that the machine slept through */
+    const uint64_t second = 1000000;
+    CHECK(lbrl_sample_valid(word, 255, lbrl_sample_ticks(now - 60 * second)));
+    CHECK(!lbrl_sample_valid(word, 255, lbrl_sample_ticks(now - 61 * second)));
+    for (uint64_t hours = 2; hours <= 18; hours++) {
+        CHECK(!lbrl_sample_valid(word, 255, lbrl_sample_ticks(now + hours * 3600 * second)));
+    }
     CHECK(!lbrl_sample_valid(word, 1, lbrl_sample_ticks(now)));
     CHECK(!lbrl_sample_valid(0, 0, 0));
     CHECK(!lbrl_sample_valid(lbrl_sample_word(1.0f / 0.0f, 1, 1), 1, 1));

@@ -165,6 +165,7 @@ static void old_samples_expire(void)
         lbrl_sink_sample(&t.sinks[1], 150, LBRL_CHANNEL_FCT, 1.0f, start);
     }
     lbrl_sink_sample(&t.sinks[1], 150, LBRL_CHANNEL_FLOW_DURATION, 1.0f, start + 100 * second);
+    test_frames_publish(&t, start);
     for (int i = 0; i < 256; i++) {
         test_frames_publish(&t, start + 3600 * second);
     }
@@ -175,6 +176,28 @@ static void old_samples_expire(void)
     CHECK_EQUAL(words_left(&t, 1, LBRL_CHANNEL_FCT, 150), 0);
     CHECK_EQUAL(words_left(&t, 1, LBRL_CHANNEL_FLOW_DURATION, 150), 1);
     test_frames_free(&t);
+}
+
+/* Times repeat after 18.2 hours, so that by itself no sample shows how long the machine slept. */
+static void a_sleep_leaves_no_samples(void)
+{
+    const uint64_t second = 1000000, start = 7 * second;
+    for (uint32_t full = 0; full < 2; full++) {
+        test_frames_t t;
+        test_frames_make(&t, 5, 2, full ? LBRL_LEVEL_FULL : LBRL_LEVEL_BASIC);
+        lbrl_frames_slot_open(&t.frames, 4, 1);
+        uint64_t now = start;
+        for (uint64_t slept = 1800; slept < 70000; slept += 900) {
+            test_frames_publish(&t, now);
+            for (int i = 0; i < 20; i++) {
+                lbrl_sink_sample(&t.sinks[1], 4, LBRL_CHANNEL_FCT, 1.0f, now);
+            }
+            now += slept * second;
+            test_frames_publish(&t, now);
+            CHECK_EQUAL(words_left(&t, 1, LBRL_CHANNEL_FCT, 4) > 0, slept <= 3600);
+        }
+        test_frames_free(&t);
+    }
 }
 
 static void growth_carries_samples_over(void)
@@ -261,6 +284,7 @@ int main(void)
     a_writer_that_died_leaves_the_frame_before();
     opening_a_slot_clears_it();
     old_samples_expire();
+    a_sleep_leaves_no_samples();
     growth_carries_samples_over();
     configurations_are_checked();
     live_fields_are_read_within_bounds();

@@ -6,6 +6,9 @@
  * mistaken for young ones, which takes 18 hours. */
 #define EXPIRE_PUBLICATIONS 256u
 
+/* But the machine may have slept meanwhile. */
+#define EXPIRE_ALL_AFTER_US (LBRL_SAMPLE_MAX_AGE_SECONDS * UINT64_C(1000000))
+
 typedef struct layout {
     uint32_t active, generation;                             /* in the object */
     uint32_t frame_active, frame_generation, frame_counters; /* in a frame */
@@ -233,6 +236,18 @@ static void expire_words(uint64_t *words, uint32_t now_ticks)
     }
 }
 
+/* After so long every sample is old, though its 24 bits of time may say that it is young. */
+static void expire_all(const lbrl_frames_t *frames)
+{
+    const size_t words = (size_t)frames->channels * frames->slots * LBRL_RESERVOIR_WORDS;
+    for (uint32_t worker = 0; worker < frames->workers; worker++) {
+        uint64_t *of_worker = lbrl_frames_words(frames, worker);
+        for (size_t i = 0; i < words; i++) {
+            __atomic_store_n(&of_worker[i], 0, __ATOMIC_RELAXED);
+        }
+    }
+}
+
 static void expire(lbrl_frames_t *frames, uint64_t now_us)
 {
     const uint32_t per_worker = frames->channels * frames->slots;
@@ -257,6 +272,10 @@ void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks,
     __atomic_store_n(&frame->actions_sequence, actions_sequence, __ATOMIC_RELAXED);
     fill_frame(frames, (uint8_t *)frame, sinks, n_sinks);
     lbrl_frame_end(frame, sequence);
+    const uint64_t before_us = frames->header->heartbeat_us;
+    if (sequence > 1 && now_us > before_us && now_us - before_us > EXPIRE_ALL_AFTER_US) {
+        expire_all(frames);
+    }
     __atomic_store_n(&frames->header->heartbeat_us, now_us, __ATOMIC_RELAXED);
     expire(frames, now_us);
 }

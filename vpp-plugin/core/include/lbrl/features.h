@@ -201,6 +201,10 @@ uint32_t lbrl_level_counters(lbrl_level_t level);
 #define LBRL_SAMPLE_MAX_AGE_SECONDS  3600u
 #define LBRL_SAMPLE_TICKS_PER_SECOND 256u
 
+/* So much later than a reader's clock a sample may have been taken: by a thread that read the clock after it, or where the
+ * reader's is the time of an older frame. What seems to be from further ahead is from long before. */
+#define LBRL_SAMPLE_MAX_AHEAD_SECONDS 60u
+
 /* One sample: bits 0-31 the value as IEEE 754 binary32, bits 32-55 CLOCK_BOOTTIME in 1/256 s, bits
  * 56-63 the generation of the slot. Generations run from 1 to 255, so that 0 is never a sample and
  * means empty. */
@@ -230,11 +234,12 @@ static inline uint32_t lbrl_sample_ticks(uint64_t now_us)
     return (uint32_t)(now_us * LBRL_SAMPLE_TICKS_PER_SECOND / 1000000u) & 0xffffffu;
 }
 
-/* Age of a sample in 1/256 s; one from the future (another thread's clock reading) has age 0. */
+/* Age of a sample in 1/256 s; one that was taken just after `now_ticks` has age 0. */
 static inline uint32_t lbrl_sample_age_ticks(uint64_t word, uint32_t now_ticks)
 {
+    const uint32_t ahead = LBRL_SAMPLE_MAX_AHEAD_SECONDS * LBRL_SAMPLE_TICKS_PER_SECOND;
     uint32_t age = (now_ticks - (uint32_t)(word >> 32)) & 0xffffffu;
-    return age < 0x800000u ? age : 0;
+    return age <= 0xffffffu - ahead ? age : 0;
 }
 
 /* Whether a reader uses the word: a sample of this generation of the slot, at most an hour old, finite. */
