@@ -296,6 +296,38 @@ static void what_the_tunnel_cannot_take_is_answered(void)
 }
 
 /* Of a connection's packets in one vector each has to fit. */
+/* IPv4 that may be fragmented goes into the tunnel whole, but for what no outer packet's 16 bits of length can say. */
+static void the_largest_packets_fit_no_tunnel(void)
+{
+    enum { ROOM = 256 };
+    static const char *const backends[] = {"10.0.0.1", "10.0.0.1", "2:1"};
+    static const uint32_t lengths[] = {65511, 65512, 1457};
+    static uint8_t memory[ROOM + UINT16_MAX];
+    for (unsigned i = 0; i < 3; i++) {
+        rig_t rig = one_way("203.0.113.10", 17, LBRL_FORWARD_GRE, backends[i], 1);
+        test_packet_t small;
+        make_udp(&small, "198.51.100.7", 4000, "203.0.113.10", 80, 100);
+        memset(memory, 0, sizeof(memory));
+        lbrl_packet_t packet = {.data = memory + ROOM, .length = lengths[i], .headroom = ROOM};
+        memcpy(packet.data, small.p.data, small.p.length);
+        packet.data[2] = (uint8_t)(lengths[i] >> 8);
+        packet.data[3] = (uint8_t)lengths[i];
+        packet.data[6] = packet.data[7] = 0; /* may be fragmented */
+        packet.data[24] = (uint8_t)((lengths[i] - 20) >> 8);
+        packet.data[25] = (uint8_t)(lengths[i] - 20);
+        fix_checksums(&packet);
+        lbrl_process(lbrl_worker(rig.lb, 0), &packet, 1, rig.now_us);
+        CHECK_EQUAL(packet.verdict, i == 0 ? LBRL_VERDICT_FORWARD : LBRL_VERDICT_REPLY);
+        if (i == 0) {
+            CHECK_EQUAL(packet_u16(&packet, 2), 65535);
+            CHECK_EQUAL(packet.length, 65535);
+        } else {
+            CHECK_EQUAL(packet_u16(&packet, 20 + 6), 1500 - (i == 1 ? OUTER4 : OUTER6));
+        }
+        rig_free(&rig);
+    }
+}
+
 static void a_burst_fits_segment_by_segment(void)
 {
     enum { FITS = 1476 - 40 };
@@ -481,6 +513,7 @@ int main(void)
     silence_leaves_the_counts_and_keeps_the_backend();
     under_pressure_new_flows_need_no_entry();
     what_the_tunnel_cannot_take_is_answered();
+    the_largest_packets_fit_no_tunnel();
     a_burst_fits_segment_by_segment();
     a_super_packet_leaves_the_tunnel_as_its_segments();
     udp_and_its_fragments_go_one_way();

@@ -21,14 +21,14 @@ static uint32_t wire_size(const lbrl_packet_t *packet, const meta_t *meta)
 }
 
 /* Whether a packet must not be put into the tunnel whole. Where both headers are IPv4 and fragments are allowed, the kernel
- * makes them of the outer packet. */
+ * makes them of the outer packet, if there can be one: its length has 16 bits. */
 static bool too_big(const vip_t *vip, const slot_t *slot, const lbrl_packet_t *packet,
                     const meta_t *meta)
 {
     bool outer_v6 = !ip_is_v4(&slot->address);
-    return vip->forwarding == LBRL_FORWARD_GRE &&
-           wire_size(packet, meta) + tunnel_overhead(outer_v6) > vip->mtu &&
-           (outer_v6 || tunnel_keeps_whole(packet->data));
+    uint32_t size = wire_size(packet, meta) + tunnel_overhead(outer_v6);
+    return vip->forwarding == LBRL_FORWARD_GRE && size > vip->mtu &&
+           (outer_v6 || tunnel_keeps_whole(packet->data) || size > UINT16_MAX);
 }
 
 static lbrl_verdict_t answer_too_big(lbrl_worker_t *worker, const vip_t *vip, const slot_t *slot,
