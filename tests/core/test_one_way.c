@@ -328,6 +328,45 @@ static void the_largest_packets_fit_no_tunnel(void)
     }
 }
 
+/* The backend puts fragments together by source, destination, protocol and identification: all clients' look alike. */
+static void outer_packets_of_all_clients_are_told_apart(void)
+{
+    enum { CLIENTS = 40, EACH = 3 };
+    rig_t rig = rig_sized(4096, 2);
+    rig_set_sources(&rig);
+    set_vip(&rig, "203.0.113.10", 6, LBRL_FORWARD_GRE, "10.0.0.1", 1);
+    static bool used[65536];
+    memset(used, 0, sizeof(used));
+    for (unsigned i = 0; i < CLIENTS * EACH; i++) {
+        test_packet_t p;
+        segment(&p, "203.0.113.10", (uint16_t)(20000 + i % CLIENTS), 100 + i / CLIENTS,
+                i < CLIENTS ? SYN : ACK, 0);
+        p.p.data[4] = 0x12; /* and all clients count alike */
+        p.p.data[5] = (uint8_t)(i / CLIENTS);
+        p.p.data[6] = p.p.data[7] = 0;
+        fix_checksums(&p.p);
+        CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_FORWARD);
+        uint16_t id = packet_u16(&p.p, 4);
+        CHECK_EQUAL(packet_u16(&p.p, 6), 0);
+        CHECK_EQUAL(packet_u16(&p.p, OUTER4 + 4), 0x1200 + i / CLIENTS);
+        CHECK(!used[id]);
+        used[id] = true;
+        uint32_t sum = 0; /* of the header */
+        for (unsigned at = 0; at < 20; at += 2) {
+            sum += packet_u16(&p.p, at);
+        }
+        CHECK_EQUAL((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+    test_packet_t whole;
+    segment(&whole, "203.0.113.10", 20000, 103, ACK, 0);
+    whole.p.data[6] = 0x40;
+    fix_checksums(&whole.p);
+    CHECK_EQUAL(rig_send(&rig, &whole), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(packet_u16(&whole.p, 4), 0); /* RFC 6864: one that stays whole needs none */
+    CHECK_EQUAL(packet_u16(&whole.p, 6), 0x4000);
+    rig_free(&rig);
+}
+
 static void a_burst_fits_segment_by_segment(void)
 {
     enum { FITS = 1476 - 40 };
@@ -514,6 +553,7 @@ int main(void)
     under_pressure_new_flows_need_no_entry();
     what_the_tunnel_cannot_take_is_answered();
     the_largest_packets_fit_no_tunnel();
+    outer_packets_of_all_clients_are_told_apart();
     a_burst_fits_segment_by_segment();
     a_super_packet_leaves_the_tunnel_as_its_segments();
     udp_and_its_fragments_go_one_way();

@@ -60,13 +60,6 @@ static fragment_t *place_for(lbrl_worker_t *worker, const meta_t *meta, uint64_t
     return best;
 }
 
-/* Identifications of one worker differ from all others' modulo the number of workers. */
-static uint32_t fresh_id(lbrl_worker_t *worker)
-{
-    uint32_t id = worker->fragment_ids++ * worker->lb->worker_count + worker->index;
-    return swap32(id);
-}
-
 static void write_id(lbrl_packet_t *packet, const meta_t *meta, uint32_t id)
 {
     if (meta->flags & META_V6) {
@@ -97,7 +90,7 @@ void fragment_first(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *
     *fragment = (fragment_t){.src = meta->src,
                              .dst = meta->dst,
                              .id = meta->fragment_id,
-                             .new_id = fresh_id(worker),
+                             .new_id = swap32(fragment_id_next(worker)),
                              .time_ms = worker->now_ms,
                              .entry = ref->entry,
                              .flow_check = ref->flow->check,

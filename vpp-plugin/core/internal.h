@@ -272,6 +272,13 @@ static inline uint64_t random_next(uint64_t *state)
     return x * 0x2545f4914f6cdd1du;
 }
 
+/* Tells the fragments of one packet of ours from those of others: those of one worker differ from all others' modulo the
+ * number of workers. */
+static inline uint32_t fragment_id_next(lbrl_worker_t *worker)
+{
+    return worker->fragment_ids++ * worker->lb->worker_count + worker->index;
+}
+
 /* A worker's sink, valid until it leaves the vector. */
 static inline lbrl_sink_t *sink_of(const vip_worker_t *counts)
 {

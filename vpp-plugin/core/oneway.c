@@ -53,7 +53,20 @@ static bool offload_sound(const lbrl_packet_t *packet, const meta_t *meta)
            (packet->gso_type == LBRL_GSO_UDP_L4) == (meta->protocol == PROTO_UDP);
 }
 
-static lbrl_verdict_t deliver(const lbrl_worker_t *worker, const vip_t *vip, const slot_t *slot,
+/* Of an outer packet; a super-packet's segments take the numbers that follow. */
+static uint16_t outer_id(lbrl_worker_t *worker, const lbrl_packet_t *packet)
+{
+    if (LIKELY(tunnel_keeps_whole(packet->data))) {
+        return 0;
+    }
+    uint16_t id = (uint16_t)fragment_id_next(worker);
+    if (packet->gso_type != LBRL_GSO_NONE) {
+        worker->fragment_ids += packet->length / packet->gso_size;
+    }
+    return id;
+}
+
+static lbrl_verdict_t deliver(lbrl_worker_t *worker, const vip_t *vip, const slot_t *slot,
                               lbrl_packet_t *packet, const meta_t *meta)
 {
     if (vip->forwarding == LBRL_FORWARD_L3DSR) {
@@ -68,7 +81,7 @@ static lbrl_verdict_t deliver(const lbrl_worker_t *worker, const vip_t *vip, con
     if (UNLIKELY(ip_is_zero(source))) {
         return drop(packet, LBRL_DROP_NO_TUNNEL_SOURCE);
     }
-    if (UNLIKELY(!tunnel_wrap(packet, source, &slot->address))) {
+    if (UNLIKELY(!tunnel_wrap(packet, source, &slot->address, outer_id(worker, packet)))) {
         return drop(packet, LBRL_DROP_NO_HEADROOM);
     }
     return LBRL_VERDICT_FORWARD;

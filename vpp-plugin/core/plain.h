@@ -112,7 +112,9 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
     }
     if (plain->mtu) {
         plain->flow->server_ack = plain->flow->client_end; /* what it will have acknowledged */
-        tunnel_wrap_v4(packet, plain->src, plain->dst);
+        uint16_t id =
+            LIKELY(tunnel_keeps_whole(packet->data)) ? 0 : (uint16_t)fragment_id_next(worker);
+        tunnel_wrap_v4(packet, plain->src, plain->dst, id);
     } else if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
         rewrite_tcp_v4(packet->data, tcp, plain->src, plain->dst, plain->sport, plain->dport);
     } else {

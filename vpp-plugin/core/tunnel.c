@@ -44,7 +44,7 @@ static void complete_checksum(lbrl_packet_t *packet)
 }
 
 static void write_outer(uint8_t *outer, const uint8_t *inner, uint32_t size, const ip_t *source,
-                        const ip_t *backend)
+                        const ip_t *backend, uint16_t id)
 {
     bool v6 = !ip_is_v4(backend);
     uint8_t class = traffic_class(inner);
@@ -61,9 +61,8 @@ static void write_outer(uint8_t *outer, const uint8_t *inner, uint32_t size, con
         outer[0] = 0x45;
         outer[1] = class;
         put16(outer + 2, (uint16_t)(size + tunnel_overhead(false)));
+        put16(outer + 4, tunnel_keeps_whole(inner) ? 0 : id);
         put16(outer + 6, tunnel_keeps_whole(inner) ? 0x4000 : 0);
-        /* fragments of the outer packet are told apart by what the inner packet's fragments would be */
-        store16(outer + 4, tunnel_keeps_whole(inner) ? 0 : load16(inner + 4));
         outer[8] = TTL_OF_ANSWERS;
         outer[9] = PROTO_GRE;
         store32(outer + 12, ip_v4(source));
@@ -73,7 +72,7 @@ static void write_outer(uint8_t *outer, const uint8_t *inner, uint32_t size, con
     put16(outer + tunnel_overhead(v6) - 2, inner[0] >> 4 == 6 ? GRE_IPV6 : GRE_IPV4);
 }
 
-bool tunnel_wrap(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend)
+bool tunnel_wrap(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend, uint16_t id)
 {
     uint32_t overhead = tunnel_overhead(!ip_is_v4(backend));
     if (packet->headroom < overhead) {
@@ -84,7 +83,7 @@ bool tunnel_wrap(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend)
     if ((packet->flags & LBRL_PACKET_NEEDS_CSUM) && !super) {
         complete_checksum(packet);
     }
-    write_outer(packet->data - overhead, packet->data, packet->length, source, backend);
+    write_outer(packet->data - overhead, packet->data, packet->length, source, backend, id);
     packet->data -= overhead;
     packet->length += overhead;
     packet->headroom = (uint16_t)(packet->headroom - overhead);

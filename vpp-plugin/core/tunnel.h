@@ -26,22 +26,25 @@ static inline bool tunnel_keeps_whole(const uint8_t *ip)
 /*
  * Puts the packet into GRE: one hop off its TTL, DSCP and ECN copied to the outer header (RFC 2983, 6040). A partial
  * checksum is completed, but for super-packets: they keep their metadata, moved behind the outer headers, and `tunnel` is set.
- * False if there is no headroom; the packet is unchanged then.
+ * `id` tells the outer packet's fragments from others of its source and backend (RFC 6864): the inner packet's would not, for
+ * two clients may use the same. Where the packet is kept whole it is not used. False if there is no headroom; the
+ * packet is unchanged then.
  */
-bool tunnel_wrap(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend);
+bool tunnel_wrap(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend, uint16_t id);
 
 /* tunnel_wrap() in a straight line, for IPv4 in IPv4 with headroom and without offload metadata. */
-static inline void tunnel_wrap_v4(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend)
+static inline void tunnel_wrap_v4(lbrl_packet_t *packet, const ip_t *source, const ip_t *backend,
+                                  uint16_t id)
 {
     uint8_t *inner = packet->data;
     uint8_t *outer = inner - tunnel_overhead(false);
     uint32_t length = packet->length + tunnel_overhead(false);
     inner[8]--;
     store16(inner + 10, sum_update(load16(inner + 10), (uint16_t)~swap16(0x0100)));
-    /* see write_outer(): an identification only where the packet may be fragmented */
+    /* an identification only where the packet may be fragmented */
     bool whole = tunnel_keeps_whole(inner);
     uint32_t first = swap32(0x45000000u | (uint32_t)inner[1] << 16 | length);
-    uint32_t second = whole ? swap32(0x4000) : swap32((uint32_t)get16(inner + 4) << 16);
+    uint32_t second = whole ? swap32(0x4000) : swap32((uint32_t)id << 16);
     uint32_t third = swap32((uint32_t)TTL_OF_ANSWERS << 24 | (uint32_t)PROTO_GRE << 16);
     uint32_t from = ip_v4(source);
     uint32_t to = ip_v4(backend);
