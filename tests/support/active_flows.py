@@ -20,7 +20,7 @@ import penstock_core
 from tests.support.dataplane import VIP_IPV4, RunningDataplane, vip
 from tests.support.lab import Lab, eventually
 from tests.support.netns import Namespace
-from tests.support.outstanding import KINDS, PORTS
+from tests.support.outstanding import port_of
 
 PROGRAM = Path(__file__).with_name("outstanding.py")
 WARM_UP_SECONDS, TAIL_SECONDS = 1.5, 0.5  # of a load, that do not count
@@ -28,16 +28,22 @@ WARM_UP_SECONDS, TAIL_SECONDS = 1.5, 0.5  # of a load, that do not count
 
 @dataclass(frozen=True)
 class Comparison:
-    """Requests outstanding on average, by the server and by the data plane, over so many frames."""
+    """Requests outstanding on average, as the server and the data plane say, over so many frames."""
 
     known: float
     measured: float
     frames: int
+    rate: float  # requests per second
 
     @property
     def error(self) -> float:
         """Relative error of the data plane."""
         return self.measured / self.known - 1 if self.known else float("inf")
+
+    @property
+    def excess(self) -> float:
+        """Seconds by which the data plane holds a request for longer than the server, on average (Little's law)."""
+        return (self.measured - self.known) / self.rate if self.rate else float("inf")
 
 
 @contextmanager
@@ -54,7 +60,7 @@ def knowing_servers(namespace: Namespace, directory: Path) -> Iterator[subproces
 
 def compare(lab: Lab, dataplane: RunningDataplane, directory: Path, kind: str, seconds: float) -> Comparison:
     """Put a load of a kind on for so long; the laboratory has one server, and the data plane nothing else to do."""
-    port = PORTS[KINDS[kind][0]]
+    port = port_of(kind)
     backend = {"id": "s1", "address": lab.servers[0].ipv4, "port": port}
     wanted = vip(lab, port=port, backends=[backend], features="full")
     dataplane.apply(wanted)
@@ -77,4 +83,6 @@ def compare(lab: Lab, dataplane: RunningDataplane, directory: Path, kind: str, s
     events = sorted(json.loads(told))
     times, totals = [at for at, _ in events], list(accumulate(change for _, change in events))
     known = [totals[place - 1] if (place := bisect.bisect(times, at)) else 0 for at in counted]
-    return Comparison(mean(known), mean(frames[at] for at in counted), len(counted))
+    asked = sum(change > 0 and counted[0] <= at < counted[-1] for at, change in events)
+    rate = asked / (counted[-1] - counted[0]) * 1e6
+    return Comparison(mean(known), mean(frames[at] for at in counted), len(counted), rate)

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import signal
+import socket
 import ssl
 import struct
 import sys
@@ -22,9 +23,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-PORTS = {"http": 8081, "tls": 8082, "http2": 8083, "messages": 8084}
+import aiohttp
+from aiohttp import web
+
+PORTS = {"http": 8081, "tls": 8082, "http2": 8083, "websocket": 8084}
 _SIOCOUTQNSD = 0x894B  # bytes that were never sent
-_HEAD_BYTES = struct.calcsize("=dI")
 _FRAME = struct.Struct("!BHBBI")  # HTTP/2: length (high byte, rest), type, flags, stream
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _STATUS_200, _GET_SLASH = b"\x88", b"\x82\x84\x86\x41\x01x"  # HPACK, from its static table
@@ -50,7 +53,10 @@ async def sent(writer: asyncio.StreamWriter) -> None:
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """GET /SECONDS/BYTES/PIECES: an answer after so long, written in so many pieces; pipelined ones wait in line."""
+    """GET /SECONDS/BYTES/PIECES: an answer after so long, a head and so many pieces; pipelined ones wait in line.
+
+    No pieces: all in one write, so that a small answer is one segment.
+    """
     line: asyncio.Queue[str] = asyncio.Queue()
     answering = asyncio.create_task(_answer_in_turn(line, writer))
     with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -76,9 +82,12 @@ async def _answer_in_turn(line: asyncio.Queue[str], writer: asyncio.StreamWriter
 async def _answer(path: str, writer: asyncio.StreamWriter) -> None:
     _, seconds, size, pieces = path.split("/")
     await asyncio.sleep(float(seconds))
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % int(size))
+    head, body = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % int(size), b"x" * int(size)
+    if pieces == "0":
+        head, body = head + body, b""
+    writer.write(head)
     for piece in range(int(pieces)):
-        writer.write(b"x" * (int(size) // int(pieces)))
+        writer.write(body[: int(size) // int(pieces)])
         await writer.drain()
         if piece + 1 < int(pieces):
             await asyncio.sleep(0.02)
@@ -103,16 +112,27 @@ def _answer_stream(writer: asyncio.StreamWriter, stream: int) -> None:
     note(-1)
 
 
-async def messages(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As over a websocket: each message says after how long it is to be answered; negative: never."""
-    while True:
-        delay, size = struct.unpack("=dI", await reader.readexactly(_HEAD_BYTES))
-        await reader.readexactly(size)
-        if delay >= 0:
-            note(+1)
-            await asyncio.sleep(delay)
-            writer.write(b"y" * 100)
-            note(-1)
+async def websocket(request: web.Request) -> web.WebSocketResponse:
+    """Each message says after how long it is to be answered; negative: never."""
+    connection = web.WebSocketResponse()
+    await connection.prepare(request)
+    with suppress(ConnectionError):
+        async for message in connection:
+            delay = float(message.data.split(":")[0])
+            if delay >= 0:
+                note(+1)
+                await asyncio.sleep(delay)
+                await connection.send_str("y" * 100)
+                note(-1)
+    return connection
+
+
+async def serve_websocket(port: int) -> None:
+    application = web.Application()
+    application.router.add_get("/", websocket)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "0.0.0.0", port).start()
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -136,10 +156,10 @@ def quietly(serve: Handler) -> Handler:
 async def serve(certificate: str, key: str) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    kinds = {"http": http, "tls": http, "http2": http2, "messages": messages}
-    for name, port in PORTS.items():
+    for name, handler in {"http": http, "tls": http, "http2": http2}.items():
         secured = context if name == "tls" else None
-        await asyncio.start_server(quietly(kinds[name]), "0.0.0.0", port, ssl=secured, backlog=512)
+        await asyncio.start_server(quietly(handler), "0.0.0.0", PORTS[name], ssl=secured, backlog=512)
+    await serve_websocket(PORTS["websocket"])
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     print("ready", flush=True)
@@ -151,9 +171,12 @@ async def serve(certificate: str, key: str) -> None:
 # ---- clients
 
 
-async def request(streams: Streams, path: str, times: int = 1) -> None:
+async def request(streams: Streams, path: str, times: int = 1, *, prompt: bool = False) -> None:
+    """Ask so many times at once and read the answers; `prompt`: their first segment is acknowledged at once."""
     reader, writer = streams
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * times)
+    if prompt:  # until the kernel thinks better of it, so each time
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     for _ in range(times):
         head = await reader.readuntil(b"\r\n\r\n")
         left = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
@@ -161,10 +184,10 @@ async def request(streams: Streams, path: str, times: int = 1) -> None:
             left -= len(await reader.read(min(left, 1 << 18)))
 
 
-async def kept(streams: Streams, path: str, pause: float, times: int = 1) -> None:
+async def kept(streams: Streams, path: str, pause: float, times: int = 1, *, prompt: bool = False) -> None:
     """One request after the other on one connection, with pauses."""
     while True:
-        await request(streams, path, times)
+        await request(streams, path, times, prompt=prompt)
         await asyncio.sleep(random.expovariate(1 / pause) if pause else 0)
 
 
@@ -184,14 +207,15 @@ async def streams_of_http2(streams: Streams) -> None:
             stream += 2
 
 
-async def exchange(streams: Streams, delay: float, pause: float) -> None:
-    """Messages, answered or not."""
-    reader, writer = streams
-    while True:
-        writer.write(struct.pack("=dI", delay, 200) + b"z" * 200)
-        if delay >= 0:
-            await reader.readexactly(100)
-        await asyncio.sleep(random.expovariate(1 / pause))
+async def exchange(address: str, delay: float, pause: float) -> None:
+    """Messages over a websocket, answered or not."""
+    url = f"ws://{address}:{PORTS['websocket']}/"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as connection:
+        while True:
+            await connection.send_str(f"{delay}:".ljust(200, "z"))
+            if delay >= 0:
+                await connection.receive_str()
+            await asyncio.sleep(random.expovariate(1 / pause))
 
 
 KINDS: dict[str, tuple[str, Callable[[Streams], Awaitable[None]], bool]] = {  # server, on a connection, a new one each
@@ -200,16 +224,32 @@ KINDS: dict[str, tuple[str, Callable[[Streams], Awaitable[None]], bool]] = {  # 
     "kept_alive_busy": ("http", lambda s: kept(s, "/0.1/500/1", 0), False),
     "slow": ("http", lambda s: kept(s, "/2/500/1", 0.5), False),
     "large": ("http", lambda s: kept(s, "/0.1/1500000/1", 0.2), False),
-    "fast": ("http", lambda s: kept(s, "/0.005/500/1", 0.1), False),
+    "kept_alive_short": ("http", lambda s: kept(s, "/0.2/500/0", 0.2), False),
+    "middling_short": ("http", lambda s: kept(s, "/0.1/500/0", 0.1), False),
+    "quick_short": ("http", lambda s: kept(s, "/0.005/500/0", 0.1), False),
+    "quick_short_prompt": ("http", lambda s: kept(s, "/0.005/500/0", 0.1, prompt=True), False),
+    "quick": ("http", lambda s: kept(s, "/0.005/500/1", 0.1), False),
+    "quick_busy": ("http", lambda s: kept(s, "/0.005/500/1", 0), False),
     "in_pieces": ("http", lambda s: kept(s, "/0.1/500000/20", 0.2), False),
     "pipelined": ("http", lambda s: kept(s, "/0.1/500/1", 0.2, times=4), False),
     "long_poll": ("http", lambda s: kept(s, "/40/500/1", 0.5), False),
     "tls_new": ("tls", lambda s: request(s, "/0.2/500/1"), True),
     "tls_kept_alive": ("tls", lambda s: kept(s, "/0.2/500/1", 0.2), False),
     "http2": ("http2", streams_of_http2, False),
-    "messages": ("messages", lambda s: exchange(s, 0.2, 0.2), False),
-    "messages_unanswered": ("messages", lambda s: exchange(s, -1, 0.5), False),
 }
+WEBSOCKETS = {"websocket": (0.2, 0.2), "websocket_unanswered": (-1.0, 0.5)}  # delay of answers, pauses
+
+
+def port_of(kind: str) -> int:
+    """The port that a kind's requests go to."""
+    return PORTS["websocket" if kind in WEBSOCKETS else KINDS[kind][0]]
+
+
+async def websocket_client(kind: str, address: str, until: float) -> None:
+    await asyncio.sleep(random.random() * 0.5)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(until - time.monotonic()):
+            await exchange(address, *WEBSOCKETS[kind])
 
 
 async def client(kind: str, address: str, until: float) -> None:
@@ -232,7 +272,8 @@ async def client(kind: str, address: str, until: float) -> None:
 
 async def load(kind: str, address: str, seconds: float, clients: int = 20) -> None:
     until = time.monotonic() + seconds
-    await asyncio.gather(*(client(kind, address, until) for _ in range(clients)))
+    one = websocket_client if kind in WEBSOCKETS else client
+    await asyncio.gather(*(one(kind, address, until) for _ in range(clients)))
 
 
 if __name__ == "__main__":

@@ -13,24 +13,29 @@ from pathlib import Path
 from tests.support.active_flows import compare
 from tests.support.dataplane import running_dataplane
 from tests.support.lab import lab
-from tests.support.outstanding import KINDS
+from tests.support.outstanding import KINDS, WEBSOCKETS
 
 SECONDS = {"long_poll": 90.0}  # twice as long as an answer takes
+
+
+NAMES = [*KINDS, *WEBSOCKETS]
 
 
 def main() -> None:
     """Print a row per kind."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("kinds", nargs="*", choices=[*NAMES, []], metavar="KIND", help=", ".join(NAMES))
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a load")
     options = parser.parse_args()
-    print("| load | the server knows | n_active | error |\n|---|---|---|---|")
+    print("| load | the server knows | n_active | error | longer per request |\n|---|---|---|---|---|")
     with lab("bench-act", 1, start_servers=False) as built, running_dataplane(built) as dataplane:
-        for kind in options.kinds or KINDS:
+        for kind in options.kinds or NAMES:
             with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
                 found = compare(built, dataplane, Path(directory), kind, SECONDS.get(kind, options.seconds))
             error = f"{found.error:+.1%}" if found.known else "all of it"
-            print(f"| {kind} | {found.known:.1f} | {found.measured:.1f} | {error} |", flush=True)
+            excess = f"{found.excess * 1e3:.1f} ms" if found.rate else ""
+            row = [kind, f"{found.known:.1f}", f"{found.measured:.1f}", error, excess]
+            print(f"| {' | '.join(row)} |", flush=True)
         dataplane.withdraw()
 
 
