@@ -238,6 +238,50 @@ static void silence_leaves_the_counts_and_keeps_the_backend(void)
     rig_free(&rig);
 }
 
+/* The server ended the first connection unseen; the second, between the same ports, is as long as it likes. */
+static void connection_begun_anew_keeps_its_backend(void)
+{
+    for (int gre = 0; gre < 2; gre++) {
+        rig_t rig =
+            one_way("203.0.113.10", 6, gre ? LBRL_FORWARD_GRE : LBRL_FORWARD_L3DSR, "10.0.0.1", 4);
+        uint8_t backends[20];
+        test_packet_t p;
+        for (uint32_t i = 0; i < 130; i++) {
+            for (uint16_t k = 0; k < 20; k++) {
+                const uint16_t port = (uint16_t)(20000 + k);
+                if (i == 0) {
+                    send_segment(&rig, &p, "203.0.113.10", port, 100, SYN, 0);
+                    send_segment(&rig, &p, "203.0.113.10", port, 101, ACK, 10);
+                    backends[k] = backend_of(&p);
+                    send_segment(&rig, &p, "203.0.113.10", port, 0x60000000, SYN, 0);
+                    CHECK_EQUAL(backend_of(&p), backends[k]);
+                }
+                send_segment(&rig, &p, "203.0.113.10", port, 0x60000001 + 10 * i, ACK, 10);
+                CHECK_EQUAL(backend_of(&p), backends[k]);
+            }
+            rig_pass(&rig, 10000);
+        }
+        rig_free(&rig);
+    }
+}
+
+static void forged_syn_and_reset_do_not_end_an_idle_connection(void)
+{
+    rig_t rig = one_way("203.0.113.10", 6, LBRL_FORWARD_L3DSR, "10.0.0.1", 4);
+    test_packet_t p;
+    send_segment(&rig, &p, "203.0.113.10", 40000, 100, SYN, 0);
+    send_segment(&rig, &p, "203.0.113.10", 40000, 101, ACK, 10);
+    uint8_t backend = backend_of(&p);
+    send_segment(&rig, &p, "203.0.113.10", 40000, 0x60000000, SYN, 0);
+    send_segment(&rig, &p, "203.0.113.10", 40000, 0x60000001, ACK, 0);
+    send_segment(&rig, &p, "203.0.113.10", 40000, 0x60000001, RST, 0);
+    rig_pass(&rig, 800000);
+    CHECK_EQUAL(rig_backend(&rig, 7, 7000 + backend).entries, 1);
+    send_segment(&rig, &p, "203.0.113.10", 40000, 111, ACK, 10);
+    CHECK_EQUAL(backend_of(&p), backend);
+    rig_free(&rig);
+}
+
 /* A flood fills the pool of half-open flows; then SYN and what follows go the same way without an entry. */
 static void under_pressure_new_flows_need_no_entry(void)
 {
@@ -550,6 +594,8 @@ int main(void)
     strangers_go_where_configured_weights_say_on_every_node();
     strangers_do_not_move_when_a_policy_drains_a_backend();
     silence_leaves_the_counts_and_keeps_the_backend();
+    connection_begun_anew_keeps_its_backend();
+    forged_syn_and_reset_do_not_end_an_idle_connection();
     under_pressure_new_flows_need_no_entry();
     what_the_tunnel_cannot_take_is_answered();
     the_largest_packets_fit_no_tunnel();

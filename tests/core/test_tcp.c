@@ -375,6 +375,55 @@ static void syn_on_an_established_flow_goes_to_its_backend(void)
     rig_free(&rig);
 }
 
+static void connection_begun_anew_over_a_forgotten_one_is_followed(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    connection_client(&c, PSH, 10);
+    rig_pass(&rig, 300000); /* both ends restart */
+    c.client_next += 0x60000000;
+    c.server_next += 0x70000000;
+    connection_open(&c);
+    for (unsigned i = 0; i < 20; i++) {
+        rig_pass(&rig, 100000);
+        CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_flow(&c).idle_ms, 0);
+        rig_pass(&rig, 100);
+        CHECK_EQUAL(connection_server(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_flow(&c).idle_ms, 0);
+    }
+    connection_client(&c, FIN, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+    CHECK_EQUAL(open_flows(&rig, 1), 0);
+    rig_free(&rig);
+}
+
+/* Neither a forged SYN nor the server's SYN-ACK sent again is a new connection. */
+static void established_connection_outlives_what_looks_like_another(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENTS[0], 40000, VIPS[0]);
+    connection_open(&c);
+    connection_t repeated = c;
+    repeated.server_next--;
+    connection_client(&c, PSH, 1000);
+    connection_server(&repeated, SYN, 0);
+    forge(&rig, CLIENTS[0], 40000, &(tcp_fields_t){.sequence = 777777777, .flags = SYN}, 0);
+    connection_server(&c, 0, 0); /* "I know no such SYN" */
+    forge(&rig, CLIENTS[0], 40000, &(tcp_fields_t){.sequence = 777777778, .flags = RST}, 0);
+    CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_ESTABLISHED);
+    for (unsigned i = 0; i < 20; i++) {
+        rig_pass(&rig, 100000);
+        connection_client(&c, PSH, 10);
+        CHECK_EQUAL(connection_flow(&c).idle_ms, 0);
+        rig_pass(&rig, 100);
+        connection_server(&c, PSH, 10);
+        CHECK_EQUAL(connection_flow(&c).idle_ms, 0);
+    }
+    rig_free(&rig);
+}
+
 static void repeated_syn_keeps_its_flow_and_a_new_one_restarts_it(void)
 {
     rig_t rig = rig_make(1, 4);
@@ -476,6 +525,8 @@ int main(void)
     half_closed_connection_may_fall_silent_for_a_while();
     syn_on_a_closing_flow_starts_a_new_one();
     syn_on_an_established_flow_goes_to_its_backend();
+    connection_begun_anew_over_a_forgotten_one_is_followed();
+    established_connection_outlives_what_looks_like_another();
     repeated_syn_keeps_its_flow_and_a_new_one_restarts_it();
     silence_ends_each_state_in_its_time();
     segment_outside_the_window_moves_nothing();

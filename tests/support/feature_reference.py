@@ -236,6 +236,8 @@ class Features:
     def syn(self, flow: Flow, seen: Seen) -> None:
         tcp, has_ack = seen.packet[TCP], int(seen.packet[TCP].flags) & ACK
         if flow.state not in ("syn", "syn_ack"):
+            if flow.state == "established" and not seen.from_client and has_ack:
+                self.begin_anew(flow, seen)
             return
         if seen.from_client and not has_ack:
             self.syn_again(flow, seen)
@@ -255,6 +257,19 @@ class Features:
                 scale=min(scale or 0, 14),
             )
             flow.state = "syn_ack"
+
+    def begin_anew(self, flow: Flow, seen: Seen) -> None:
+        """The server takes a new connection over an established one, unless it repeats its SYN-ACK of that."""
+        tcp = seen.packet[TCP]
+        if (flow.client.end - tcp.ack) % 2**32 <= 0xFFFF and self.acceptable(flow, seen):
+            return
+        self.set_active(flow, False)
+        scale = option(seen.packet, "WScale")
+        end = (tcp.seq + 1 + payload_length(seen.packet)) % 2**32
+        client = Side(tcp.ack, tcp.seq, flow.client.window, flow.client.scale if scale is not None else 0)
+        server = Side(end, tcp.ack, tcp.window, min(scale or 0, 14))
+        mss = option(seen.packet, "MSS") or 536
+        vars(flow).update(vars(Flow(seen.time_us, "established", client, server, mss)))
 
     def syn_again(self, flow: Flow, seen: Seen) -> None:
         tcp = seen.packet[TCP]

@@ -98,6 +98,9 @@ lbrl_verdict_t one_way_pass_on(lbrl_worker_t *worker, const vip_t *vip, uint32_t
 
 /* ------------------------------------------------------------------------------- flows */
 
+/* Only the client is heard, so that nothing proves a SYN on an established flow true: it moves no numbers, or whoever forged it
+ * could close the flow by them. Instead every segment keeps the entry, and with it the backend, also of a connection begun anew
+ * over one that its server has ended unseen. A forger gains an entry that stays, which a SYN of his own would get him. */
 static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
                   const meta_t *meta)
 {
@@ -121,6 +124,9 @@ static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packe
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }
     flow->server_end = get32(packet->data + meta->transport + 8); /* as the client says */
+    if (!(meta->tcp_flags & TCP_RST)) {
+        flow->last_ms = worker->now_ms;
+    }
     track_tcp(worker, ref, packet, meta, true);
     if (flow->state != LBRL_FLOW_SYN) {
         flow->server_ack = flow->client_end; /* what the server will have acknowledged */

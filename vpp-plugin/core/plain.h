@@ -101,7 +101,9 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
     uint8_t *tcp = packet->data + meta->transport;
     track_packet(worker, plain->flow, plain->sink, packet, meta, from_client);
     if (plain->mtu) {
-        plain->flow->server_end = get32(tcp + 8); /* as the client says */
+        /* see track() in oneway.c */
+        plain->flow->server_end = get32(tcp + 8);
+        plain->flow->last_ms = worker->now_ms;
     }
     if (LIKELY(plain_is_quiet(plain->flow, meta))) {
         track_plain(worker, plain->flow, plain->sink, tcp, meta->payload, from_client);

@@ -43,6 +43,17 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
     flow->scales = (uint8_t)(server | lbrl_tcp_options(segment->tcp).scale);
 }
 
+/* Takes over the numbers of a SYN-ACK. */
+static void adopt(flow_t *flow, const segment_t *segment, const tcp_options_t *options)
+{
+    flow->scales =
+        options->has_scale ? (uint8_t)((flow->scales & 15u) | (uint32_t)options->scale << 4) : 0;
+    flow->server_end = segment->sequence + 1 + segment->payload;
+    flow->client_ack = segment->sequence;
+    flow->server_ack = segment->ack;
+    flow->server_window = segment->window;
+}
+
 static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
 {
     flow_t *flow = ref->flow;
@@ -54,13 +65,42 @@ static void server_syn_ack(const flow_ref_t *ref, const segment_t *segment)
         flow->client_end = segment->ack; /* it took another SYN */
     }
     tcp_options_t options = lbrl_tcp_options(segment->tcp);
-    flow->scales =
-        options.has_scale ? (uint8_t)((flow->scales & 15u) | (uint32_t)options.scale << 4) : 0;
-    flow->server_end = segment->sequence + 1 + segment->payload;
-    flow->client_ack = segment->sequence;
-    flow->server_ack = segment->ack;
-    flow->server_window = segment->window;
+    adopt(flow, segment, &options);
     __atomic_store_n(&flow->state, LBRL_FLOW_SYN_ACK, __ATOMIC_RELEASE);
+}
+
+static void restart_clock(const lbrl_worker_t *worker, flow_t *flow)
+{
+    flow->flags &= (uint8_t)~FLOW_COMPLETED;
+    flow->start_us = (uint32_t)worker->now_us;
+    flow->start_high = (uint8_t)(worker->now_us >> 32);
+}
+
+/* A SYN-ACK of a server on an established flow. If its numbers are not the flow's, both ends have forgotten that connection
+ * and begin another between the same ports. It comes from the server itself, so nobody else can have made it up; the
+ * client's SYN alone proves nothing and moves nothing (RFC 5961, section 4). */
+static void server_begins_anew(lbrl_worker_t *worker, const flow_ref_t *ref,
+                               const segment_t *segment)
+{
+    flow_t *flow = ref->flow;
+    bool repeats = flow->client_end - segment->ack <= UINT16_MAX &&
+                   track_acceptable(flow, false, segment->sequence, segment->payload);
+    if (!(segment->flags & TCP_ACK) || repeats) {
+        return;
+    }
+    lbrl_sink_t *sink = sink_of(ref->counts);
+    tcp_options_t options = lbrl_tcp_options(segment->tcp);
+    if (side_is(sink)) {
+        side_close(worker, sink, flow);
+    }
+    flow->flags &= (uint8_t)~(FLOW_CLIENT_FIN | FLOW_SERVER_FIN);
+    restart_clock(worker, flow);
+    adopt(flow, segment, &options);
+    flow->client_end = segment->ack;
+    flow->last_ms = worker->now_ms;
+    if (side_is(sink)) {
+        side_begin(worker, sink, flow)->mss = options.mss;
+    }
 }
 
 /* ------------------------------------------------------------------------------- TCP close */
@@ -189,8 +229,9 @@ void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_pac
         } else if (half_open && !from_client) {
             server_syn_ack(ref, &segment);
             ref->flow->last_ms = worker->now_ms;
+        } else if (ref->flow->state == LBRL_FLOW_ESTABLISHED && !from_client) {
+            server_begins_anew(worker, ref, &segment);
         }
-        /* on an established flow the two ends settle it (RFC 5961, section 4) */
     } else {
         on_segment(worker, ref, &segment);
     }
@@ -213,9 +254,7 @@ void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client)
         }
     } else if (flow->state == LBRL_FLOW_UDP_ANSWERED) {
         /* another question from the same port */
-        flow->flags &= (uint8_t)~FLOW_COMPLETED;
-        flow->start_us = (uint32_t)worker->now_us;
-        flow->start_high = (uint8_t)(worker->now_us >> 32);
+        restart_clock(worker, flow);
         if (side_is(sink_of(ref->counts))) {
             side_begin(worker, sink_of(ref->counts), flow);
         }
