@@ -196,6 +196,48 @@ static void port_rests_where_only_the_server_closed(void)
     rig_free(&rig);
 }
 
+/* The client that had it opens again within the minute, and gets another one. */
+static void port_rests_whatever_its_client_does(void)
+{
+    for (int both = 0; both < 2; both++) {
+        rig_t rig = rig_of_ports(2, 1);
+        connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+        connection_open(&c);
+        connection_server(&c, FIN, 0);
+        if (both) {
+            connection_client(&c, FIN, 0);
+        }
+        const connection_t closed = c;
+        rig_pass(&rig, 1000);
+        c.client_next = 1;
+        connection_open(&c);
+        CHECK(c.nat_port != closed.nat_port);
+        connection_t late = closed; /* the server repeats its FIN: nobody's */
+        late.server_next--;
+        CHECK_EQUAL(connection_server(&late, FIN, 0), LBRL_VERDICT_DROP);
+        CHECK_EQUAL(late.packet.p.reason, LBRL_DROP_NO_FLOW_RETURN);
+        rig_restart(&rig);
+        CHECK_EQUAL(rig.report.flows, 2);
+        CHECK_EQUAL(rig.report.flows_dropped, 0);
+        CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+        CHECK_EQUAL(connection_server(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+        for (uint16_t round = 0; round < 2; round++) {
+            for (uint16_t port = 1024; port < 3024; port++) { /* finds it once it has rested */
+                connection_t other = connection_make(&rig, "198.51.100.8", port, VIP);
+                if (connection_syn(&other) == LBRL_VERDICT_FORWARD &&
+                    other.nat_port == closed.nat_port) {
+                    CHECK_EQUAL(round, 1);
+                    round = 2;
+                    break;
+                }
+            }
+            CHECK(round != 1);
+            rig_pass(&rig, 62000);
+        }
+        rig_free(&rig);
+    }
+}
+
 /* Clients that have closed and servers that do not: new connections go before them. */
 static void half_closed_connections_give_their_ports_up_where_there_are_no_others(void)
 {
@@ -367,6 +409,7 @@ int main(int argc, char **argv)
     a_port_returns_last_in_the_queue();
     port_rests_where_both_closed_at_once();
     port_rests_where_only_the_server_closed();
+    port_rests_whatever_its_client_does();
     half_closed_connections_give_their_ports_up_where_there_are_no_others();
     resting_port_wakes_for_a_later_syn_or_after_its_time();
     flood_of_syns_leaves_established_flows_alone();

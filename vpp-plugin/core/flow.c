@@ -18,7 +18,9 @@ uint64_t flow_server_hash(const lbrl_key_t *key, const vip_t *vip, const ip_t *s
                           const flow_t *flow)
 {
     const slot_t *slot = &vip->slots[flow->slot];
-    return tuple_hash(key, &slot->address, source, slot->port, flow->nat_port, vip->protocol);
+    /* nameless ones lie where no packet looks */
+    const uint8_t protocol = flow_is_nameless(flow) ? 0 : vip->protocol;
+    return tuple_hash(key, &slot->address, source, slot->port, flow->nat_port, protocol);
 }
 
 uint32_t flow_find(const lbrl_worker_t *worker, const partition_t *partition, const meta_t *meta)
@@ -198,6 +200,46 @@ void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_has
     flow_count_entry(worker, ref, -1);
 }
 
+/* Replaces the client of an entry that is in neither index by one that has no packets: the address that is none, and a port by
+ * which the entry stays in its partition. */
+static void forget_client(const lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    flow_t *flow = ref->flow;
+    const uint32_t partition = partition_number(worker, ref->partition);
+    /* killed meanwhile, the entry is free */
+    __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
+    flow->client = (ip_t){{0}};
+    flow->client_port = flow->nat_port;
+    while ((flow_client_hash(&worker->lb->key, ref->vip, flow) & (LBRL_PARTITIONS - 1)) !=
+           partition) {
+        flow->client_port++;
+    }
+    flow->check = arena_flow_check(&worker->lb->key, flow);
+    flow->flags &= (uint8_t)~(FLOW_CLIENT_FIN | FLOW_SERVER_FIN); /* nameless from here on */
+    __atomic_store_n(&flow->state, LBRL_FLOW_CLOSING, __ATOMIC_RELEASE);
+}
+
+void flow_make_way(lbrl_worker_t *worker, const flow_ref_t *ref)
+{
+    if (!flow_server_closed_first(ref->vip, ref->flow)) {
+        flow_remove(worker, ref);
+        return;
+    }
+    if (!(ref->flow->flags & FLOW_QUARANTINE)) { /* the client never answered the server's FIN */
+        ref->flow->flags |= FLOW_QUARANTINE;
+        ref->flow->last_ms = worker->now_ms;
+        flow_rest_port(worker, ref);
+    }
+    const flow_hashes_t known = hashes_of(worker, ref);
+    index_remove(&ref->partition->index[BY_CLIENT], known.client, ref->entry);
+    index_remove(&ref->partition->index[BY_SERVER], known.server, ref->entry);
+    forget_client(worker, ref);
+    const flow_hashes_t nameless = hashes_of(worker, ref);
+    index_add(&ref->partition->index[BY_CLIENT], nameless.client, ref->entry);
+    index_add(&ref->partition->index[BY_SERVER], nameless.server, ref->entry);
+    worker->removals++;
+}
+
 /* ------------------------------------------------------------------------------- making room */
 
 static void recycle(lbrl_worker_t *worker, partition_t *partition, uint32_t entry)
@@ -275,9 +317,14 @@ static uint32_t find_resting(const lbrl_worker_t *worker, const partition_t *par
                    .protocol = endpoint->protocol,
                    .flags = META_RETURN,
                    .source = source};
-    meta.hash =
-        tuple_hash(&worker->lb->key, &meta.src, &meta.dst, meta.sport, meta.dport, meta.protocol);
-    return flow_find(worker, partition, &meta);
+    const uint8_t protocols[] = {endpoint->protocol, 0}; /* 0: nameless */
+    uint32_t entry = FLOW_NONE;
+    for (unsigned i = 0; i < 2 && entry == FLOW_NONE; i++) {
+        meta.hash = tuple_hash(&worker->lb->key, &meta.src, &meta.dst, meta.sport, meta.dport,
+                               protocols[i]);
+        entry = flow_find(worker, partition, &meta);
+    }
+    return entry;
 }
 
 /* RFC 6191: a server in TIME-WAIT takes a SYN that is later than what it remembers. */

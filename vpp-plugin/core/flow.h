@@ -90,6 +90,10 @@ void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state);
 /* Takes the flow out of everything and frees its entry. */
 void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref);
 
+/* Makes way for a new flow of the same client tuple: removes the flow, but where the server closed first its entry stays as
+ * long as its port has to rest, without a client. No packet finds it. */
+void flow_make_way(lbrl_worker_t *worker, const flow_ref_t *ref);
+
 /* Both hashes of a flow, which say where its traces in the indexes are. */
 typedef struct flow_hashes {
     uint64_t client, server; /* server: 0 where the flow has no NAT port */
@@ -145,6 +149,13 @@ static inline uint32_t flow_timeout(const vip_t *vip, const flow_t *flow)
         return QUARANTINE_MS;
     }
     return timeout < HALF_CLOSED_MS && flow_is_half_closed(vip, flow) ? HALF_CLOSED_MS : timeout;
+}
+
+/* Whether the entry of a resting port has lost its client to a new flow. */
+static inline bool flow_is_nameless(const flow_t *flow)
+{
+    return flow->state == LBRL_FLOW_CLOSING &&
+           (flow->flags & (FLOW_QUARANTINE | FLOW_SERVER_FIN)) == FLOW_QUARANTINE;
 }
 
 /* Both hashes of a flow. */

@@ -183,7 +183,7 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
             return on_failed_backend(worker, &ref, packet, meta);
         }
         if (UNLIKELY(starts_anew(&ref, meta))) {
-            flow_remove(worker, &ref);
+            flow_make_way(worker, &ref);
             return on_new_flow(worker, packet, meta);
         }
     }
