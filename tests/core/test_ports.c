@@ -182,6 +182,36 @@ static void port_rests_where_both_closed_at_once(void)
     rig_free(&rig);
 }
 
+/* More resting ports than a new flow looks at, and free ones behind them. */
+static void free_port_behind_resting_ones_is_found(void)
+{
+    enum { PORTS = 80, RESTING = 70 };
+    rig_t rig = rig_of_ports(PORTS, 1);
+    lbrl_backend_config_t backends[1];
+    lbrl_vip_config_t config = rig_vip(9, "203.0.113.20", 80, 6, backends, 1);
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    uint16_t ports[PORTS + 1];
+    CHECK_EQUAL(ports_of_partition(&rig, 17, ports, PORTS + 1), PORTS + 1);
+    connection_t c[PORTS + 1];
+    for (int i = 0; i <= PORTS; i++) {
+        c[i] = connection_make(&rig, CLIENT, ports[i], "203.0.113.20");
+    }
+    for (int i = 0; i < PORTS; i++) {
+        connection_open(&c[i]);
+    }
+    for (int i = 0; i < PORTS; i++) {
+        if (i < RESTING) {
+            connection_server(&c[i], FIN, 0);
+        }
+        connection_client(&c[i], FIN, 0);
+        connection_server(&c[i], i < RESTING ? 0 : FIN, 0);
+    }
+    rig_pass(&rig, 12000);
+    CHECK_EQUAL(connection_syn(&c[PORTS]), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(rig_dropped(&rig, LBRL_DROP_NO_NAT_PORT), 0);
+    rig_free(&rig);
+}
+
 /* The client never answers the server's FIN. */
 static void port_rests_where_only_the_server_closed(void)
 {
@@ -408,6 +438,7 @@ int main(int argc, char **argv)
     vips_with_the_same_backend_share_its_ports();
     a_port_returns_last_in_the_queue();
     port_rests_where_both_closed_at_once();
+    free_port_behind_resting_ones_is_found();
     port_rests_where_only_the_server_closed();
     port_rests_whatever_its_client_does();
     half_closed_connections_give_their_ports_up_where_there_are_no_others();

@@ -370,7 +370,7 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
         }
         port_return(map, number, port | PORT_RESTS);
     }
-    return PORT_NONE;
+    return port_take_rested(map, number);
 }
 
 /* A port of any source of the family, beginning with one that depends on the flow. */

@@ -168,7 +168,7 @@ static inline uint64_t flow_start_us(const flow_t *flow)
     return (uint64_t)flow->start_high << 32 | flow->start_us;
 }
 
-/* Seconds since the flow's first packet. */
+/* Seconds since the flow's first packet; begins again at 0 after 2^40 us, 12.7 days. */
 static inline float flow_age(const flow_t *flow, uint64_t now_us)
 {
     return (float)(int64_t)((now_us - flow_start_us(flow)) & 0xffffffffffu) * 1e-6f;

@@ -73,6 +73,23 @@ static inline void port_return(port_map_t *map, uint32_t partition, uint16_t por
     share->count++;
 }
 
+/* The first free port that does not rest, or PORT_NONE; those before it go to the ring's end. */
+static inline uint16_t port_take_rested(port_map_t *map, uint32_t partition)
+{
+    const port_share_t *share = &map->shares[partition];
+    const uint16_t *ring = port_ring(map, partition);
+    for (uint32_t i = 0; i < share->count; i++) {
+        const uint32_t at = share->head + i;
+        if (!(ring[at < map->ports ? at : at - map->ports] & PORT_RESTS)) {
+            for (; i; i--) {
+                port_return(map, partition, port_take(map, partition));
+            }
+            return port_take(map, partition);
+        }
+    }
+    return PORT_NONE;
+}
+
 /* Ports that half-open flows may hold, so that a flood leaves room for those that complete. */
 static inline uint16_t port_half_open_max(const arena_source_t *source)
 {
