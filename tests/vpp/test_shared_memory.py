@@ -53,8 +53,9 @@ def test_frames_count_what_was_served(lab: Lab, balancer: RunningVpp) -> None:
     assert seen.sum() == 7
 
 
-def test_an_agent_steers_new_flows_by_weights(lab: Lab, balancer: RunningVpp) -> None:
-    balancer.balance(VIP_IPV4, options="scheduler sed")
+@pytest.mark.parametrize("scheduler", ["maglev", "sed", "lsq", "alias", "p2c"])
+def test_an_agent_steers_new_flows_by_weights(lab: Lab, balancer: RunningVpp, scheduler: str) -> None:
+    balancer.balance(VIP_IPV4, options=f"scheduler {scheduler}")
     reader = reader_of(balancer)
     frame = eventually(lambda: published(reader))
     path = next(balancer.shm.glob("*.frames")).with_suffix(".actions")
