@@ -122,7 +122,7 @@ static double weights_used(lbrl_scheduler_type_t scheduler)
 static void bench_weights(void)
 {
     report_bar("weights_used_sed", weights_used(LBRL_SCHEDULER_SED) / 1e6, "ms", 1);
-    report("weights_used_maglev", weights_used(LBRL_SCHEDULER_MAGLEV) / 1e6, "ms");
+    report_bar("weights_used_maglev", weights_used(LBRL_SCHEDULER_MAGLEV) / 1e6, "ms", 1);
 }
 
 int main(void)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -124,7 +125,12 @@ def record(found: Figure) -> dict[str, Any]:
 
 def show(group: str, figures: list[Figure], console: Console) -> None:
     """Print a group's table."""
-    table = Table(title=group, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"{group} (pages of {os.sysconf('SC_PAGE_SIZE')} bytes)",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for name in ("figure", "value", "unit", "bar", "met", "runs"):
         table.add_column(name, justify="right" if name in {"value", "bar"} else "left")
     for found in figures:

@@ -3,7 +3,8 @@
 Laboratories of the same build (client, balancer, server, each in a namespace): in one the kernel translates, in the
 others the balancer runs the data plane, with basic features and with full ones, each with NAT and with GRE. Each is
 measured in turn with the kernel's, so that whatever else the machine does meets both; what counts is the median of the
-rounds' ratios. Where the server's kernel has no GRE, a program stands in, which costs more than the kernel's device.
+rounds' ratios, and the absolute figures of both stand beside it. Where the server's kernel has no GRE, a program stands
+in, which costs more than the kernel's device.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tests.support.dataplane import VIP_IPV4, running_dataplane, vip
 from tests.support.lab import Lab, lab
 from tests.support.netns import Namespace
+from tools.bench import embedded_alone
+from tools.bench.embedded_alone import Figure
 
 PROGRAM = Path("build/bench/traffic")
 DECAP = Path("build/bench/decap")
@@ -84,32 +88,23 @@ def of_full(bars: tuple[Bar, ...]) -> tuple[Bar, ...]:
 Run = Callable[[str, float], float]
 
 
-@dataclass(frozen=True)
-class Result:
-    """What is printed of one figure."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float
-    met: bool
-    runs: list[float]
+# What the traffic program prints of each mode.
+UNITS = {"udp": "packets/s", "bulk": "Gb/s", "connect": "connections/s", "ping": "us"}
 
 
 def main() -> int:
     """Measure everything, print a line of JSON per figure."""
-    results = measure()
-    for result in results:
-        print(json.dumps(asdict(result)), flush=True)
-    return 0
-
-
-def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Result]:
-    """Return the ratio of each figure, each the median of so many rounds."""
     pinned = ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
     if subprocess.run(["chrt", "-f", "1", "true"], capture_output=True, check=False).returncode == 0:
         # Whatever else runs on this machine would be scheduled in between, more often where a path has more threads.
         pinned = ["chrt", "-f", "1", *pinned]
+    for figure in chain(measure(pinned), embedded_alone.measure(pinned)):
+        print(json.dumps(asdict(figure)), flush=True)
+    return 0
+
+
+def measure(pinned: list[str], rounds: int = ROUNDS, seconds: float = SECONDS) -> Iterator[Figure]:
+    """Return the ratio of each figure, the median of so many rounds, and the absolute figures that it comes from."""
     _build()
     gre_bars = GRE_BARS if knows_gre() else tuple(replace(bar, unit=WITH_STAND_IN) for bar in GRE_BARS)
     variants: tuple[tuple[str, AbstractContextManager[Run], tuple[Bar, ...]], ...] = (
@@ -118,13 +113,11 @@ def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Result]:
         ("embedded_gre", gre_path(pinned, "basic"), gre_bars),
         ("embedded_gre_full", gre_path(pinned, "full"), of_full(gre_bars)),
     )
-    results = []
     with kernel_path(pinned) as kernel:
         for prefix, path, bars in variants:
             with path as penstock:
-                named = (replace(bar, name=f"{prefix}.{bar.name}") for bar in bars)
-                results += [_compare(bar, kernel, penstock, rounds, seconds) for bar in named]
-    return results
+                for bar in bars:
+                    yield from _compare(replace(bar, name=f"{prefix}.{bar.name}"), kernel, penstock, rounds, seconds)
 
 
 @contextmanager
@@ -216,21 +209,17 @@ def _traffic(built: Lab, pinned: list[str], port: int, bound: str = "0.0.0.0") -
     return run
 
 
-def _compare(
-    bar: Bar,
-    kernel: Run,
-    penstock: Run,
-    rounds: int,
-    seconds: float,
-) -> Result:
+def _compare(bar: Bar, kernel: Run, penstock: Run, rounds: int, seconds: float) -> Iterator[Figure]:
     for run in (kernel, penstock):
         run(bar.mode, 0.2)  # caches, neighbours, connection tables
     pairs = [(kernel(bar.mode, seconds), penstock(bar.mode, seconds)) for _ in range(rounds)]
     ratios = [round(ours / theirs, 3) for theirs, ours in pairs]
     value = statistics.median(ratios)
-    medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
-    print(f"{bar.name}: nft {medians[0]:.1f}, penstock {medians[1]:.1f}, {ratios}", file=sys.stderr)
-    return Result(bar.name, value, bar.unit, bar.bound, bar.met(value), ratios)
+    yield Figure(bar.name, value, bar.unit, bar.bound, bar.met(value), ratios)
+    for side, column in zip(
+        ("penstock", "nft"), zip(*((ours, theirs) for theirs, ours in pairs), strict=True), strict=True
+    ):
+        yield Figure(f"{bar.name}.{side}", statistics.median(column), UNITS[bar.mode], runs=list(column))
 
 
 def _build() -> None:
