@@ -286,7 +286,7 @@ static void reasons_have_names(void)
     for (unsigned i = 0; i < LBRL_DROP_COUNT; i++) {
         CHECK(strlen(lbrl_drop_text(i)) > 5);
     }
-    for (int e = LBRL_ERR_FRAMES; e <= LBRL_ERR_INVALID; e++) {
+    for (int e = LBRL_ERR_VERSION; e <= LBRL_ERR_INVALID; e++) {
         CHECK(strcmp(lbrl_error_text(e), "unknown error") != 0);
     }
     CHECK(strcmp(lbrl_error_text(LBRL_OK), "no error") == 0);

@@ -1,5 +1,5 @@
 /* NAT ports: shared between backends, returned in order, resting after the server closed, and safe from floods. `test_ports
- * PARTS` has connections closed by their servers at PARTS eighths of 5,000 a second. */
+ * PARTS` has connections closed by their servers at PARTS eighths of 5,000 a second: 8 unless it says otherwise. */
 #include "crowd.h"
 
 static const char *const CLIENT = "198.51.100.7";
@@ -48,6 +48,42 @@ static void ports_are_used_again_towards_other_backends(void)
         CHECK_EQUAL(connection_server(&connections[i], PSH, 10), LBRL_VERDICT_FORWARD);
     }
     CHECK_EQUAL(rig_dropped(&rig, LBRL_DROP_NO_NAT_PORT), 1);
+    rig_free(&rig);
+}
+
+/* Addresses x ports x backends. Clients whose partition has no port left towards the backend that is their turn come
+ * back, as clients do. */
+static void capacity_is_addresses_times_ports_times_backends(uint8_t scheduler)
+{
+    enum { PORTS = 256, BACKENDS = 8, CAPACITY = 2 * PORTS * BACKENDS };
+    rig_t rig = rig_sized(16384, 1);
+    const lbrl_nat_source_t sources[2] = {{address_of("192.0.2.1"), 16384, 16384 + PORTS - 1},
+                                          {address_of("192.0.2.2"), 30016, 30016 + PORTS - 1}};
+    CHECK_EQUAL(lbrl_sources_set(rig.lb, sources, 2), 0);
+    lbrl_backend_config_t backends[BACKENDS];
+    lbrl_vip_config_t config = rig_vip(1, VIP, 80, 6, backends, BACKENDS);
+    config.scheduler = scheduler;
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    uint32_t held = 0, of_second = 0, tries = 0;
+    for (; held < CAPACITY && tries < 16 * CAPACITY; tries++) {
+        char client[24];
+        snprintf(client, sizeof(client), "100.64.%u.%u", tries / 250, 1 + tries % 250);
+        connection_t c = connection_make(&rig, client, 40000, VIP);
+        if (connection_syn(&c) == LBRL_VERDICT_FORWARD) {
+            connection_server(&c, SYN, 0);
+            connection_client(&c, 0, 0);
+            of_second += is_address(&c.source, "192.0.2.2");
+            held++;
+        }
+    }
+    CHECK_EQUAL(held, CAPACITY);
+    CHECK_EQUAL(of_second, CAPACITY / 2);
+    CHECK_EQUAL(rig_dropped(&rig, LBRL_DROP_NO_NAT_PORT), tries - held);
+    /* and not one more */
+    for (uint16_t i = 0; i < 500; i++) {
+        connection_t c = connection_make(&rig, CLIENT, (uint16_t)(20000 + i), VIP);
+        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_DROP);
+    }
     rig_free(&rig);
 }
 
@@ -433,8 +469,10 @@ static void servers_that_close_first_stall_nobody(uint32_t parts)
 
 int main(int argc, char **argv)
 {
-    servers_that_close_first_stall_nobody(argc > 1 ? (uint32_t)atoi(argv[1]) : 1);
+    servers_that_close_first_stall_nobody(argc > 1 ? (uint32_t)atoi(argv[1]) : 8);
     ports_are_used_again_towards_other_backends();
+    capacity_is_addresses_times_ports_times_backends(LBRL_SCHEDULER_LSQ);
+    capacity_is_addresses_times_ports_times_backends(LBRL_SCHEDULER_ALIAS);
     vips_with_the_same_backend_share_its_ports();
     a_port_returns_last_in_the_queue();
     port_rests_where_both_closed_at_once();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import penstock_core
@@ -15,6 +16,8 @@ from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, plumbi
 from tests.support.lab import Lab, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.sanitized]
+
+ARENA_VERSION_OFFSET = 8  # behind the magic number
 
 BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 
@@ -87,14 +90,18 @@ def test_a_larger_flow_table_takes_the_flows_of_the_smaller_one_over(lab: Lab) -
         running.withdraw()
 
 
-@pytest.mark.parametrize("damage", ["arena", "state"])
+@pytest.mark.parametrize("damage", ["arena", "arena of a release to come", "state"])
 def test_a_damaged_object_is_replaced_and_the_next_apply_makes_all_well(
     lab: Lab, balanced: RunningDataplane, damage: str
 ) -> None:
     balanced.stop()
-    path = balanced.settings.arena_path if damage == "arena" else balanced.settings.state_path
+    path = balanced.settings.state_path if damage == "state" else balanced.settings.arena_path
     with path.open("r+b") as file:
-        file.write(b"\xa5" * 64)
+        if damage == "arena of a release to come":
+            file.seek(ARENA_VERSION_OFFSET)
+            file.write((2).to_bytes(4, sys.byteorder))
+        else:
+            file.write(b"\xa5" * 64)
     balanced.restart()
     balanced.apply(vip(lab))
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")

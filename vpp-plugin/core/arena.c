@@ -98,6 +98,13 @@ static bool all_zero(const uint8_t *at, size_t size)
     return true;
 }
 
+uint32_t arena_version(const void *memory, size_t size)
+{
+    arena_header_t header = {0};
+    memcpy(&header, memory, size < sizeof(header) ? size : sizeof(header));
+    return header.magic == ARENA_MAGIC && header.byte_order == 0x01020304u ? header.version : 0;
+}
+
 arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size)
 {
     arena_header_t header;
@@ -108,9 +115,12 @@ arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size)
     if (all_zero((const uint8_t *)&header, sizeof(header))) {
         return ARENA_EMPTY;
     }
+    const uint32_t version = arena_version(memory, size);
+    if (version != ARENA_VERSION) {
+        return version ? ARENA_OTHER : ARENA_FOREIGN;
+    }
     arena_header_t plan;
-    if (header.magic != ARENA_MAGIC || header.version != ARENA_VERSION ||
-        header.byte_order != 0x01020304u || header.check != header_check(&header) ||
+    if (header.check != header_check(&header) ||
         !arena_plan(&plan, header.flows, header.vips, header.slots) || header.size > size) {
         return ARENA_FOREIGN;
     }

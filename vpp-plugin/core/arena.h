@@ -16,7 +16,14 @@
 #include "lbrl/lbrl.h"
 #include "wire.h"
 
-#define ARENA_MAGIC   0x414e4552414c504eu
+#define ARENA_MAGIC 0x414e4552414c504eu
+
+/*
+ * Of the layout: what lies where, what its numbers mean, and how checks and hashes are computed. test_arena_layout holds
+ * them to this number. Bytes that are reserved and 0 may get a meaning without another version, if 0 says what was so
+ * before. The first 16 bytes of the header are those of every version. Whoever makes a second version gives
+ * lbrl_import() what reads the first one.
+ */
 #define ARENA_VERSION 1u
 
 /* NAT sources in force and those whose flows are still going. */
@@ -182,11 +189,15 @@ void arena_rekey(arena_t *arena, const uint8_t seed[16]);
 typedef enum arena_kind {
     ARENA_EMPTY,   /* zeroes */
     ARENA_SOUND,   /* `arena` is filled */
-    ARENA_FOREIGN, /* damaged, or not an arena of a version we know */
+    ARENA_OTHER,   /* says that it is of another version; nothing else about it is known */
+    ARENA_FOREIGN, /* damaged, or no arena */
 } arena_kind_t;
 
 /* Checks header and bounds of mapped memory. Writes nothing into it. */
 arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size);
+
+/* The version that memory says it is of, whether it is sound or not; 0: it is no arena of this byte order. */
+uint32_t arena_version(const void *memory, size_t size);
 
 /* Records that exist twice: newest valid copy, or NULL. */
 const arena_node_t *arena_node(const arena_t *arena);

@@ -123,6 +123,7 @@ static int take_arena(lbrl_t *lb, const lbrl_config_t *config, void *memory, siz
         return LBRL_ERR_INVALID;
     }
     arena_kind_t kind = arena_inspect(&lb->arena, memory, size);
+    report->version = arena_version(memory, size);
     if (kind == ARENA_SOUND) {
         const arena_header_t *found = lb->arena.header;
         if (found->size != plan.size || found->flows != plan.flows || found->vips != plan.vips ||
@@ -138,6 +139,9 @@ static int take_arena(lbrl_t *lb, const lbrl_config_t *config, void *memory, siz
             memcpy(lb->arena.header->boot_id, config->boot_id, sizeof(config->boot_id));
         }
         return LBRL_OK;
+    }
+    if (kind == ARENA_OTHER) {
+        return LBRL_ERR_GEOMETRY;
     }
     if (size < plan.size) {
         return LBRL_ERR_TOO_SMALL;
@@ -307,12 +311,15 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
 {
     arena_t from;
     import_before_t before;
-    *report = (lbrl_attach_report_t){.status = LBRL_ARENA_IMPORTED};
+    *report = (lbrl_attach_report_t){.status = LBRL_ARENA_IMPORTED,
+                                     .version = arena_version(old, old_size)};
     if (lbrl_vip_ids(lb, NULL, 0) != 0) {
         return LBRL_ERR_INVALID;
     }
-    if (arena_inspect(&from, old, old_size) != ARENA_SOUND) {
-        return LBRL_ERR_GEOMETRY;
+    /* a version before this one would be read here into what this one has */
+    arena_kind_t kind = arena_inspect(&from, old, old_size);
+    if (kind != ARENA_SOUND) {
+        return kind == ARENA_OTHER ? LBRL_ERR_VERSION : LBRL_ERR_GEOMETRY;
     }
     import_begin(lb, &before);
     /* which partition a flow belongs to follows from the seed, so that comes along */
@@ -322,7 +329,7 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
     error = error ? error : attach_directory(lb, now_us, report);
     if (error) {
         import_undo(lb, &before);
-        *report = (lbrl_attach_report_t){0};
+        *report = (lbrl_attach_report_t){.version = report->version};
         return error;
     }
     bool same_boot =

@@ -68,6 +68,8 @@ const char *lbrl_error_text(int error)
         return "protocol, port and family of a VIP cannot change: remove it and make another";
     case LBRL_ERR_FRAMES:
         return "the frames object has other slots than the VIP, or fewer workers";
+    case LBRL_ERR_VERSION:
+        return "the arena is of a version that this one cannot read: go on with a new one";
     default:
         return "unknown error";
     }

@@ -160,6 +160,7 @@ class Core
         out["vips"] = report_.vips;
         out["flows"] = report_.flows;
         out["flows_dropped"] = report_.flows_dropped;
+        out["version"] = report_.version;
         return out;
     }
 
@@ -621,7 +622,7 @@ void register_core(nb::module_ &m)
              "arena"_a.none() = nb::none())
         .def("arena", &Core::arena, "A copy of the arena, as a killed process would leave it.")
         .def_prop_ro("report", &Core::report,
-                     "What was found in the arena: status, vips, flows, flows_dropped.")
+                     "What was found in the arena: status, vips, flows, flows_dropped, version (0: none).")
         .def("import_arena", &Core::import_arena, "old"_a, "now_us"_a)
         .def("set_sources", &Core::set_sources, "sources"_a,
              "Complete set of (address, first port, last port).")

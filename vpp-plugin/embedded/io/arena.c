@@ -47,8 +47,9 @@ static int replace(lbio_t *io, const lbrl_config_t *config, lbrl_attach_report_t
         /* An arena that cannot be imported is not one to go on with: start afresh, and say so. */
         lbrl_attach_report_t imported;
         int error = lbrl_import(core, io->arena.memory, io->arena.size, config->now_us, &imported);
-        *report =
-            error == LBRL_OK ? imported : (lbrl_attach_report_t){.status = LBRL_ARENA_REPLACED};
+        *report = error == LBRL_OK ? imported
+                                   : (lbrl_attach_report_t){.status = LBRL_ARENA_REPLACED,
+                                                            .version = imported.version};
     }
     if (lbio_object_publish(&io->directory, ARENA_NAME, problem) != 0) {
         lbrl_close(core);

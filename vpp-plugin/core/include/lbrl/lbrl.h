@@ -50,6 +50,7 @@ typedef enum lbrl_error {
     LBRL_ERR_TOO_SMALL = -107, /* memory handed over is smaller than lbrl_arena_size() */
     LBRL_ERR_IMMUTABLE = -108, /* protocol, family and forwarding of a VIP cannot change */
     LBRL_ERR_FRAMES = -109,    /* frames memory does not fit the VIP */
+    LBRL_ERR_VERSION = -110,   /* arena of a version that cannot be read: VIPs must be told again */
 } lbrl_error_t;
 
 const char *lbrl_error_text(int error);
@@ -88,6 +89,7 @@ typedef struct lbrl_attach_report {
     uint32_t vips;          /* VIPs found and forwarding */
     uint32_t flows;         /* flows found and kept */
     uint32_t flows_dropped; /* entries that were torn, foreign, expired or of another boot */
+    uint32_t version;       /* that the memory said it was of; 0: it was no arena */
 } lbrl_attach_report_t;
 
 /* Bytes of arena that a configuration needs; 0 if the configuration is out of range. */
@@ -98,15 +100,17 @@ size_t lbrl_arena_size(const lbrl_config_t *config);
  * mapped until lbrl_close(), and be written by nobody else (hold a lock on the object). Zeroed
  * memory is formatted; an arena left by an earlier process is re-attached: its flows, VIPs,
  * backends and NAT sources are in force at once. A sound arena of another geometry or version is
- * refused with LBRL_ERR_GEOMETRY and left as it is: open on new memory and import.
+ * refused with LBRL_ERR_GEOMETRY and left as it is: open on new memory and import. Of one that says it is
+ * of another version nothing else is believed.
  */
 int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t arena_size,
               lbrl_attach_report_t *report);
 
 /*
- * Copies directory and flows from another arena (other size, previous version) into this one, which
- * must be new and without VIPs; call it before the workers start. Every entry is checked like at
- * attach. `old` is only read.
+ * Copies directory and flows from another arena (other size) into this one, which must be new and without
+ * VIPs; call it before the workers start. Every entry is checked like at attach. `old` is only read.
+ * There has been one version of arenas so far: of any other LBRL_ERR_VERSION, and nothing is copied. A second
+ * version has to read the first.
  */
 int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
                 lbrl_attach_report_t *report);
