@@ -213,7 +213,7 @@ class DataPlaneSpec(Model):
     """Labels of the nodes that load-balance. Default: every node."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
     """Taints that the pods may ignore."""
-    flow_table_size: Annotated[int, Field(ge=1024, le=16_777_216)] = 65_536
+    flow_table_size: Annotated[int, Field(ge=1024, le=4_194_304)] = 65_536
     """Flows that one node can hold at a time; memory for them is reserved at start."""
     features: FeatureLevelName = FeatureLevelName.BASIC
     """How much is measured of each flow."""

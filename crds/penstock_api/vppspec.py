@@ -141,7 +141,7 @@ class VppInterface(Model):
 class VppSpec(Model):
     """What a data plane of type `vpp` gets of each node."""
 
-    workers: Annotated[int, Field(ge=0, le=32)] = 0
+    workers: Annotated[int, Field(ge=0, le=16)] = 0
     """Threads that forward, beside the main one. With none the main thread forwards, and waits while tables are
     built."""
     exclusive_cpus: Annotated[bool, Field(alias="exclusiveCPUs")] = False

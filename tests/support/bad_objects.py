@@ -360,6 +360,7 @@ BAD: tuple[Bad, ...] = (
     Bad("name with dot", "dataplane", {"metadata.name": "edge.one"}, "metadata", ("without dots",)),
     Bad("name too long", "dataplane", {"metadata.name": "e" * 33}, "metadata", ("32", "shorter")),
     Bad("table too small", "dataplane", {"spec.flowTableSize": 10}, "spec.flowTableSize", ("1024",)),
+    Bad("table too large", "dataplane", {"spec.flowTableSize": 4_194_305}, "spec.flowTableSize", ("4194304",)),
     Bad("features unknown", "dataplane", {"spec.features": "most"}, "spec.features", ("off", "basic", "full")),
     Bad(
         "ports not aligned",
@@ -423,9 +424,9 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "too many workers",
         "dataplane",
-        {"spec.type": "vpp", "spec.vpp": {"workers": 33}},
+        {"spec.type": "vpp", "spec.vpp": {"workers": 17}},
         "spec.vpp.workers",
-        ("32",),
+        ("16",),
     ),
     Bad(
         "hugepages too few",

@@ -195,7 +195,7 @@ def test_the_card_of_the_default_route_is_not_taken(lab: Lab, idle: Pod, card: s
 
 
 def test_an_unfit_node_is_told_and_left_alone(lab: Lab, idle: Pod) -> None:
-    program = idle.popen("net_admin", "prepare", *idle.options, "--workers=32")
+    program = idle.popen("net_admin", "prepare", *idle.options, "--workers=16")
     assert program.wait(20) == 1
     assert "processors" in idle.log()
     assert "penstock" not in lab.balancer.sh("ip -o link")

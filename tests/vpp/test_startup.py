@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
+from penstock_api.dataplane import DataPlaneSpec
+from penstock_api.vppspec import VppSpec
+from penstock_embedded.settings import Settings as EmbeddedSettings
 from penstock_node import Severity
 from penstock_node.actual import Link
 from penstock_vpp.preflight import Machine, check
@@ -113,6 +117,22 @@ def test_too_many_workers_are_refused(tmp_path: Path) -> None:
     (finding,) = check(installed(tmp_path, workers=4), machine(tmp_path, cpus=2))
     assert "4 workers and the main thread need 5 processors" in finding.message
     assert "to 1 or less" in finding.message
+
+
+@pytest.mark.parametrize(("field", "limit"), [("flow_table_size", 4_194_304), ("workers", 16)])
+def test_what_no_arena_can_hold_is_refused_before_vpp_is_started(field: str, limit: int) -> None:
+    assert getattr(PodSettings.model_validate({field: limit}), field) == limit
+    with pytest.raises(ValidationError, match=f"less than or equal to {limit}"):
+        PodSettings.model_validate({field: limit + 1})
+
+
+def test_the_limits_of_a_dataplane_are_those_of_its_programs() -> None:
+    spec = DataPlaneSpec.model_json_schema()["properties"]
+    for program in (EmbeddedSettings, PodSettings):
+        of_program = program.model_json_schema()["properties"]["flow_table_size"]
+        assert spec["flowTableSize"]["maximum"] == of_program["maximum"]
+    workers = PodSettings.model_json_schema()["properties"]["workers"]
+    assert VppSpec.model_json_schema()["properties"]["workers"]["maximum"] == workers["maximum"]
 
 
 def test_an_image_without_vpp_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from penstock_node.constants import TUN_NAME
 from pydantic import BaseModel, ConfigDict, Field
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives, not a place for temporary files
+FLOWS_MAX = 4_194_304  # 64 partitions, whose entries have numbers of 16 bits
+WORKERS_MAX = 16  # threads that can share an arena
 
 
 class Settings(BaseModel):
@@ -19,12 +21,14 @@ class Settings(BaseModel):
 
     run_dir: Annotated[Path, Field(description="directory of the control socket")] = Path("/run/penstock")
     shm_dir: Annotated[Path, Field(description="shared-memory directory: arena, frames, actions")] = SHARED_MEMORY
-    flow_table_size: Annotated[int, Field(ge=1024, le=16_777_216, description="flows the arena has room for")] = 65_536
+    flow_table_size: Annotated[int, Field(ge=1024, le=FLOWS_MAX, description="flows the arena has room for")] = 65_536
     max_vips: Annotated[int, Field(ge=1, le=65_535, description="core VIPs that the arena has room for")] = 1024
     max_slots: Annotated[
         int, Field(ge=8, le=1_048_576, description="slots that all VIPs share; a VIP takes twice its backends")
     ] = 32_768
-    queues: Annotated[int, Field(ge=1, le=16, description="TUN queues, each with a packet thread of its own")] = 1
+    queues: Annotated[
+        int, Field(ge=1, le=WORKERS_MAX, description="TUN queues, each with a packet thread of its own")
+    ] = 1
     allowed_uids: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(max_length=16, description="user ids that may use the control socket, beside this process's own"),

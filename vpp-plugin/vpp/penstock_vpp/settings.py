@@ -8,13 +8,13 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Annotated
 
+from penstock_embedded.settings import FLOWS_MAX, SHARED_MEMORY, WORKERS_MAX
 from penstock_node.netlink import links
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from penstock_vpp.startup import XDP_PROGRAM, Card, CardType, PageSize, Startup
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives, not a place for temporary files
 PLUGIN_PATH = f"/usr/lib/{os.uname().machine}-linux-gnu/vpp_plugins:/opt/penstock/lib/vpp_plugins"
 
 
@@ -99,8 +99,10 @@ class PodSettings(BaseModel):
     program: Annotated[Path, Field(description="VPP's program")] = Path("/usr/bin/vpp")
     plugin_path: Annotated[str, Field(description="where VPP looks for plugins, separated by colons")] = PLUGIN_PATH
     xdp_program: Annotated[Path, Field(description="what leads frames of a card of type AfXdp to VPP")] = XDP_PROGRAM
-    flow_table_size: Annotated[int, Field(ge=1024, le=16_777_216, description="flows the arena has room for")] = 65_536
-    workers: Annotated[int, Field(ge=0, le=32, description="threads that forward; none: the main thread does")] = 0
+    flow_table_size: Annotated[int, Field(ge=1024, le=FLOWS_MAX, description="flows the arena has room for")] = 65_536
+    workers: Annotated[
+        int, Field(ge=0, le=WORKERS_MAX, description="threads that forward; none: the main thread does")
+    ] = 0
     exclusive_cpus: Annotated[bool, Field(description="whether these processors were asked for alone")] = False
     page_size: Annotated[PageSize, Field(description="pages that heap and buffers lie in")] = PageSize.SMALL
     hugepages_mebibytes: Annotated[int, Field(ge=0, le=1 << 20, description="memory in such pages")] = 0
