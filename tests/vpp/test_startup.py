@@ -16,9 +16,12 @@ from penstock_api.vppspec import VppSpec
 from penstock_embedded.settings import Settings as EmbeddedSettings
 from penstock_node import Severity
 from penstock_node.actual import Link
+from penstock_vpp import cards
 from penstock_vpp.preflight import Machine, check
 from penstock_vpp.settings import PodSettings
 from penstock_vpp.startup import Card, CardType, CpuError, PageSize, Startup, render_interfaces, render_startup
+
+from tests.support.netns import Namespace
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -133,6 +136,19 @@ def test_the_limits_of_a_dataplane_are_those_of_its_programs() -> None:
         assert spec["flowTableSize"]["maximum"] == of_program["maximum"]
     workers = PodSettings.model_json_schema()["properties"]["workers"]
     assert VppSpec.model_json_schema()["properties"]["workers"]["maximum"] == workers["maximum"]
+
+
+@pytest.mark.netns
+def test_a_card_may_have_any_name(tmp_path: Path) -> None:
+    names = ("10g0", "vlan", "bridge", "eth-1.5")
+    with Namespace("pn-vpc") as node:
+        for name in names:
+            node.sh(f"ip link add name {name} type veth")
+        node.run(cards.take, names, tmp_path)
+        deaf = node.sh("nft list ruleset")
+        assert all(f'device "{name}"' in deaf for name in names)
+        node.run(cards.give_back, tmp_path)
+        assert node.sh("nft list ruleset") == ""
 
 
 def test_an_image_without_vpp_is_refused(tmp_path: Path) -> None:

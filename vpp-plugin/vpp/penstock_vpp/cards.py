@@ -35,8 +35,8 @@ def take(devices: Iterable[str], directory: Path) -> None:
     for name in names:
         _set_gro(name, 0)
     chains = "\n".join(
-        f'  chain {name} {{ type filter hook ingress device "{name}" priority {_BEFORE_ALL}; policy drop; }}'
-        for name in names
+        f'  chain card{number} {{ type filter hook ingress device "{name}" priority {_BEFORE_ALL}; policy drop; }}'
+        for number, name in enumerate(names)  # names of devices may be words of nft's
     )
     nftables.run(["-f", "-"], f"table netdev {TABLE} {{\n{chains}\n}}\n")
 
