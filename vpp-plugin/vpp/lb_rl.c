@@ -193,12 +193,13 @@ u64 *lb_rl_vip_ids(void)
 
 int lb_rl_vip_set(vlib_main_t *vm, const lbrl_vip_config_t *config, lbio_problem_t *problem)
 {
-    if (lb_rl_ready(problem) != 0 || lbio_vip_set(lb_rl_main.io, config, problem) != 0) {
+    if (lb_rl_ready(problem) != 0) {
         return -1;
     }
-    lb_rl_routes_update(vm);
+    int done = lbio_vip_set(lb_rl_main.io, config, problem);
+    lb_rl_routes_update(vm); /* what the core has counts, even if something failed */
     lb_rl_events_send();
-    return 0;
+    return done;
 }
 
 int lb_rl_vip_remove(vlib_main_t *vm, u64 id, lbio_problem_t *problem)
