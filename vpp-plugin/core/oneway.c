@@ -118,18 +118,17 @@ static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packe
     if (flow->state == LBRL_FLOW_SYN &&
         (meta->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) == TCP_ACK) {
         /* it acknowledges a SYN-ACK that we have not seen */
-        flow->server_ack = flow->client_end;
         flow->client_ack =
             get32(packet->data + meta->transport + 8) - 1; /* or this would repeat it */
+        track_suppose_server(flow);
         flow_move(worker, ref, LBRL_FLOW_ESTABLISHED);
     }
-    flow->server_end = get32(packet->data + meta->transport + 8); /* as the client says */
     if (!(meta->tcp_flags & TCP_RST)) {
         flow->last_ms = worker->now_ms;
     }
     track_tcp(worker, ref, packet, meta, true);
     if (flow->state != LBRL_FLOW_SYN) {
-        flow->server_ack = flow->client_end; /* what the server will have acknowledged */
+        track_suppose_server(flow);
     }
 }
 

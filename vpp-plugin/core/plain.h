@@ -100,11 +100,6 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
     bool from_client = !(meta->flags & META_RETURN);
     uint8_t *tcp = packet->data + meta->transport;
     track_packet(worker, plain->flow, plain->sink, packet, meta, from_client);
-    if (plain->mtu) {
-        /* see track() in oneway.c */
-        plain->flow->server_end = get32(tcp + 8);
-        plain->flow->last_ms = worker->now_ms;
-    }
     if (LIKELY(plain_is_quiet(plain->flow, meta))) {
         track_plain(worker, plain->flow, plain->sink, tcp, meta->payload, from_client);
     } else {
@@ -113,7 +108,8 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
         track_tcp_slow(worker, &ref, packet, meta, from_client);
     }
     if (plain->mtu) {
-        plain->flow->server_ack = plain->flow->client_end; /* what it will have acknowledged */
+        track_suppose_server(plain->flow);
+        plain->flow->last_ms = worker->now_ms; /* see track() in oneway.c */
         uint16_t id =
             LIKELY(tunnel_keeps_whole(packet->data)) ? 0 : (uint16_t)fragment_id_next(worker);
         tunnel_wrap_v4(packet, plain->src, plain->dst, id);

@@ -32,6 +32,14 @@ static inline bool track_acceptable(const flow_t *flow, bool from_client, uint32
            (int32_t)(sequence + size - next) >= -(int32_t)window;
 }
 
+/* One-way, what the server sends is never seen: it will have acknowledged all that the client sent, and sent all that the client
+ * acknowledges. */
+static inline void track_suppose_server(flow_t *flow)
+{
+    flow->server_ack = flow->client_end;
+    flow->server_end = flow->client_ack + INT32_MAX;
+}
+
 /* Whether an acknowledgement is one of the client's SYN, or of data that came with it. */
 static inline bool track_acknowledges_syn(const flow_t *flow, uint32_t ack)
 {
@@ -90,7 +98,7 @@ static inline void track_advance(flow_t *flow, bool from_client, uint32_t end, u
     if ((int32_t)(end - *own_end) > 0) {
         *own_end = end;
     }
-    if ((int32_t)(ack - *own_ack) > 0 && (int32_t)(ack - sent) <= 0) {
+    if (ack - *own_ack - 1 < sent - *own_ack) {
         *own_ack = ack;
     }
     if (from_client) {
