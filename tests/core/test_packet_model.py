@@ -308,6 +308,96 @@ TestPacketPath.settings = settings(
 )
 
 
+class Forger:
+    """A TCP connection through a core, and somebody who knows its ports but sees none of its packets."""
+
+    ISN, ISS = 1000, 3_000_000_000
+
+    def __init__(self) -> None:
+        self.core = make_core()
+        self.now = 1_000_000
+        backends = [penstock_core.Backend(1, packed(backend_address(4, 1)), BACKEND_PORT)]
+        self.core.set_vip(1, [packed(VIPS[4])], TCP_PORT, 6, backends, now_us=self.now)
+
+    def client(self, flags: str, seq: int, ack: int = 0, payload: int = 0) -> penstock_core.Packet:
+        tcp = TCP(sport=4000, dport=TCP_PORT, flags=flags, seq=seq % 2**32, ack=ack % 2**32)
+        packet = IP(src="198.51.100.1", dst=VIPS[4]) / tcp / Raw(bytes(payload))
+        (result,) = self.core.process([penstock_core.Packet(bytes(packet))], self.now)
+        return result
+
+    def server(self, flags: str, seq: int, ack: int, payload: int = 0) -> None:
+        (flow,) = self.core.flows(self.now)
+        tcp = TCP(sport=BACKEND_PORT, dport=flow.nat_port, flags=flags, seq=seq % 2**32, ack=ack % 2**32)
+        packet = IP(src=backend_address(4, 1), dst=SOURCES[4]) / tcp / Raw(bytes(payload))
+        (result,) = self.core.process([penstock_core.Packet(bytes(packet))], self.now)
+        assert result.verdict == "forward"
+
+    def states(self) -> list[str]:
+        return [flow.state for flow in self.core.flows(self.now)]
+
+    def open(self) -> None:
+        self.client("S", self.ISN)
+        self.server("SA", self.ISS, self.ISN + 1)
+        self.client("A", self.ISN + 1, self.ISS + 1)
+        assert self.states() == ["established"]
+
+    def wait(self, seconds: int) -> None:
+        self.now += seconds * 1_000_000
+        self.core.tick(self.now)
+
+    def expect_followed(self) -> None:
+        """Both ends go on, and the flow with either of them."""
+        mine, theirs = self.ISN + 1, self.ISS + 1
+        for _ in range(3):
+            self.wait(20)
+            self.client("PA", mine, theirs, 30)
+            assert [flow.idle_ms for flow in self.core.flows(self.now)] == [0]
+            mine += 30
+            self.wait(20)
+            self.server("PA", theirs, mine, 30)
+            assert [flow.idle_ms for flow in self.core.flows(self.now)] == [0]
+            theirs += 30
+        assert self.states() == ["established"]
+
+
+guesses = st.integers(0, 2**32 - 1) | st.integers(990, 1100)
+forged = st.tuples(st.sampled_from(["S", "R", "RA", "A", "PA", "FA", "SA", ""]), guesses, guesses, st.integers(0, 20))
+
+
+@given(segments=st.lists(forged, max_size=30), answered=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_flow_is_established_by_who_saw_the_servers_answer_only(
+    segments: list[tuple[str, int, int, int]], answered: bool
+) -> None:
+    forger = Forger()
+    forger.client("S", Forger.ISN)
+    if answered:
+        forger.server("SA", Forger.ISS, Forger.ISN + 1)
+    for flags, seq, ack, payload in segments:
+        if ack != Forger.ISS + 1:
+            forger.client(flags, seq, ack, payload)
+            assert set(forger.states()) <= {"syn", "syn_ack"}, "what is half open stays in its pool"
+    if not answered:
+        forger.client("S", Forger.ISN)
+    forger.open()
+    forger.expect_followed()
+
+
+@given(segments=st.lists(forged, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_an_established_flow_is_not_moved_by_who_does_not_know_its_numbers(
+    segments: list[tuple[str, int, int, int]],
+) -> None:
+    forger = Forger()
+    forger.open()
+    for flags, seq, ack, payload in segments:
+        near = (seq - Forger.ISN + 2**17) % 2**32 < 2**18
+        if not (near and ("R" in flags or "F" in flags)):  # within the window those may be true
+            forger.client(flags, seq, ack, payload)
+            assert forger.states() == ["established"]
+    forger.expect_followed()
+
+
 @given(payload=st.binary(max_size=200), sport=st.integers(1, 65535), zero=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_udp_checksum_is_right_or_absent(payload: bytes, sport: int, zero: bool) -> None:
