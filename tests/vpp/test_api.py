@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ TIMEOUTS = {
     "udp_stream": 180_000,
     "udp_dns_answered": 1_000,
 }
+FAILED = 3  # state of a backend
 
 
 @pytest.fixture
@@ -113,6 +115,37 @@ def test_backends_are_in_the_statistics_segment(lab: Lab, balancer: RunningVpp, 
     try:
         names = [f"/lb-rl/vips/{7:016x}/{server.ipv4}:{HTTP_PORT}/flows" for server in lab.servers]
         eventually(lambda: len(stats.ls(names)) == 2 and sum(stats.get_counter(each)[0] for each in names) == 4)
+    finally:
+        stats.disconnect()
+
+
+def test_a_backend_that_comes_back_is_found_by_its_name(lab: Lab, balancer: RunningVpp, client: Any) -> None:
+    configure(client, lab)
+    server = lab.servers[0]
+    before, after = (
+        {"id": number, "address": server.ipv4, "port": HTTP_PORT, "state": 1, "weight": 1} for number in (70, 71)
+    )
+    name = f"/lb-rl/vips/{7:016x}/{server.ipv4}:{HTTP_PORT}/flows"
+    stats = vpp_stats.VPPStats(socketname=str(balancer.directory / "stats.sock"))
+    stats.connect()
+
+    def flows() -> int:
+        with contextlib.suppress(KeyError):
+            return int(stats.get_counter(name)[0])
+        return -1
+
+    try:
+        assert client.api.lb_rl_vip_set(**vip(lab, backends=[before], drain_timeout=2500)).retval == 0
+        with HttpConnection(lab, VIP_IPV4) as kept:
+            kept.get()
+            get(lab, VIP_IPV4)
+            eventually(lambda: flows() == 2)
+            assert client.api.lb_rl_vip_set(**vip(lab, backends=[after], drain_timeout=2500)).retval == 0
+            get(lab, VIP_IPV4)
+            # The earlier one has the name for as long as it drains: longer than until the next look at the rows.
+            eventually(lambda: any(each.backend.state == FAILED for each in client.api.lb_rl_backend_dump(vip=7)))
+            assert flows() == 2
+        eventually(lambda: flows() == 1, seconds=20)
     finally:
         stats.disconnect()
 

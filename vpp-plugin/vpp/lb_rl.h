@@ -51,13 +51,18 @@ typedef struct lb_rl_route {
     lb_rl_side_t side;
 } lb_rl_route_t;
 
-/* Rows of the statistics segment: one per backend of a VIP. */
-typedef struct lb_rl_row {
+/* Whose a row is: a backend of a VIP, as long as it has its slot. Compared as bytes. */
+typedef struct lb_rl_row_key {
     u64 vip, backend;
-    u16 slot;
-    u8 generation;
-    u8 seen;      /* in the pass at hand */
-    u32 links[3]; /* of the segment's directory: traffic, flows, open flows */
+    u32 slot, generation;
+} lb_rl_row_key_t;
+
+/* Rows of the statistics segment. */
+typedef struct lb_rl_row {
+    lb_rl_row_key_t key;
+    u32 links
+        [3]; /* of the segment's directory: traffic, flows, open flows; ~0 where another row has the name */
+    bool seen; /* in the pass at hand */
 } lb_rl_row_t;
 
 /* A binary API client that wants events. */

@@ -6,6 +6,7 @@
 #include "lb_rl.h"
 
 #include <vlib/stats/stats.h>
+#include <vppinfra/mhash.h>
 
 static vlib_combined_counter_main_t traffic = {.name = "traffic",
                                                .stat_segment_name = "/lb-rl/backends/traffic"};
@@ -14,41 +15,55 @@ static vlib_simple_counter_main_t flows = {.name = "flows",
 static vlib_simple_counter_main_t open_flows = {.name = "open",
                                                 .stat_segment_name = "/lb-rl/backends/open"};
 
-static lb_rl_row_t *find(u64 vip, const lbrl_backend_status_t *backend)
+static mhash_t row_by_key;  /* index in the pool */
+static bool names_are_free; /* since the pass before: rows have gone */
+
+static lb_rl_row_key_t key_of(u64 vip, const lbrl_backend_status_t *backend)
 {
-    lb_rl_row_t *row;
-    pool_foreach(row, lb_rl_main.rows)
-    {
-        if (row->vip == vip && row->slot == backend->slot && row->backend == backend->id &&
-            row->generation == backend->generation) {
-            return row;
-        }
-    }
-    return NULL;
+    return (lb_rl_row_key_t){.vip = vip,
+                             .backend = backend->id,
+                             .slot = backend->slot,
+                             .generation = backend->generation};
 }
 
-static lb_rl_row_t *add(u64 vip, const lbrl_backend_status_t *backend)
+static lb_rl_row_t *find(const lb_rl_row_key_t *key)
+{
+    const uword *index = row_by_key.hash != NULL ? mhash_get(&row_by_key, key) : NULL;
+    return index != NULL ? pool_elt_at_index(lb_rl_main.rows, *index) : NULL;
+}
+
+/* Names a row, as far as the row of an earlier backend of this address has not the name yet. */
+static void name_row(lb_rl_row_t *row, const lbrl_backend_status_t *backend)
+{
+    const u32 entries[] = {traffic.stats_entry_index, flows.stats_entry_index,
+                           open_flows.stats_entry_index};
+    const char *const kinds[] = {"traffic", "flows", "open"};
+    u32 index = (u32)(row - lb_rl_main.rows);
+    vlib_stats_segment_lock(); /* its end tells readers to look for new names */
+    for (u32 i = 0; i < ARRAY_LEN(entries); i++) {
+        if (row->links[i] == ~0u) {
+            row->links[i] = vlib_stats_add_symlink(entries[i], index, "/lb-rl/vips/%016llx/%U/%s",
+                                                   row->key.vip, format_lb_rl_endpoint,
+                                                   backend->address.bytes, backend->port, kinds[i]);
+        }
+    }
+    vlib_stats_segment_unlock();
+}
+
+static lb_rl_row_t *add(lb_rl_row_key_t *key, const lbrl_backend_status_t *backend)
 {
     lb_rl_row_t *row;
     pool_get_zero(lb_rl_main.rows, row);
     u32 index = (u32)(row - lb_rl_main.rows);
-    *row = (lb_rl_row_t){.vip = vip,
-                         .backend = backend->id,
-                         .slot = backend->slot,
-                         .generation = backend->generation};
+    *row = (lb_rl_row_t){.key = *key, .links = {~0u, ~0u, ~0u}};
+    if (row_by_key.hash == NULL) {
+        mhash_init(&row_by_key, sizeof(uword), sizeof(*key));
+    }
+    (void)mhash_set(&row_by_key, key, index, NULL);
     vlib_validate_combined_counter(&traffic, index);
     vlib_validate_simple_counter(&flows, index);
     vlib_validate_simple_counter(&open_flows, index);
-    const u32 entries[] = {traffic.stats_entry_index, flows.stats_entry_index,
-                           open_flows.stats_entry_index};
-    const char *const kinds[] = {"traffic", "flows", "open"};
-    vlib_stats_segment_lock(); /* its end tells readers to look for new names */
-    for (u32 i = 0; i < ARRAY_LEN(entries); i++) {
-        row->links[i] = vlib_stats_add_symlink(entries[i], index, "/lb-rl/vips/%016llx/%U/%s", vip,
-                                               format_lb_rl_endpoint, backend->address.bytes,
-                                               backend->port, kinds[i]);
-    }
-    vlib_stats_segment_unlock();
+    name_row(row, backend);
     return row;
 }
 
@@ -65,9 +80,12 @@ static void drop(lb_rl_row_t *row)
 {
     lbrl_backend_status_t nothing = {0};
     for (u32 i = 0; i < ARRAY_LEN(row->links); i++) {
-        vlib_stats_remove_entry(row->links[i]);
+        if (row->links[i] != ~0u) {
+            vlib_stats_remove_entry(row->links[i]);
+        }
     }
     write_row(row, &nothing);
+    (void)mhash_unset(&row_by_key, &row->key, NULL);
     pool_put(lb_rl_main.rows, row);
 }
 
@@ -81,8 +99,9 @@ static void sweep(bool all)
         if (all || !row->seen) {
             vec_add1(gone, (u32)(row - lb_rl_main.rows));
         }
-        row->seen = 0;
+        row->seen = false;
     }
+    names_are_free = vec_len(gone) > 0;
     const u32 *index;
     vec_foreach(index, gone)
     {
@@ -105,9 +124,14 @@ void lb_rl_rows_update(void)
             continue;
         }
         for (u32 i = 0; i < status.backend_count; i++) {
-            lb_rl_row_t *row = find(*id, &backends[i]);
-            row = row != NULL ? row : add(*id, &backends[i]);
-            row->seen = 1;
+            lb_rl_row_key_t key = key_of(*id, &backends[i]);
+            lb_rl_row_t *row = find(&key);
+            if (row == NULL) {
+                row = add(&key, &backends[i]);
+            } else if (names_are_free && row->links[0] == ~0u) {
+                name_row(row, &backends[i]);
+            }
+            row->seen = true;
             write_row(row, &backends[i]);
         }
     }
