@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.support.dataplane import ControlClient
 from tests.support.lab import Lab, Server, eventually
+from tests.support.processors import with_processors
 
 ROOT = Path(__file__).parents[2]
 PORTS = "16384-28671"
@@ -91,12 +92,18 @@ def plugins_of_vpp() -> Path:
 
 
 class VppProcess:
-    """A VPP process from a startup.conf, in a directory of its own; where it runs is up to `popen`."""
+    """A VPP process from a startup.conf, in a directory of its own; where it runs is up to `popen`.
 
-    def __init__(self, directory: Path, popen: Callable[..., subprocess.Popen[Any]], startup: str) -> None:
+    It finds at least so many processors as `processors` says.
+    """
+
+    def __init__(
+        self, directory: Path, popen: Callable[..., subprocess.Popen[Any]], startup: str, processors: int = 1
+    ) -> None:
         self.directory = directory
         self._popen = popen
         self._startup = startup
+        self._processors = processors
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[Any]:
@@ -104,8 +111,10 @@ class VppProcess:
             (self.directory / name).unlink(missing_ok=True)
         startup = self.directory / "startup.conf"
         startup.write_text(self._startup)
+        command = [str(prefix() / "bin" / "vpp"), "-c", str(startup)]
         with (self.directory / "output").open("a") as log:
-            process = self._popen([str(prefix() / "bin" / "vpp"), "-c", str(startup)], stdout=log, stderr=log)
+            before = with_processors(self._processors, self.directory)
+            process = self._popen([*before, *command], stdout=log, stderr=log)
         eventually(lambda: self._answers(process), seconds=20)
         self._plumb()
         return process
@@ -134,10 +143,12 @@ class VppProcess:
         self.process = self._start()
 
     def stop(self) -> None:
-        """End VPP by SIGTERM."""
+        """End VPP by SIGTERM; that it had not ended by itself is part of every test."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(20)
+        elif self.process.returncode != -signal.SIGKILL:
+            raise AssertionError((self.process.returncode, (self.directory / "output").read_text()[-4000:]))
 
     def kill(self) -> None:
         """End VPP by SIGKILL."""
@@ -152,25 +163,33 @@ class RunningVpp(VppProcess):
         self,
         lab: Lab,
         directory: Path,
-        cpu: str,
+        workers: int,
         settings: str | None,
         offloads: Collection[str],
         tables: Mapping[str, int],
     ) -> None:
         self.lab = lab
+        self._settings = settings
         self._tables = tables
         self._offloads = offloads
         self.shm = directory / "shm"
         self.shm.mkdir()
-        startup = STARTUP.format(
+        super().__init__(directory, lab.balancer.popen, self._startup_with(workers, directory), workers + 1)
+
+    def _startup_with(self, workers: int, directory: Path) -> str:
+        return STARTUP.format(
             directory=directory,
             prefix=directory.name,
-            cpu=cpu,
+            cpu=f"workers {workers}" if workers else "",
             plugins=plugins_of_vpp(),
             ours=plugin_directory(),
-            section=f"lb-rl {{ directory {self.shm} {settings} }}" if settings is not None else "",
+            section=f"lb-rl {{ directory {self.shm} {self._settings} }}" if self._settings is not None else "",
         )
-        super().__init__(directory, lab.balancer.popen, startup)
+
+    def set_workers(self, workers: int) -> None:
+        """Have its next start use so many workers."""
+        self._startup = self._startup_with(workers, self.directory)
+        self._processors = workers + 1
 
     def _plumb(self) -> None:
         for table in set(self._tables.values()):
@@ -221,19 +240,20 @@ class RunningVpp(VppProcess):
 def running_vpp(
     lab: Lab,
     *,
-    cpu: str = "",
+    workers: int = 0,
     settings: str | None = "flows 4096 vips 64 slots 1024",
     offloads: Collection[str] = (),
     tables: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[RunningVpp]:
     """Run VPP in the balancer of a laboratory, with directories of its own on tmpfs.
 
-    `cpu` is startup.conf's section of that name; without settings the load balancer waits to be enabled. The devices of
-    `offloads` take super-packets and partial checksums, those of `tables` are in routing tables of their own.
+    Where there are fewer processors than VPP wants for its workers, threads share them. Without settings the load
+    balancer waits to be enabled. The devices of `offloads` take super-packets and partial checksums, those of `tables`
+    are in routing tables of their own.
     """
     directory = Path(tempfile.mkdtemp(prefix="pn-vpp-", dir="/dev/shm"))
     try:
-        vpp = RunningVpp(lab, directory, cpu, settings, offloads, tables)
+        vpp = RunningVpp(lab, directory, workers, settings, offloads, tables)
         try:
             yield vpp
         finally:
