@@ -88,10 +88,21 @@ class Wires:
         """Send packets and return what comes out: as many, or as many as come within so many seconds."""
         self._drain()
         for data in packets:
-            self._ends[sender].send(data)
+            self.send(sender, data)
+        return self.hear(len(packets), wait=wait)
+
+    def hardware(self, sender: str, version: int) -> bytes:
+        """Return the address of the balancer that an end sends to."""
+        return self._ends[sender].hardware[version]
+
+    def send(self, sender: str, data: bytes) -> None:
+        self._ends[sender].send(data)
+
+    def hear(self, count: int, *, wait: float) -> list[Seen]:
+        """Return what comes out: so many packets, or as many as come within so many seconds."""
         deadline = time.monotonic() + wait
         seen: list[Seen] = []
-        while len(seen) < len(packets) and (left := deadline - time.monotonic()) > 0:
+        while len(seen) < count and (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([end.socket for end in self._ends.values()], [], [], left)
             for place, end in self._ends.items():
                 if end.socket in ready and (packet := end.heard()) is not None:
