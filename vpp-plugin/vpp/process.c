@@ -5,8 +5,6 @@
 
 #define TICK_SECONDS 0.05
 #define ROWS_US      1000000u /* between two updates of the statistics segment */
-/* A Maglev table takes 21 KB of stack where agents' weights come into force, and VPP gives a process 32 KiB. */
-#define STACK_LOG2_BYTES 18
 
 /* As VPP's own for its commands. Following an agent's weights builds Maglev tables, which takes more than the 32 KiB
  * that a process has unless it says so. */
