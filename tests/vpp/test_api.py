@@ -112,9 +112,33 @@ def test_backends_are_in_the_statistics_segment(lab: Lab, balancer: RunningVpp, 
         get(lab, VIP_IPV4)
     stats = vpp_stats.VPPStats(socketname=str(balancer.directory / "stats.sock"))
     stats.connect()
+    folder = f"/lb-rl/vips/{7:016x}/"
+    names = [f"{folder}{server.ipv4}:{HTTP_PORT}" for server in lab.servers]
+
+    def told(name: str) -> tuple[int, int, int]:
+        """Flows, packets and bytes in the segment."""
+        traffic = stats.get_counter(f"{name}/traffic")[0]
+        return stats.get_counter(f"{name}/flows")[0], traffic["packets"], traffic["bytes"]
+
+    def known(name: str) -> tuple[int, int, int]:
+        """The same by the binary API."""
+        backends = client.api.lb_rl_backend_dump(vip=7)
+        (each,) = [each for each in backends if str(each.backend.address) in name]
+        return each.flows, each.packets, each.bytes
+
     try:
-        names = [f"/lb-rl/vips/{7:016x}/{server.ipv4}:{HTTP_PORT}/flows" for server in lab.servers]
-        eventually(lambda: len(stats.ls(names)) == 2 and sum(stats.get_counter(each)[0] for each in names) == 4)
+        eventually(lambda: len(stats.ls([folder])) == 6 and sum(told(each)[0] for each in names) == 4)
+        eventually(lambda: all(told(each) == known(each) for each in names))
+        for name in names:
+            flows, packets, size = told(name)
+            assert packets >= 6 * flows  # handshake, question, answer, an end
+            assert size >= 40 * packets  # with the headers of IP and TCP
+        # What is gone is gone from there, too: a server, then the VIP.
+        client.api.lb_rl_vip_set(**vip(lab, backends=vip(lab)["backends"][1:], drain_timeout=0))
+        eventually(lambda: {each.rpartition("/")[0] for each in stats.ls([folder])} == {names[1]}, seconds=20)
+        client.api.lb_rl_vip_remove(id=7)
+        eventually(lambda: not stats.ls([folder]), seconds=20)
+        assert sum(stats.get_counter("/lb-rl/backends/flows")[0]) == 0
     finally:
         stats.disconnect()
 

@@ -102,13 +102,14 @@ def test_weights_of_an_agent_do_not(working: RunningVpp, client: Any) -> None:
     reader = penstock_core.FrameReader(str(path))
     generation = reader.read().generation
     writer = penstock_core.ActionsWriter(str(path.with_suffix(".actions")), reader.slots)
+    wanted: list[int] = []
 
     def change() -> None:
         for weight in (1.0, 2.0, 3.0):
             weights = np.full(reader.slots, weight, dtype=np.float32)
             weights[0] = 0.25
-            sequence = writer.write(weights, generation, penstock_core.boottime_us())
-            eventually(lambda want=sequence: client.api.lb_rl_vip_dump(id=7)[0].actions_sequence == want)
+            wanted.append(writer.write(weights, generation, penstock_core.boottime_us()))
+            eventually(lambda: client.api.lb_rl_vip_dump(id=7)[0].actions_sequence == wanted[-1])
 
     assert who_stops(working, change) == []
 
