@@ -31,7 +31,7 @@ static bool apart(const lbrl_shm_field_t *a, const lbrl_shm_field_t *b)
 }
 
 /* Fields of a place never overlap, frames and worker blocks follow each other: for several shapes. */
-static void fields_do_not_overlap(void)
+static void fields_are_aligned_and_do_not_overlap(void)
 {
     const uint32_t shapes[][2] = {{1, 1}, {2, 3}, {63, 1}, {64, 2}, {65, 1}, {512, 4}};
     for (uint32_t s = 0; s < sizeof(shapes) / sizeof(*shapes); s++) {
@@ -45,6 +45,7 @@ static void fields_do_not_overlap(void)
                   lbrl_shm_find(&view, LBRL_SHM_IN_HEADER, "active")->offset);
             for (uint32_t i = 0; i < header->fields; i++) {
                 const lbrl_shm_field_t *a = &view.fields[i];
+                CHECK_EQUAL(a->offset % lbrl_shm_type_size(a->type), 0);
                 CHECK(a->place != LBRL_SHM_IN_HEADER || end_of(a) <= header->frames_offset);
                 for (uint32_t j = 0; j < i; j++) {
                     const lbrl_shm_field_t *b = &view.fields[j];
@@ -56,6 +57,8 @@ static void fields_do_not_overlap(void)
             CHECK_EQUAL(header->size,
                         header->workers_offset + header->workers * header->worker_stride);
             CHECK_EQUAL(header->level, level);
+            CHECK_EQUAL(header->frames_offset % 64 + header->frame_stride % 64, 0);
+            CHECK_EQUAL(header->workers_offset % 4096 + header->worker_stride % 4096, 0);
             test_frames_free(&t);
         }
     }
@@ -279,7 +282,7 @@ static void live_fields_are_read_within_bounds(void)
 
 int main(void)
 {
-    fields_do_not_overlap();
+    fields_are_aligned_and_do_not_overlap();
     frames_sum_workers();
     a_writer_that_died_leaves_the_frame_before();
     opening_a_slot_clears_it();

@@ -357,6 +357,40 @@ static void resting_port_wakes_for_a_later_syn_or_after_its_time(void)
     rig_free(&rig);
 }
 
+/* A client takes a port again whose connection its server has closed, while the NAT port of that rests: it is a new
+ * connection, from another NAT port, for the server may still be in TIME-WAIT for the one before. */
+static void client_may_reuse_its_port_while_the_nat_port_rests(void)
+{
+    static const char *const clients[2] = {"198.51.100.7", "5:7"};
+    static const char *const vips[2] = {"203.0.113.10", "1:10"};
+    rig_t rig = rig_make(1, 1);
+    for (int v6 = 0; v6 < 2; v6++) {
+        connection_t c = connection_make(&rig, clients[v6], 40000, vips[v6]);
+        connection_open(&c);
+        connection_server(&c, FIN, 0);
+        connection_client(&c, FIN, 0);
+        connection_server(&c, 0, 0);
+        CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_CLOSING);
+        for (int again = 0; again < 3; again++) {
+            rig_pass(&rig, 15000); /* beyond tcp_closing, within the rest of all of them */
+            connection_t next = connection_make(&rig, clients[v6], 40000, vips[v6]);
+            next.client_next = c.client_next + 100000;
+            connection_open(&next);
+            CHECK(next.nat_port != c.nat_port);
+            CHECK_EQUAL(connection_client(&next, PSH, 100), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_server(&next, PSH, 900), LBRL_VERDICT_FORWARD);
+            /* what the server of before still sends is nobody's */
+            CHECK_EQUAL(connection_server(&c, 0, 0), LBRL_VERDICT_DROP);
+            CHECK_EQUAL(connection_flow(&next).state, LBRL_FLOW_ESTABLISHED);
+            connection_server(&next, FIN, 0);
+            connection_client(&next, FIN, 0);
+            connection_server(&next, 0, 0);
+            c = next;
+        }
+    }
+    rig_free(&rig);
+}
+
 static void flood_of_syns_leaves_established_flows_alone(void)
 {
     rig_t rig = rig_make(1, 4);
@@ -481,6 +515,7 @@ int main(int argc, char **argv)
     port_rests_whatever_its_client_does();
     half_closed_connections_give_their_ports_up_where_there_are_no_others();
     resting_port_wakes_for_a_later_syn_or_after_its_time();
+    client_may_reuse_its_port_while_the_nat_port_rests();
     flood_of_syns_leaves_established_flows_alone();
     half_open_flows_cannot_hold_all_ports_of_a_backend();
     full_table_recycles_closed_flows_then_refuses();

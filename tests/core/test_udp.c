@@ -113,6 +113,41 @@ static void question_keeps_its_backend_while_unanswered(void)
     rig_free(&rig);
 }
 
+/* A NAT before the client gives it another port in the midst of a stream (QUIC, WireGuard). To the load balancer that is
+ * another flow: with client affinity its server stays, without it may be another one. The earlier flow keeps its way. */
+static void client_that_rebinds_keeps_its_server_by_affinity_only(void)
+{
+    rig_t rig = rig_with_udp();
+    for (int v6 = 0; v6 < 2; v6++) {
+        for (uint8_t affinity = 0; affinity < 2; affinity++) {
+            lbrl_backend_config_t backends[8];
+            lbrl_vip_config_t config =
+                rig_vip(v6 ? 5 : 4, v6 ? "1:10" : "203.0.113.10", 5000, 17, backends, 8);
+            config.client_affinity = affinity;
+            CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+            uint16_t port = (uint16_t)(31000 + 100 * affinity);
+            exchange_t first = exchange_make(&rig, v6, port, 5000);
+            CHECK_EQUAL(ask(&first, 40), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(answer(&first, 40), LBRL_VERDICT_FORWARD);
+            const seen_t before = first.out;
+            uint32_t same = 0;
+            for (uint16_t i = 1; i <= 16; i++) {
+                exchange_t again = exchange_make(&rig, v6, port + i, 5000);
+                CHECK_EQUAL(ask(&again, 40), LBRL_VERDICT_FORWARD);
+                CHECK_EQUAL(answer(&again, 40), LBRL_VERDICT_FORWARD); /* to the new port */
+                CHECK_EQUAL(answer(&first, 40), LBRL_VERDICT_FORWARD); /* and to the one before */
+                CHECK_EQUAL(state_of(&again), LBRL_FLOW_UDP_EXCHANGE);
+                same += memcmp(&again.out.dst, &before.dst, sizeof(before.dst)) == 0;
+            }
+            CHECK(affinity ? same == 16 : same < 8);
+            CHECK_EQUAL(ask(&first, 40), LBRL_VERDICT_FORWARD); /* the binding came back */
+            CHECK(memcmp(&first.out.dst, &before.dst, sizeof(before.dst)) == 0);
+            CHECK_EQUAL(first.out.sport, before.sport);
+        }
+    }
+    rig_free(&rig);
+}
+
 static void port_53_closes_with_its_answer(void)
 {
     rig_t rig = rig_with_udp();
@@ -190,6 +225,7 @@ int main(void)
 {
     flow_lives_longer_the_more_it_has_exchanged();
     question_keeps_its_backend_while_unanswered();
+    client_that_rebinds_keeps_its_server_by_affinity_only();
     port_53_closes_with_its_answer();
     absent_checksum_stays_absent_and_a_computed_zero_does_not_look_so();
     ipv6_without_checksum_is_dropped();

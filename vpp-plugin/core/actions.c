@@ -138,9 +138,14 @@ uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const 
     lbrl_frame_t *frame = oldest_frame(actions);
     lbrl_frame_begin(frame);
     __atomic_store_n(&frame->time_us, now_us, __ATOMIC_RELAXED);
-    /* plain copies: the fences of the guard order them, and readers re-check the sequence */
-    memcpy((uint8_t *)frame + actions->frame_weight, weight, actions->slots * sizeof(*weight));
-    memcpy((uint8_t *)frame + actions->frame_generation, generation, actions->slots);
+    uint32_t *weights = (uint32_t *)(void *)((uint8_t *)frame + actions->frame_weight);
+    uint8_t *generations = (uint8_t *)frame + actions->frame_generation;
+    for (uint32_t i = 0; i < actions->slots; i++) { /* readers may copy meanwhile */
+        uint32_t bits;
+        memcpy(&bits, &weight[i], sizeof(bits));
+        __atomic_store_n(&weights[i], bits, __ATOMIC_RELAXED);
+        __atomic_store_n(&generations[i], generation[i], __ATOMIC_RELAXED);
+    }
     lbrl_frame_end(frame, ++actions->sequence);
     __atomic_store_n(&actions->header->heartbeat_us, now_us, __ATOMIC_RELAXED);
     return actions->sequence;

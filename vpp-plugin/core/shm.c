@@ -210,6 +210,14 @@ static bool field_fits(const lbrl_shm_header_t *header, const lbrl_shm_field_t *
            stretch_fits(field, element, limit);
 }
 
+/* Whole 64-bit words, so that no counter is ever half old and half new even in a copy that is discarded. */
+static void copy_words(uint64_t *to, const uint64_t *from, size_t words)
+{
+    for (size_t i = 0; i < words; i++) {
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    }
+}
+
 int lbrl_shm_open(lbrl_shm_view_t *view, const void *memory, size_t size, uint64_t magic,
                   lbrl_shm_problem_t *problem)
 {
@@ -219,7 +227,7 @@ int lbrl_shm_open(lbrl_shm_view_t *view, const void *memory, size_t size, uint64
     }
     const lbrl_shm_header_t *shared = memory;
     uint64_t seen = __atomic_load_n(&shared->magic, __ATOMIC_ACQUIRE);
-    memcpy(&view->header, memory, sizeof(view->header));
+    copy_words((uint64_t *)(void *)&view->header, memory, sizeof(view->header) / sizeof(uint64_t));
     view->header.magic = seen;
 
     int code = check_identity(&view->header, magic, problem);
@@ -271,14 +279,6 @@ const lbrl_shm_field_t *lbrl_shm_find(const lbrl_shm_view_t *view, lbrl_shm_plac
         }
     }
     return NULL;
-}
-
-/* Whole 64-bit words, so that no counter is ever half old and half new even in a copy that is discarded. */
-static void copy_words(uint64_t *to, const uint64_t *from, size_t words)
-{
-    for (size_t i = 0; i < words; i++) {
-        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
-    }
 }
 
 static void copy_strided(uint64_t *to, const uint64_t *from, size_t words, size_t step)
