@@ -80,7 +80,7 @@ static void set_vip(uint32_t index, uint8_t how)
     vip.scheduler = kind->scheduler;
     vip.dscp = kind->forwarding == LBRL_FORWARD_L3DSR ? 9 : 0;
     vip.load = how & 64 ? LBRL_LOAD_OPEN : LBRL_LOAD_ACTIVE;
-    vip.feature_level = LBRL_LEVEL_FULL - (how >> 4 & 3) % 3;
+    vip.feature_level = (uint8_t)(LBRL_LEVEL_FULL - (how >> 4 & 3) % 3);
     backends[0].state = (uint8_t)(LBRL_BACKEND_ACTIVE + (how & 3) % 3);
     backends[1].state = (uint8_t)(LBRL_BACKEND_ACTIVE + (how >> 2 & 3) % 3);
     if (kind->forwarding == LBRL_FORWARD_GRE) { /* outer headers of either family */
