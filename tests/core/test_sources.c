@@ -72,6 +72,27 @@ static void flows_of_a_source_that_goes_are_dropped_and_its_ports_reused(void)
     rig_free(&rig);
 }
 
+static void a_source_that_waits_has_its_ports_already(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+    connection_open(&c);
+    lbrl_nat_source_t wider = source("192.0.2.1", 16384, 32767);
+    CHECK_EQUAL(lbrl_sources_set(rig.lb, &wider, 1), 0);
+    lbrl_backend_config_t backends[1];
+    for (unsigned waits = 2; waits-- > 0;) {
+        lbrl_vip_config_t config = rig_vip(20, "192.0.2.1", 30000, 6, backends, 1);
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), LBRL_ERR_CONFLICT);
+        config.port = 32768;
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+        CHECK_EQUAL(lbrl_vip_remove(rig.lb, 20, rig.now_us), 0);
+        rig_pass(&rig, 2500); /* the flow of the old one goes */
+    }
+    connection_t late = connection_make(&rig, CLIENT, 40001, VIP);
+    connection_open(&late);
+    rig_free(&rig);
+}
+
 /* What somebody else must route to us is told, after a restart too, before anybody has said it again. */
 static void addresses_that_are_ours_are_told_from_the_arena(void)
 {
@@ -139,6 +160,7 @@ int main(void)
     vip_and_source_may_share_an_address();
     addresses_that_are_ours_are_told_from_the_arena();
     flows_of_a_source_that_goes_are_dropped_and_its_ports_reused();
+    a_source_that_waits_has_its_ports_already();
     source_that_comes_back_in_time_keeps_its_flows();
     sources_are_used_in_parallel();
     return 0;

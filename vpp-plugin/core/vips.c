@@ -15,6 +15,26 @@ enum { SLOTS_MIN = 8 };
 
 /* ------------------------------------------------------------------------------- planning */
 
+/* Whether an address and port are a NAT source's: of one that is held, or waits until another one has gone. */
+static bool is_sources(const lbrl_t *lb, const ip_t *address, uint16_t port)
+{
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        const arena_source_t *held = &lb->node.sources[i];
+        if (held->state != SOURCE_FREE && ip_equal(&held->address, address) &&
+            port >= held->port_first && port <= held->port_last) {
+            return true;
+        }
+    }
+    for (uint32_t i = 0; i < lb->wanted_count; i++) {
+        const lbrl_nat_source_t *wanted = &lb->wanted[i];
+        ip_t source = ip_load(wanted->address.bytes);
+        if (ip_equal(&source, address) && port >= wanted->port_first && port <= wanted->port_last) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether an address and port are taken by another VIP or by a NAT source. */
 static bool is_taken(const lbrl_t *lb, const vip_change_t *change, const ip_t *address)
 {
@@ -30,15 +50,7 @@ static bool is_taken(const lbrl_t *lb, const vip_change_t *change, const ip_t *a
             }
         }
     }
-    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
-        const arena_source_t *source = &lb->node.sources[i];
-        if (source->state != SOURCE_FREE && ip_equal(&source->address, address) &&
-            change->config->port >= source->port_first &&
-            change->config->port <= source->port_last) {
-            return true;
-        }
-    }
-    return false;
+    return is_sources(lb, address, change->config->port);
 }
 
 static int find_address(const arena_vip_t *record, const ip_t *address)
