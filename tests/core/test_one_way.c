@@ -578,6 +578,24 @@ static void what_makes_no_sense_is_refused(void)
     config.forwarding = LBRL_FORWARD_NAT;
     CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), LBRL_ERR_IMMUTABLE);
     rig_free(&rig);
+    /* clients take no MTU below 1280 from us */
+    for (unsigned way = 0; way < 4; way++) {
+        bool v6 = way & 1, outer_v6 = way & 2;
+        rig = rig_sized(4096, 1);
+        config = rig_vip(7, v6 ? "1:10" : "203.0.113.10", 80, 6, backends, 2);
+        config.forwarding = LBRL_FORWARD_GRE;
+        backends[0].address = address_of("10.0.0.1");
+        backends[1].address = address_of(outer_v6 ? "2:1" : "10.0.0.2");
+        uint16_t least = (uint16_t)(1280 + (!v6 ? 0 : outer_v6 ? OUTER6 : OUTER4));
+        config.mtu = least - 1;
+        lbrl_reason_t reason;
+        CHECK_EQUAL(lbrl_vip_check(&config, &reason), LBRL_ERR_INVALID);
+        CHECK(strncmp(reason.text, "mtu: ", 5) == 0);
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), LBRL_ERR_INVALID);
+        config.mtu = least;
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+        rig_free(&rig);
+    }
     rig = rig_sized(4096, 1); /* no source to send from */
     set_vip(&rig, "203.0.113.10", 6, LBRL_FORWARD_GRE, "10.0.0.1", 1);
     test_packet_t p;

@@ -46,6 +46,9 @@ def test_what_cannot_change_is_refused_and_nothing_is_moved_for_it(field: str, v
     assert planned.refused[two.id].code == "conflict"  # what it wants is kept by the other
 
 
+TUNNEL: dict[str, Any] = {"forwarding": "GRE", "addresses": ("2001:db8::80",)}
+
+
 def of_family(version: int, **changes: Any) -> dict[str, Any]:
     return {"id": "web-0", "address": "10.1.0.1" if version == 4 else "2001:db8::7", "port": 80} | changes
 
@@ -59,6 +62,9 @@ def of_family(version: int, **changes: Any) -> dict[str, Any]:
         ({"addresses": ("0.0.0.0",)}, "addresses.0"),
         ({"backends": (of_family(4), of_family(6, id="web-1"))}, "backends.1.address"),
         ({"backends": (of_family(4, address="0.0.0.0"),)}, "backends.0.address"),
+        (TUNNEL | {"tunnel_mtu": 1303, "backends": ()}, "tunnel_mtu"),
+        (TUNNEL | {"tunnel_mtu": 1303, "backends": (of_family(4),)}, "tunnel_mtu"),
+        (TUNNEL | {"tunnel_mtu": 1323, "backends": (of_family(4), of_family(6, id="web-1"))}, "tunnel_mtu"),
     ],
 )
 def test_what_no_vip_can_be_is_refused_by_field_and_nothing_is_moved_for_it(
@@ -76,6 +82,23 @@ def test_what_no_vip_can_be_is_refused_by_field_and_nothing_is_moved_for_it(
 
 def test_backends_behind_a_tunnel_are_of_any_family() -> None:
     assert not plan(desired(vip(1, forwarding="GRE", backends=(of_family(6),))), in_force()).refused
+
+
+@pytest.mark.parametrize(
+    ("address", "mtu", "versions"),
+    [
+        ("203.0.113.9", 1280, (4, 6)),
+        ("2001:db8::80", 1304, (4,)),
+        ("2001:db8::80", 1324, (4, 6)),
+        ("2001:db8::80", 1304, ()),
+    ],
+)
+def test_a_tunnel_that_carries_the_least_packet_of_its_clients_is_taken(
+    address: str, mtu: int, versions: tuple[int, ...]
+) -> None:
+    backends = tuple(of_family(version, id=f"web-{version}") for version in versions)
+    wanted = vip(1, forwarding="GRE", addresses=(address,), tunnel_mtu=mtu, backends=backends)
+    assert not plan(desired(wanted), in_force()).refused
 
 
 def test_who_is_refused_keeps_its_address_and_so_does_who_wanted_it() -> None:

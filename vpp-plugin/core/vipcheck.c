@@ -4,6 +4,9 @@
 #include <stdio.h>
 
 #include "control.h"
+#include "tunnel.h"
+
+enum { IPV6_MTU_MIN = 1280 };
 
 #define TIMEOUT_MAX_MS 604800000u /* a week */
 
@@ -140,6 +143,26 @@ static int check_forwarding(const lbrl_vip_config_t *config, lbrl_reason_t *reas
     return LBRL_OK;
 }
 
+/* What is left within the tunnel is told to clients, who ignore an IPv6 MTU below the least there is (RFC 8201, 4). */
+static int check_mtu(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
+{
+    ip_t vip = ip_load(config->addresses[0].bytes);
+    if (config->mtu == 0 || ip_is_v4(&vip)) {
+        return LBRL_OK;
+    }
+    uint32_t least = IPV6_MTU_MIN + tunnel_overhead(false);
+    for (uint32_t i = 0; config->backends && i < config->backend_count; i++) {
+        ip_t backend = ip_load(config->backends[i].address.bytes);
+        if (!ip_is_v4(&backend)) {
+            least = IPV6_MTU_MIN + tunnel_overhead(true);
+        }
+    }
+    return config->mtu < least
+               ? refuse(reason, "mtu: %u; must be %u or more, for 1280 bytes of IPv6 in the tunnel",
+                        config->mtu, least)
+               : LBRL_OK;
+}
+
 static bool choices_valid(uint8_t protocol, uint8_t scheduler, uint8_t load, uint8_t level)
 {
     return (protocol == PROTO_TCP || protocol == PROTO_UDP) && scheduler < LBRL_SCHEDULER_COUNT &&
@@ -185,7 +208,8 @@ int lbrl_vip_check(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
     int error = check_choices(config, reason);
     error = error ? error : check_forwarding(config, reason);
     error = error ? error : check_addresses(config, reason);
-    return error ? error : check_backends(config, reason);
+    error = error ? error : check_backends(config, reason);
+    return error ? error : check_mtu(config, reason);
 }
 
 bool vip_record_valid(const arena_vip_t *record)

@@ -142,7 +142,7 @@ class Vip(Message):
     forwarding: Forwarding = Forwarding.NAT  # can't be changed
     dscp: Annotated[int, Field(ge=0, le=63)] = 0  # L3DSR: tells the backend which VIP it was; else 0
     tunnel_mtu: Annotated[int, Field(ge=1280, le=65_535)] = (
-        1500  # GRE: of the way to the backends, outer header included
+        1500  # GRE: of the way to the backends, outer header included; IPv6 VIPs: 1304 or more, 1324 with IPv6 backends
     )
     client_affinity: bool = False  # all flows of one client address to the same backend (maglev)
     scheduler: Scheduler = Scheduler()

@@ -11,6 +11,10 @@ from penstock_embedded.state import State
 
 Place = tuple[Address, str, int]
 
+# IPv6 knows no smaller MTU, and clients ignore who tells them one; around it come GRE (4) and the outer header.
+_IPV6_MTU_MIN = 1280
+_TUNNEL_OVERHEAD = {4: 24, 6: 44}
+
 
 def places(vip: Vip) -> frozenset[Place]:
     """Return what no two VIPs may have at once."""
@@ -81,6 +85,15 @@ def _faults(vip: Vip) -> Iterator[tuple[str, str, str]]:
         if vip.forwarding is not Forwarding.GRE and backend.address.version != vip.addresses[0].version:
             message = f"{backend.address} is of another family than the VIP"
             yield f"backends.{place}.address", message, "make one VIP per family, or forward by GRE"
+    if vip.tunnel_mtu < (least := _least_tunnel_mtu(vip)):
+        message = f"{vip.tunnel_mtu} leaves less than the {_IPV6_MTU_MIN} bytes of IPv6 within the tunnel"
+        yield "tunnel_mtu", message, f"give {least} or more, or a path that carries it"
+
+
+def _least_tunnel_mtu(vip: Vip) -> int:
+    if vip.forwarding is not Forwarding.GRE or vip.addresses[0].version == 4:
+        return 0
+    return _IPV6_MTU_MIN + max((_TUNNEL_OVERHEAD[b.address.version] for b in vip.backends), default=_TUNNEL_OVERHEAD[4])
 
 
 @lru_cache(maxsize=64)

@@ -215,7 +215,9 @@ typedef struct lbrl_vip_config {
     uint8_t
         forwarding; /* lbrl_forwarding_t; immutable. Backends are of the VIP's family, but with GRE of any */
     uint8_t dscp; /* L3DSR: 1 .. 63; else 0 */
-    uint16_t mtu; /* GRE: of the way to the backends, outer header included, >= 1280; 0: 1500 */
+    uint16_t
+        mtu; /* GRE: of the way to the backends, outer header included; 0: 1500. At least 1280, and for a VIP
+                     of IPv6 1304, or 1324 if a backend is of IPv6 too */
     uint32_t table_size; /* Maglev's M, a prime; 0: 65537 */
     lbrl_timeouts_t timeouts;
     uint32_t drain_timeout;                /* ms */
