@@ -12,8 +12,7 @@ void *memory_take(size_t size);
 void *memory_take_sparse(size_t size);
 void memory_free(void *memory);
 
-/* Frees memory when every worker has left the vectors that may still see it. NULL is ignored. Where even the note about
- * it finds no memory the block is lost: rare, bounded, and better than a use after free. */
+/* Frees memory of memory_take() when every worker has left the vectors that may still see it. NULL is ignored. */
 void retire(lbrl_t *lb, const void *memory);
 
 /* Notes that something has been published or withdrawn; returns the epoch for epoch_passed(). */
@@ -47,13 +46,13 @@ int table_publish(lbrl_t *lb, bool remap);
 /* Makes the published form of VIP `index` from its record; the caller publishes. */
 vip_t *vip_make(const lbrl_t *lb, uint32_t index);
 
-/* Builds and publishes the scheduler of a VIP from its slots. */
+/* Builds and publishes the scheduler of a VIP from its slots; see vip_publish(). */
 int schedule_publish(lbrl_t *lb, uint32_t index);
 
 /* Memory for the arrays of a VIP. */
 vip_store_t *store_make(const lbrl_t *lb);
 
-/* Makes and publishes every worker's sink from record and bound frames. */
+/* Makes and publishes every worker's sink from record and bound frames; see vip_publish(). */
 int sinks_publish(lbrl_t *lb, uint32_t index);
 
 /* ------------------------------------------------------------------------------- VIPs (vips.c, vipcheck.c) */
@@ -64,8 +63,18 @@ bool vip_record_valid(const arena_vip_t *record);
 /* Directory index of a VIP, or UINT32_MAX. */
 uint32_t vip_index(const lbrl_t *lb, uint64_t id);
 
-/* Publishes what a VIP's record has become. */
-int vip_publish(lbrl_t *lb, uint32_t index);
+/* Parts of what workers know of a VIP, in the order in which they are told: a VIP that has become wider needs sinks as wide,
+ * and a scheduler that its slots are in. */
+enum {
+    DUE_SINKS = 1,
+    DUE_SCHEDULE = 2,
+    DUE_VIP = 4,
+    DUE_ALL = DUE_SINKS | DUE_SCHEDULE | DUE_VIP,
+};
+
+/* Tells workers of parts of a VIP that have changed, and of those that are due from earlier calls. What there is no memory
+ * for stays due. 0 or LBRL_ERR_MEMORY. */
+int vip_publish(lbrl_t *lb, uint32_t index, unsigned parts);
 
 /* First of `count` free slots of the directory, or UINT32_MAX. */
 uint32_t slots_find(const lbrl_t *lb, uint32_t count);

@@ -100,6 +100,7 @@ typedef struct vip_store {
     uint8_t weights_set;      /* weights in force are not the configured ones */
     uint8_t era;              /* counts changes of the level, 1 .. 255; 0: none yet */
     uint8_t reaping;          /* atomic: there are slots whose flows ageing drops */
+    uint8_t due;              /* DUE_*: what workers have not been told, for want of memory */
     void *memory;             /* what all arrays above lie in */
 } vip_store_t;
 
@@ -245,6 +246,7 @@ struct lbrl {
     struct retired *retired; /* waiting for workers */
     lbrl_nat_source_t wanted[LBRL_SOURCES_MAX];
     uint32_t wanted_count;
+    uint8_t sources_due; /* workers have not been told of a change, for want of memory */
     uint64_t source_epochs[SOURCES_HELD]; /* after which workers know a source's last change */
     uint64_t random;                      /* seeds of sinks */
     uint32_t grace_ms;                    /* of silent agents */

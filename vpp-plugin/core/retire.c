@@ -13,11 +13,17 @@ enum {
     HUGE_FROM = 1 << 20, /* smaller blocks are not worth it */
 };
 
+/* Lies before each block, so that a block can be retired where memory has ended. */
 typedef struct retired {
-    struct retired *next;
-    void *memory;
+    struct retired *next; /* of those that wait */
     uint64_t epoch;
+    void *raw; /* as the allocator gave it */
 } retired_t;
+
+static retired_t *head_of(void *memory)
+{
+    return (retired_t *)(void *)((uint8_t *)memory - sizeof(retired_t));
+}
 
 /* Asks for huge pages: indexes are read at random, and with small pages each packet waits for address translation. */
 static void ask_for_huge_pages(void *memory, size_t size)
@@ -34,13 +40,14 @@ static void *take(size_t size, bool huge)
 {
     const size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
     const size_t whole = huge ? (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : size;
-    uint8_t *raw = calloc(1, whole + alignment + sizeof(void *));
+    uint8_t *raw = calloc(1, whole + alignment + sizeof(retired_t));
     if (!raw) {
         return NULL;
     }
-    uintptr_t at = ((uintptr_t)raw + sizeof(void *) + alignment - 1) & ~(uintptr_t)(alignment - 1);
-    uint8_t *memory = raw + (at - (uintptr_t)raw);
-    memcpy(memory - sizeof(raw), &raw, sizeof(raw));
+    uintptr_t at =
+        ((uintptr_t)raw + sizeof(retired_t) + alignment - 1) & ~(uintptr_t)(alignment - 1);
+    void *memory = raw + (at - (uintptr_t)raw);
+    head_of(memory)->raw = raw;
     if (huge) {
         ask_for_huge_pages(memory, whole);
     }
@@ -60,9 +67,7 @@ void *memory_take_sparse(size_t size)
 void memory_free(void *memory)
 {
     if (memory) {
-        void *raw;
-        memcpy(&raw, (uint8_t *)memory - sizeof(raw), sizeof(raw));
-        free(raw);
+        free(head_of(memory)->raw);
     }
 }
 
@@ -85,13 +90,11 @@ bool epoch_passed(const lbrl_t *lb, uint64_t epoch)
 
 void retire(lbrl_t *lb, const void *memory)
 {
-    if (!memory) {
-        return;
-    }
-    retired_t *entry = memory_take(sizeof(*entry));
-    if (entry) {
-        *entry = (retired_t){lb->retired, (void *)(uintptr_t)memory, epoch_next(lb)};
-        lb->retired = entry;
+    if (memory) {
+        retired_t *head = head_of((void *)(uintptr_t)memory);
+        head->next = lb->retired;
+        head->epoch = epoch_next(lb);
+        lb->retired = head;
     }
 }
 
@@ -99,13 +102,12 @@ void retire_collect(lbrl_t *lb, bool all)
 {
     retired_t **at = &lb->retired;
     while (*at) {
-        retired_t *entry = *at;
-        if (all || epoch_passed(lb, entry->epoch)) {
-            *at = entry->next;
-            memory_free(entry->memory);
-            memory_free(entry);
+        retired_t *head = *at;
+        if (all || epoch_passed(lb, head->epoch)) {
+            *at = head->next;
+            free(head->raw);
         } else {
-            at = &entry->next;
+            at = &head->next;
         }
     }
 }

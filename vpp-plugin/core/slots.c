@@ -102,7 +102,7 @@ void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_c
     arena_slot_write(&lb->arena, lb->records[index].slot_base + number, &record,
                      lb->records[index].id);
     /* counts of open flows need no reset: with the last flow their sum came to 0, in parts that workers hold */
-    for (uint32_t i = 0; i < lb->worker_count; i++) {
+    for (uint32_t i = 0; i < lb->worker_count && store->workers[i].sink; i++) {
         lbrl_sink_slot_reset(store->workers[i].sink, number);
     }
     if (store->frames) {
@@ -202,14 +202,12 @@ static void vip_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
         reaping |= lb->stores[index]->slots[i].reap;
     }
     __atomic_store_n(&lb->stores[index]->reaping, reaping, __ATOMIC_RELAXED);
-    if (changed) {
-        (void)schedule_publish(
-            lb, index); /* without memory the old one goes on; workers re-check states */
-    }
+    /* without memory the old one goes on; workers re-check states */
+    (void)vip_publish(lb, index, changed ? DUE_SCHEDULE : 0);
     weights_tick(lb, index, now_us);
     if (lb->records[index].retired_addresses && free_addresses(lb, index)) {
         arena_vip_write(&lb->arena, index, &lb->records[index]);
-        (void)vip_publish(lb, index);
+        (void)vip_publish(lb, index, DUE_VIP);
     }
     if (lb->records[index].state == VIP_REMOVING && all_free(lb, index)) {
         vip_free(lb, index);

@@ -122,8 +122,14 @@ int sources_settle(lbrl_t *lb)
     }
     if (changed) {
         arena_node_write(&lb->arena, &lb->node);
+        lb->sources_due = 1;
+    }
+    if (lb->sources_due) {
         int published = table_publish(lb, false);
-        error = error ? error : published;
+        if (published) {
+            return error ? error : published;
+        }
+        lb->sources_due = 0;
         uint64_t epoch = epoch_next(lb);
         for (uint32_t i = 0; i < SOURCES_HELD; i++) {
             if (!lb->source_epochs[i]) {
@@ -188,17 +194,19 @@ int lbrl_node_set(lbrl_t *lb, const uint8_t scheduler_key[16], uint32_t nodes)
     if (nodes < 1) {
         return LBRL_ERR_INVALID;
     }
-    if (memcmp(lb->node.scheduler_key, scheduler_key, sizeof(lb->node.scheduler_key)) == 0 &&
-        lb->node.nodes == nodes) {
-        return LBRL_OK;
+    bool same_node =
+        memcmp(lb->node.scheduler_key, scheduler_key, sizeof(lb->node.scheduler_key)) == 0 &&
+        lb->node.nodes == nodes;
+    if (!same_node) {
+        memcpy(lb->node.scheduler_key, scheduler_key, sizeof(lb->node.scheduler_key));
+        lb->node.nodes = nodes;
+        arena_node_write(&lb->arena, &lb->node);
     }
-    memcpy(lb->node.scheduler_key, scheduler_key, sizeof(lb->node.scheduler_key));
-    lb->node.nodes = nodes;
-    arena_node_write(&lb->arena, &lb->node);
     int error = LBRL_OK;
-    for (uint32_t i = 0; i < lb->arena.vip_count && !error; i++) {
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
         if (lb->records[i].state != VIP_FREE) {
-            error = schedule_publish(lb, i);
+            int published = vip_publish(lb, i, same_node ? 0 : DUE_SCHEDULE);
+            error = error ? error : published;
         }
     }
     return error;

@@ -294,25 +294,6 @@ static void apply_backends(lbrl_t *lb, const vip_change_t *change)
     }
 }
 
-int vip_publish(lbrl_t *lb, uint32_t index)
-{
-    vip_t *vip = vip_make(lb, index);
-    const vip_t *old = lb->vips[index];
-    if (!vip) {
-        return LBRL_ERR_MEMORY;
-    }
-    lb->vips[index] = vip;
-    int error = table_publish(lb, true);
-    if (error) {
-        lb->vips[index] = old;
-        memory_free(vip);
-        return error;
-    }
-    retire(lb, old);
-    lb->stores[index]->address_epoch = epoch_next(lb);
-    return LBRL_OK;
-}
-
 /* What of a slot decides about picking, folded into one number to see changes. */
 static uint64_t picking_state(const lbrl_t *lb, uint32_t index)
 {
@@ -335,7 +316,7 @@ static bool schedule_differs(const arena_vip_t *a, const arena_vip_t *b)
            a->client_affinity != b->client_affinity;
 }
 
-/* Directory first, then what workers see. Without memory it stops half way; setting the VIP again goes on from there. */
+/* Directory and slots first, then what workers see of them. */
 static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
 {
     uint32_t index = change->index;
@@ -355,25 +336,18 @@ static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
         memset(lb->slot_used + before.slot_base, 0, before.slots);
         store->frames = NULL; /* too narrow: the caller binds wider ones */
     }
-    if ((wider || before.feature_level != change->record.feature_level ||
-         !store->workers[0].sink) &&
-        sinks_publish(lb, index) != LBRL_OK) {
-        drop_endpoints(lb, change, change->config->backend_count);
-        return LBRL_ERR_MEMORY;
-    }
     apply_backends(lb, change);
     for (uint32_t i = 0; i < change->record.slots; i++) {
         (void)slot_settle(lb, index, i, now_us / 1000);
     }
-    int error = LBRL_OK;
-    if (wider || !store->schedule || schedule_differs(&before, &change->record) ||
-        picking != picking_state(lb, index)) {
-        error = schedule_publish(lb, index);
+    unsigned parts = wider ? DUE_ALL : record_changed ? DUE_VIP : 0;
+    if (before.feature_level != change->record.feature_level) {
+        parts |= DUE_SINKS;
     }
-    if (!error && (record_changed || !lb->vips[index])) {
-        error = vip_publish(lb, index);
+    if (schedule_differs(&before, &change->record) || picking != picking_state(lb, index)) {
+        parts |= DUE_SCHEDULE;
     }
-    return error;
+    return vip_publish(lb, index, parts);
 }
 
 int lbrl_vip_slots(const lbrl_t *lb, const lbrl_vip_config_t *config, uint32_t *slots)
@@ -421,7 +395,7 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us)
         return LBRL_ERR_NOT_FOUND;
     }
     if (lb->records[index].state == VIP_REMOVING) {
-        return LBRL_OK;
+        return vip_publish(lb, index, 0);
     }
     lb->records[index].state = VIP_REMOVING;
     arena_vip_write(&lb->arena, index, &lb->records[index]);
@@ -432,6 +406,5 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us)
             (void)slot_settle(lb, index, i, now_us / 1000);
         }
     }
-    int error = schedule_publish(lb, index);
-    return error ? error : vip_publish(lb, index);
+    return vip_publish(lb, index, DUE_SCHEDULE | DUE_VIP);
 }

@@ -16,7 +16,7 @@ static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
             changed = true;
         }
     }
-    return changed ? schedule_publish(lb, index) : LBRL_OK;
+    return vip_publish(lb, index, changed ? DUE_SCHEDULE : 0);
 }
 
 /* An agent's weights may be on any scale: where the others' configured weights are 100 and the agent's mean is 1, 100 would
@@ -74,7 +74,7 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         store->slots[i].weight = store->slots[i].configured;
     }
-    return schedule_publish(lb, index);
+    return vip_publish(lb, index, DUE_SCHEDULE);
 }
 
 int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us)
@@ -110,7 +110,7 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
         store->following = store->weights_set = 1;
         store->orphan_steps = 0;
         int error = take_weights(lb, index, weights, NULL, slots);
-        error = error || !was_orphan ? error : schedule_publish(lb, index);
+        error = error || !was_orphan ? error : vip_publish(lb, index, DUE_SCHEDULE);
         return error ? error : result;
     }
     return result;
@@ -176,5 +176,5 @@ void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
         decay(lb, index, ORPHAN_STEPS - store->orphan_steps);
         store->orphan_steps++;
     }
-    (void)schedule_publish(lb, index);
+    (void)vip_publish(lb, index, DUE_SCHEDULE);
 }

@@ -13,7 +13,8 @@
  * order in this header.
  *
  * Errors. Functions that can fail return 0 or a negative lbrl_error_t and then have changed
- * nothing.
+ * nothing; but where memory ends (LBRL_ERR_MEMORY) when a change has been made and workers are to be told of it,
+ * they are told by the next lbrl_control_tick() for which there is memory, or by the same call again.
  */
 #ifndef LBRL_LBRL_H
 #define LBRL_LBRL_H
