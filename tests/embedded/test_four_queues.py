@@ -19,9 +19,10 @@ from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, runnin
 from tests.support.lab import HTTP_PORT, UDP_PORT, Lab, eventually, take_out_of_gre
 from tests.support.lab import lab as build_lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.sanitized]
+pytestmark = [pytest.mark.netns, pytest.mark.sanitized, pytest.mark.timeout(180)]
 
-BIG = 5_000_000
+BIG = 1_000_000
+PATIENCE = 60.0  # seconds: a sanitizer takes a multiple, and after restarts TCP waits ever longer
 ADDRESSES = (VIP_IPV4, VIP_IPV6)
 
 
@@ -36,13 +37,13 @@ def meanwhile(*deeds: Callable[[], object]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for deed in deeds:
-            stack.callback(Background(partial(repeat, deed)).result)
+            stack.callback(Background(partial(repeat, deed)).result, PATIENCE)
         stack.callback(ended.set)
         yield
 
 
 def big_both_ways(lab: Lab, address: str, port: int = 80) -> None:
-    with HttpConnection(lab, address, port, timeout=20) as connection:
+    with HttpConnection(lab, address, port, timeout=PATIENCE) as connection:
         assert connection.post(b"x" * BIG) == str(BIG).encode()
         assert len(connection.get(f"/bytes/{BIG}")) == BIG
 
@@ -92,9 +93,9 @@ def test_weights_and_vips_change_under_traffic_of_every_kind(lab: Lab) -> None:
         for address in ADDRESSES:
             wanted.append(vip(lab, address, port=53, protocol="UDP", backends=backends(lab, address, UDP_PORT)))
         running.apply(*wanted)
-        kept = [HttpConnection(lab, address, timeout=20) for address in ADDRESSES for _ in range(16)]
+        kept = [HttpConnection(lab, address, timeout=PATIENCE) for address in ADDRESSES for _ in range(16)]
         names = [connection.get() for connection in kept]
-        kinds = (partial(get, path="/last", timeout=20), big_both_ways, a_fragmented_datagram)
+        kinds = (partial(get, path="/last", timeout=PATIENCE), big_both_ways, a_fragmented_datagram)
         random = np.random.default_rng(1)
         with meanwhile(*(partial(kind, lab, address) for kind in kinds for address in ADDRESSES)):
             for place in (0, 1, 2, 0, 1, 2):  # there is no third: none drains
@@ -110,14 +111,14 @@ def test_weights_and_vips_change_under_traffic_of_every_kind(lab: Lab) -> None:
 def test_threads_end_and_start_under_traffic(lab: Lab) -> None:
     with running_dataplane(lab, queues=4) as running:
         running.apply(*(vip(lab, address) for address in ADDRESSES))
-        kept = [HttpConnection(lab, address, timeout=20) for address in ADDRESSES for _ in range(16)]
+        kept = [HttpConnection(lab, address, timeout=PATIENCE) for address in ADDRESSES for _ in range(16)]
         names = [connection.get() for connection in kept]
         with meanwhile(*(partial(big_both_ways, lab, address) for address in ADDRESSES)):
             for end in itertools.islice(itertools.cycle((running.stop, running.kill_child)), 4):
                 end()
                 if end == running.stop:
                     running.restart()
-                eventually(running.answers, seconds=20)
+                eventually(running.answers, seconds=PATIENCE)
                 assert [connection.get() for connection in kept] == names
         for connection in kept:
             connection.close()

@@ -15,7 +15,7 @@ from tests.support.clients import Background, Ear, HttpConnection, get, udp_sock
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, plumbing, running_dataplane, vip
 from tests.support.lab import Lab, eventually
 
-pytestmark = [pytest.mark.netns, pytest.mark.sanitized]
+pytestmark = pytest.mark.netns
 
 ARENA_VERSION_OFFSET = 8  # behind the magic number
 

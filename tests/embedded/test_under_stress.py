@@ -92,7 +92,6 @@ def test_a_path_to_servers_that_shrinks_is_learned_by_clients(address: str) -> N
         running.withdraw()
 
 
-@pytest.mark.sanitized
 def test_the_number_of_threads_may_change_from_one_process_to_the_next(lab: Lab) -> None:
     with running_dataplane(lab, queues=1) as running:
         running.apply(vip(lab), vip(lab, VIP_IPV6))

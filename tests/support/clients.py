@@ -145,8 +145,8 @@ class Background:
         except BaseException as error:  # raised again in result()
             self._error = error
 
-    def result(self) -> object:
-        self._thread.join(30)
+    def result(self, seconds: float = 30.0) -> object:
+        self._thread.join(seconds)
         assert not self._thread.is_alive()
         if self._error is not None:
             raise self._error
