@@ -31,8 +31,16 @@ warnings_as_errors() {
 }
 
 check_tidy() {
-    git ls-files --cached --others --exclude-standard 'vpp-plugin/core/*.c' 'vpp-plugin/embedded/*.c' |
+    git ls-files --cached --others --exclude-standard 'vpp-plugin/core/*.c' 'vpp-plugin/embedded/*.c' 'tests/core/*.c' |
         xargs -P "$(nproc)" -n 4 "$bin/clang-tidy" --quiet -p build/lint-clang
+}
+
+# The build of the Python extension knows where the headers of Python and nanobind are.
+check_bindings() {
+    local builds=(build/*-linux_*/compile_commands.json)
+    [ -e "${builds[0]}" ] || { echo "the extension was not built: make build"; return 1; }
+    git ls-files --cached --others --exclude-standard 'vpp-plugin/python/*.cpp' |
+        xargs -P "$(nproc)" -n 1 "$bin/clang-tidy" --quiet -p "$(dirname "${builds[0]}")"
 }
 
 # The plugin needs VPP's headers, and those that are generated while it is built.
@@ -54,6 +62,7 @@ check clang-format check_format
 check "gcc -Werror" warnings_as_errors gcc
 check "clang -Werror" warnings_as_errors clang -DPENSTOCK_FUZZ=ON
 check clang-tidy check_tidy
+check "clang-tidy, bindings" check_bindings
 if [ -e "$vpp/include/vlib/vlib.h" ]; then
     check "VPP plugin" check_plugin
 else

@@ -89,6 +89,7 @@ static void build_repeated(const problem_t *problem, uint32_t *table)
             entries[count++] = make_entry(backend->id, replica, i);
         }
     }
+    CHECK(count > 0);
     clear(table);
     for (uint32_t filled = 0; filled < SIZE; filled++) {
         take_turn(&entries[filled % count], table);

@@ -142,7 +142,7 @@ static void live(rig_t *rig)
                  &data, 10);
         (void)rig_send(rig, &packet);
     }
-    for (uint16_t i = 0; i < 2 * VIPS; i++) {
+    for (uint16_t i = 0; i < (uint16_t)(2 * VIPS); i++) {
         const uint32_t v = i % VIPS;
         tcp_fields_t syn = {.sequence = 7, .flags = SYN};
         if (KINDS[v].protocol == 17) {

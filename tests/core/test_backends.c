@@ -644,7 +644,7 @@ static void a_vip_takes_the_memory_of_the_backends_it_has(void)
     rig_t rig = rig_configured(sizes);
     lbrl_backend_config_t backends[2];
     const size_t before = resident();
-    for (uint16_t i = 0; i < VIPS; i++) {
+    for (uint16_t i = 0; i < (uint16_t)VIPS; i++) {
         lbrl_vip_config_t config = rig_vip(i + 1u, "203.0.113.10", 80 + i, 6, backends, 2);
         CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
     }

@@ -14,7 +14,7 @@ static const char *const VIP = "203.0.113.10";
 
 static void forward(rig_t *rig, uint16_t first)
 {
-    for (uint16_t i = 0; i < FLOWS; i++) {
+    for (uint16_t i = 0; i < (uint16_t)FLOWS; i++) {
         connection_t c = connection_make(rig, CLIENT, first + i, VIP);
         connection_open(&c);
         connection_client(&c, PSH, 100);
@@ -68,7 +68,7 @@ static void workers_forward_by_weights_that_they_cannot_read(uint8_t scheduler)
 
 int main(void)
 {
-    for (uint8_t scheduler = 0; scheduler < LBRL_SCHEDULER_COUNT; scheduler++) {
+    for (uint8_t scheduler = 0; scheduler < (uint8_t)LBRL_SCHEDULER_COUNT; scheduler++) {
         workers_forward_by_weights_that_they_cannot_read(scheduler);
     }
     return 0;

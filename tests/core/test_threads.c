@@ -20,11 +20,11 @@ enum {
 
 typedef struct thread {
     rig_t *rig;
+    uint64_t now_us;
     uint32_t index;
     uint32_t born;     /* SYNs made */
     uint32_t lives[8]; /* by kind; atomic */
     uint32_t handed;
-    uint64_t now_us;
     int stop; /* atomic */
 } thread_t;
 

@@ -201,7 +201,7 @@ Vector<double> reduce_samples(Input<float> values, Input<float> age_seconds,
         if (!(ticks >= 0.0f && ticks <= limit)) {
             throw nb::value_error("age_seconds: must be from 0 to 3600");
         }
-        age_ticks[i] = static_cast<uint32_t>(ticks + 0.5f);
+        age_ticks[i] = static_cast<uint32_t>(std::lround(ticks));
         weight[i] = weights ? weights->data()[i] : 1.0f;
         if (!(weight[i] > 0.0f) || !std::isfinite(weight[i])) {
             throw nb::value_error("weights: must be positive numbers");

@@ -51,7 +51,7 @@ void retire(const std::string &path, uint64_t magic)
     try {
         Mapping old = Mapping::open_existing(path, true);
         lbrl_shm_retire(old.memory(), old.size(), magic);
-    } catch (nb::python_error &) {
+    } catch (nb::python_error &) { // NOLINT(bugprone-empty-catch)
         // not an object that anybody could have open
     }
 }
