@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -29,7 +30,7 @@ def wide(lab: Lab, balancer: RunningVpp) -> Iterator[RunningVpp]:
         namespace.sh(f"ip link set {device} mtu 9000")
     balancer.balance(VIP_IPV6, 53, "udp")
     for server in lab.servers:
-        eventually(lambda to=server.ipv6: balancer.reaches(to))  # VPP drops a packet while it asks for a neighbour
+        eventually(partial(balancer.reaches, server.ipv6))  # VPP drops a packet while it asks for a neighbour
     balancer.ctl("clear errors")
     yield balancer
     for namespace, device in ends:
