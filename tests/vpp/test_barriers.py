@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,9 +30,7 @@ AS = f"lb rl as {VIP_IPV4} port 80 server"
 @pytest.fixture
 def working(lab_of_its_own: Lab) -> Iterator[RunningVpp]:
     """A VPP whose packets a worker forwards, and which logs its barriers."""
-    if (os.cpu_count() or 1) < 2:
-        pytest.skip("VPP wants a CPU for each thread: 2")
-    with running_vpp(lab_of_its_own, cpu="workers 1") as running:
+    with running_vpp(lab_of_its_own, workers=1) as running:
         running.balance(VIP_IPV4, options="id 7 scheduler maglev")
         get(lab_of_its_own, VIP_IPV4)
         running.ctl("event-logger trace barrier")
