@@ -49,8 +49,8 @@ enum {
     STALL_MS = 200,
     BATCH = 32, /* SYNs per system call */
     ON_THEIR_WAY = 16 /* batches: a quarter of the data plane's queue */,
-    HELD = 4096,  /* packets that are delayed */
-    LOST_MS = 20, /* an answer that takes longer never comes */
+    HELD = 4096,    /* packets that are delayed */
+    LOST_MS = 1000, /* an answer that takes longer never comes */
 };
 
 enum { KEEP = 'k', LAST = 'l' };
