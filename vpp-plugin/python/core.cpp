@@ -621,8 +621,9 @@ void register_core(nb::module_ &m)
              "now_us"_a = 1000000, "seed"_a, "boot_id"_a = nb::bytes("0123456789abcdef", 16),
              "arena"_a.none() = nb::none())
         .def("arena", &Core::arena, "A copy of the arena, as a killed process would leave it.")
-        .def_prop_ro("report", &Core::report,
-                     "What was found in the arena: status, vips, flows, flows_dropped, version (0: none).")
+        .def_prop_ro(
+            "report", &Core::report,
+            "What was found in the arena: status, vips, flows, flows_dropped, version (0: none).")
         .def("import_arena", &Core::import_arena, "old"_a, "now_us"_a)
         .def("set_sources", &Core::set_sources, "sources"_a,
              "Complete set of (address, first port, last port).")

@@ -86,8 +86,8 @@ static int directory_in(u8 *directory, lb_rl_settings_t *settings, lbio_problem_
         failed =
             lb_rl_refuse(problem, "directory: must be an absolute path of at most 255 characters");
     } else {
-        clib_memcpy(settings->directory, directory, size);
-        settings->directory[size] = '\0';
+        (void)snprintf(settings->directory, sizeof(settings->directory), "%.*s", (int)size,
+                       (const char *)directory);
     }
     vec_free(directory);
     return failed;
