@@ -70,7 +70,7 @@ def test_a_vip_that_is_refused_says_why_and_leaves_the_others(lab: Lab, control:
     assert errors[good["id"]] is None
     refused = errors[bad["id"]]
     assert refused is not None
-    assert (refused.code, refused.field) == ("invalid", "table_size")
+    assert (refused.code, refused.field) == ("invalid", "scheduler.table_size")
     assert get(lab, VIP_IPV4) in {b"s1", b"s2"}
 
 
