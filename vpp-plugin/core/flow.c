@@ -306,6 +306,23 @@ static bool recycle_port(lbrl_worker_t *worker, partition_t *partition, const fl
     return false;
 }
 
+/* The entry of a resting port that has lost its client: it lies where no packet looks. */
+static uint32_t find_nameless(const lbrl_worker_t *worker, const partition_t *partition,
+                              const meta_t *meta)
+{
+    const uint64_t hash =
+        tuple_hash(&worker->lb->key, &meta->src, &meta->dst, meta->sport, meta->dport, 0);
+    index_cursor_t cursor = index_find(flow_index(partition, meta), hash);
+    for (;;) {
+        uint32_t entry = index_next(&cursor);
+        if (entry == FLOW_NONE ||
+            (flow_is_nameless(&partition->flows[entry]) &&
+             flow_from_server(worker->table, &partition->flows[entry], meta))) {
+            return entry;
+        }
+    }
+}
+
 /* The entry that keeps a resting port, or FLOW_NONE if it has gone. */
 static uint32_t find_resting(const lbrl_worker_t *worker, const partition_t *partition,
                              const endpoint_t *endpoint, uint8_t source, uint16_t nat_port)
@@ -317,14 +334,10 @@ static uint32_t find_resting(const lbrl_worker_t *worker, const partition_t *par
                    .protocol = endpoint->protocol,
                    .flags = META_RETURN,
                    .source = source};
-    const uint8_t protocols[] = {endpoint->protocol, 0}; /* 0: nameless */
-    uint32_t entry = FLOW_NONE;
-    for (unsigned i = 0; i < 2 && entry == FLOW_NONE; i++) {
-        meta.hash = tuple_hash(&worker->lb->key, &meta.src, &meta.dst, meta.sport, meta.dport,
-                               protocols[i]);
-        entry = flow_find(worker, partition, &meta);
-    }
-    return entry;
+    meta.hash =
+        tuple_hash(&worker->lb->key, &meta.src, &meta.dst, meta.sport, meta.dport, meta.protocol);
+    uint32_t entry = flow_find(worker, partition, &meta);
+    return entry != FLOW_NONE ? entry : find_nameless(worker, partition, &meta);
 }
 
 /* RFC 6191: a server in TIME-WAIT takes a SYN that is later than what it remembers. */

@@ -47,10 +47,18 @@ static inline bool flow_from_server(const table_t *table, const flow_t *flow, co
            ip_equal(&slot->address, &meta->src);
 }
 
+/* Whether the entry of a resting port has lost its client to a new flow. */
+static inline bool flow_is_nameless(const flow_t *flow)
+{
+    return flow->state == LBRL_FLOW_CLOSING &&
+           (flow->flags & (FLOW_QUARANTINE | FLOW_SERVER_FIN)) == FLOW_QUARANTINE;
+}
+
 static inline bool flow_matches(const table_t *table, const flow_t *flow, const meta_t *meta)
 {
-    return meta->flags & META_RETURN ? flow_from_server(table, flow, meta)
-                                     : flow_from_client(table, flow, meta);
+    return meta->flags & META_RETURN
+               ? flow_from_server(table, flow, meta) && !flow_is_nameless(flow)
+               : flow_from_client(table, flow, meta);
 }
 
 /* The index that knows a tuple. */
@@ -149,13 +157,6 @@ static inline uint32_t flow_timeout(const vip_t *vip, const flow_t *flow)
         return QUARANTINE_MS;
     }
     return timeout < HALF_CLOSED_MS && flow_is_half_closed(vip, flow) ? HALF_CLOSED_MS : timeout;
-}
-
-/* Whether the entry of a resting port has lost its client to a new flow. */
-static inline bool flow_is_nameless(const flow_t *flow)
-{
-    return flow->state == LBRL_FLOW_CLOSING &&
-           (flow->flags & (FLOW_QUARANTINE | FLOW_SERVER_FIN)) == FLOW_QUARANTINE;
 }
 
 /* Both hashes of a flow. */
