@@ -72,11 +72,22 @@ static int attach_slots(lbrl_t *lb, uint32_t index, uint64_t now_ms)
     return LBRL_OK;
 }
 
+/* Whether a record says that it is another VIP than those before it, with addresses of its own. */
+static bool vip_is_distinct(const lbrl_t *lb, uint32_t index, const arena_vip_t *vip)
+{
+    bool distinct = vip_index(lb, vip->id) == UINT32_MAX;
+    for (uint32_t i = 0; distinct && vip->state == VIP_LIVE && i < LBRL_ADDRESSES_MAX; i++) {
+        distinct = ip_is_zero(&vip->addresses[i]) || (vip->retired_addresses >> i & 1) ||
+                   !vip_address_taken(lb, index, vip, &vip->addresses[i]);
+    }
+    return distinct;
+}
+
 /* Whether a record that passed its check also fits this arena. */
-static bool vip_fits(const lbrl_t *lb, const arena_vip_t *vip)
+static bool vip_fits(const lbrl_t *lb, uint32_t index, const arena_vip_t *vip)
 {
     uint64_t end = (uint64_t)vip->slot_base + vip->slots;
-    if (!vip_record_valid(vip) || end > lb->arena.slot_count) {
+    if (!vip_record_valid(vip) || end > lb->arena.slot_count || !vip_is_distinct(lb, index, vip)) {
         return false;
     }
     for (uint32_t i = vip->slot_base; i < end; i++) {
@@ -93,8 +104,9 @@ static int attach_vip(lbrl_t *lb, uint32_t index, uint64_t now_us)
     if (!found) {
         return LBRL_OK;
     }
+    bool fits = vip_fits(lb, index, found);
     lb->records[index] = *found;
-    if (!vip_fits(lb, found)) {
+    if (!fits) {
         lb->records[index].state = VIP_FREE; /* keeps the generation */
         return LBRL_OK;
     }

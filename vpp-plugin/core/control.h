@@ -60,6 +60,10 @@ int sinks_publish(lbrl_t *lb, uint32_t index);
 /* Whether a record of the arena, which passed its check, could have come from one. Addresses and slots excepted. */
 bool vip_record_valid(const arena_vip_t *record);
 
+/* Whether an address, with the port of the record at a directory index, is that of another VIP or of a NAT source. */
+bool vip_address_taken(const lbrl_t *lb, uint32_t index, const arena_vip_t *record,
+                       const ip_t *address);
+
 /* Directory index of a VIP, or UINT32_MAX. */
 uint32_t vip_index(const lbrl_t *lb, uint64_t id);
 

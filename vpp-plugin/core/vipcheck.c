@@ -221,3 +221,41 @@ bool vip_record_valid(const arena_vip_t *record)
            lbrl_maglev_size_valid(record->table_size) && timeouts_valid(&record->timeouts) &&
            forwarding_valid(record->forwarding, record->dscp, record->mtu);
 }
+
+/* Whether an address and port are a NAT source's: of one that is held, or waits until another one has gone. */
+static bool is_sources(const lbrl_t *lb, const ip_t *address, uint16_t port)
+{
+    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
+        const arena_source_t *held = &lb->node.sources[i];
+        if (held->state != SOURCE_FREE && ip_equal(&held->address, address) &&
+            port >= held->port_first && port <= held->port_last) {
+            return true;
+        }
+    }
+    for (uint32_t i = 0; i < lb->wanted_count; i++) {
+        const lbrl_nat_source_t *wanted = &lb->wanted[i];
+        ip_t source = ip_load(wanted->address.bytes);
+        if (ip_equal(&source, address) && port >= wanted->port_first && port <= wanted->port_last) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool vip_address_taken(const lbrl_t *lb, uint32_t index, const arena_vip_t *record,
+                       const ip_t *address)
+{
+    for (uint32_t v = 0; v < lb->arena.vip_count; v++) {
+        const arena_vip_t *other = &lb->records[v];
+        if (v == index || other->state != VIP_LIVE || other->port != record->port ||
+            other->protocol != record->protocol) {
+            continue;
+        }
+        for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
+            if (ip_equal(&other->addresses[i], address) && !(other->retired_addresses >> i & 1)) {
+                return true;
+            }
+        }
+    }
+    return is_sources(lb, address, swap16(record->port));
+}

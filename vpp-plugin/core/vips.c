@@ -15,44 +15,6 @@ enum { SLOTS_MIN = 8 };
 
 /* ------------------------------------------------------------------------------- planning */
 
-/* Whether an address and port are a NAT source's: of one that is held, or waits until another one has gone. */
-static bool is_sources(const lbrl_t *lb, const ip_t *address, uint16_t port)
-{
-    for (uint32_t i = 0; i < SOURCES_HELD; i++) {
-        const arena_source_t *held = &lb->node.sources[i];
-        if (held->state != SOURCE_FREE && ip_equal(&held->address, address) &&
-            port >= held->port_first && port <= held->port_last) {
-            return true;
-        }
-    }
-    for (uint32_t i = 0; i < lb->wanted_count; i++) {
-        const lbrl_nat_source_t *wanted = &lb->wanted[i];
-        ip_t source = ip_load(wanted->address.bytes);
-        if (ip_equal(&source, address) && port >= wanted->port_first && port <= wanted->port_last) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Whether an address and port are taken by another VIP or by a NAT source. */
-static bool is_taken(const lbrl_t *lb, const vip_change_t *change, const ip_t *address)
-{
-    for (uint32_t v = 0; v < lb->arena.vip_count; v++) {
-        const arena_vip_t *other = &lb->records[v];
-        if (v == change->index || other->state != VIP_LIVE || other->port != change->record.port ||
-            other->protocol != change->record.protocol) {
-            continue;
-        }
-        for (uint32_t i = 0; i < LBRL_ADDRESSES_MAX; i++) {
-            if (ip_equal(&other->addresses[i], address) && !(other->retired_addresses >> i & 1)) {
-                return true;
-            }
-        }
-    }
-    return is_sources(lb, address, change->config->port);
-}
-
 static int find_address(const arena_vip_t *record, const ip_t *address)
 {
     for (int i = 0; i < LBRL_ADDRESSES_MAX; i++) {
@@ -71,7 +33,7 @@ static int plan_addresses(const lbrl_t *lb, vip_change_t *change)
     uint8_t keep = 0;
     for (uint32_t i = 0; i < change->config->address_count; i++) {
         ip_t address = ip_load(change->config->addresses[i].bytes);
-        if (is_taken(lb, change, &address)) {
+        if (vip_address_taken(lb, change->index, record, &address)) {
             return LBRL_ERR_CONFLICT;
         }
         int place = find_address(record, &address);
