@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.support import vpp
 from tests.support.lab import Lab
 from tests.support.lab import lab as build_lab
 from tests.support.vpp import RunningVpp, forgetful, running_vpp
+from tests.support.vpp_client import vpp_client
 
 
 def _bare_lab(prefix: str) -> Iterator[Lab]:
@@ -44,3 +46,10 @@ def process(lab: Lab) -> Iterator[RunningVpp]:
 def balancer(process: RunningVpp) -> Iterator[RunningVpp]:
     """A VPP whose load balancer knows nothing, and forgets all at the end."""
     yield from forgetful(process)
+
+
+@pytest.fixture
+def client(balancer: RunningVpp) -> Iterator[Any]:
+    """A connected client of VPP's binary API."""
+    with vpp_client(balancer) as connected:
+        yield connected

@@ -14,8 +14,9 @@ from tests.support.clients import get
 from tests.support.dataplane import VIP_IPV4
 from tests.support.lab import HTTP_PORT, Lab, eventually
 from tests.support.vpp import RunningVpp, running_vpp
+from tests.support.vpp_client import vpp_client
 
-vpp_papi = pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
+pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
 pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
@@ -39,11 +40,9 @@ def working(lab_of_its_own: Lab) -> Iterator[RunningVpp]:
 
 @pytest.fixture
 def client(working: RunningVpp) -> Iterator[Any]:
-    """A connected client of VPP's binary API."""
-    connected = vpp_papi.VPPApiClient(bootstrapapi=True, server_address=str(working.directory / "api.sock"))
-    connected.connect("test")
-    yield connected
-    connected.disconnect()
+    """A connected client of that VPP's binary API."""
+    with vpp_client(working) as connected:
+        yield connected
 
 
 def who_stops(balancer: RunningVpp, change: Callable[[], object], *, commands: int = 0) -> list[str]:

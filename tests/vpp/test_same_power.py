@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,32 +13,15 @@ from tests.support.clients import get
 from tests.support.dataplane import VIP_IPV4
 from tests.support.lab import HTTP_PORT, Lab, eventually
 from tests.support.vpp import RunningVpp
+from tests.support.vpp_client import TIMEOUTS
 
-vpp_papi = pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
+pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
 pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
 
 OTHER = "203.0.113.11"
 VIP = f"lb rl vip {VIP_IPV4} port 80"
-TIMEOUTS = {
-    "tcp_handshake": 10_000,
-    "tcp_established": 900_000,
-    "tcp_closing": 10_000,
-    "udp_unreplied": 10_000,
-    "udp_exchange": 30_000,
-    "udp_stream": 180_000,
-    "udp_dns_answered": 1_000,
-}
-
-
-@pytest.fixture
-def client(balancer: RunningVpp) -> Iterator[Any]:
-    """A connected client of VPP's binary API."""
-    connected = vpp_papi.VPPApiClient(bootstrapapi=True, server_address=str(balancer.directory / "api.sock"))
-    connected.connect("test")
-    yield connected
-    connected.disconnect()
 
 
 def addresses(details: Any) -> list[str]:

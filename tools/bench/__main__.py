@@ -12,12 +12,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from tools.bench.figures import Figure
 
 OUT = Path("build/bench")
 BUILD = Path("build/bench-c")
@@ -33,18 +35,6 @@ class Bar:
     def met(self, value: float) -> bool:
         """Tell whether the value holds."""
         return value >= self.bound if self.at_least else value <= self.bound
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float | None = None
-    met: bool | None = None
-    runs: list[float] = field(default_factory=list)
 
 
 BARS = {

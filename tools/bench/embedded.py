@@ -25,7 +25,7 @@ from tests.support.dataplane import VIP_IPV4, running_dataplane, vip
 from tests.support.lab import Lab, lab
 from tests.support.netns import Namespace
 from tools.bench import embedded_alone
-from tools.bench.embedded_alone import Figure
+from tools.bench.figures import Figure
 
 PROGRAM = Path("build/bench/traffic")
 DECAP = Path("build/bench/decap")

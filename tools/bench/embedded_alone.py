@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import penstock_core
@@ -12,24 +11,13 @@ import penstock_core
 from tests.support import storms
 from tests.support.dataplane import RunningDataplane, running_dataplane, vip
 from tests.support.lab import eventually, lab
+from tools.bench.figures import Figure
 
 CLOSED = 50_000
 CLOSED_PER_SECOND = 5000.0
 REACHED = 0.98  # of that rate, which must be: with less, to have no stalls says little
 WEIGHTS = 40  # vectors
 FORGOTTEN_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What is printed of one figure; `met` where it has a bar."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float | None = None
-    met: bool | None = None
-    runs: list[float] = field(default_factory=list)
 
 
 def measure(pinned: list[str]) -> Iterator[Figure]:
