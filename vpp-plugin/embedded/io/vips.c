@@ -200,13 +200,12 @@ static int check(const lbio_t *io, const lbrl_vip_config_t *config, uint32_t *sl
                  lbio_problem_t *problem)
 {
     lbrl_reason_t reason;
-    int error = lbrl_vip_check(config, &reason);
-    if (error != LBRL_OK) {
+    int error = lbrl_vip_slots(io->core, config, slots);
+    if (error == LBRL_ERR_INVALID && lbrl_vip_check(config, &reason) == error) {
         *problem = (lbio_problem_t){.core = error};
         (void)snprintf(problem->text, sizeof(problem->text), "%s", reason.text);
         return -1;
     }
-    error = lbrl_vip_slots(io->core, config, slots);
     return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "VIP");
 }
 
