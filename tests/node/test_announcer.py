@@ -282,11 +282,12 @@ def test_addresses_may_come_where_option_memory_is_short(segment: Segment) -> No
     """The filter in force counts as well as the next one."""
     node = segment.nodes[0]
     node.sh("sysctl -qw net.core.optmem_max=20480")
-    many = [IPv4Address("10.1.0.100") + n for n in range(130)]
+    many = [IPv4Address("10.1.64.0") + n for n in range(400)]
+    segment.client.sh("ip addr add 10.1.0.1/16 dev eth0")
 
     async def main() -> None:
         async with Announcer(announce_at=()) as announcer:
-            for count in (60, 100, 130):
+            for count in (150, 250, 400):  # of which the last is too long by itself
                 announcer.update(["eth0"], many[:count])
                 for vip in (many[0], many[count - 1]):
                     assert await asyncio.to_thread(segment.ask, vip) == mac_of(node)

@@ -1,9 +1,8 @@
-"""`python -m tests.support.asking DIRECTORY`: threads ask a data plane in this process while it ends, over and over."""
+"""Threads that ask a data plane of their own process while it ends, over and over."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,7 +33,3 @@ def main(directory: str) -> None:
             getattr(core, end)()
             for each in asking:
                 each.result(timeout=10)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
