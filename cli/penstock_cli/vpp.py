@@ -142,6 +142,7 @@ def control(
         "/run/penstock"
     ),
     vpp_dir: VppDir = VPP_DIR,
+    shm_dir: ShmDir = SHM_DIR,
     wire: Annotated[
         bool, typer.Option(help="Keep the veth pair, lead packets to VPP by it, and announce VIPs on this node.")
     ] = False,
@@ -171,6 +172,7 @@ def control(
         settings = Settings(
             run_dir=run_dir,
             vpp_dir=vpp_dir,
+            shm_dir=shm_dir,
             vpp_socket=vpp_dir / "api.sock",
             wire=wire,
             cards=cards,

@@ -228,6 +228,23 @@ async def test_leaving_withdraws_before_the_object_goes(cluster, nodes):
         assert not (node.settings.state_dir / "plan.json").exists()
 
 
+async def test_a_node_whose_data_plane_never_came_can_be_left(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    async with node.agent():
+
+        async def followed():
+            return NODE_FINALIZER in (await node.object())["metadata"].get("finalizers", ())
+
+        async def gone():
+            return await node.object() is None
+
+        await soon(followed)
+        await cluster.client.delete(DATAPLANE_NODES, cluster.object_name("a"))
+        await soon(gone)
+
+
 async def test_without_api_server_the_last_state_is_used(cluster, nodes):
     node = await nodes("a")
     await cluster.slice("web", "10.0.0.1")

@@ -8,6 +8,7 @@ import json
 from ipaddress import ip_address
 
 import pytest
+from penstock_agent.dataplane import link as link_module
 from penstock_agent.dataplane.embedded import EmbeddedDataPlane
 from penstock_agent.dataplane.link import Link
 from penstock_agent.errors import DataPlaneRefusedError, DataPlaneUnreachableError
@@ -157,6 +158,39 @@ async def test_withdraw_leaves_nothing_to_replay(socket, tmp_path):
         await dataplane.restart()
         await eventually(lambda: link.hello is not None and link.hello.instance_id == dataplane.instance_id)
         assert len(dataplane.applied) == 1
+
+
+async def test_a_data_plane_that_was_never_told_anything_need_not_be_there_to_withdraw(socket, tmp_path):
+    async with linked(socket, tmp_path / "m", state(80)) as link:
+        await eventually(lambda: link.error)
+        await link.withdraw()
+
+
+async def test_what_a_data_plane_may_have_been_told_is_withdrawn_by_it_alone(socket, tmp_path):
+    async with RecordingDataPlane(socket) as dataplane:
+        dataplane.no_answer_to = Method.APPLY  # it may have done all, or some
+        async with linked(socket, tmp_path / "m", state(80)):
+            await eventually(lambda: dataplane.asked(Method.APPLY))
+    async with linked(socket, tmp_path / "m") as link:
+        await eventually(lambda: link.error)
+        with pytest.raises(DataPlaneUnreachableError):
+            await link.withdraw()
+        link.reapply()
+        with pytest.raises(DataPlaneUnreachableError):
+            await link.withdraw()
+        async with dataplane:
+            await link.withdraw()
+            assert dataplane.asked(Method.WITHDRAW)
+
+
+async def test_nothing_outlives_a_boot_that_would_have_to_be_withdrawn(socket, tmp_path, monkeypatch):
+    async with RecordingDataPlane(socket), linked(socket, tmp_path / "m", state(80)) as link:
+        await eventually(lambda: link.settled)
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(link_module, "BOOT_ID", tmp_path / "boot_id")
+    async with linked(socket, tmp_path / "m") as link:
+        await link.withdraw()
+    assert not (tmp_path / "m").exists()
 
 
 async def test_another_protocol_version_is_refused(socket):

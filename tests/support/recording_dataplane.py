@@ -45,6 +45,7 @@ class RecordingDataPlane(StreamServer):
         self.refuse_all: Error | None = None
         self.silent = False
         self.garbage: bytes | None = None  # sent instead of the next reply
+        self.no_answer_to: Method | None = None  # does it, and hangs up
         self.lost_announcements: tuple[str, ...] = ()
         self.policy = ""
         self.dropped: dict[str, int] = {}  # packets, by reason
@@ -87,6 +88,8 @@ class RecordingDataPlane(StreamServer):
             if self.silent:
                 continue
             answer, self.garbage = self.garbage or self._answer(line), None
+            if self.requests and self.requests[-1].method is self.no_answer_to:
+                return
             writer.write(answer)
             await writer.drain()
 

@@ -47,11 +47,15 @@ class Pod:
         self.running.append(self.popen(capabilities, "start", *self.options))
 
     def control(self, *options: str) -> subprocess.Popen[Any]:
-        wanted = ["control", "--run-dir", str(self.run_dir), "--vpp-dir", str(self.vpp_dir), "--wire"]
-        options = options or tuple(f"--interface={name}" for name in self.lab.interfaces)
-        program = self.popen("net_admin,+net_raw", *wanted, *options)
-        self.running.append(program)
+        program = self.start_control(*options)
         eventually(self.answers, seconds=20)
+        return program
+
+    def start_control(self, *options: str) -> subprocess.Popen[Any]:
+        directories = ["--run-dir", str(self.run_dir), "--vpp-dir", str(self.vpp_dir), "--shm-dir", str(self.shm)]
+        options = options or tuple(f"--interface={name}" for name in self.lab.interfaces)
+        program = self.popen("net_admin,+net_raw", "control", "--wire", *directories, *options)
+        self.running.append(program)
         return program
 
     def stop(self, programs: list[subprocess.Popen[Any]] | None = None) -> None:

@@ -111,15 +111,42 @@ def test_it_announces(lab: Lab, pod: Pod) -> None:
     assert get(lab, address) in (b"s1", b"s2")
 
 
+def nothing_is_left(pod: Pod) -> bool:
+    left = pod.lab.balancer.sh("ip -o link\nnft list tables\nip rule\nip route show table all")
+    return "penstock" not in left and "1120" not in left and list(pod.shm.iterdir()) == []
+
+
 def test_nothing_is_left_on_the_node(lab: Lab, pod: Pod) -> None:
     pod.apply(vip(lab))
     pod.ask(Method.WITHDRAW)
-    left = lab.balancer.sh("ip -o link\nnft list tables\nip rule\nip route show table all")
-    assert "penstock" not in left
-    assert "1120" not in left
-    assert list(pod.shm.iterdir()) == []
+    assert nothing_is_left(pod)
     assert not pod.apply(vip(lab)).errors  # a later apply starts afresh
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+
+
+def test_what_a_vpp_left_that_does_not_come_back_is_removed(lab: Lab, pod: Pod) -> None:
+    pod.apply(vip(lab))
+    pod.stop([pod.running.pop(0)])
+    with pytest.raises(client.ControlError, match="VPP does not answer"):
+        pod.ask(Method.WITHDRAW)  # it may be starting again
+    assert not nothing_is_left(pod)
+    eventually(lambda: withdrawn(pod), seconds=30, interval=1.0)
+    assert nothing_is_left(pod)
+
+
+def test_a_vpp_that_never_came_leaves_nothing_on_the_node(idle: Pod) -> None:
+    idle.prepare()
+    idle.start_control()
+    eventually(lambda: withdrawn(idle), seconds=30, interval=1.0)
+    assert nothing_is_left(idle)
+
+
+def withdrawn(pod: Pod) -> bool:
+    try:
+        pod.ask(Method.WITHDRAW)
+    except client.ControlError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pyroute2 import IPRoute
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
@@ -149,6 +154,32 @@ def test_a_card_may_have_any_name(tmp_path: Path) -> None:
         assert all(f'device "{name}"' in deaf for name in names)
         node.run(cards.give_back, tmp_path)
         assert node.sh("nft list ruleset") == ""
+
+
+@pytest.mark.netns
+def test_the_program_that_a_vpp_left_is_taken_off_its_card() -> None:
+    with Namespace("pn-vpc") as node:
+        node.sh("ip link add name eth1 type veth")
+        node.run(put_program_before, "eth1")
+        assert "xdp" in node.sh("ip -o link show dev eth1")
+        for _ in range(2):
+            node.run(cards.take_program_off, "eth1")
+            assert "xdp" not in node.sh("ip -o link show dev eth1")
+        node.run(cards.take_program_off, "gone")
+
+
+def put_program_before(device: str) -> None:
+    """Have the kernel run an XDP program on each frame of a device: the shortest there is, which lets all pass."""
+    code = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # r0 = XDP_PASS; exit
+    licence = b"GPL\0"
+    addresses = [ctypes.cast(ctypes.c_char_p(each), ctypes.c_void_p).value for each in (code, licence)]
+    attributes = struct.pack("=IIQQ", 6, 2, *addresses).ljust(128, b"\0")  # BPF_PROG_TYPE_XDP, instructions
+    number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+    program = ctypes.CDLL(None, use_errno=True).syscall(number, 5, attributes, len(attributes))  # BPF_PROG_LOAD
+    assert program >= 0, os.strerror(ctypes.get_errno())
+    with IPRoute() as channel:
+        channel.link("set", index=socket.if_nametoindex(device), xdp_fd=program)
+    os.close(program)
 
 
 def test_an_image_without_vpp_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from penstock_agent.files import read_or_none, write_atomically
 
 log = structlog.get_logger(__name__)
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HEARTBEAT_SECONDS = 0.5  # between two looks at an idle data plane
 SHORTEST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 2.0
@@ -36,6 +37,7 @@ class InForce(BaseModel):
     instance_id: str
     generation: int
     digest: str
+    boot_id: str = ""  # of the machine; nothing on it outlives that
 
 
 class Link:
@@ -46,6 +48,7 @@ class Link:
         self._memory = memory
         self._on_change = on_change
         self._in_force = _remembered(memory)
+        self._boot_id = BOOT_ID.read_text().strip()
         self._wanted: DesiredState | None = None
         self._digest = ""
         self._answered = "none"
@@ -70,7 +73,7 @@ class Link:
 
     def reapply(self) -> None:
         """Send the state again although nothing changed: an address given up may be announced again."""
-        self._in_force = None
+        self._in_force = self._in_force and self._in_force.model_copy(update={"digest": ""})
         self._offer_due = 0.0
         self._wake.set()
 
@@ -90,9 +93,17 @@ class Link:
         return self.settled or (self.hello is not None and self._answered == self._digest)
 
     async def withdraw(self) -> None:
-        """Have everything taken off the node, and forget what was in force."""
+        """Have everything taken off the node, and forget what was in force.
+
+        Raises DataPlaneError if that fails; a data plane that cannot be reached need not, if it was told nothing yet.
+        """
         self._wanted, self._digest = None, ""
-        await self._dataplane.withdraw()
+        try:
+            await self._dataplane.withdraw()
+        except DataPlaneUnreachableError as error:
+            if self._has_told():
+                raise
+            log.info("no data plane, and nothing to withdraw", error=str(error))
         self._in_force = None
         self._memory.unlink(missing_ok=True)
 
@@ -158,6 +169,8 @@ class Link:
         desired = wanted.model_copy(update={"generation": last + 1})
         self._offer_due = time.monotonic() + REFUSED_RETRY_SECONDS
         self.applies += 1
+        if not self._has_told():  # known before anything is on the node
+            self._remember(InForce(instance_id=hello.instance_id, generation=last, digest="", boot_id=self._boot_id))
         try:
             self.result = await self._dataplane.apply(desired)
         except DataPlaneError as error:
@@ -168,7 +181,9 @@ class Link:
             log.warning("data plane refused the state", error=str(error))
             self._on_change()
             return
-        self._accepted(InForce(instance_id=hello.instance_id, generation=desired.generation, digest=digest))
+        self._accepted(
+            InForce(instance_id=hello.instance_id, generation=desired.generation, digest=digest, boot_id=self._boot_id)
+        )
 
     def _accepted(self, in_force: InForce) -> None:
         result = self.result
@@ -177,14 +192,23 @@ class Link:
         refused += [error.message for error in result.errors]
         self.hello = self.hello and self.hello.model_copy(update={"generation": in_force.generation})
         # A state taken in part is offered again after a while, so it is not remembered as right.
-        self._in_force = in_force if not refused else in_force.model_copy(update={"digest": ""})
+        self._remember(in_force if not refused else in_force.model_copy(update={"digest": ""}))
         self._answered = in_force.digest
-        write_atomically(self._memory, self._in_force.model_dump_json())
         self.error = "; ".join(refused[:3])
         self.failures += bool(refused)
         self._dump_due = 0.0
         log.info("state applied", generation=in_force.generation, changed=result.changed, refused=refused)
         self._on_change()
+
+    def _remember(self, in_force: InForce) -> None:
+        self._in_force = in_force
+        write_atomically(self._memory, in_force.model_dump_json())
+
+    def _has_told(self) -> bool:
+        """Tell whether a data plane may have been told a state since the machine was booted. If in doubt, yes."""
+        if self._in_force is None:
+            return self._memory.exists()
+        return self._in_force.boot_id in ("", self._boot_id)
 
     def _is_right(self) -> bool:
         return (

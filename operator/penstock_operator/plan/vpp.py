@@ -67,7 +67,8 @@ def _control(data_plane: DataPlane) -> Manifest:
         "name": "control",
         "command": ["penstock", "vpp", "control"],
         "args": [
-            *("--run-dir", run_dir, "--vpp-dir", VPP_DIR, "--wire"),
+            *("--run-dir", run_dir, "--vpp-dir", VPP_DIR),
+            *("--shm-dir", pods.shared_memory(data_plane.metadata.name), "--wire"),
             *(["--cards"] if _interfaces(data_plane) else []),
         ],
         "securityContext": pods.security(capabilities),

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from penstock_node import NodeError, nftables
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 RECORD_NAME = "penstock.cards"
 TABLE = "penstock_cards"
@@ -55,6 +57,16 @@ def give_back(directory: Path) -> None:
             if error.errno != errno.ENODEV:  # a card that is gone needs nothing back
                 raise NodeError(f"{name}: {error.strerror}; run: ethtool -K {name} gro on") from error
     record.unlink()
+
+
+def take_program_off(name: str) -> None:
+    """Remove the XDP program that a VPP which is gone has left before a card's driver. Raises NodeError."""
+    with IPRoute() as channel:
+        try:
+            for index in channel.link_lookup(ifname=name):
+                channel.link("set", index=index, xdp_fd=-1)
+        except NetlinkError as error:
+            raise NodeError(f"{name}: {error}; run: ip link set dev {name} xdp off") from error
 
 
 def _gro(name: str) -> int:

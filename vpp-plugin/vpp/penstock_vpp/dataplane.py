@@ -37,8 +37,8 @@ from penstock_embedded.server import RequestError
 from penstock_embedded.state import State
 from penstock_node import NodeError
 
-from penstock_vpp import fields
-from penstock_vpp.api import Api, Instance, VppError
+from penstock_vpp import cards, fields
+from penstock_vpp.api import Api, Instance, VppAwayError, VppError
 from penstock_vpp.settings import Settings
 from penstock_vpp.wire import Wire
 
@@ -48,6 +48,7 @@ log = structlog.get_logger()
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WATCH_SECONDS = 1.0
+AWAY_SECONDS = 10.0  # a VPP that comes back, does so sooner
 STATE_NAME = "penstock.state"
 
 FIXES = {
@@ -70,6 +71,8 @@ class VppDataplane:
         self._started = time.monotonic()
         self._boot_id = BOOT_ID.read_text().strip()
         self._instance: Instance | None = None
+        self._away_since: float | None = None
+        self._shm_dir = settings.shm_dir
         self._state = State()
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vpp")
 
@@ -126,7 +129,10 @@ class VppDataplane:
         return stats.model_copy(update={"lost_announcements": self._announcements.lost})
 
     async def withdraw(self) -> None:
-        """Remove everything from VPP and forget the state; it forwards again when VPP is started anew."""
+        """Remove everything from VPP and forget the state; it forwards again when VPP is started anew.
+
+        A VPP that has been away for AWAY_SECONDS, or never came, is not waited for: what it left behind is removed.
+        """
         await self._announcements.update(Announcement())
         try:
             await self._in_thread(self._withdraw)
@@ -153,7 +159,12 @@ class VppDataplane:
 
     def _follow(self) -> Instance:
         """Return who runs. What an earlier VPP was told counts no more, but for names: the agent says it again."""
-        instance = self._api.instance()
+        try:
+            instance = self._api.instance()
+        except VppAwayError:
+            self._away_since = self._away_since or time.monotonic()
+            raise
+        self._away_since = None
         if self._instance is None or instance.instance_id != self._instance.instance_id:
             remembered = state.load(instance.directory / STATE_NAME)
             known = {native.vip_identifier(each.id) for each in self._api.vips()}
@@ -295,12 +306,26 @@ class VppDataplane:
         )
 
     def _withdraw(self) -> None:
-        instance = self._follow()
-        self._api.disable()
+        try:
+            directory = self._follow().directory
+            self._api.disable()
+        except VppAwayError as error:
+            if self._away_since is None or time.monotonic() - self._away_since < AWAY_SECONDS:
+                raise
+            log.warning("withdrawing what VPP has left, without it", error=str(error))
+            directory = self._instance.directory if self._instance is not None else self._shm_dir
+            _unlink_objects(directory)
         if self._wire is not None:
-            self._wire.withdraw(instance.directory)
-        state.forget(instance.directory / STATE_NAME)
+            self._wire.withdraw(directory, vpp_is_away=self._away_since is not None)
+        state.forget(directory / STATE_NAME)
         self._state = State()
+
+
+def _unlink_objects(directory: Path) -> None:
+    """Remove arena, frames and actions of a VPP that is gone."""
+    for left in directory.glob("penstock.*"):
+        if left.name not in (STATE_NAME, cards.RECORD_NAME):  # which have to tell what else is to be undone
+            left.unlink(missing_ok=True)
 
 
 def _without(vips: dict[str, Vip], identifier: str) -> dict[str, Vip]:

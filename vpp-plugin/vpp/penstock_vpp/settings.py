@@ -19,12 +19,15 @@ PLUGIN_PATH = f"/usr/lib/{os.uname().machine}-linux-gnu/vpp_plugins:/opt/penstoc
 
 
 class Settings(BaseModel):
-    """Start parameters of the control process; sizes and the shared-memory directory are startup.conf's."""
+    """Start parameters of the control process; sizes are startup.conf's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_dir: Annotated[Path, Field(description="directory of the control socket")] = Path("/run/penstock")
     vpp_socket: Annotated[Path, Field(description="VPP's binary API socket")] = Path("/run/vpp/api.sock")
+    shm_dir: Annotated[Path, Field(description="shared-memory directory of a VPP that is not there to say so")] = (
+        SHARED_MEMORY
+    )
     allowed_uids: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(max_length=16, description="user ids that may use the control socket, beside this process's own"),

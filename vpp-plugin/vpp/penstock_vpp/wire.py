@@ -84,16 +84,23 @@ class Wire:
 
     def _taken(self) -> list[list[str]]:
         """Return what VPP was started with: its interface's name, the card, and the type of each."""
-        return [] if self._lead_vips else [line.split() for line in self._cards.read_text().splitlines()]
+        if self._lead_vips or not self._cards.exists():
+            return []
+        return [line.split() for line in self._cards.read_text().splitlines()]
 
-    def withdraw(self, directory: Path) -> None:
+    def withdraw(self, directory: Path, *, vpp_is_away: bool = False) -> None:
         """Remove everything from the node, and give it back its cards. Raises penstock_node.NodeError."""
         self._wanted = None
         self._withdrawn = True
-        self._leave()
-        for name, _, kind in self._taken():
+        if not vpp_is_away:
+            self._leave()
+        for name, card, kind in self._taken():
             # The program that it put before the driver goes with the interface, but would not go with VPP.
-            if kind == CardType.AF_XDP and self._api.has_interface(name):
+            if kind != CardType.AF_XDP:
+                continue
+            if vpp_is_away:
+                cards.take_program_off(card)
+            elif self._api.has_interface(name):
                 self._api.command(f"delete interface af_xdp {name}")
         cards.give_back(directory)
         withdraw_node()
