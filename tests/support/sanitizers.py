@@ -42,7 +42,9 @@ class Sanitizer:
         built = list((_ROOT / f"build/extension-{self.name}").rglob("penstock_core*.so"))
         if len(built) != 1:
             raise RuntimeError(f"no extension with the sanitizer {self.name}: run tools/test.sh, which builds it")
-        options = {"LD_PRELOAD": _runtime(_RUNTIMES[self.name]), "PENSTOCK_CORE": str(built[0])}
+        # Python is no C++ program, but the runtime must find what throws exceptions when it starts.
+        preloaded = ":".join(_runtime(library) for library in (_RUNTIMES[self.name], "libstdc++.so.6"))
+        options = {"LD_PRELOAD": preloaded, "PENSTOCK_CORE": str(built[0])}
         for name, value in _OPTIONS[self.name].items():
             options[name] = value.format(log=self.reports / self.name)
         return ["env", *(f"{name}={value}" for name, value in options.items())]
