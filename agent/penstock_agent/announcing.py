@@ -23,12 +23,12 @@ from pydantic import BaseModel, ValidationError
 
 from penstock_agent import announcer
 from penstock_agent.announcer import Address, Peers, View
+from penstock_agent.boot import boot_id as this_boot
 from penstock_agent.files import read_or_none, write_atomically
 from penstock_agent.sources.kubernetes import KubernetesSource
 
 log = structlog.get_logger(__name__)
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TICK_SECONDS = 0.25
 PROBE_SECONDS = 0.5
 GRACE_FACTOR = 10  # times the Lease's duration: for this long a machine that answers keeps its addresses
@@ -69,7 +69,7 @@ class LeaseAnnouncer:
         self._seconds = lease_seconds
         self._is_forwarding = is_forwarding
         self._probe_port = probe_port
-        self._boot_id = boot_id or BOOT_ID.read_text().strip()
+        self._boot_id = boot_id or this_boot()
         self._peers = Peers(lease_seconds, lease_seconds * GRACE_FACTOR)
         self._renewals: dict[str, str] = {}
         self._live: frozenset[str] = frozenset()

@@ -186,8 +186,7 @@ async def test_what_a_data_plane_may_have_been_told_is_withdrawn_by_it_alone(soc
 async def test_nothing_outlives_a_boot_that_would_have_to_be_withdrawn(socket, tmp_path, monkeypatch):
     async with RecordingDataPlane(socket), linked(socket, tmp_path / "m", state(80)) as link:
         await eventually(lambda: link.settled)
-    (tmp_path / "boot_id").write_text("another\n")
-    monkeypatch.setattr(link_module, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(link_module, "boot_id", lambda: "another")
     async with linked(socket, tmp_path / "m") as link:
         await link.withdraw()
     assert not (tmp_path / "m").exists()

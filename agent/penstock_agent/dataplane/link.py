@@ -17,13 +17,13 @@ import structlog
 from penstock_embedded.messages import ApplyResult, DesiredState, Dump, Hello, Stats
 from pydantic import BaseModel, ValidationError
 
+from penstock_agent.boot import boot_id
 from penstock_agent.dataplane import DataPlane
 from penstock_agent.errors import DataPlaneError, DataPlaneUnreachableError
 from penstock_agent.files import read_or_none, write_atomically
 
 log = structlog.get_logger(__name__)
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HEARTBEAT_SECONDS = 0.5  # between two looks at an idle data plane
 SHORTEST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 2.0
@@ -48,7 +48,7 @@ class Link:
         self._memory = memory
         self._on_change = on_change
         self._in_force = _remembered(memory)
-        self._boot_id = BOOT_ID.read_text().strip()
+        self._boot_id = boot_id()
         self._wanted: DesiredState | None = None
         self._digest = ""
         self._answered = "none"

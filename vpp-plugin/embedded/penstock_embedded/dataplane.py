@@ -18,7 +18,7 @@ from penstock_core import DataplaneError
 from penstock_node import NodeError
 
 from penstock_embedded.announcements import Announcements
-from penstock_embedded.engine import boot_id
+from penstock_embedded.boot import boot_id
 from penstock_embedded.forwarder import Forwarder, StartError
 from penstock_embedded.messages import (
     PROTOCOL_VERSION,

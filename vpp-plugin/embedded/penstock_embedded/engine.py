@@ -11,18 +11,12 @@ from penstock_core import DataplaneError, EmbeddedDataplane
 from penstock_node import dropped_by_queue, open_tun
 
 from penstock_embedded import native
+from penstock_embedded.boot import boot_id
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip
 from penstock_embedded.plumbing import tun_of
 from penstock_embedded.settings import Settings
 
 log = structlog.get_logger()
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-def boot_id() -> str:
-    """Return the id that the kernel gave itself at this boot."""
-    return BOOT_ID.read_text().strip()
 
 
 class Engine:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 from penstock_embedded import native, state
 from penstock_embedded.announcements import Announcements
+from penstock_embedded.boot import boot_id
 from penstock_embedded.messages import (
     PROTOCOL_VERSION,
     Announcement,
@@ -46,9 +47,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WATCH_SECONDS = 1.0
-AWAY_SECONDS = 10.0  # a VPP that comes back, does so sooner
+AWAY_SECONDS = 10.0  # until then it may be starting again
 STATE_NAME = "penstock.state"
 
 FIXES = {
@@ -69,7 +69,7 @@ class VppDataplane:
             self._wire = Wire(self._api, settings.vpp_dir, settings.interfaces, lead_vips=not settings.cards)
         self._announcements = Announcements()
         self._started = time.monotonic()
-        self._boot_id = BOOT_ID.read_text().strip()
+        self._boot_id = boot_id()
         self._instance: Instance | None = None
         self._away_since: float | None = None
         self._shm_dir = settings.shm_dir
