@@ -296,13 +296,13 @@ static void half_written_record_leaves_the_one_before(void)
 /* Each of these records carries a check of its own, as only who knows the seed, or a bug, could have given it. */
 static void absurd_record_is_not_followed(void)
 {
-    enum { EDITS = 10 };
+    enum { EDITS = 11 };
     rig_t rig = rig_make(1, 4);
     lbrl_close(rig.lb);
     arena_t arena = inspect(&rig);
     const arena_vip_t vip = *arena_vip(&arena, 1), *other = arena_vip(&arena, 0);
     CHECK(vip.protocol == other->protocol && vip.port == other->port);
-    arena_vip_t edits[EDITS] = {vip, vip, vip, vip, vip, vip, vip, vip, vip, vip};
+    arena_vip_t edits[EDITS] = {vip, vip, vip, vip, vip, vip, vip, vip, vip, vip, vip};
     edits[0].slots = 60000;
     edits[1].slot_base = 510;
     edits[2].slot_base = other->slot_base;
@@ -313,6 +313,8 @@ static void absurd_record_is_not_followed(void)
     edits[7].timeouts.tcp_closing = 0;
     edits[8].id = other->id;
     edits[9].addresses[0] = other->addresses[0];
+    edits[10].addresses[0] = arena_node(&arena)->sources[0].address;
+    edits[10].port = swap16(arena_node(&arena)->sources[0].port_first);
     for (unsigned i = 0; i < EDITS; i++) {
         arena_vip_write(&arena, 1, &edits[i]);
         rig.config.now_us = rig.now_us;
