@@ -35,7 +35,15 @@ from penstock_api.dataplanenode import (
     NodeSummary,
     NodeVips,
 )
-from penstock_api.dataplanenodereport import SHARD_SIZE, DataPlaneNodeReport, NodeReport, VipReport
+from penstock_api.dataplanenodereport import (
+    SHARD_SIZE,
+    DataPlaneNodeReport,
+    Finding,
+    FindingReason,
+    NodeReport,
+    PortReport,
+    VipReport,
+)
 from penstock_api.errors import FieldError, InvalidObjectError, KindError, MalformedDocumentError, UnknownKindError
 from penstock_api.fields import AddressBlock, AddressFamily, Protocol, family_of, parse_block
 from penstock_api.names import API_VERSION, GROUP, VERSION, KindInfo, ResourceName
@@ -101,6 +109,8 @@ __all__ = [
     "Fallback",
     "FeatureLevelName",
     "FieldError",
+    "Finding",
+    "FindingReason",
     "FlowTimeouts",
     "Forwarding",
     "Guardrails",
@@ -126,6 +136,7 @@ __all__ = [
     "PoolSpec",
     "PoolStatus",
     "PoolSummary",
+    "PortReport",
     "Protocol",
     "RLPolicy",
     "Reason",

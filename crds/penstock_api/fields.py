@@ -75,8 +75,8 @@ InterfaceName = Annotated[
     ),
 ]
 
-_SERVICE_PORT = re.compile(r"([0-9]+-?)*[a-z]([a-z0-9]|-[a-z0-9])*")
-PORT_NAME_LIMIT = 15  # characters of a Service's port name (RFC 6335)
+_SERVICE_PORT = re.compile(_LABEL)
+PORT_NAME_LIMIT = 63  # characters of a Service's port name, which is a DNS label
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -114,7 +114,7 @@ def _parse_target_port(value: Any) -> int | str:
         "{message}; {fix}",
         {
             "message": "must be a port number from 1 to 65535, or the name of a port of the Service",
-            "fix": "write a number without quotes, or a name such as http",
+            "fix": "write a number without quotes, or a name of at most 63 characters such as http",
             "field": "",
         },
     )

@@ -70,7 +70,8 @@ class VipPort(Model):
     protocol: Protocol = Protocol.TCP
     """Transport protocol."""
     target_port: TargetPort | None = None
-    """Port of the backends: a number, or the name of a port of the Service. Default: the same as `port`."""
+    """Port of the backends: a number, or the name of a port of the Service. Default: what the Service's own port of
+    this number leads to, else the same as `port`."""
 
     @property
     def target(self) -> int | str:

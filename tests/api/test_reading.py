@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from bad_objects import GOOD, VIP, changed
+from bad_objects import GOOD, REPORT, VIP, changed
 from penstock_api import (
     DataPlane,
+    DataPlaneNodeReport,
     InvalidObjectError,
     KindError,
     LoadBalancerVIP,
@@ -128,3 +129,19 @@ def test_defaults_that_depend_on_other_fields() -> None:
     assert not HealthCheck().accepts(500)
     check = HealthCheck.model_validate({"type": "HTTP", "path": "/", "expectedStatuses": ["200", "500-503"]})
     assert [status for status in (200, 201, 499, 500, 503, 504) if check.accepts(status)] == [200, 500, 503]
+
+
+@pytest.mark.parametrize("name", ["http-metrics-of-the-web-server", "8080", "0", "a" * 63, "1-2"])
+def test_target_ports_have_the_names_of_service_ports(name: str) -> None:
+    by_service = {"spec.ports.0.targetPort": name, "spec.backends": {"service": {"name": "web"}}}
+    for source in Source:
+        assert parse(LoadBalancerVIP, changed(VIP, by_service), source=source).spec.ports[0].target_port == name
+
+
+def test_reasons_of_findings_may_be_of_a_newer_agent() -> None:
+    findings = [{"reason": "Entangled", "message": "of a newer version"}]
+    ports = [{"port": 80, "protocol": "TCP", "family": "IPv4", "reason": "Entangled"}]
+    read = parse(
+        DataPlaneNodeReport, changed(REPORT, {"report.vips.0.findings": findings, "report.vips.0.ports": ports})
+    )
+    assert read.report.vips[0].findings[0].reason == "Entangled"

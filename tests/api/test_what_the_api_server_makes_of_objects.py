@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from bad_objects import DATAPLANE, GOOD, NODE, POLICY, REMOVED, REPORT, VIP, changed
-from penstock_api import KINDS, RLPolicy, parse, parse_yaml
+from penstock_api import KINDS, LoadBalancerVIP, RLPolicy, parse, parse_yaml
 from penstock_api.rlpolicy import PolicyMode
 from rest import Rest
 
@@ -139,6 +139,13 @@ def test_what_can_be_changed(rest: Rest) -> None:
     answer = rest.merge(mine, patch)
     assert answer.status == 200, answer.message
     assert answer.body["metadata"]["generation"] == 2
+
+
+@pytest.mark.parametrize("name", ["http-metrics-of-the-web-server", "8080", "0", "a" * 63, "1-2"])
+def test_target_ports_have_the_names_of_service_ports(name: str, rest: Rest) -> None:
+    mine = named(VIP, spec__ports=[{"port": 80, "targetPort": name}], spec__backends={"service": {"name": "web"}})
+    created(rest, mine)
+    assert parse(LoadBalancerVIP, rest.get(mine).body).spec.ports[0].target_port == name
 
 
 def test_the_same_families_in_another_order_are_no_change(rest: Rest) -> None:

@@ -76,7 +76,18 @@ REPORT: dict[str, Any] = {
     "report": {
         "nodeName": "node-1",
         "dataPlaneName": "edge",
-        "vips": [{"namespace": "default", "name": "web", "uid": "u", "generation": 1, "ready": 3, "total": 4}],
+        "vips": [
+            {
+                "namespace": "default",
+                "name": "web",
+                "uid": "u",
+                "generation": 1,
+                "ready": 3,
+                "total": 4,
+                "ports": [{"port": 80, "protocol": "TCP", "family": "IPv4", "ready": 3, "total": 4}],
+                "findings": [{"reason": "EndpointInvalid", "message": "EndpointSlice web-1: ports[0].port: 70000"}],
+            }
+        ],
     },
 }
 GOOD = {"vip": VIP, "policy": POLICY, "pool": POOL, "dataplane": DATAPLANE, "node": NODE, "report": REPORT}
@@ -132,6 +143,8 @@ BAD: tuple[Bad, ...] = (
     Bad("port name", "vip", {"spec.ports.0.name": "Web_1"}, "spec.ports[0].name", ("DNS label", "lower-case")),
     Bad("target port 0", "vip", {"spec.ports.0.targetPort": 0}, "spec.ports[0].targetPort", ("1",)),
     Bad("target port name", "vip", {"spec.ports.0.targetPort": "-http"}, "spec.ports[0].targetPort"),
+    Bad("target port of 64 characters", "vip", {"spec.ports.0.targetPort": "a" * 64}, "spec.ports[0].targetPort"),
+    Bad("target port in capitals", "vip", {"spec.ports.0.targetPort": "HTTP"}, "spec.ports[0].targetPort"),
     Bad("33 ports", "vip", {"spec.ports": [{"port": n} for n in range(1, 34)]}, "spec.ports", ("at most 32",)),
     Bad(
         "target port by name without Service",

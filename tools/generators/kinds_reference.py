@@ -8,6 +8,7 @@ from pathlib import Path
 
 from penstock_api import API_VERSION, KINDS, LoadBalancerVIP
 from penstock_api.conditions import ConditionType, Reason
+from penstock_api.dataplanenodereport import FindingReason
 from penstock_api.names import DEFAULT_ANNOTATION, PAUSED_ANNOTATION
 from penstock_api.objects import KubeObject
 from penstock_api.rules import VALIDATIONS
@@ -52,7 +53,7 @@ def render() -> Files:
     """Return the page."""
     parts = [f"<!-- {NOTICE.format(source='crds/penstock_api')} -->\n\n{_INTRODUCTION}{_overview()}"]
     parts += [_section(model) for model in KINDS.values()]
-    parts += [_ANNOTATIONS, _conditions()]
+    parts += [_ANNOTATIONS, _conditions(), _findings()]
     return {Path(REFERENCE / "kinds.md"): "\n".join(parts)}
 
 
@@ -160,3 +161,11 @@ def _conditions() -> str:
     text += "".join(f"| `{name}` | {meaning} |\n" for name, meaning in ConditionType.meanings().items())
     text += "\n| reason | meaning |\n|---|---|\n"
     return text + "".join(f"| `{name}` | {meaning} |\n" for name, meaning in Reason.meanings().items())
+
+
+def _findings() -> str:
+    text = (
+        "\n## Findings\n\nReasons of `report.vips[].ports[]` and `report.vips[].findings[]` of a DataPlaneNodeReport.\n"
+        "\n| reason | meaning |\n|---|---|\n"
+    )
+    return text + "".join(f"| `{name}` | {meaning} |\n" for name, meaning in FindingReason.meanings().items())
