@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from e2e.cluster.processes import start_ticks
-from e2e.conftest import Shop
+from e2e.shop import Shop
 
 
 def node_processes(shop: Shop, node: str, wanted: Callable[[list[bytes]], bool]) -> list[int]:

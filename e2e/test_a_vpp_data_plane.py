@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.cluster.processes import wait_until
-from e2e.conftest import REPORTS, Shop, assert_nothing_failed
 from e2e.images import vpp
 from e2e.load import Load, running
+from e2e.shop import REPORTS, Shop, assert_nothing_failed
 from e2e.vpp_node import PROGRAM, curl, processes, serving
 
 pytestmark = pytest.mark.skipif(bool(vpp.missing()), reason=vpp.missing() or "VPP is here")

@@ -13,9 +13,9 @@ import pytest
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.network import run
 from e2e.cluster.processes import wait_until
-from e2e.conftest import Shop
 from e2e.hugepages import MEBIBYTES
 from e2e.images import vpp
+from e2e.shop import Shop
 from e2e.vpp_node import NODE, PROGRAM, curl, on_client, on_node, processes, serving
 
 pytestmark = pytest.mark.skipif(bool(vpp.missing()), reason=vpp.missing() or "VPP is here")

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from e2e.cluster.processes import wait_until
-from e2e.conftest import NAMESPACE, Shop
 from e2e.installation import NAMESPACE as SYSTEM
+from e2e.shop import NAMESPACE, Shop
 
 BALANCERS = ("node-1", "node-2")
 KINDS = ("loadbalancervips", "rlpolicies", "dataplanenodes", "dataplanenodereports", "dataplanes", "addresspools")

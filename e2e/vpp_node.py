@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from e2e.cluster.processes import wait_until
-from e2e.conftest import NAMESPACE, Shop
 from e2e.node_processes import node_processes
+from e2e.shop import NAMESPACE, Shop
 
 NODE = "node-4"
 NAME = "web-vpp"
