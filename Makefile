@@ -43,6 +43,10 @@ test: build ## C tests under sanitizers, then Python tests; prints counts and co
 e2e: build ## faults under load on a real cluster
 	@tools/e2e.sh $(ARGS)
 
+.PHONY: soak
+soak: build ## random faults under load for 30 minutes, by a seed (ARGS="--seed 2 --minutes 5")
+	@$(BIN)/python -m e2e.soak $(ARGS)
+
 .PHONY: bench
 bench: build ## speed and memory against their bars; writes build/bench/*.json
 	@$(BIN)/python -m tools.bench $(ARGS)

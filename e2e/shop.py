@@ -57,6 +57,11 @@ class Shop:
             f"backends are {self.backends()}, wanted {wanted}"
         )
 
+    def server_addresses(self) -> list[str]:
+        """Return the addresses of the servers' pods."""
+        pods = self.installation.cluster.get("-n", NAMESPACE, "pods", "-l", "app=web")["items"]
+        return sorted(pod["status"]["podIP"] for pod in pods)
+
     @property
     def address(self) -> str:
         """The VIP's address."""
