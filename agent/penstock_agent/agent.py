@@ -16,13 +16,13 @@ from typing import Protocol
 import numpy as np
 import structlog
 from penstock_embedded.messages import Backend, BackendState, Dump, VipStatus
-from pydantic import ValidationError
 
 from penstock_agent import desired, policies
 from penstock_agent.announcer import Address, sort_addresses
 from penstock_agent.dataplane.link import Link
 from penstock_agent.desired import CoreVip, Plan, WithHealth
-from penstock_agent.files import read_or_none, write_atomically
+from penstock_agent.files import StateStore
+from penstock_agent.findings import NodeFindings
 from penstock_agent.health import HealthChecker, Target
 from penstock_agent.loop import LoopVip, WeightLoop
 from penstock_agent.observation import Slots
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 SETTLE_SECONDS = 0.02  # changes often come together: one state for all of them
 STEER_SECONDS = 10.0  # after which the state is computed again without any news
-SAVE_SECONDS = 1.0  # between two writes of the last good state
+PLAN = "plan.json"  # the last good state
 
 
 class Announcer(Protocol):
@@ -62,25 +62,25 @@ class Agent:
         checker: HealthChecker,
         loop: WeightLoop,
         announcer: Announcer,
-        plan_file: Path,
+        store: StateStore,
         shm_dir: Path,
+        findings: NodeFindings | None = None,
     ) -> None:
+        self.findings = findings or NodeFindings()
         self.source = source
         self.link = link
         self.checker = checker
         self.loop = loop
         self._announcer = announcer
-        self._plan_file = plan_file
+        self._store = store
         self._shm_dir = shm_dir
         self._dirty = asyncio.Event()
         self._memo = desired.Memo()
-        self._unsaved = False
-        self._saved_at = float("-inf")
         self._snapshot: desired.Snapshot | None = None
         self._override = ""
         self._lost: frozenset[Address] = frozenset()
         self.started_at = time.monotonic()
-        self.plan: Plan | None = _load_plan(plan_file)
+        self.plan: Plan | None = store.load(PLAN, Plan)
         self.outcome: WithHealth | None = None
         self.announced: frozenset[Address] = frozenset()
         self.listeners: list[Callable[[], None]] = []
@@ -93,14 +93,13 @@ class Agent:
         """Reconcile whenever something changed, and now and then."""
         while True:
             try:
-                async with asyncio.timeout(SAVE_SECONDS if self._unsaved else STEER_SECONDS):
+                async with asyncio.timeout(STEER_SECONDS):
                     await self._dirty.wait()
                 await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
                 pass
             self._dirty.clear()
             self.reconcile()
-            await self._save()
 
     def reconcile(self) -> None:
         """Compute what should be, and hand it out."""
@@ -122,8 +121,8 @@ class Agent:
 
     async def withdraw(self) -> None:
         """Take everything off the node: it is leaving."""
-        self.plan, self.outcome, self._snapshot, self._unsaved = None, None, None, False
-        self._plan_file.unlink(missing_ok=True)
+        self.plan, self.outcome, self._snapshot = None, None, None
+        await self._store.remove(PLAN)
         self.checker.set_targets(())
         self.loop.configure(())
         await self.link.withdraw()
@@ -141,18 +140,7 @@ class Agent:
         planned = desired.plan(replace(snapshot, override=override), self.plan, self._memo)
         if planned != self.plan:
             self.plan = planned
-            self._unsaved = True
-
-    async def _save(self) -> None:
-        """Keep the last good state, in a thread: a disk may take its time."""
-        plan = self.plan
-        if plan is None or not self._unsaved or time.monotonic() - self._saved_at < SAVE_SECONDS:
-            return
-        self._unsaved, self._saved_at = False, time.monotonic()
-        try:
-            await asyncio.to_thread(lambda: write_atomically(self._plan_file, plan.model_dump_json()))
-        except OSError as error:
-            log.warning("the last good state is not kept", path=str(self._plan_file), error=str(error))
+            self._store.put(PLAN, planned)
 
     def _check_health(self, plan: Plan, dump: Dump) -> None:
         held = {vip.id: {b.id for b in vip.backends if b.state is BackendState.FAILED} for vip in dump.vips}
@@ -200,12 +188,3 @@ class Agent:
             in_force=in_force,
             choice=core.policy,
         )
-
-
-def _load_plan(path: Path) -> Plan | None:
-    content = read_or_none(path)
-    try:
-        return Plan.model_validate_json(content) if content else None
-    except ValidationError as error:
-        log.warning("the last good state is of another version and is not used", path=str(path), error=str(error))
-        return None

@@ -12,25 +12,25 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 from penstock_api.dataplane import AnnouncementType
 from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_LABEL, node_lease_name
 from penstock_kube import LEASES, ApiError, Key, KubeClient, Object, Reflector
 from penstock_kube.lease import NodeLease
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from penstock_agent import announcer
 from penstock_agent.announcer import Address, Peers, View
 from penstock_agent.boot import boot_id as this_boot
-from penstock_agent.files import read_or_none, write_atomically
+from penstock_agent.files import StateStore
 from penstock_agent.sources.kubernetes import KubernetesSource
 
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 0.25
 PROBE_SECONDS = 0.5
+ANNOUNCED = "announced.json"
 GRACE_FACTOR = 10  # times the Lease's duration: for this long a machine that answers keeps its addresses
 PREFIX = node_lease_name("")  # of Leases; the DataPlaneNode's name follows
 DATAPLANE_SECONDS = 10.0  # without a data plane after which this node stops to claim that it can announce
@@ -54,7 +54,7 @@ class LeaseAnnouncer:
         *,
         dataplane: str,
         namespace: str,
-        memory: Path,
+        store: StateStore,
         lease_seconds: int,
         is_forwarding: Callable[[], bool] = lambda: True,
         probe_port: int = 9402,
@@ -65,7 +65,7 @@ class LeaseAnnouncer:
         self._notify = on_change
         self._dataplane = dataplane
         self._namespace = namespace
-        self._memory = memory
+        self._store = store
         self._seconds = lease_seconds
         self._is_forwarding = is_forwarding
         self._probe_port = probe_port
@@ -75,7 +75,7 @@ class LeaseAnnouncer:
         self._live: frozenset[str] = frozenset()
         self._lease: NodeLease | None = None
         self._forwarded_at = time.monotonic()
-        before = _remembered(memory)
+        before = store.load(ANNOUNCED, Memory)
         self._rebooted = before is None or before.boot_id != self._boot_id
         self._announced = before.addresses if before and not self._rebooted else frozenset()
         self._given_up: frozenset[Address] = frozenset()
@@ -128,7 +128,7 @@ class LeaseAnnouncer:
         announced = announcer.announced(view)
         if announced != self._announced:
             log.info("announcement changed", addresses=sorted(map(str, announced)), live=sorted(self._live))
-            write_atomically(self._memory, Memory(boot_id=self._boot_id, addresses=announced).model_dump_json())
+            self._store.put(ANNOUNCED, Memory(boot_id=self._boot_id, addresses=announced))
             self._announced = announced
         return announced
 
@@ -145,7 +145,7 @@ class LeaseAnnouncer:
         if node is not None:
             await self._client.delete(LEASES, node_lease_name(node.metadata.name), self._namespace)
         self._announced = frozenset()
-        self._memory.unlink(missing_ok=True)
+        await self._store.remove(ANNOUNCED)
 
     async def _renew(self) -> None:
         while True:
@@ -245,12 +245,3 @@ async def machine_answers(address: Address, port: int) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
-
-
-def _remembered(path: Path) -> Memory | None:
-    content = read_or_none(path)
-    try:
-        return Memory.model_validate_json(content) if content else None
-    except ValidationError as error:
-        log.warning("what was announced is forgotten: the file cannot be read", path=str(path), error=str(error))
-        return None

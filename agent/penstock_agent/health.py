@@ -2,13 +2,15 @@
 
 What is checked is a `Target`: the same server behind several ports or families of a VIP, or behind several VIPs
 with the same check, is asked once. A backend counts as healthy until its check says otherwise, or as what the
-data plane had it before a restart of this process.
+data plane had it before a restart of this process. A check that this machine could not make has no result: it
+changes no backend's state.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import heapq
 import os
 import random
@@ -21,12 +23,28 @@ from ipaddress import IPv4Address, IPv6Address
 
 import structlog
 
+from penstock_agent.findings import NodeFindings
+
 log = structlog.get_logger(__name__)
 
 # A status line is `HTTP/1.1 200 OK`; whoever sends more than this before the end of a line is no HTTP server.
 LONGEST_STATUS_LINE = 1024
 JITTER = 0.1  # of the interval, both ways, so that many checks do not meet
 ERROR_CHARACTERS = 200
+UNMADE_SECONDS = 30.0  # without a check that could not be made, after which the finding about them ends
+FINDING = "health checks"
+
+# Errors of this machine. They say nothing about a backend, nor about the path of packets to it.
+OWN_ERRORS = {
+    errno.EMFILE: "raise the limit of open files of this process",
+    errno.ENFILE: "raise fs.file-max of this machine",
+    errno.ENOBUFS: "free memory of this machine",
+    errno.ENOMEM: "free memory of this machine, or raise the memory limit of the pod",
+    errno.EADDRNOTAVAIL: "widen net.ipv4.ip_local_port_range, or give this machine an address of the backend's family",
+    errno.EADDRINUSE: "widen net.ipv4.ip_local_port_range",
+    errno.EAGAIN: "widen net.ipv4.ip_local_port_range",
+    errno.EPERM: "let the firewall of this machine pass connections to the backends",
+}
 
 
 class CheckType(StrEnum):
@@ -56,6 +74,10 @@ class Target:
     address: IPv4Address | IPv6Address
     port: int
     check: Check
+
+
+class UnmadeCheckError(Exception):
+    """A check could not be made for a reason of this machine; it has no result."""
 
 
 @dataclass(slots=True)
@@ -95,8 +117,11 @@ class HealthChecker:
         *,
         concurrency: int = 64,
         random_source: random.Random | None = None,
+        findings: NodeFindings | None = None,
     ) -> None:
         self._on_change = on_change
+        self._findings = findings or NodeFindings()
+        self._unmade_at = 0.0
         self._random = random_source or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._slots = asyncio.Semaphore(concurrency)
         self._health: dict[Target, Health] = {}
@@ -105,6 +130,7 @@ class HealthChecker:
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self.checks = 0
+        self.unmade = 0  # checks that this machine could not make
         self.lag = 0.0  # seconds by which the last check started late
 
     def set_targets(self, targets: Collection[Target], *, failed: Collection[Target] = ()) -> None:
@@ -162,13 +188,29 @@ class HealthChecker:
 
     async def _check(self, target: Target) -> None:
         try:
-            error = await probe(target)
+            error: str | None = await probe(target)
+        except UnmadeCheckError as reason:
+            self._count_unmade(str(reason))
+            error = None
+        except Exception:
+            log.exception("health check failed in this program", address=str(target.address), port=target.port)
+            self._count_unmade("health checks fail in this program; see the log, and report it")
+            error = None
         finally:
             self._slots.release()
-        self.checks += 1
-        health = self._health.get(target)
-        if health is None:
+        if target not in self._health:
             return
+        if error is not None:
+            self._count(target, error)
+        interval = target.check.interval
+        self._schedule(target, interval * self._random.uniform(1 - JITTER, 1 + JITTER))
+
+    def _count(self, target: Target, error: str) -> None:
+        """Take the result of a check that was made."""
+        self.checks += 1
+        if time.monotonic() - self._unmade_at >= UNMADE_SECONDS:
+            self._findings.report(FINDING, "")
+        health = self._health[target]
         if record(health, target.check, error):
             log.info(
                 "backend health changed",
@@ -178,8 +220,11 @@ class HealthChecker:
                 error=health.error,
             )
             self._on_change()
-        interval = target.check.interval
-        self._schedule(target, interval * self._random.uniform(1 - JITTER, 1 + JITTER))
+
+    def _count_unmade(self, reason: str) -> None:
+        self.unmade += 1
+        self._unmade_at = time.monotonic()
+        self._findings.report(FINDING, f"{reason}; backends keep the state that they had")
 
     def _schedule(self, target: Target, delay: float) -> None:
         self._sequence += 1
@@ -188,7 +233,7 @@ class HealthChecker:
 
 
 async def probe(target: Target) -> str:
-    """Check once; "" when the server is well, else what it lacks."""
+    """Check once; "" when the server is well, else what it lacks. Raises UnmadeCheckError."""
     family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
@@ -199,7 +244,12 @@ async def probe(target: Target) -> str:
                 return "" if target.check.type is CheckType.TCP else await _get(connection, target)
     except TimeoutError:
         return f"no answer within {target.check.timeout:g} s"
+    except MemoryError as error:
+        raise UnmadeCheckError(f"no health check: out of memory; {OWN_ERRORS[errno.ENOMEM]}") from error
     except OSError as error:
+        if error.errno in OWN_ERRORS:
+            text = f"no health check: {os.strerror(error.errno)}; {OWN_ERRORS[error.errno]}"
+            raise UnmadeCheckError(text) from error
         # asyncio's own text repeats the address and not what the kernel said.
         return os.strerror(error.errno) if error.errno else str(error)
 

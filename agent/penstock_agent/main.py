@@ -19,6 +19,8 @@ from penstock_agent.agent import Agent, AloneAnnouncer, Announcer
 from penstock_agent.backend_metrics import BackendMetrics
 from penstock_agent.dataplane.embedded import EmbeddedDataPlane
 from penstock_agent.dataplane.link import Link
+from penstock_agent.files import StateStore
+from penstock_agent.findings import NodeFindings
 from penstock_agent.health import HealthChecker
 from penstock_agent.http import HttpServer, Response
 from penstock_agent.loop import WeightLoop
@@ -68,7 +70,6 @@ async def serve(settings: Settings, *, ready: Callable[[Agent, int], None] = lam
 
 async def assemble(settings: Settings, stack: AsyncExitStack) -> tuple[Agent, list[Job]]:
     """Build an agent's parts and name the jobs that keep them going."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
     agent: Agent | None = None
 
     def changed() -> None:
@@ -77,42 +78,49 @@ async def assemble(settings: Settings, stack: AsyncExitStack) -> tuple[Agent, li
 
     dataplane = EmbeddedDataPlane(settings.socket)
     stack.push_async_callback(dataplane.close)
-    link = Link(dataplane, settings.state_dir / "applied.json", on_change=changed)
-    checker = HealthChecker(changed)
+    findings = NodeFindings()
+    store = StateStore(settings.state_dir, findings)
+    link = Link(dataplane, store, on_change=changed)
+    checker = HealthChecker(changed, findings=findings)
     loop = WeightLoop(
         open_reader=lambda path: penstock_core.FrameReader(str(path)),
         open_writer=lambda path, slots: penstock_core.ActionsWriter(str(path), slots),
         now_us=penstock_core.boottime_us,
         on_unknown_slots=link.refresh,
     )
-    parts = await _parts(settings, changed, link, stack)
+    parts = await _parts(settings, changed, link, store, stack)
     agent = Agent(
         source=parts.source,
         link=link,
         checker=checker,
         loop=loop,
         announcer=parts.announcer,
-        plan_file=settings.state_dir / "plan.json",
+        findings=findings,
+        store=store,
         shm_dir=settings.shm_dir,
     )
-    jobs = [parts.source.run, link.run, checker.run, loop.run, agent.run]
+    jobs = [parts.source.run, link.run, checker.run, loop.run, agent.run, store.run]
     return agent, [*jobs, *parts.more_jobs(agent)]
 
 
-async def _parts(settings: Settings, changed: Callable[[], None], link: Link, stack: AsyncExitStack) -> Parts:
+async def _parts(
+    settings: Settings, changed: Callable[[], None], link: Link, store: StateStore, stack: AsyncExitStack
+) -> Parts:
     if settings.source is SourceType.FILES and settings.files is not None:
         source = FilesSource(
             settings.files,
             changed,
-            state_dir=settings.state_dir,
+            store=store,
             node_name=settings.node_name,
             node_addresses=settings.node_addresses,
         )
         return Parts(source, AloneAnnouncer())
-    return await _kubernetes(settings, changed, link, stack)
+    return await _kubernetes(settings, changed, link, store, stack)
 
 
-async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Link, stack: AsyncExitStack) -> Parts:
+async def _kubernetes(
+    settings: Settings, changed: Callable[[], None], link: Link, store: StateStore, stack: AsyncExitStack
+) -> Parts:
     # Imported here: `penstock run` needs no client of an API server.
     from penstock_kube import EventRecorder, KubeClient
 
@@ -132,7 +140,7 @@ async def _kubernetes(settings: Settings, changed: Callable[[], None], link: Lin
         changed,
         namespace=settings.namespace,
         dataplane=settings.dataplane,
-        memory=settings.state_dir / "announced.json",
+        store=store,
         lease_seconds=settings.lease_seconds,
         is_forwarding=lambda: link.hello is not None,
         probe_port=settings.port or 9402,

@@ -47,6 +47,12 @@ class StateCollector(Collector):
         yield _gauge("agent_loop_late_seconds", "Time by which the last turn began late.", state.late_seconds)
         yield _gauge("agent_health_lag_seconds", "Time by which the last health check began late.", state.health_lag)
         yield CounterMetricFamily("penstock_agent_health_checks", "Health checks done.", value=state.health_checks)
+        yield CounterMetricFamily(
+            "penstock_agent_health_checks_unmade",
+            "Health checks that this machine could not make, for want of descriptors, ports or memory.",
+            value=state.health_unmade,
+        )
+        yield _gauge("agent_findings", "Findings about this node itself; /state names them.", len(state.findings))
         yield _gauge("agent_settled", "1 while the data plane has the desired state.", state.settled)
         yield CounterMetricFamily("penstock_agent_applies", "States sent to the data plane.", value=state.applies)
         yield CounterMetricFamily(

@@ -116,6 +116,7 @@ class Reporter:
             stats=link.stats,
             link_error=link.error,
             source_error=self._source.error,
+            findings=self._agent.findings.texts,
             result=link.result,
             settled=link.settled or agent.plan is None,
             troubles=self._troubles(),

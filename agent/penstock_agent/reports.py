@@ -131,6 +131,7 @@ class NodeFacts:
     stats: Stats | None
     link_error: str
     source_error: str
+    findings: Sequence[str]
     result: ApplyResult | None
     settled: bool
     troubles: Mapping[str, Trouble]
@@ -159,7 +160,7 @@ def node_status(
             FailingVip(namespace=report.namespace, name=report.name, error=report.error)
             for report in failing[:FAILING_LIMIT]
         ),
-        last_error=_text(text for text in (facts.link_error, facts.source_error) if text),
+        last_error=_text(text for text in (facts.link_error, facts.source_error, *facts.findings) if text),
         summary=NodeSummary(
             vips=f"{programmed}/{len(reports)}", flows=f"{stats.flows}/{stats.flow_capacity}" if stats else ""
         ),

@@ -102,12 +102,14 @@ class AgentState(View):
     settled: bool  # the data plane has the desired state
     link: DataPlaneView
     source_error: str
+    findings: tuple[str, ...] = ()  # about this node itself, each with its remedy
     source_ages: dict[str, float]
     announced: tuple[IPv4Address | IPv6Address, ...]
     turns: int
     turn_seconds: float  # of the last turn of the loop over all VIPs
     late_seconds: float
     health_checks: int
+    health_unmade: int = 0  # checks that this machine could not make
     health_lag: float
     applies: int
     apply_failures: int

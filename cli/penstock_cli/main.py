@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import initialise, roles, standalone, top, tunnels, validate, vpp
+from penstock_cli import initialise, limits, roles, standalone, top, tunnels, validate, vpp
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,3 +44,4 @@ def main(
     ] = False,
 ) -> None:
     """Layer-4 load balancing for Kubernetes that learns from what it passively sees."""
+    limits.raise_open_files()

@@ -60,7 +60,7 @@ def _node(state: AgentState, wide: bool) -> Panel:
         ", ".join(map(str, state.announced)) or "-",
     )
     parts: list[RenderableType] = [head]
-    parts += [Text(text, style="red") for text in (state.source_error, link.error) if text]
+    parts += [Text(text, style="red") for text in (state.source_error, link.error, *state.findings) if text]
     parts += [_vip(vip, wide) for vip in sorted(state.vips, key=lambda vip: vip.key)]
     return Panel(Group(*parts), title=f"{state.node} ({state.dataplane})", title_align="left", border_style="blue")
 

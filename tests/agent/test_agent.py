@@ -318,4 +318,4 @@ async def test_removed_vips_leave(rig):
         (rig.path / "files" / "web.yaml").unlink()
         await eventually(lambda: rig.dataplane.state.vips == ())
         await eventually(lambda: not agent.loop.vips)
-        await eventually(lambda: json.loads((rig.path / "state" / "plan.json").read_text())["vips"] == [])
+        await eventually(lambda: json.loads((rig.path / "state" / "plan.json").read_text())["content"]["vips"] == [])

@@ -6,6 +6,9 @@ import re
 from ipaddress import ip_address
 
 import pytest
+from penstock_agent.files import StateStore
+from penstock_agent.findings import NodeFindings
+from penstock_agent.sources import files
 from penstock_agent.sources.files import FilesSource, default_addresses
 from waiting import eventually, running
 
@@ -32,6 +35,11 @@ spec: {natSource: {portFirst: 20480, portLast: 24575}, staticEndpointCIDRs: [10.
 """
 
 
+def source_of(directory, tmp_path, on_change=lambda: None, address="192.0.2.1", node_name=""):
+    store = StateStore(tmp_path / "state", NodeFindings())
+    return FilesSource(directory, on_change, store=store, node_name=node_name, node_addresses=(ip_address(address),))
+
+
 @pytest.fixture
 def directory(tmp_path):
     path = tmp_path / "files"
@@ -43,13 +51,7 @@ def directory(tmp_path):
 @pytest.fixture
 def source(directory, tmp_path):
     changes = []
-    source = FilesSource(
-        directory,
-        lambda: changes.append(1),
-        state_dir=tmp_path,
-        node_name="here",
-        node_addresses=(ip_address("192.0.2.1"),),
-    )
+    source = source_of(directory, tmp_path, lambda: changes.append(1), node_name="here")
     source.changes = changes
     return source
 
@@ -70,25 +72,36 @@ async def test_a_directory_is_a_snapshot(source, directory):
 
 
 async def test_one_file_will_do(directory, tmp_path):
-    source = FilesSource(
-        directory / "vip.yaml",
-        lambda: None,
-        state_dir=tmp_path,
-        node_name="",
-        node_addresses=(ip_address("192.0.2.1"),),
-    )
+    source = source_of(directory / "vip.yaml", tmp_path)
     await source.load()
     assert len(source.snapshot.vips) == 1
     assert [str(network) for network in source.snapshot.node.static_endpoint_cidrs] == ["0.0.0.0/0", "::/0"]
 
 
-async def test_the_scheduler_key_stays(source, directory, tmp_path):
-    await source.load()
-    again = FilesSource(
-        directory, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("192.0.2.1"),)
-    )
-    await again.load()
-    assert again.snapshot.node.scheduler_key == source.snapshot.node.scheduler_key
+@pytest.mark.parametrize("machine_id", ["", "0123456789abcdef0123456789abcdef"])
+async def test_the_scheduler_key_stays(directory, tmp_path, monkeypatch, machine_id):
+    monkeypatch.setattr(files, "MACHINE_ID", tmp_path / "machine-id")
+    (tmp_path / "machine-id").write_text(machine_id)
+    keys = set()
+    for _ in range(2):
+        store = StateStore(tmp_path / "state", NodeFindings())
+        source = FilesSource(
+            directory, lambda: None, store=store, node_name="", node_addresses=(ip_address("192.0.2.1"),)
+        )
+        await source.load()
+        await store.flush()
+        keys.add(source.snapshot.node.scheduler_key)
+    assert len(keys) == 1
+
+
+async def test_without_a_disk_the_scheduler_key_follows_from_the_machine(directory, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MACHINE_ID", tmp_path / "machine-id")
+    (tmp_path / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    (tmp_path / "state").write_text("not a directory")
+    sources = [source_of(directory, tmp_path) for _ in range(2)]
+    for each in sources:
+        await each.load()
+    assert len({each.snapshot.node.scheduler_key for each in sources}) == 1
 
 
 @pytest.mark.parametrize(
@@ -127,9 +140,7 @@ async def test_the_same_object_in_two_files_is_an_error_that_names_both(source, 
 
 
 async def test_a_source_address_that_backends_cannot_reach_is_refused(directory, tmp_path):
-    source = FilesSource(
-        directory, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("127.0.0.1"),)
-    )
+    source = source_of(directory, tmp_path, address="127.0.0.1")
     await source.load()
     assert "node_addresses: 127.0.0.1 cannot be reached" in source.error
 
@@ -153,9 +164,7 @@ async def test_changes_are_seen(source, directory):
 
 async def test_a_directory_may_come_later(tmp_path):
     path = tmp_path / "later"
-    source = FilesSource(
-        path, lambda: None, state_dir=tmp_path, node_name="", node_addresses=(ip_address("192.0.2.1"),)
-    )
+    source = source_of(path, tmp_path)
     async with running(source.run()):
         await eventually(lambda: "No such file" in source.error)
         path.mkdir()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import resource
+import socket
 from collections import Counter
 from ipaddress import ip_address
 
 import pytest
+from penstock_agent import health
+from penstock_agent.findings import NodeFindings
 from penstock_agent.health import Check, CheckType, Health, HealthChecker, Target, parse_status, probe, record
 from waiting import StreamServer, eventually, running
 
@@ -85,12 +89,12 @@ async def test_silence_is_bounded():
 
 
 def test_thresholds_both_ways():
-    health, check = Health(), Check(unhealthy_threshold=3, healthy_threshold=2)
+    state, check = Health(), Check(unhealthy_threshold=3, healthy_threshold=2)
     results = ["down", "down", "", "down", "down", "down", "", "down", "", ""]
-    assert [record(health, check, error) for error in results] == [
+    assert [record(state, check, error) for error in results] == [
         False, False, False, False, False, True, False, False, False, True,
     ]  # fmt: skip
-    assert health.healthy
+    assert state.healthy
 
 
 @pytest.mark.parametrize(
@@ -177,3 +181,62 @@ async def test_targets_that_leave_are_not_asked_again():
             asked = server.connections
             await asyncio.sleep(0.1)
             assert server.connections <= asked + 1
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """Lower this process's limit of open files to those that it has open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as last:
+        free = last.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["healthy", "failed"])
+async def test_no_descriptor_left_changes_no_backend(failed):
+    findings = NodeFindings()
+    checker = HealthChecker(lambda: None, random_source=random.Random(1), findings=findings)
+    async with Server() as server:
+        subject = target(server.port, interval=0.02, unhealthy_threshold=1, healthy_threshold=1)
+        async with running(checker.run()):
+            with no_descriptor_left():
+                checker.set_targets([subject], failed=[subject] if failed else [])
+                await eventually(lambda: checker.unmade >= 5)
+            assert checker.checks == 0
+            assert checker.healthy(subject) is not failed
+            assert "Too many open files; raise the limit of open files" in findings.texts[0]
+            await eventually(lambda: checker.checks >= 1 and checker.healthy(subject))
+
+
+async def test_the_finding_ends_when_checks_can_be_made(monkeypatch):
+    monkeypatch.setattr(health, "UNMADE_SECONDS", 0.2)
+    findings = NodeFindings()
+    checker = HealthChecker(lambda: None, random_source=random.Random(1), findings=findings)
+    async with Server() as server:
+        subject = target(server.port, interval=0.02)
+        checker.set_targets([subject])
+        async with running(checker.run()):
+            with no_descriptor_left():
+                await eventually(lambda: findings.texts)
+            await eventually(lambda: not findings.texts)
+
+
+@pytest.mark.parametrize("raised", [OSError(number, "") for number in health.OWN_ERRORS] + [MemoryError(), KeyError()])
+async def test_errors_of_this_machine_are_no_result(monkeypatch, raised):
+    async def fail(*_):
+        raise raised
+
+    findings = NodeFindings()
+    checker = HealthChecker(lambda: None, random_source=random.Random(1), findings=findings)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", fail)
+    subject = target(9, interval=0.02, unhealthy_threshold=1)
+    checker.set_targets([subject])
+    async with running(checker.run()):
+        await eventually(lambda: checker.unmade >= 3)
+    assert checker.healthy(subject)
+    assert not checker.states[subject].checked
+    assert len(findings.texts) == 1

@@ -10,8 +10,10 @@ from ipaddress import ip_address
 import pytest
 from penstock_agent.dataplane import link as link_module
 from penstock_agent.dataplane.embedded import EmbeddedDataPlane
-from penstock_agent.dataplane.link import Link
+from penstock_agent.dataplane.link import IN_FORCE, Link
 from penstock_agent.errors import DataPlaneRefusedError, DataPlaneUnreachableError
+from penstock_agent.files import StateStore
+from penstock_agent.findings import NodeFindings
 from penstock_embedded.messages import Backend, DesiredState, Error, Method, Vip
 from recording_dataplane import RecordingDataPlane
 from waiting import eventually, running
@@ -41,11 +43,12 @@ def socket(tmp_path):
 @contextlib.asynccontextmanager
 async def linked(socket, memory, wanted=None):
     adapter = EmbeddedDataPlane(socket, timeout_seconds=2.0)
-    link = Link(adapter, memory)
+    store = StateStore(memory, NodeFindings())
+    link = Link(adapter, store)
     if wanted is not None:
         link.want(wanted)
     try:
-        async with running(link.run()):
+        async with running(link.run(), store.run()):
             yield link
     finally:
         await adapter.close()
@@ -129,7 +132,7 @@ async def test_a_forgotten_memory_costs_one_apply(socket, tmp_path):
     async with RecordingDataPlane(socket) as dataplane:
         async with linked(socket, memory, state(80)) as link:
             await eventually(lambda: link.settled)
-        memory.write_text("{")
+        (memory / IN_FORCE).write_text("{")
         async with linked(socket, memory, state(80)) as link:
             await eventually(lambda: link.settled)
         assert [s.generation for s in dataplane.applied] == [1, 2]
@@ -144,7 +147,7 @@ async def test_reapply_sends_the_same_state(socket, tmp_path):
 
 async def test_lost_announcements_are_reported(socket, tmp_path):
     async with RecordingDataPlane(socket) as dataplane, linked(socket, tmp_path / "m", state(80)) as link:
-        await eventually(lambda: link.stats is not None)
+        await eventually(lambda: link.settled)
         dataplane.lost_announcements = (ip_address("203.0.113.10"),)
         await eventually(lambda: link.stats.lost_announcements != ())
 
@@ -154,7 +157,7 @@ async def test_withdraw_leaves_nothing_to_replay(socket, tmp_path):
         await eventually(lambda: link.settled)
         await link.withdraw()
         assert dataplane.state is None
-        assert not (tmp_path / "m").exists()
+        assert not (tmp_path / "m" / IN_FORCE).exists()
         await dataplane.restart()
         await eventually(lambda: link.hello is not None and link.hello.instance_id == dataplane.instance_id)
         assert len(dataplane.applied) == 1
@@ -189,7 +192,7 @@ async def test_nothing_outlives_a_boot_that_would_have_to_be_withdrawn(socket, t
     monkeypatch.setattr(link_module, "boot_id", lambda: "another")
     async with linked(socket, tmp_path / "m") as link:
         await link.withdraw()
-    assert not (tmp_path / "m").exists()
+    assert not (tmp_path / "m" / IN_FORCE).exists()
 
 
 async def test_another_protocol_version_is_refused(socket):

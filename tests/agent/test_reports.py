@@ -65,6 +65,7 @@ def facts(**changes):
             "stats": STATS,
             "link_error": "",
             "source_error": "",
+            "findings": (),
             "result": None,
             "settled": True,
             "troubles": {},

@@ -39,6 +39,15 @@ def test_starting_the_program_imports_no_role() -> None:
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
 
+def test_every_program_raises_its_limit_of_open_files() -> None:
+    script = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 512));"
+        "from penstock_cli.main import app; app(['validate', '-f', '/dev/null'], standalone_mode=False);"
+        "print(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).endswith("(512, 512)\n")
+
+
 def test_run_names_the_missing_directory() -> None:
     done = penstock("run", "--files", "/nowhere")
     assert done.returncode == 1

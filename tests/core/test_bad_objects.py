@@ -130,8 +130,38 @@ def test_a_new_writer_retires_what_had_its_name(tmp_path: Path) -> None:
     assert not reader.retired
     make_frames(path, workers=2)
     assert reader.retired
-    assert reader.read().sequence == 1  # what is mapped stays readable
+    with pytest.raises(penstock_core.ShmError, match="is retired"):
+        reader.read()
     assert penstock_core.FrameReader(str(path)).workers == 2
+
+
+def test_an_object_that_is_gone_is_no_retired_one(tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    make_frames(path)
+    reader = penstock_core.FrameReader(str(path))
+    path.unlink()
+    for use in (reader.read, lambda: reader.heartbeat_us):
+        with pytest.raises(FileNotFoundError):
+            use()
+
+
+def test_objects_in_use_keep_no_descriptor(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    objects: list[object] = []
+    for number in range(20):
+        frames, actions = tmp_path / f"{number}.frames", tmp_path / f"{number}.actions"
+        make_frames(frames)
+        objects += [penstock_core.FrameReader(str(frames)), penstock_core.ActionsWriter(str(actions), 8)]
+        objects += [penstock_core.ActionsReader(str(actions))]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_weights_are_not_written_to_an_object_that_lost_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "actions"
+    writer = penstock_core.ActionsWriter(str(path), 4)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        writer.write(np.ones(4, np.float32), np.ones(4, np.uint8), 1)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

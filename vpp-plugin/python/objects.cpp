@@ -134,13 +134,15 @@ Mapping::Mapping(const std::string &path, int fd, bool writable) : path_(path)
     if (memory == MAP_FAILED) {
         raise_errno_after_close(fd, errno, path);
     }
-    fd_ = fd;
+    ::close(fd);
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
     memory_ = memory;
     size_ = size;
 }
 
 Mapping::Mapping(Mapping &&other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)),
+    : path_(std::move(other.path_)), device_(other.device_), inode_(other.inode_),
       memory_(std::exchange(other.memory_, nullptr)), size_(other.size_)
 {
 }
@@ -148,7 +150,8 @@ Mapping::Mapping(Mapping &&other) noexcept
 Mapping &Mapping::operator=(Mapping &&other) noexcept
 {
     std::swap(path_, other.path_);
-    std::swap(fd_, other.fd_);
+    std::swap(device_, other.device_);
+    std::swap(inode_, other.inode_);
     std::swap(memory_, other.memory_);
     std::swap(size_, other.size_);
     return *this;
@@ -159,19 +162,26 @@ void Mapping::close()
     if (memory_) {
         ::munmap(std::exchange(memory_, nullptr), size_);
     }
-    if (fd_ >= 0) {
-        ::close(std::exchange(fd_, -1));
-    }
+}
+
+bool Mapping::replaced() const
+{
+    struct stat status;
+    return ::stat(path_.c_str(), &status) == 0 &&
+           (status.st_dev != device_ || status.st_ino != inode_);
 }
 
 void Mapping::check() const
 {
-    if (fd_ < 0) {
+    if (!memory_) {
         raise_shm(LBRL_SHM_ARGUMENT, path_ + ": the object is closed; open it again");
     }
     struct stat status;
-    if (::fstat(fd_, &status) != 0) {
+    if (::stat(path_.c_str(), &status) != 0) {
         raise_errno(path_);
+    }
+    if (status.st_dev != device_ || status.st_ino != inode_) {
+        raise_code(path_, LBRL_SHM_GONE);
     }
     if (static_cast<size_t>(status.st_size) < size_) {
         raise_problem(path_,

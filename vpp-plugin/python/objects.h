@@ -1,6 +1,8 @@
 // Mapped shared objects with their errors, for readers and writers in Python.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstring>
 #include <memory>
 #include <string>
@@ -22,7 +24,8 @@ void register_errors(nb::module_ &m);
 [[noreturn]] void raise_errno(const std::string &path);
 
 // A file mapped as it was when it was opened. Its size is looked at again before each use, because
-// touching a page that truncation took away kills the process.
+// touching a page that truncation took away kills the process. No descriptor is kept: there may be more
+// objects than a process may have open files.
 class Mapping
 {
   public:
@@ -35,8 +38,13 @@ class Mapping
     ~Mapping() { close(); }
 
     void close();
-    // Throws when the file is closed or has become shorter than what is mapped.
+    // Throws when the mapping is closed, or the file at its path is gone, is another one, or has become
+    // shorter than what is mapped.
     void check() const;
+    // Whether another file has the path now.
+    bool replaced() const;
+    // The file has another path from now on.
+    void renamed(const std::string &path) { path_ = path; }
 
     const std::string &path() const { return path_; }
     void *memory() const { return memory_; }
@@ -46,7 +54,8 @@ class Mapping
     Mapping(const std::string &path, int fd, bool writable);
 
     std::string path_;
-    int fd_ = -1;
+    dev_t device_ = 0;
+    ino_t inode_ = 0;
     void *memory_ = nullptr;
     size_t size_ = 0;
 };
@@ -63,6 +72,8 @@ class Object
         return &view_;
     }
     const lbrl_shm_header_t &header() const { return view_.header; }
+    // Whether its writer has left the object, or another one has its name.
+    bool retired() const { return mapping_.replaced() || lbrl_shm_retired(view()); }
     const std::string &path() const { return mapping_.path(); }
     void close() { mapping_.close(); }
 

@@ -62,7 +62,7 @@ class FrameReader
     {
         return lbrl_level_name(static_cast<lbrl_level_t>(object_.header().level));
     }
-    bool retired() const { return lbrl_shm_retired(object_.view()); }
+    bool retired() const { return object_.retired(); }
     uint64_t heartbeat_us() const { return lbrl_shm_heartbeat(object_.view()); }
     void close() { object_.close(); }
 

@@ -39,6 +39,7 @@ template <typename Format> Mapping replace(const std::string &path, size_t size,
         errno = code;
         penstock::raise_errno(path);
     }
+    mapping.renamed(path);
     return mapping;
 }
 
@@ -141,7 +142,7 @@ class ActionsReader
     }
     const std::string &path() const { return object_.path(); }
     uint32_t slots() const { return object_.header().slots; }
-    bool retired() const { return lbrl_shm_retired(object_.view()); }
+    bool retired() const { return object_.retired(); }
     void close() { object_.close(); }
 
   private:

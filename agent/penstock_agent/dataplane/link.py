@@ -2,7 +2,8 @@
 
 The link sends a state when it differs from what it knows to be in force, and never otherwise. What is in force it
 remembers on disk as (instance, generation, digest): after its own restart it finds a data plane that is already
-right and leaves it alone; after the data plane's, which is noticed by the instance id, it replays the state.
+right and leaves it alone; after the data plane's, which is noticed by the instance id, it replays the state. Where
+nothing can be kept on disk, a restart of its own costs one apply.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 from penstock_embedded.messages import ApplyResult, DesiredState, Dump, Hello, Stats
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from penstock_agent.boot import boot_id
 from penstock_agent.dataplane import DataPlane
 from penstock_agent.errors import DataPlaneError, DataPlaneUnreachableError
-from penstock_agent.files import read_or_none, write_atomically
+from penstock_agent.files import StateStore
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS = 0.5  # between two looks at an idle data plane
 SHORTEST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 2.0
 REFUSED_RETRY_SECONDS = 5.0  # a state refused in part or whole is offered again: ports may have become free
+IN_FORCE = "applied.json"
 DUMP_SECONDS = 10.0  # slots change only with an apply or at the end of a drain
 
 
@@ -43,11 +44,13 @@ class InForce(BaseModel):
 class Link:
     """Runs until cancelled; `want` may be called at any time and only the latest state counts."""
 
-    def __init__(self, dataplane: DataPlane, memory: Path, *, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, dataplane: DataPlane, store: StateStore, *, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._dataplane = dataplane
-        self._memory = memory
+        self._store = store
         self._on_change = on_change
-        self._in_force = _remembered(memory)
+        self._in_force = store.load(IN_FORCE, InForce)
         self._boot_id = boot_id()
         self._wanted: DesiredState | None = None
         self._digest = ""
@@ -105,7 +108,7 @@ class Link:
                 raise
             log.info("no data plane, and nothing to withdraw", error=str(error))
         self._in_force = None
-        self._memory.unlink(missing_ok=True)
+        await self._store.remove(IN_FORCE)
 
     async def run(self) -> None:
         """Connect, keep, reconnect."""
@@ -170,7 +173,9 @@ class Link:
         self._offer_due = time.monotonic() + REFUSED_RETRY_SECONDS
         self.applies += 1
         if not self._has_told():  # known before anything is on the node
-            self._remember(InForce(instance_id=hello.instance_id, generation=last, digest="", boot_id=self._boot_id))
+            told = InForce(instance_id=hello.instance_id, generation=last, digest="", boot_id=self._boot_id)
+            self._in_force = told
+            await self._store.save(IN_FORCE, told)
         try:
             self.result = await self._dataplane.apply(desired)
         except DataPlaneError as error:
@@ -202,12 +207,12 @@ class Link:
 
     def _remember(self, in_force: InForce) -> None:
         self._in_force = in_force
-        write_atomically(self._memory, in_force.model_dump_json())
+        self._store.put(IN_FORCE, in_force)
 
     def _has_told(self) -> bool:
         """Tell whether a data plane may have been told a state since the machine was booted. If in doubt, yes."""
         if self._in_force is None:
-            return self._memory.exists()
+            return self._store.found(IN_FORCE)
         return self._in_force.boot_id in ("", self._boot_id)
 
     def _is_right(self) -> bool:
@@ -234,12 +239,3 @@ def _asks(stats: Stats) -> tuple[object, ...]:
 
 def _digest(desired: DesiredState) -> str:
     return hashlib.sha256(desired.model_copy(update={"generation": 0}).model_dump_json().encode()).hexdigest()
-
-
-def _remembered(memory: Path) -> InForce | None:
-    content = read_or_none(memory)
-    try:
-        return InForce.model_validate_json(content) if content else None
-    except ValidationError as error:
-        log.warning("what was in force is forgotten: the file cannot be read", path=str(memory), error=str(error))
-        return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import re
 import secrets
 import socket
 import time
@@ -30,12 +32,14 @@ from penstock_api.vip import LoadBalancerVIP
 
 from penstock_agent.desired import Served, Snapshot
 from penstock_agent.errors import ConfigError
-from penstock_agent.files import read_or_none, write_atomically
+from penstock_agent.files import StateStore
 
 log = structlog.get_logger(__name__)
 
 SUFFIXES = (".yaml", ".yml")
 ANY_NETWORK = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+SCHEDULER_KEY = "scheduler-key"
+MACHINE_ID = Path("/etc/machine-id")
 RETRY_SECONDS = 1.0  # until a directory that vanished is looked for again
 Address = IPv4Address | IPv6Address
 Kind = TypeVar("Kind", bound=KubeObject)
@@ -49,13 +53,13 @@ class FilesSource:
         path: Path,
         on_change: Callable[[], None],
         *,
-        state_dir: Path,
+        store: StateStore,
         node_name: str,
         node_addresses: tuple[Address, ...] = (),
     ) -> None:
         self._path = path
         self._on_change = on_change
-        self._state_dir = state_dir
+        self._scheduler_key = _scheduler_key(store)
         self._node_name = node_name
         self._node_addresses = node_addresses
         self._snapshot: Snapshot | None = None
@@ -134,7 +138,7 @@ class FilesSource:
         return DataPlaneNodeSpec(
             data_plane_name=dataplane.metadata.name if dataplane else "default",
             node_name=self._node_name or "localhost",
-            scheduler_key=_scheduler_key(self._state_dir / "scheduler-key"),
+            scheduler_key=self._scheduler_key,
             features=spec.features,
             nat_source=NodeNatSource(
                 addresses=addresses,
@@ -172,13 +176,24 @@ def _named(objects: Iterable[tuple[str, KubeObject]], kind: type[Kind]) -> list[
     return [(where, obj) for where, obj in objects if isinstance(obj, kind)]
 
 
-def _scheduler_key(path: Path) -> str:
-    """Keep one key for ever: with another one, every client would change its backend."""
-    key = read_or_none(path)
-    if not key:
-        key = secrets.token_hex(16)
-        write_atomically(path, key)
+def _scheduler_key(store: StateStore) -> str:
+    """Keep one key for ever: with another one, every client would change its backend.
+
+    It follows from the machine's id where there is one, so that it stays the same where no disk keeps it.
+    """
+    key = store.load_line(SCHEDULER_KEY, re.compile("[0-9a-f]{32}"))
+    if key is None:
+        key = _machine_key() or secrets.token_hex(16)
+        store.put(SCHEDULER_KEY, key)
     return key
+
+
+def _machine_key() -> str:
+    try:
+        machine = MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    return hashlib.sha256(f"penstock scheduler key {machine}".encode()).hexdigest()[:32] if machine else ""
 
 
 def default_addresses() -> tuple[Address, ...]:
