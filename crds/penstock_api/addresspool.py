@@ -31,6 +31,9 @@ class PoolSpec(Model):
     ) = None
     """Namespaces whose VIPs may have these addresses. Default: all."""
 
+    addresses_per_namespace: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Most addresses of the pool that the VIPs of one namespace may hold together. Default: no limit."""
+
     def contains(self, address: IPAddress) -> bool:
         """Tell whether an address lies in the pool."""
         return any(address in block for block in self.addresses)

@@ -47,6 +47,8 @@ class DataPlaneNodeSpec(Model):
     """Source addresses and ports of NAT flows."""
     announcement: AnnouncementSpec = AnnouncementSpec()
     """How the network learns where a VIP is."""
+    draining: bool = False
+    """Whether the other nodes announce in its place, because its data plane is about to be replaced."""
     static_endpoint_cidrs: Annotated[
         tuple[Cidr, ...],
         Field(alias="staticEndpointCIDRs", max_length=32, json_schema_extra=SET),

@@ -8,7 +8,17 @@ from pydantic import Field
 
 from penstock_api.choices import Choice
 from penstock_api.dataplanenode import ErrorText
-from penstock_api.fields import ATOMIC, AddressFamily, LabelName, ObjectName, Port, Protocol, map_list, unique_by
+from penstock_api.fields import (
+    ATOMIC,
+    AddressFamily,
+    AddressInStatus,
+    LabelName,
+    ObjectName,
+    Port,
+    Protocol,
+    map_list,
+    unique_by,
+)
 from penstock_api.model import Model
 from penstock_api.names import AGE_COLUMN, Column, KindInfo
 from penstock_api.objects import Count, KubeObject, ShortText
@@ -125,6 +135,8 @@ class VipReport(Model):
     """Its mode."""
     error: ErrorText = ""
     """Why the VIP isn't forwarded as it should be; empty if it is."""
+    announces: Annotated[tuple[AddressInStatus, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
+    """Addresses of the VIP that the node announces."""
     warning: ErrorText = ""
     """What the user should know although the VIP works."""
     ports: Annotated[tuple[PortReport, ...], Field(max_length=64, json_schema_extra=ATOMIC)] = ()

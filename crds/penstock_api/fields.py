@@ -142,6 +142,9 @@ def _invalid(message: str, fix: str) -> PydanticCustomError:
     return PydanticCustomError("rule", "{message}; {fix}", {"message": message, "fix": fix, "field": ""})
 
 
+AddressInStatus = Annotated[IPv4Address | IPv6Address, WithJsonSchema({"type": "string", "maxLength": 45})]
+"""An address that Penstock wrote: the API server need not check it again."""
+
 _ADDRESS_MESSAGE = "must be one IP address in its shortest form"
 _ADDRESS_FIX = "write for example 203.0.113.10 or 2001:db8::10, without prefix length, leading zeros or upper case"
 

@@ -16,6 +16,10 @@ DEFAULT_ANNOTATION = f"{GROUP}/default"
 PAUSED_ANNOTATION = f"{GROUP}/paused"
 """`"true"` on a VIP: what is programmed stays, nothing changes until it is removed."""
 
+MOVE_ANNOTATION = f"{GROUP}/move-address"
+"""`"true"` on a VIP: it gives up an allocated address that something else claims, or that lies in no pool open to it,
+and is given a free one."""
+
 DATAPLANE_LABEL = f"{GROUP}/dataplane"
 NODE_LABEL = f"{GROUP}/node"
 COMPONENT_LABEL = "app.kubernetes.io/component"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from penstock_api.fields import (
     SET,
     Address,
     AddressFamily,
+    AddressInStatus,
     LabelName,
     ObjectName,
     Port,
@@ -368,6 +368,24 @@ class VipNodes(Model):
     """Of these, the ones that forward as the spec says."""
 
 
+class HeldPort(Model):
+    """A port that the VIP holds on each of its addresses."""
+
+    port: Port
+    """Port that clients connect to."""
+    protocol: Protocol = Protocol.TCP
+    """Transport protocol."""
+
+
+class VipAnnouncement(Model):
+    """Which node the network sends an address to."""
+
+    address: AddressInStatus
+    """Address of the VIP."""
+    node_name: ObjectName
+    """Node that announces it."""
+
+
 class VipSummary(Model):
     """The columns of `kubectl get vip`."""
 
@@ -386,14 +404,14 @@ class VipStatus(Status):
 
     data_plane_name: ShortText | None = None
     """DataPlane that serves the VIP, the default filled in."""
-    addresses: Annotated[
-        tuple[IPv4Address | IPv6Address, ...],
-        Field(
-            max_length=8,
-            json_schema_extra={**ATOMIC, "items": {"type": "string", "maxLength": 45}},
-        ),
-    ] = ()
+    addresses: Annotated[tuple[AddressInStatus, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
     """Addresses that the VIP holds; these are programmed."""
+    ports: Annotated[tuple[HeldPort, ...], Field(max_length=32, json_schema_extra=map_list("port", "protocol"))] = ()
+    """Ports that the VIP holds on these addresses: those of the last spec that was accepted."""
+    address_pool: ShortText | None = None
+    """`addressPool` of the spec that the addresses were given for."""
+    announcements: Annotated[tuple[VipAnnouncement, ...], Field(max_length=64, json_schema_extra=ATOMIC)] = ()
+    """Which node announces which address, with announcement `L2`."""
     nodes: VipNodes | None = None
     """How far the nodes of the DataPlane are."""
     summary: VipSummary = VipSummary()

@@ -67,6 +67,8 @@ def _affected(store: Store, change: Change) -> Iterator[WorkKey]:
     elif resource == kinds.POLICIES:
         yield WorkKey(Subject.POLICY, *change.key)
         yield from map(_vip, store.users_of("policy", change.key))
+        if change.before is None or change.after is None:
+            yield from _lacking_a_policy(store, change.key[0])
     elif resource == SERVICES:
         yield from map(_vip, store.users_of("service", change.key))
         yield from _addresses_changed(store, change)
@@ -130,11 +132,17 @@ def _vip_changed(store: Store, change: Change) -> Iterator[WorkKey]:
     ports_after = after.spec.ports if isinstance(after, LoadBalancerVIP) else ()
     if held_before != held_after:
         yield from _pools(store)
-    if set(held_before) - set(held_after) or (held_before and ports_before != ports_after):
+    moved = _served_by(before) != _served_by(after) and held_before
+    if moved or set(held_before) - set(held_after) or (held_before and ports_before != ports_after):
         yield from _waiting_vips(store)  # what was given up may be what they wait for
     for vip in (before, after):
         if isinstance(vip, LoadBalancerVIP) and vip.spec.policy_name:
             yield WorkKey(Subject.POLICY, vip.metadata.namespace, vip.spec.policy_name)
+
+
+def _served_by(vip: Any) -> str:
+    """Return the DataPlane that a VIP is served by."""
+    return (vip.status.data_plane_name or "") if isinstance(vip, LoadBalancerVIP) else ""
 
 
 def _waiting_vips(store: Store) -> Iterator[WorkKey]:
@@ -143,10 +151,18 @@ def _waiting_vips(store: Store) -> Iterator[WorkKey]:
             yield _vip(name)
 
 
+def _lacking_a_policy(store: Store, namespace: str) -> Iterator[WorkKey]:
+    """Return the VIPs whose status lists the policies of their namespace."""
+    for (where, _), vip in store.all(kinds.VIPS).items():
+        name = (where, vip.spec.policy_name or "")
+        if where == namespace and name[1] and store.get(kinds.POLICIES, name) is None:
+            yield _vip((where, vip.metadata.name))
+
+
 def _addresses_changed(store: Store, change: Change) -> Iterator[WorkKey]:
     before = set(change.before.addresses) if change.before else set()
     after = set(change.after.addresses) if change.after else set()
-    for address in after - before:
+    for address in after ^ before:
         yield from map(_vip, store.ledger.names_on(address))
     if before - after:
         yield from _waiting_vips(store)

@@ -127,6 +127,7 @@ class Reconciler:
                 self._store.ledger.remove((vip.metadata.namespace, vip.metadata.name))
         if written:
             self._tell(vip, vip.status.conditions, wanted.conditions)
+            self._tell_addresses(vip, wanted)
 
     def _tell(self, obj: KubeObject, before: Sequence[Condition], after: Sequence[Condition]) -> None:
         """Say what changed to whoever looks at the object's Events."""
@@ -145,6 +146,13 @@ class Reconciler:
                 note=found.message or reason,
             )
 
+    def _tell_addresses(self, vip: LoadBalancerVIP, after: VipStatus) -> None:
+        """Record that a VIP has other addresses than before: clients use the old ones."""
+        change = status.address_change(vip.status, after)
+        if change:
+            log.info("addresses changed", vip=vip.key, change=change)
+            self._events.record(kinds.reference(vip), type_="Warning", reason=status.ADDRESSES_CHANGED, note=change)
+
     def _neighbours(self, vip: LoadBalancerVIP) -> acceptance.Neighbours:
         namespace = vip.metadata.namespace
         service = vip.spec.backends.service
@@ -153,7 +161,11 @@ class Reconciler:
             data_planes=self._data_planes(),
             service_exists=service is None or self._store.get(SERVICES, (namespace, service.name)) is not None,
             policy=policy if isinstance(policy, RLPolicy) else None,
+            policy_names=self._policy_names(namespace) if policy is None and vip.spec.policy_name else (),
         )
+
+    def _policy_names(self, namespace: str) -> tuple[str, ...]:
+        return tuple(name for where, name in self._store.uids(kinds.POLICIES) if where == namespace)
 
     def _data_planes(self) -> dict[str, DataPlane]:
         return {name: data_plane for (_, name), data_plane in self._store.all(kinds.DATA_PLANES).items()}
@@ -228,9 +240,7 @@ class Reconciler:
 
 
 def _news(before: Condition | None, after: Condition) -> bool:
-    """Tell whether a condition changed in a way that people want to hear of."""
+    """Return whether a condition changed in a way that is worth an Event."""
     if before is None:
         return after.status is ConditionStatus.TRUE or after.type == ConditionType.ACCEPTED
-    return before.status is not after.status or (
-        after.status is not ConditionStatus.TRUE and before.reason != after.reason
-    )
+    return before.status is not after.status or before.reason != after.reason

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
-from penstock_kube import NAMESPACES, Conflict, KubeClient
+from penstock_kube import NAMESPACES, SERVICES, Conflict, KubeClient
 from penstock_operator import kinds
 
 pytestmark = pytest.mark.apiserver
@@ -210,3 +211,43 @@ async def write_status(client: KubeClient, vip: dict[str, object]) -> None:
 
 def free_of(pool: dict[str, Any]) -> str:
     return str(pool["status"].get("summary", {}).get("free"))
+
+
+async def test_a_held_address_stays_when_a_service_claims_it(operators: object, ready_cluster: Cluster) -> None:
+    cluster, client = ready_cluster, ready_cluster.client
+    first = operators()  # type: ignore[operator]
+    await cluster.vip()
+    await cluster.vip("chosen", addresses=["203.0.113.12"])
+    for name in ("web", "chosen"):
+        await cluster.wait_vip(is_true("Accepted"), name)
+    grab = {"metadata": {"name": "grab", "namespace": "default"}}
+    spec = {"selector": {"a": "b"}, "ports": [{"port": 80}], "externalIPs": ["203.0.113.10", "203.0.113.12"]}
+    await client.apply(SERVICES, {**grab, "spec": spec}, field_manager="tests")
+    try:
+        for name, address in (("web", "203.0.113.10"), ("chosen", "203.0.113.12")):
+            vip = await cluster.wait_vip(_accepted_with("AddressConflict"), name)
+            assert vip["status"]["addresses"] == [address]
+            message = condition(vip, "Accepted")["message"]
+            assert f"{address} is also of Service default/grab (spec.externalIPs)" in message
+        await cluster.events("AddressConflict")
+        await cluster.vip("third", addresses=["203.0.113.12"], ports=[{"port": 443}])
+        await cluster.wait_vip(refused("AddressNotAllowed"), "third")  # nobody new is given it
+        first.stop()
+        await client.delete(kinds.POOLS, "public")
+        operators()  # type: ignore[operator]
+        vip = await cluster.wait_vip(_accepted_with("AddressConflict"))
+        await client.patch(kinds.VIPS, "web", {"spec": {"drainSeconds": 7}}, cluster.namespace)
+        vip = await cluster.wait_vip(lambda obj: obj["status"]["observedGeneration"] == 2)
+        assert vip["status"]["addresses"] == ["203.0.113.10"]
+        await cluster.pool("203.0.113.20")
+        mark = {"metadata": {"annotations": {"penstock.dev/move-address": "true"}}}
+        await client.patch(kinds.VIPS, "web", mark, cluster.namespace)
+        await cluster.wait_vip(lambda obj: obj["status"]["addresses"] == ["203.0.113.20"])
+        await cluster.events("AddressesChanged")
+    finally:
+        await client.delete(SERVICES, "grab", "default")
+    await cluster.wait_vip(lambda obj: "grab" not in condition(obj, "Accepted")["message"], "chosen")
+
+
+def _accepted_with(reason: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda obj: is_true("Accepted")(obj) and condition(obj, "Accepted")["reason"] == reason

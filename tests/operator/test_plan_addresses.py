@@ -120,17 +120,16 @@ def test_addresses_are_given(mine: Any, others: list[Any], expected: list[str]) 
             id="all of the chosen addresses or none",
         ),
         pytest.param(
-            vip(held=["203.0.113.10"], ports=[{"port": 80}, {"port": 443}], generation=2, age=900),
+            vip(held=["203.0.113.10"], heldPorts=[80], ports=[{"port": 80}, {"port": 443}], generation=2, age=900),
             [vip("a", held=["203.0.113.10"], ports=[{"port": 443}], age=1)],
-            "no IPv4 address is free",
-            [],
+            "203.0.113.10:443/TCP is held by shop/a; choose another address or port",
+            ["203.0.113.10"],
             id="an edit does not take a port that another holds, however young",
         ),
     ],
 )
 def test_conflicts_name_the_holder(mine: Any, others: list[Any], message: str, kept: list[str]) -> None:
-    full = [pool("203.0.113.10")] if "free" in message else None
-    found = assign(mine, world(mine, *others, pools=full))
+    found = assign(mine, world(mine, *others))
     assert found.problem is not None
     assert message in found.problem.message
     assert addresses(found) == kept
@@ -167,7 +166,7 @@ def test_conflicts_name_the_holder(mine: Any, others: list[Any], message: str, k
             {"addressPool": "young"},
             [pool("203.0.113.0/24"), pool("203.0.113.9", name="young", age=1)],
             "PoolNotFound",
-            "can't be used: spec.addresses: 203.0.113.9 overlaps",
+            "cannot be used: spec.addresses: 203.0.113.9 overlaps",
         ),
         ({"addresses": ["192.0.2.1"]}, [pool("192.0.2.0/24")], "AddressNotAllowed", "192.0.2.1 is of node lb-1"),
         (
@@ -213,15 +212,131 @@ def test_families_get_an_address_each() -> None:
     assert "IPv6" in half.problem.message
 
 
-def test_what_is_held_stays_when_its_pool_goes() -> None:
-    mine = vip(held=["198.51.100.5"])
-    found = assign(mine, world(mine, pools=[]))
-    assert addresses(found) == ["198.51.100.5"]
+MOVE = {"annotations": {"penstock.dev/move-address": "true"}}
+GRAB = ServiceFacts(("other", "grab"), (ip_address("203.0.113.10"),), ("spec.externalIPs",))
+
+
+@pytest.mark.parametrize("chosen", [True, False], ids=["chosen", "allocated"])
+@pytest.mark.parametrize(
+    ("changes", "reason", "message"),
+    [
+        pytest.param({"services": [GRAB]}, "AddressConflict", "of Service other/grab (spec.externalIPs)", id="Service"),
+        pytest.param({"nodes": [node("lb-9", "203.0.113.10")]}, "AddressConflict", "of node lb-9", id="node"),
+        pytest.param(
+            {"nodes": [node(pods=["203.0.113.0/24"])]}, "AddressConflict", "203.0.113.0/24 of node lb-1", id="pods"
+        ),
+        pytest.param(
+            {"service_networks": [ip_network("203.0.113.0/28")]}, "AddressConflict", "Service network", id="ServiceCIDR"
+        ),
+        pytest.param({"extra": [ip_network("203.0.113.0/28")]}, "AddressConflict", "reserved network", id="setting"),
+        pytest.param({"pools": []}, "AddressNotAllowed", "is in no usable AddressPool any more", id="pool deleted"),
+        pytest.param({"pools": [pool("203.0.113.12")]}, "AddressNotAllowed", "in no usable", id="pool shrunk"),
+        pytest.param(
+            {"pools": [pool("203.0.113.10-203.0.113.12", namespaces=["bank"])]},
+            "AddressNotAllowed",
+            "AddressPool public, which is not open to this namespace any more",
+            id="pool closed",
+        ),
+        pytest.param(
+            {"pools": [pool("203.0.113.8/29", age=9, name="old"), pool("203.0.113.0/24", namespaces=["x"])]},
+            "AddressNotAllowed",
+            "not open",
+            id="pool hidden by an older one",
+        ),
+    ],
+)
+def test_a_holder_keeps_its_address_and_is_warned(
+    chosen: bool, changes: dict[str, Any], reason: str, message: str
+) -> None:
+    spec = {"addresses": ["203.0.113.10"]} if chosen else {}
+    mine = vip(held=["203.0.113.10"], **spec)
+    found = assign(mine, world(mine, **changes))
+    assert (addresses(found), found.problem) == (["203.0.113.10"], None)
+    assert [warning.reason for warning in found.warnings] == [reason]
+    assert message in found.warnings[0].message
+    assert ("spec.addresses" if chosen else "penstock.dev/move-address") in found.warnings[0].message
+    edited = vip(held=["203.0.113.10"], generation=2, heldPorts=[80], ports=[{"port": 80}, {"port": 443}], **spec)
+    assert addresses(assign(edited, world(edited, **changes))) == ["203.0.113.10"]  # an edit of something else
+
+
+def test_an_annotation_moves_an_allocated_address_that_is_claimed() -> None:
+    mine = vip(held=["203.0.113.10"], **MOVE)
+    found = assign(mine, world(mine))
+    assert addresses(found) == ["203.0.113.10"]  # there is no reason to move
+    found = assign(mine, world(mine, services=[GRAB]))
+    assert (addresses(found), found.problem, found.warnings) == (["203.0.113.11"], None, ())
+    found = assign(mine, world(mine, services=[GRAB], pools=[pool("203.0.113.10")]))
+    assert addresses(found) == ["203.0.113.10"]  # no other address is free
+    assert "of Service other/grab" in found.warnings[0].message
+    chosen = vip(held=["203.0.113.10"], addresses=["203.0.113.10"], **MOVE)
+    assert addresses(assign(chosen, world(chosen, services=[GRAB]))) == ["203.0.113.10"]
+
+
+def test_naming_another_pool_moves_a_vip() -> None:
+    pools = [pool("203.0.113.10"), pool("198.51.100.1", name="other", age=1)]
+    mine = vip(held=["203.0.113.10"], addressPool="other", givenFor="public")
+    assert addresses(assign(mine, world(mine, pools=pools))) == ["198.51.100.1"]
+    full = world(mine, vip("a", held=["198.51.100.1"]), pools=pools)
+    found = assign(mine, full)
+    assert addresses(found) == ["203.0.113.10"]
     assert found.problem is not None
-    assert "put it back into a pool" in found.problem.message
-    moved = assign(mine, world(mine))
-    assert addresses(moved) == ["203.0.113.10"]
-    assert moved.problem is None
+    assert "AddressPool other" in found.problem.message
+    assert "203.0.113.10 is kept" in found.problem.message
+    given = vip(held=["203.0.113.10"], addressPool="other", givenFor="other")  # the pool lost the address later
+    assert addresses(assign(given, world(given, pools=pools))) == ["203.0.113.10"]
+    none = vip(held=["203.0.113.10"], givenFor="other")
+    assert addresses(assign(none, world(none, pools=pools))) == ["203.0.113.10"]
+    chosen = vip(held=["203.0.113.10"], addresses=["203.0.113.10"], addressPool="other", givenFor="public")
+    found = assign(chosen, world(chosen, pools=pools))
+    assert addresses(found) == ["203.0.113.10"]
+    assert found.problem is not None
+    assert "not to spec.addressPool other" in found.problem.message
+
+
+def test_a_namespace_holds_no_more_addresses_than_its_quota() -> None:
+    pools = [pool("203.0.113.10-203.0.113.15", addressesPerNamespace=2)]
+    first = [vip("a", held=["203.0.113.10"]), vip("b", held=["203.0.113.11"]), vip("c", "bank", held=["203.0.113.12"])]
+    for wanted in ({}, {"addresses": ["203.0.113.14"]}, {"addressPool": "public"}):
+        mine = vip(**wanted)
+        found = assign(mine, world(mine, *first, pools=pools))
+        assert found.problem is not None
+        assert found.problem.reason == "QuotaExceeded"
+        assert "namespace shop holds 2 of 2 addresses that AddressPool public allows" in found.problem.message
+    sharing = vip(addresses=["203.0.113.10"], ports=[{"port": 443}])
+    assert assign(sharing, world(sharing, *first, pools=pools)).problem is None
+    moving_ = vip("b", held=["203.0.113.11"], addresses=["203.0.113.15"])
+    assert assign(moving_, world(first[0], moving_, pools=pools)).problem is None
+    other = vip(namespace="bank")
+    assert addresses(assign(other, world(other, *first, pools=pools))) == ["203.0.113.13"]
+    lowered = [pool("203.0.113.10-203.0.113.15", addressesPerNamespace=1)]
+    assert assign(first[1], world(*first, pools=lowered)).problem is None  # what is held stays
+    more = [*lowered, pool("198.51.100.1", name="second", age=1)]
+    mine = vip()
+    assert addresses(assign(mine, world(mine, *first, pools=more))) == ["198.51.100.1"]
+    pair = vip(addresses=["203.0.113.14", "203.0.113.15"])
+    found = assign(pair, world(pair, pools=lowered))
+    assert found.problem is not None
+    assert "holds 0 of 1" in found.problem.message
+
+
+def test_a_status_without_ports_holds_those_of_the_spec() -> None:
+    """An earlier version wrote none."""
+    old = vip("a", held=["203.0.113.10"], heldPorts=[], age=1)
+    mine = vip(addresses=["203.0.113.10"])
+    assert assign(mine, world(mine, old)).problem is not None
+    assert addresses(assign(old, world(mine, old))) == ["203.0.113.10"]
+
+
+def test_vips_of_one_address_stay_with_one_data_plane() -> None:
+    mine = vip(held=["203.0.113.10"], ports=[{"port": 443}], servedBy="gone")
+    friend = vip("a", held=["203.0.113.10"], servedBy="edge", dataPlaneName="edge")
+    planes = {"edge": data_plane(default=False), "core": data_plane("core")}
+    verdict = judge(mine, Neighbours(planes), world(mine, friend))
+    assert verdict.data_plane is None  # so nobody serves the address twice
+    assert verdict.addresses == mine.status.addresses
+    assert verdict.problem is not None
+    assert "shared with VIP shop/a, which DataPlane edge serves" in verdict.problem.message
+    assert judge(mine, Neighbours(planes), world(mine)).data_plane is planes["core"]
 
 
 def test_switching_auto_assign_off_takes_nothing_away() -> None:
@@ -355,6 +470,9 @@ def test_a_missing_policy_is_only_a_warning() -> None:
     verdict = judge(mine, Neighbours({"edge": data_plane()}), world(mine))
     assert verdict.accepted
     assert "lsq is used" in verdict.warnings[0].message
+    assert "there is: none" in verdict.warnings[0].message
+    others = Neighbours({"edge": data_plane()}, policy_names=("slow", "fast"))
+    assert "there is: fast, slow" in judge(mine, others, world(mine)).warnings[0].message
     verdict = judge(mine, Neighbours({"edge": data_plane()}, policy=policy("clever")), world(mine))
     assert verdict.warnings == ()
 

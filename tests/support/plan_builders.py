@@ -25,9 +25,14 @@ def vip(
     annotations = spec.pop("annotations", {})
     generation = spec.pop("generation", 1)
     data_plane = spec.pop("servedBy", None)
+    given_for = spec.pop("givenFor", None)
+    held_ports = spec.pop("heldPorts", None)
     spec.setdefault("ports", [{"port": 80}])
     spec.setdefault("backends", {"service": {"name": "web"}})
     status: dict[str, Any] = {"observedGeneration": seen if held or seen != 1 else -1, "addresses": list(held)}
+    of_spec = [{key: each[key] for key in each.keys() & {"port", "protocol"}} for each in spec["ports"]]
+    status["ports"] = of_spec if held_ports is None and held else [{"port": port} for port in held_ports or ()]
+    status["addressPool"] = given_for
     if data_plane:
         status["dataPlaneName"] = data_plane
     metadata = _metadata(name, age, namespace, annotations=annotations) | {"generation": generation}

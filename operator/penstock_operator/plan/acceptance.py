@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penstock_api import DataPlane, LoadBalancerVIP, Reason, RLPolicy
+from penstock_api import DataPlane, HeldPort, LoadBalancerVIP, Reason, RLPolicy
 from penstock_api.fields import IPAddress
 from penstock_api.names import DEFAULT_ANNOTATION
 
 from penstock_operator.plan.allocation import Problem, World, assign
+from penstock_operator.plan.ledger import Claim
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Neighbours:
     data_planes: Mapping[str, DataPlane]
     service_exists: bool = True
     policy: RLPolicy | None = None
+    policy_names: tuple[str, ...] = ()  # of the VIP's namespace
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Verdict:
     addresses: tuple[IPAddress, ...]
     problem: Problem | None = None
     warnings: tuple[Problem, ...] = ()
+    ports: tuple[HeldPort, ...] = ()  # that it holds on its addresses
+    address_pool: str | None = None  # that its addresses were given for
 
     @property
     def accepted(self) -> bool:
@@ -37,17 +41,43 @@ class Verdict:
 
 
 def judge(vip: LoadBalancerVIP, neighbours: Neighbours, world: World) -> Verdict:
-    """Decide on a VIP. Addresses are decided on even if something else is wrong, so that they aren't lost."""
-    data_plane, no_data_plane = choose_data_plane(vip, neighbours.data_planes)
-    if data_plane is None:
-        return Verdict(None, vip.status.addresses, no_data_plane)
-    assignment = assign(vip, world)
+    """Decide on a VIP. Addresses are decided on even if something else is wrong, so that they are not lost."""
+    data_plane, problem = choose_data_plane(vip, neighbours.data_planes)
+    if data_plane is not None:
+        problem = _sharing_problem(vip, data_plane, world)
+    if data_plane is None or problem is not None:
+        return Verdict(None, vip.status.addresses, problem, (), vip.status.ports, vip.status.address_pool)
+    assignment = assign(vip, world, data_plane.metadata.name)
     problem = (
         assignment.problem
         or _endpoint_problem(vip, data_plane, world)
         or (None if neighbours.service_exists else _service_problem(vip))
     )
-    return Verdict(data_plane, assignment.addresses, problem, _policy_warnings(vip, neighbours.policy))
+    warnings = (*assignment.warnings, *_policy_warnings(vip, neighbours))
+    if assignment.problem:
+        return Verdict(data_plane, assignment.addresses, problem, warnings, vip.status.ports, vip.status.address_pool)
+    ports = tuple(HeldPort(port=port.port, protocol=port.protocol) for port in vip.spec.ports)
+    return Verdict(data_plane, assignment.addresses, problem, warnings, ports, vip.spec.address_pool)
+
+
+def _sharing_problem(vip: LoadBalancerVIP, data_plane: DataPlane, world: World) -> Problem | None:
+    """Return which VIP keeps this one from another DataPlane than the one that it leaves.
+
+    It shares an address with that VIP, which two DataPlanes cannot serve; it keeps the address and is not served.
+    """
+    name = data_plane.metadata.name
+    if not vip.status.addresses or vip.status.data_plane_name == name:
+        return None
+    claim = Claim.of(vip, name)
+    for address in vip.status.addresses:
+        other = world.ledger.other_holder(claim, address)
+        if other is not None and other.name[0] == claim.name[0]:
+            message = (
+                f"{address} is shared with VIP {'/'.join(other.name)}, which DataPlane {other.data_plane} serves; "
+                f"set spec.dataPlaneName of the VIPs to one DataPlane, or choose another address"
+            )
+            return Problem(Reason.ADDRESS_CONFLICT, message)
+    return None
 
 
 def choose_data_plane(
@@ -112,9 +142,13 @@ def _service_problem(vip: LoadBalancerVIP) -> Problem:
     return Problem(Reason.SERVICE_NOT_FOUND, message)
 
 
-def _policy_warnings(vip: LoadBalancerVIP, policy: RLPolicy | None) -> tuple[Problem, ...]:
+def _policy_warnings(vip: LoadBalancerVIP, neighbours: Neighbours) -> tuple[Problem, ...]:
     name = vip.spec.policy_name
-    if not name or policy is not None:
+    if not name or neighbours.policy is not None:
         return ()
-    message = f"spec.policyName: RLPolicy {vip.metadata.namespace}/{name} does not exist, lsq is used; create it"
+    have = ", ".join(sorted(neighbours.policy_names)) or "none"
+    message = (
+        f"spec.policyName: RLPolicy {vip.metadata.namespace}/{name} does not exist (there is: {have}); "
+        "lsq is used; create it or name another one"
+    )
     return (Problem(Reason.POLICY_NOT_FOUND, message),)

@@ -1,20 +1,26 @@
-"""Which addresses a VIP gets: the ones it holds, the ones it asks for, or free ones of a pool."""
+"""Which addresses a VIP gets: the ones it holds, the ones it requests, or free ones of a pool.
+
+A VIP keeps an address that it holds, whatever nodes, Services, networks and pools become later: it is warned, and moves
+when its own spec or annotation says so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from penstock_api import AddressPool, LoadBalancerVIP, Reason
 from penstock_api.fields import AddressBlock, AddressFamily, IPAddress, family_of
+from penstock_api.names import MOVE_ANNOTATION
 
-from penstock_operator.plan.ledger import Claim, Ledger
+from penstock_operator.plan.ledger import Claim, Ledger, Rival
 from penstock_operator.plan.pools import Pools, assignable, block_list
 from penstock_operator.plan.reserved import Reserved
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a VIP can't have what its spec says, and what to do about it."""
+    """Why a VIP cannot have what its spec says, and what to do about it."""
 
     reason: Reason
     message: str
@@ -33,56 +39,125 @@ class World:
 class Assignment:
     """Addresses to record in the status, and what is wrong with the spec if anything is.
 
-    With a problem, a VIP keeps what it holds and gets nothing new: a bad edit doesn't stop traffic.
+    With a problem, a VIP keeps what it holds and gets nothing new: a bad edit does not stop traffic. `warnings` are
+    about addresses that it keeps.
     """
 
     addresses: tuple[IPAddress, ...]
     problem: Problem | None = None
+    warnings: tuple[Problem, ...] = ()
 
 
-def assign(vip: LoadBalancerVIP, world: World) -> Assignment:
-    """Decide on a VIP's addresses."""
-    claim = Claim.of(vip)
-    kept = tuple(a for a in vip.status.addresses if _obstacle(claim, a, world) is None)
-    problem = _chosen_problem(vip, claim, world) if vip.spec.addresses else None
+def assign(vip: LoadBalancerVIP, world: World, data_plane: str = "") -> Assignment:
+    """Decide on a VIP's addresses; `data_plane` is to serve it."""
+    claim = Claim.of(vip, data_plane)
+    held = tuple(a for a in vip.status.addresses if world.ledger.other_holder(claim, a) is None)
+    if not vip.spec.addresses:
+        return _allocate(vip, claim, held, world)
+    problem = _chosen_problem(vip, claim, held, world)
     if problem:
-        return Assignment(kept, problem)
-    if vip.spec.addresses:
-        return Assignment(vip.spec.addresses)
-    return _allocate(vip, kept, world)
+        return Assignment(held, problem, _warnings(vip, held, world))
+    return Assignment(vip.spec.addresses, None, _warnings(vip, held, world))
 
 
-def _chosen_problem(vip: LoadBalancerVIP, claim: Claim, world: World) -> Problem | None:
-    for address in vip.spec.addresses or ():
-        if problem := _obstacle(claim, address, world) or _membership(claim, address, world.pools):
+def _chosen_problem(vip: LoadBalancerVIP, claim: Claim, held: tuple[IPAddress, ...], world: World) -> Problem | None:
+    chosen = vip.spec.addresses or ()
+    for address in chosen:
+        if problem := _rival_problem(claim, address, world):
+            return problem
+        if address not in held and (problem := _not_for(claim, address, world, beside=chosen)):
+            return problem
+        if _pool_was_changed(vip) and (problem := _membership(claim, address, world.pools)):
             return problem
     return None
 
 
-def _obstacle(claim: Claim, address: IPAddress, world: World) -> Problem | None:
-    """Say why the VIP must not have an address, whatever the pools say."""
+def _pool_was_changed(vip: LoadBalancerVIP) -> bool:
+    """Return whether the spec names another pool than the one that the addresses were given for."""
+    return vip.spec.address_pool is not None and vip.spec.address_pool != vip.status.address_pool
+
+
+def _warnings(vip: LoadBalancerVIP, addresses: Iterable[IPAddress], world: World) -> tuple[Problem, ...]:
+    """Return what a VIP could not be given now of what it holds and keeps."""
+    chosen = vip.spec.addresses
+    fix = "choose another one in spec.addresses" if chosen else f'annotate the VIP {MOVE_ANNOTATION}: "true"'
+    found = []
+    for address in addresses:
+        if chosen and address not in chosen:
+            continue
+        if problem := _held_problem(vip, address, world):
+            message = (
+                f"{problem.message}; the VIP holds it and keeps it; end the conflict there, or to move the VIP {fix}"
+            )
+            found.append(Problem(problem.reason, message))
+    return tuple(found)
+
+
+def _held_problem(vip: LoadBalancerVIP, address: IPAddress, world: World) -> Problem | None:
+    """Return why a held address would not be given again; `autoAssign` switched off later is no reason."""
+    if owner := world.reserved.owner(address):
+        return Problem(Reason.ADDRESS_CONFLICT, f"{address} is also {owner}")
+    pool = world.pools.containing(address)
+    if pool is None:
+        return Problem(Reason.ADDRESS_NOT_ALLOWED, f"{address} is in no usable AddressPool any more")
+    if not pool.spec.allows(vip.metadata.namespace):
+        message = f"{address} belongs to AddressPool {pool.metadata.name}, which is not open to this namespace any more"
+        return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
+    return None
+
+
+def _not_for(claim: Claim, address: IPAddress, world: World, beside: Iterable[IPAddress] = ()) -> Problem | None:
+    """Return why the VIP is not given an address, whoever else requests it; `beside` are its other new ones."""
     if owner := world.reserved.owner(address):
         message = f"{address} is {owner}; choose an address that nothing else uses"
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
+    return _membership(claim, address, world.pools) or _quota_problem(claim, address, beside, world)
+
+
+def _quota_problem(claim: Claim, address: IPAddress, beside: Iterable[IPAddress], world: World) -> Problem | None:
+    pool = world.pools.containing(address)
+    if pool is None or pool.spec.addresses_per_namespace is None:
+        return None
+    return _quota_excess(claim, {address, *beside}, pool, world)
+
+
+def _quota_excess(claim: Claim, new: Iterable[IPAddress], pool: AddressPool, world: World) -> Problem | None:
+    quota, namespace = pool.spec.addresses_per_namespace, claim.name[0]
+    if quota is None:
+        return None
+    used = {a for a in world.ledger.held_in(namespace, claim.name) if pool.spec.contains(a)}
+    if len(used | {a for a in new if pool.spec.contains(a)}) <= quota:
+        return None
+    message = (
+        f"namespace {namespace} holds {len(used)} of {quota} addresses that AddressPool {pool.metadata.name} allows it "
+        f"(spec.addressesPerNamespace); delete unused VIPs, let VIPs share an address, or have the number raised"
+    )
+    return Problem(Reason.QUOTA_EXCEEDED, message)
+
+
+def _rival_problem(claim: Claim, address: IPAddress, world: World) -> Problem | None:
+    """Return which VIP has precedence on an address."""
     rivals = world.ledger.rivals(claim, address)
-    rival = next((rival for rival in rivals if not _makes_room(rival, address, claim, world)), None)
+    rival = next((rival for rival in rivals if not _makes_room(rival.claim, address, claim, world)), None)
     if rival is None:
         return None
-    holder = "/".join(rival.name)
-    common = sorted(rival.ports & claim.ports)
-    if rival.name[0] == claim.name[0] and common:
-        held = ", ".join(f"{address_and_port(address, port)}/{protocol}" for port, protocol in common)
-        fix = "choose another address or port"
-    elif common:
-        port, protocol = common[0]
-        held, fix = f"{address_and_port(address, port)}/{protocol}", "choose another address"
-    else:
-        held, fix = str(address), "only VIPs of one namespace and one DataPlane share an address; choose another one"
+    holder = "/".join(rival.claim.name)
+    held, fix = _what_is_held(rival, claim, address)
     return Problem(Reason.ADDRESS_CONFLICT, f"{held} is held by {holder}; {fix}")
 
 
+def _what_is_held(rival: Rival, claim: Claim, address: IPAddress) -> tuple[str, str]:
+    if rival.ports:
+        held = ", ".join(f"{address_and_port(address, port)}/{protocol}" for port, protocol in sorted(rival.ports))
+        return held, "choose another address or port"
+    if common := sorted(rival.claim.held_ports & claim.ports):
+        port, protocol = common[0]
+        return f"{address_and_port(address, port)}/{protocol}", "choose another address"
+    return str(address), "only VIPs of one namespace and one DataPlane share an address; choose another one"
+
+
 def _makes_room(rival: Claim, address: IPAddress, claim: Claim, world: World) -> bool:
-    """Tell whether a holder is about to leave an address, be it in exchange for one of the claimant's.
+    """Return whether a holder is about to leave an address, be it in exchange for one of the claimant's.
 
     It leaves when it asks for other addresses that it can have. Where these are held too, by VIPs that leave in turn,
     all of them move together: a ring of VIPs that exchange their addresses needs no free one, and no order. Nobody
@@ -97,7 +172,7 @@ def _makes_room(rival: Claim, address: IPAddress, claim: Claim, world: World) ->
             continue
         moving.add(holder.name)
         for wanted in holder.wanted - holder.held:
-            if world.reserved.owner(wanted) or _membership(holder, wanted, world.pools):
+            if _not_for(holder, wanted, world, beside=holder.wanted):
                 return False
             pending += [(other, wanted) for other in world.ledger.excluded_by(holder, wanted)]
     return True
@@ -128,38 +203,52 @@ def _membership(claim: Claim, address: IPAddress, pools: Pools) -> Problem | Non
     return None
 
 
-def _allocate(vip: LoadBalancerVIP, kept: tuple[IPAddress, ...], world: World) -> Assignment:
+def _allocate(vip: LoadBalancerVIP, claim: Claim, held: tuple[IPAddress, ...], world: World) -> Assignment:
     chosen: list[IPAddress] = []
     problem: Problem | None = None
     for family in vip.spec.address_families:
-        of_family = [address for address in kept if family_of(address) is family]
-        pools = world.pools.open_to(vip.metadata.namespace, vip.spec.address_pool, family)
-        fitting = [a for a in of_family if any(pool.spec.contains(a) for pool in _may_keep(vip, world, pools))]
-        if fitting:
-            chosen.append(fitting[0])
-        elif (free := _first_free(pools, family, world)) is not None:
+        keeps = _keeps(vip, [a for a in held if family_of(a) is family], world)
+        if keeps and not _gives_up(vip, keeps, world):
+            problem = problem or _rival_problem(claim, keeps, world)
+            chosen.append(keeps)
+        elif (free := _first_free(vip, claim, family, world)) is not None:
             chosen.append(free)
+        elif keeps and not _pool_was_changed(vip):
+            chosen.append(keeps)
         else:
-            chosen += of_family[:1]
-            problem = problem or _none_left(vip, family, of_family, pools, world.pools)
+            chosen += [keeps] if keeps else []
+            problem = problem or _none_left(vip, claim, family, keeps, world)
     if problem:
-        return Assignment(tuple(address for address in chosen if address in kept), problem)
-    return Assignment(tuple(chosen))
+        kept = tuple(address for address in chosen if address in held)
+        return Assignment(kept, problem, _warnings(vip, kept, world))
+    return Assignment(tuple(chosen), None, _warnings(vip, (a for a in chosen if a in held), world))
 
 
-def _may_keep(vip: LoadBalancerVIP, world: World, pools: list[AddressPool]) -> list[AddressPool]:
-    """Return pools whose addresses a VIP may keep: `autoAssign` switched off later takes none away."""
-    if vip.spec.address_pool:
-        return pools
-    return [pool for pool in world.pools.usable if pool.spec.allows(vip.metadata.namespace)]
+def _keeps(vip: LoadBalancerVIP, held: list[IPAddress], world: World) -> IPAddress | None:
+    """Return the one of several held addresses of a family that stays: one without conflict if there is one."""
+    return min(held, key=lambda address: _held_problem(vip, address, world) is not None, default=None)
 
 
-def _first_free(pools: list[AddressPool], family: AddressFamily, world: World) -> IPAddress | None:
-    for pool in pools:
-        for block in pool.spec.addresses:
-            if family_of(block.first) is family and (found := _first_free_in(block, world)) is not None:
-                return found
+def _gives_up(vip: LoadBalancerVIP, address: IPAddress, world: World) -> bool:
+    """Return whether the user wants a VIP to leave an allocated address."""
+    pool = world.pools.by_name.get(vip.spec.address_pool or "")
+    if _pool_was_changed(vip) and not (pool is not None and pool.spec.contains(address)):
+        return True
+    moves = vip.metadata.annotations.get(MOVE_ANNOTATION) == "true"
+    return moves and _held_problem(vip, address, world) is not None
+
+
+def _first_free(vip: LoadBalancerVIP, claim: Claim, family: AddressFamily, world: World) -> IPAddress | None:
+    for pool in world.pools.open_to(vip.metadata.namespace, vip.spec.address_pool, family):
+        found = _free_of(pool, family, world)
+        if found is not None and _quota_excess(claim, {found}, pool, world) is None:
+            return found
     return None
+
+
+def _free_of(pool: AddressPool, family: AddressFamily, world: World) -> IPAddress | None:
+    blocks = (block for block in pool.spec.addresses if family_of(block.first) is family)
+    return next((found for block in blocks if (found := _first_free_in(block, world)) is not None), None)
 
 
 def _first_free_in(block: AddressBlock, world: World) -> IPAddress | None:
@@ -174,17 +263,18 @@ def _first_free_in(block: AddressBlock, world: World) -> IPAddress | None:
 
 
 def _none_left(
-    vip: LoadBalancerVIP, family: AddressFamily, held: list[IPAddress], open_pools: list[AddressPool], pools: Pools
+    vip: LoadBalancerVIP, claim: Claim, family: AddressFamily, keeps: IPAddress | None, world: World
 ) -> Problem:
     wanted, namespace = vip.spec.address_pool, vip.metadata.namespace
-    if held:
-        message = (
-            f"{held[0]} is in no AddressPool that the VIP may use and no other address is free; it is kept for now"
-        )
-        return Problem(Reason.NO_ADDRESS_AVAILABLE, f"{message}; put it back into a pool or add free addresses")
+    kept = f"; {keeps} is kept until then" if keeps else ""
+    open_pools = world.pools.open_to(namespace, wanted, family)
+    for pool in open_pools:
+        free = _free_of(pool, family, world)
+        if free is not None and (problem := _quota_excess(claim, {free}, pool, world)):
+            return Problem(problem.reason, f"{problem.message}{kept}")
     if open_pools:
         names = ", ".join(pool.metadata.name for pool in open_pools)
-        message = f"no {family} address is free in AddressPool {names}; add addresses to it or delete unused VIPs"
+        message = f"no {family} address is free in AddressPool {names}; add addresses to it or delete unused VIPs{kept}"
         return Problem(Reason.NO_ADDRESS_AVAILABLE, message)
     if not wanted:
         message = (
@@ -192,7 +282,8 @@ def _none_left(
             f"create one, or name a pool in spec.addressPool"
         )
         return Problem(Reason.POOL_NOT_FOUND, message)
-    return _named_pool_problem(wanted, namespace, family, pools)
+    problem = _named_pool_problem(wanted, namespace, family, world.pools)
+    return Problem(problem.reason, f"{problem.message}{kept}")
 
 
 def _named_pool_problem(wanted: str, namespace: str, family: AddressFamily, pools: Pools) -> Problem:
@@ -202,7 +293,7 @@ def _named_pool_problem(wanted: str, namespace: str, family: AddressFamily, pool
         return Problem(Reason.POOL_NOT_FOUND, f"AddressPool {wanted} does not exist (there is: {have}); create it")
     if not pools.verdicts[wanted].usable or pool.deleting:
         why = pools.verdicts[wanted].message if not pool.deleting else "it is being deleted"
-        return Problem(Reason.POOL_NOT_FOUND, f"AddressPool {wanted} can't be used: {why}")
+        return Problem(Reason.POOL_NOT_FOUND, f"AddressPool {wanted} cannot be used: {why}")
     if not pool.spec.allows(namespace):
         message = f"AddressPool {wanted} is not open to namespace {namespace}; have it added to spec.namespaces there"
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)

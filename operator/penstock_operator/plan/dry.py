@@ -99,7 +99,8 @@ def dry_run(objects: Iterable[KubeObject], surroundings: Surroundings | None = N
 def _vip(vip: LoadBalancerVIP, objects: Sequence[KubeObject], found: Surroundings, world: World) -> Outcome:
     verdict = judge(vip, _neighbours(vip, objects, found), world)
     if verdict.accepted:
-        status = VipStatus(observed_generation=vip.metadata.generation, addresses=verdict.addresses)
+        generation = vip.metadata.generation
+        status = VipStatus(observed_generation=generation, addresses=verdict.addresses, ports=verdict.ports)
         world.ledger.put(Claim.of(vip.model_copy(update={"status": status})))
     else:
         world.ledger.remove((vip.metadata.namespace, vip.metadata.name))
@@ -114,6 +115,7 @@ def _neighbours(vip: LoadBalancerVIP, objects: Sequence[KubeObject], found: Surr
         data_planes={obj.metadata.name: obj for obj in _of(objects, DataPlane)},
         service_exists=service is None or services is None or (namespace, service.name) in services,
         policy=policies.get((namespace, vip.spec.policy_name or "")),
+        policy_names=tuple(policy for where, policy in policies if where == namespace),
     )
 
 

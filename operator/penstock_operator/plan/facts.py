@@ -76,10 +76,11 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """A Service: that it exists, and the addresses it has."""
+    """A Service: that it exists, the addresses it has, and the field that each of them is in."""
 
     name: Name
     addresses: tuple[IPAddress, ...] = ()
+    fields: tuple[str, ...] = ()
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> Self:
@@ -87,13 +88,14 @@ class ServiceFacts:
         spec = raw.get("spec") or {}
         balancer = (raw.get("status") or {}).get("loadBalancer") or {}
         texts = [
-            *(spec.get("clusterIPs") or [spec.get("clusterIP")]),
-            *(spec.get("externalIPs") or ()),
-            *(entry.get("ip") for entry in balancer.get("ingress") or ()),
+            *((text, "spec.clusterIPs") for text in spec.get("clusterIPs") or [spec.get("clusterIP")]),
+            *((text, "spec.externalIPs") for text in spec.get("externalIPs") or ()),
+            *((entry.get("ip"), "status.loadBalancer") for entry in balancer.get("ingress") or ()),
         ]
-        found = (parse_address(text) for text in texts)
+        found = [(address, field) for text, field in texts if (address := parse_address(text)) is not None]
         metadata = raw["metadata"]
-        return cls((metadata["namespace"], metadata["name"]), tuple(a for a in found if a is not None))
+        addresses, fields = tuple(a for a, _ in found), tuple(field for _, field in found)
+        return cls((metadata["namespace"], metadata["name"]), addresses, fields)
 
 
 @dataclass(frozen=True)

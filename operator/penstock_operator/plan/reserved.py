@@ -1,9 +1,10 @@
-"""Addresses that no VIP may ever have: those of nodes, pods and Services."""
+"""Addresses that are given to no VIP: those of nodes, pods and Services. A VIP keeps one that it holds already."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_network
+from itertools import repeat
 
 from penstock_api.fields import AddressBlock, IPAddress, IPNetwork
 
@@ -23,8 +24,9 @@ class Reserved:
         self._owners: dict[IPAddress, str] = {}
         self._networks: dict[IPNetwork, str] = {}
         for service in services:
-            for address in service.addresses:
-                self._owners[address] = f"of Service {'/'.join(service.name)}"
+            for address, field in zip(service.addresses, service.fields or repeat(""), strict=False):
+                where = f" ({field})" if field else ""
+                self._owners[address] = f"of Service {'/'.join(service.name)}{where}"
         for node in nodes:
             for network in node.pod_networks:
                 self._networks[network] = f"in the pod network {network} of node {node.name}"

@@ -30,6 +30,9 @@ from pydantic import ValidationError
 from penstock_operator.plan.acceptance import Verdict
 from penstock_operator.plan.facts import NodeFacts
 
+ADDRESSES_CHANGED = "AddressesChanged"
+"""Reason of the Event when a VIP leaves an address."""
+
 NAMES_SHOWN = 3
 TEXT_LIMIT = 256  # of the summary's strings
 
@@ -95,9 +98,20 @@ def vip_status(vip: LoadBalancerVIP, verdict: Verdict, nodes: list[NodeView], no
         conditions=conditions,
         data_plane_name=verdict.data_plane.metadata.name if verdict.data_plane else None,
         addresses=verdict.addresses,
+        ports=verdict.ports if verdict.addresses else (),
+        address_pool=verdict.address_pool if verdict.addresses else None,
         nodes=_counts(nodes, generation),
         summary=_summary(vip, verdict, nodes),
     )
+
+
+def address_change(before: VipStatus, after: VipStatus) -> str:
+    """Say which addresses a VIP left and which it has instead; empty where it left none."""
+    left = [str(address) for address in before.addresses if address not in after.addresses]
+    new = [str(address) for address in after.addresses if address not in before.addresses]
+    if not left:
+        return ""
+    return f"{', '.join(left)} is given up, {', '.join(new) or 'no address'} is held instead"
 
 
 def paused_status(vip: LoadBalancerVIP, nodes: list[NodeView], now: datetime) -> VipStatus:
