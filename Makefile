@@ -20,8 +20,9 @@ build/.packages: tools/setup/debian.sh tools/setup/debian-packages.txt
 	@tools/setup/debian.sh
 	@mkdir -p build && touch $@
 
-build/.environment: build/.packages tools/setup/python.sh pyproject.toml $(C_SOURCES)
+build/.environment: build/.packages tools/setup/python.sh tools/setup/go.sh tools/setup/go.txt pyproject.toml $(C_SOURCES)
 	@tools/setup/python.sh $(PYTHON) $(VENV)
+	@tools/setup/go.sh $(VENV)
 	@mkdir -p build && touch $@
 
 .PHONY: build

@@ -1,7 +1,8 @@
 """Where the programs of a cluster come from.
 
-In this order: the folder that KUBEBUILDER_ASSETS names, an earlier build in the user's cache, `setup-envtest` where it
-is installed and can download, `go build` of the pinned modules beside this file (minutes, once per version).
+In this order: the folder that KUBEBUILDER_ASSETS names, the user's cache, `setup-envtest` where it is installed and can
+download, the release of the pinned version (`downloads`), `go build` of the pinned modules beside this file (minutes).
+What is downloaded or built is kept in the cache: once per version.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from e2e.cluster.downloads import DownloadError, Downloads, releases_of
 from e2e.cluster.errors import MissingProgramError
-from e2e.cluster.steps import step
+from e2e.cluster.steps import note, step
 
 _HERE = Path(__file__).parent
 _ENVTEST_SECONDS = 120
@@ -101,6 +106,7 @@ TOOLS = Suite(
     packages=MappingProxyType({name: f"./cmd/{name}" for name in ("pause", "httpserver", "loadgen")}),
 )
 SUITES = (KUBERNETES, CONTAINERS, CHARTS, TOOLS)
+_DOWNLOADS = Downloads()
 LOCAL_PROGRAMS = (*KUBERNETES.packages, *CONTAINERS.packages, *TOOLS.packages)
 """What a cluster of provider `local` is made of."""
 
@@ -112,17 +118,17 @@ def cache_root() -> Path:
 
 
 def program(name: str) -> Path:
-    """Return the path of a program, building it first if it is nowhere."""
+    """Return the path of a program, which is downloaded or built first if it is nowhere."""
     return programs(name)[name]
 
 
 def programs(*names: str) -> dict[str, Path]:
-    """Return the paths of several programs; what is nowhere is built, all of a suite at once."""
+    """Return the paths of several programs; what is nowhere is downloaded or built, all of a suite at once."""
     found = {name: _installed(name) or _cached(name) or _from_envtest(name) for name in names}
     missing = [name for name, path in found.items() if path is None]
     for suite in SUITES:
         if wanted := [name for name in missing if name in suite.packages]:
-            _build(suite, wanted)
+            _obtain(suite, wanted)
     return {name: path or _target(name) for name, path in found.items()}
 
 
@@ -177,12 +183,34 @@ def _from_envtest(name: str) -> Path | None:
     return _executable(Path(found.stdout.strip()) / name)
 
 
-def _build(suite: Suite, names: Sequence[str]) -> None:
+def _obtain(suite: Suite, names: Sequence[str]) -> None:
     folder = _target(names[0]).parent
     folder.mkdir(parents=True, exist_ok=True)
     with _one_builder():
-        if missing := [name for name in names if _cached(name) is None]:
+        missing = [name for name in names if _cached(name) is None]
+        released = [name for name in missing if releases_of([name])]
+        if released and (problem := _download(suite, released, folder)):
+            note(f"          no download ({problem}): {_named(suite, released)} will be compiled")
+        if missing := [name for name in missing if _cached(name) is None]:
             go_build(suite, missing, folder)
+
+
+def _named(suite: Suite, names: Sequence[str]) -> str:
+    """Return a few words for programs of a suite: their line on the screen also has to show how far they are."""
+    what = names[0] if len(names) == 1 else f"{len(names)} programs"
+    return f"{what} of {suite.name} {suite.version()}"
+
+
+def _download(suite: Suite, names: Sequence[str], folder: Path) -> str:
+    """Download programs of a suite; return why that failed, or an empty string."""
+    releases = releases_of(names)
+    try:
+        _DOWNLOADS.check(releases)
+        with step(f"download {_named(suite, names)} (once)") as report:
+            _DOWNLOADS.fetch(releases, names, folder, report)
+    except DownloadError as error:
+        return str(error)
+    return ""
 
 
 def go_build(suite: Suite, names: Sequence[str], folder: Path) -> None:
@@ -190,28 +218,65 @@ def go_build(suite: Suite, names: Sequence[str], folder: Path) -> None:
 
     One command builds all: what they share is compiled once, and while one is linked the next is compiled.
     """
-    go = shutil.which("go")
+    go = find_go()
     if go is None:
-        raise MissingProgramError(f"no cached {', '.join(names)}, and no Go to build it: install Go 1.26 or newer")
+        raise MissingProgramError(f"no cached {', '.join(names)}, and no Go to build it: run `make build`")
     flags = " ".join(["-s", "-w", *(f"-X {variable}={suite.version()}" for variable in suite.variables)])
     unfinished = folder / f".unfinished.{os.getpid()}"
     unfinished.mkdir(exist_ok=True)
-    command = ["nice", go, "build", "-mod=readonly", "-trimpath", "-tags", suite.tags, "-ldflags", flags]
-    with step(f"build {', '.join(names)} {suite.version()} (once)"):
-        built = subprocess.run(
-            [*command, "-o", f"{unfinished}/", *(suite.packages[name] for name in names)],
-            cwd=suite.module,
-            env={"GOGC": "400", **os.environ, "CGO_ENABLED": "0"},  # compilers are short-lived: let them use memory
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    if built.returncode != 0:
+    packages = [suite.packages[name] for name in names]
+    options = ["-mod=readonly", "-tags", suite.tags]
+    command = ["nice", go, "build", "-v", *options, "-trimpath", "-ldflags", flags, "-o", f"{unfinished}/", *packages]
+    try:
+        with step(f"compile {_named(suite, names)} (once)") as report:
+            report("sources")
+            listed = _run_go(suite, [go, "list", "-deps", *options, *packages], report)
+            _run_go(suite, command, _Counting(len(listed.split()), report))
+        for name in names:
+            (unfinished / file_name(suite.packages[name])).replace(folder / name)
+    finally:
         shutil.rmtree(unfinished)
-        raise MissingProgramError(f"building {', '.join(names)} in {suite.module} failed:\n{built.stderr[-4000:]}")
-    for name in names:
-        (unfinished / file_name(suite.packages[name])).replace(folder / name)
-    unfinished.rmdir()
+
+
+class _Counting:
+    """Reports the lines of `go build -v`: a package each, of those that no cache has."""
+
+    def __init__(self, total: int, report: Callable[[str], None]) -> None:
+        self._total = total
+        self._report = report
+        self._packages: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        if line.startswith("go: "):
+            self._report(line)
+        elif " " not in line:
+            self._packages.add(line)
+            self._report(f"{len(self._packages)} of up to {self._total} packages, {line}")
+
+
+def _run_go(suite: Suite, command: Sequence[str], report: Callable[[str], None]) -> str:
+    """Run Go in a suite's module and report each line of its messages; return its output."""
+    # Compilers are short-lived: let them use memory.
+    environment = {"GOGC": "400", **os.environ, "CGO_ENABLED": "0"}
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=suite.module, env=environment, stdout=output, stderr=subprocess.PIPE, text=True
+        )
+        messages: deque[str] = deque(maxlen=60)
+        with process:
+            for line in process.stderr or ():
+                messages.append(line)
+                report(line.strip())
+        if process.returncode != 0:
+            raise MissingProgramError(f"{' '.join(command)} in {suite.module} failed:\n{''.join(messages)}")
+        output.seek(0)
+        return output.read()
+
+
+def find_go() -> str | None:
+    """Return the path of Go: of the environment, which has one where PATH's is missing or too old, else of PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return shutil.which("go", path=path)
 
 
 def file_name(package: str) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of debian-packages.txt that are missing, and checks Go's version.
+# Installs the Debian packages of debian-packages.txt that are missing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -26,17 +26,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "installing Debian packages: ${missing[*]}"
     "${as_root[@]}" apt-get update -qq
     chosen=()
+    absent=()
     for line in "${missing[@]}"; do
         IFS='|' read -ra alternatives <<<"$line"
         for package in "${alternatives[@]}"; do
-            available "$package" && chosen+=("$package") && break
+            available "$package" && chosen+=("$package") && continue 2
         done
+        absent+=("$line")
     done
+    if [ ${#absent[@]} -gt 0 ]; then
+        echo "apt has no package ${absent[*]}: enable the component that has it (Ubuntu: add-apt-repository universe)" >&2
+        exit 1
+    fi
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${chosen[@]}" >/dev/null
-fi
-
-if ! command -v go >/dev/null; then
-    echo "Go is missing: the local cluster is built from Go modules. Install Go 1.26 or later and put it on PATH." >&2
-    exit 1
 fi
