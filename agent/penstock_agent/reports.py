@@ -20,7 +20,7 @@ from penstock_api.dataplanenode import (
     NodeSummary,
     NodeVips,
 )
-from penstock_api.dataplanenodereport import SHARD_SIZE, NodeReport, VipReport
+from penstock_api.dataplanenodereport import SHARD_SIZE, SHARDS_MAX, NodeReport, VipReport
 from penstock_api.names import report_name
 from penstock_embedded.messages import ApplyResult, BackendState, Hello, Stats, Vip
 
@@ -112,14 +112,18 @@ def _text(parts: Iterable[str]) -> str:
 
 
 def shards(node: DataPlaneNode, reports: Sequence[VipReport]) -> dict[str, NodeReport]:
-    """Cut reports into objects, by name; a node without VIPs has one, which is empty."""
+    """Cut reports into objects, by name; a node without VIPs has one, which is empty.
+
+    What does not fit into the objects that a node may have is left out.
+    """
+    count = min(SHARDS_MAX, max(1, -(-len(reports) // SHARD_SIZE)))
     return {
         report_name(node.metadata.name, index): NodeReport(
             node_name=node.spec.node_name,
             data_plane_name=node.spec.data_plane_name,
             vips=tuple(reports[index * SHARD_SIZE : (index + 1) * SHARD_SIZE]),
         )
-        for index in range(max(1, -(-len(reports) // SHARD_SIZE)))
+        for index in range(count)
     }
 
 

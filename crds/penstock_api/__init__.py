@@ -37,6 +37,7 @@ from penstock_api.dataplanenode import (
 )
 from penstock_api.dataplanenodereport import (
     SHARD_SIZE,
+    SHARDS_MAX,
     DataPlaneNodeReport,
     Finding,
     FindingReason,
@@ -85,6 +86,7 @@ __all__ = [
     "API_VERSION",
     "GROUP",
     "KINDS",
+    "SHARDS_MAX",
     "SHARD_SIZE",
     "VERSION",
     "AddressBlock",

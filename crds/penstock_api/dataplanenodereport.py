@@ -27,6 +27,9 @@ from penstock_api.rules import immutable
 SHARD_SIZE = 100
 """VIPs of one report."""
 
+SHARDS_MAX = 100
+"""Reports of one node; an admission policy refuses more."""
+
 FINDINGS_LIMIT = 16
 """Most findings that are listed for one VIP."""
 

@@ -10,6 +10,7 @@ from penstock_agent.desired import desired_state, plan
 from penstock_agent.loop import Reason
 from penstock_agent.reports import NodeFacts, Trouble, node_status, shards, vip_reports
 from penstock_agent.shortages import Shortage
+from penstock_api import SHARD_SIZE, SHARDS_MAX, VipReport
 from penstock_api.dataplanenode import DataPlaneNode
 from penstock_embedded.messages import ApplyResult, Error, Hello, Stats, VipResult
 
@@ -137,6 +138,12 @@ def test_shards_of_a_hundred(count, sizes):
     cut = shards(dpn(), entries)
     assert [len(shard.vips) for shard in cut.values()] == sizes
     assert list(cut) == [f"edge.node-1-{index}" for index in range(len(sizes))]
+
+
+def test_no_more_shards_than_a_node_may_have():
+    entry = VipReport(namespace="web", name="v", uid="u", generation=1)
+    cut = shards(dpn(), [entry.model_copy(update={"name": f"v{i}"}) for i in range(SHARDS_MAX * SHARD_SIZE + 1)])
+    assert len(cut) == SHARDS_MAX
 
 
 def test_a_node_that_works():

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.apiserver
 
 # "a-b" and "b": names that a careless comparison of prefixes or suffixes mixes up.
 MINE, FOREIGN = "b", "a-b"
+AGENT_POD = "penstock-edge-agent-abcde"  # as the DaemonSet of DataPlane "edge" names them
 
 
 def pod(name: str, account: str, node: str) -> dict[str, Any]:
@@ -69,12 +70,12 @@ def tokens(installed: ControlPlane, rest: Rest) -> Iterator[Tokens]:
     for node in (MINE, FOREIGN):
         rest.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
         rest.create(node_object(node))
-    for name, account in (("agent-mine", "penstock-agent"), ("operator-mine", "penstock-operator")):
+    for name, account in ((AGENT_POD, "penstock-agent"), ("operator-mine", "penstock-operator")):
         answer = rest.create(pod(name, account, MINE))
         assert answer.status == 201, answer.message
     issue = installed.issue_service_account
     with (
-        Rest(issue(INSTALL_NAMESPACE, "penstock-agent", pod="agent-mine")) as agent,
+        Rest(issue(INSTALL_NAMESPACE, "penstock-agent", pod=AGENT_POD)) as agent,
         Rest(issue(INSTALL_NAMESPACE, "penstock-agent")) as unbound,
         Rest(issue(INSTALL_NAMESPACE, "penstock-operator", pod="operator-mine")) as operator,
     ):
@@ -143,12 +144,87 @@ def test_the_operators_part_of_its_own_object(tokens: Tokens) -> None:
     assert_refused(tokens.agent.delete(node_object(MINE)), "cannot delete")
 
 
+OWNER = {"apiVersion": "penstock.dev/v1alpha1", "kind": "DataPlaneNode", "name": "edge.b", "uid": "0"}
+FOREIGN_METADATA: list[dict[str, Any]] = [
+    {"finalizers": ["example.com/never"]},
+    {"annotations": {"example.com/a": "b"}},
+    {"labels": {"example.com/a": "b"}},
+    {"labels": {"penstock.dev/dataplane": "other"}},
+    {"labels": {"penstock.dev/node": FOREIGN}},
+    {"ownerReferences": [{**OWNER, "name": "edge.a-b"}]},
+    {"ownerReferences": [{**OWNER, "apiVersion": "v1", "kind": "Node", "name": MINE}]},
+    {"ownerReferences": [{**OWNER, "blockOwnerDeletion": True}]},
+    {"ownerReferences": [{**OWNER, "controller": True}]},
+    {"ownerReferences": [OWNER, {**OWNER, "uid": "1"}]},
+]
+
+
+@pytest.mark.parametrize("metadata", FOREIGN_METADATA, ids=str)
+def test_metadata_of_its_own_objects(metadata: dict[str, Any], tokens: Tokens) -> None:
+    for obj in (report(MINE), node_lease(MINE)):
+        whole = obj | {"metadata": obj["metadata"] | metadata}
+        assert_refused(tokens.agent.create(whole, dry_run=True), "an agent")
+    happening = event()
+    whole = happening | {"metadata": happening["metadata"] | metadata}
+    assert_refused(tokens.agent.create(whole, dry_run=True), "an agent")
+    if "labels" not in metadata:
+        assert_refused(tokens.agent.merge(node_object(MINE), {"metadata": metadata}), "the rest is the operator's")
+
+
+def test_metadata_that_an_agent_needs(tokens: Tokens) -> None:
+    labels = {"penstock.dev/dataplane": "edge", "penstock.dev/node": MINE}
+    for obj in (report(MINE), node_lease(MINE)):
+        metadata = obj["metadata"] | {"labels": labels, "ownerReferences": [OWNER]}
+        assert tokens.agent.create(obj | {"metadata": metadata}, dry_run=True).status == 201
+
+
+def test_what_others_annotate_stays_as_it_is(tokens: Tokens) -> None:
+    obj = report(MINE)
+    try:
+        assert tokens.agent.create(obj).status == 201
+        note = {"metadata": {"annotations": {"example.com/note": "kept"}, "finalizers": ["example.com/kept"]}}
+        assert tokens.admin.merge(obj, note).status == 200
+        assert tokens.agent.merge(obj, {"report": {"vips": []}}).status == 200
+        for taken in ({"annotations": None}, {"finalizers": None}):
+            assert_refused(tokens.agent.merge(obj, {"metadata": taken}), "sets no finalizers and no annotations")
+    finally:
+        tokens.admin.merge(obj, {"metadata": {"finalizers": None}})
+        tokens.admin.delete(obj)
+
+
+def test_the_finalizers_of_others_on_its_node_object(tokens: Tokens) -> None:
+    ours, foreign = "penstock.dev/node", "example.com/kept"
+    obj = node_object(MINE)
+    try:
+        assert tokens.admin.merge(obj, {"metadata": {"finalizers": [foreign]}}).status == 200
+        assert tokens.agent.merge(obj, {"metadata": {"finalizers": [foreign, ours]}}).status == 200
+        assert_refused(tokens.agent.merge(obj, {"metadata": {"finalizers": [ours]}}), "the rest is the operator's")
+        assert tokens.agent.merge(obj, {"metadata": {"finalizers": [foreign]}}).status == 200
+    finally:
+        tokens.admin.merge(obj, {"metadata": {"finalizers": None}})
+
+
+def test_objects_of_another_data_plane(tokens: Tokens) -> None:
+    # "edge-agent-x": the pods of that DataPlane have names that begin as those of "edge" do.
+    for name in ("other", "edge-agent-x", "edg", "edge-agent"):
+        foreign = changed(REPORT, {"metadata.name": f"{name}.b-0", "report.nodeName": MINE})
+        foreign["report"]["dataPlaneName"] = name
+        assert_refused(tokens.agent.create(foreign, dry_run=True), "its own DataPlane")
+        assert_refused(tokens.agent.create(lease(f"penstock-{name}.b"), dry_run=True), "its own DataPlane")
+
+
+@pytest.mark.parametrize(("shard", "status"), [("99", 201), ("100", 403), ("999999999999", 403), ("007", 403)])
+def test_the_number_of_reports(shard: str, status: int, tokens: Tokens) -> None:
+    answer = tokens.agent.create(report(MINE, name=f"edge.b-{shard}"), dry_run=True)
+    assert answer.status == status, answer.message
+
+
 def test_a_token_without_node_writes_nothing(tokens: Tokens) -> None:
     assert_refused(tokens.unbound.merge(node_object(MINE), STATUS, "/status"), "names no node")
     assert_refused(tokens.unbound.create(report(MINE)), "names no node")
 
 
-def event(**fields: str) -> dict[str, Any]:
+def event(**fields: Any) -> dict[str, Any]:
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -169,6 +245,8 @@ def test_events_in_its_own_name(tokens: Tokens) -> None:
     agent = tokens.agent
     for other in ({"reportingInstance": FOREIGN}, {"reportingController": "penstock.dev/operator"}):
         assert_refused(agent.create(event(**other)), "reportingController penstock.dev/agent")
+    pods = {"apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": "web"}
+    assert_refused(agent.create(event(regarding=pods)), "Penstock's kinds")
     assert agent.create(event()).status == 201
     series = {"series": {"count": 2, "lastObservedTime": "2026-01-01T00:01:00.000000Z"}}
     assert agent.merge(event(), series).status == 200
@@ -176,7 +254,7 @@ def test_events_in_its_own_name(tokens: Tokens) -> None:
 
 @pytest.mark.parametrize("kind", ["Pod", "Secret", "ConfigMap", "Service"])
 def test_what_an_agent_cannot_read(kind: str, tokens: Tokens) -> None:
-    obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "agent-mine", "namespace": INSTALL_NAMESPACE}}
+    obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": AGENT_POD, "namespace": INSTALL_NAMESPACE}}
     assert_refused(tokens.agent.get(obj))
 
 
@@ -220,6 +298,8 @@ def test_of_a_node_the_operator_changes_one_label(tokens: Tokens) -> None:
         {"metadata": {"labels": {"zone": None}}},
         {"metadata": {"labels": {"other": "b"}}},
         {"metadata": {"annotations": {"other": "b"}}},
+        {"metadata": {"finalizers": ["example.com/never"]}},
+        {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": FOREIGN, "uid": "0"}]}},
         {"spec": {"unschedulable": True}},
     ):
         assert_refused(tokens.operator.merge(node, patch), "penstock.dev/dataplane and nothing else")

@@ -1,8 +1,9 @@
 """ValidatingAdmissionPolicies: bounds of our own accounts that RBAC alone can't say.
 
-An agent writes only what is its node's, and Events in its own name. A pod's token names the node that the pod runs on,
-in the user's extra `authentication.kubernetes.io/node-name`; the policy compares that with the object's. Names are
-compared too: else an agent could take the name of another node's object before it exists.
+An agent writes only what belongs to its node and its DataPlane, and Events in its own name. A pod's token names the
+node and the pod, in the user's extras `authentication.kubernetes.io/node-name` and `pod-name`; the policy compares both
+with the object. Names are compared too: else an agent could take the name of another node's object before it exists.
+Of an object's metadata an agent sets what it needs: the one finalizer by which it leaves, its labels, its one owner.
 
 Of a Node the operator changes one label, by which the pods of a DataPlane are placed.
 """
@@ -11,13 +12,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock_api import GROUP, VERSION
-from penstock_api.names import AGENT_ACCOUNT, DATAPLANE_LABEL, INSTALL_NAMESPACE, OPERATOR_ACCOUNT, PART_OF_LABEL
+from penstock_api import API_VERSION, GROUP, SHARDS_MAX, VERSION
+from penstock_api.names import (
+    AGENT_ACCOUNT,
+    DATAPLANE_LABEL,
+    INSTALL_NAMESPACE,
+    NODE_FINALIZER,
+    NODE_LABEL,
+    OPERATOR_ACCOUNT,
+    PART_OF_LABEL,
+)
 
 from tools.generators.output import CHART, MANIFESTS, Files, dump
 
 _SOURCE = "tools/generators/admission.py"
 _NODE_KEY = "authentication.kubernetes.io/node-name"
+_POD_KEY = "authentication.kubernetes.io/pod-name"
 _FIX = "an agent may write only what belongs to its own node; start it in a pod of that node"
 
 
@@ -35,8 +45,17 @@ def objects(namespace: str) -> list[dict[str, Any]]:
         "matchConstraints": {"resourceRules": _RESOURCES},
         "variables": [
             {"name": "node", "expression": f"request.userInfo.extra[?'{_NODE_KEY}'][?0].orValue('')"},
+            {"name": "pod", "expression": f"request.userInfo.extra[?'{_POD_KEY}'][?0].orValue('')"},
             {"name": "object", "expression": "object == null ? oldObject : object"},
             {"name": "name", "expression": "variables.object.metadata.name"},
+            {"name": "dataplane", "expression": _DATA_PLANE},
+            {"name": "labels", "expression": "variables.object.metadata.?labels.orValue({})"},
+            {"name": "owners", "expression": "variables.object.metadata.?ownerReferences.orValue([])"},
+            {"name": "finalizers", "expression": "variables.object.metadata.?finalizers.orValue([])"},
+            {
+                "name": "oldFinalizers",
+                "expression": "oldObject == null ? [] : oldObject.metadata.?finalizers.orValue([])",
+            },
         ],
         "validations": _VALIDATIONS,
     }
@@ -71,6 +90,8 @@ _NODE_LABEL_POLICY = {
         {
             "expression": "object.spec == oldObject.spec && "
             "object.metadata.?annotations == oldObject.metadata.?annotations && "
+            "object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences && "
+            "object.metadata.?finalizers == oldObject.metadata.?finalizers && "
             f"variables.labels.all(k, k == '{DATAPLANE_LABEL}' || variables.oldLabels[?k] == variables.labels[?k]) && "
             f"variables.oldLabels.all(k, k == '{DATAPLANE_LABEL}' || k in variables.labels)",
             "message": f"of a Node the operator may change the label {DATAPLANE_LABEL} and nothing else",
@@ -100,6 +121,29 @@ _RESOURCES = [
     },
 ]
 
+_OLD_FINALIZERS = "oldObject == null ? [] : oldObject.metadata.?finalizers.orValue([])"
+_KIND = "request.resource.resource"
+
+# The DataPlane that an object belongs to, by the place that carries it. Events belong to none.
+_DATA_PLANE = (
+    f"{_KIND} == 'dataplanenodes' ? variables.object.spec.dataPlaneName : "
+    f"{_KIND} == 'dataplanenodereports' ? variables.object.report.dataPlaneName : "
+    f"{_KIND} == 'leases' && variables.name.startsWith('penstock-') && variables.name.contains('.') ? "
+    "variables.name.substring(size('penstock-'), variables.name.indexOf('.')) : ''"
+)
+
+_OWNER_FIELDS = {
+    "apiVersion": f"'{API_VERSION}'",
+    "kind": "'DataPlaneNode'",
+    "name": "variables.dataplane + '.' + variables.node",
+}
+_IS_OWNER = " && ".join(
+    (
+        *(f"o.{field} == {value}" for field, value in _OWNER_FIELDS.items()),
+        "!o.?controller.orValue(false) && !o.?blockOwnerDeletion.orValue(false)",
+    )
+)
+
 _VALIDATIONS = [
     {
         "expression": "variables.node != ''",
@@ -114,18 +158,50 @@ _VALIDATIONS = [
         "reason": "Forbidden",
     },
     {
-        "expression": "request.resource.resource != 'dataplanenodes' || (request.operation == 'UPDATE' && "
-        "object.spec == oldObject.spec && object.metadata.?labels == oldObject.metadata.?labels)",
-        "message": "of a DataPlaneNode an agent may change the status and the finalizers; the rest is the operator's",
+        "expression": f"{_KIND} != 'dataplanenodes' || (request.operation == 'UPDATE' && "
+        "object.spec == oldObject.spec && object.metadata.?labels == oldObject.metadata.?labels && "
+        "object.metadata.?annotations == oldObject.metadata.?annotations && "
+        "object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences && "
+        f"variables.finalizers.all(f, f == '{NODE_FINALIZER}' || f in variables.oldFinalizers) && "
+        f"variables.oldFinalizers.all(f, f == '{NODE_FINALIZER}' || f in variables.finalizers))",
+        "message": f"of a DataPlaneNode an agent may change the status and the finalizer {NODE_FINALIZER}; "
+        "the rest is the operator's",
+        "reason": "Forbidden",
+    },
+    {
+        # A finalizer would keep the object for ever, a foreign owner would let others' deletions take it along.
+        "expression": f"{_KIND} == 'dataplanenodes' || object == null || ("
+        "variables.finalizers == variables.oldFinalizers && "
+        "object.metadata.?annotations.orValue({}) == "
+        "(oldObject == null ? {} : oldObject.metadata.?annotations.orValue({})))",
+        "message": "an agent sets no finalizers and no annotations here",
+        "reason": "Forbidden",
+    },
+    {
+        "expression": f"{_KIND} == 'dataplanenodes' || object == null || ({_KIND} == 'events' "
+        "? size(variables.owners) == 0 && size(variables.labels) == 0 "
+        f": size(variables.owners) <= 1 && variables.owners.all(o, {_IS_OWNER}) && "
+        f"variables.labels.all(k, (k == '{DATAPLANE_LABEL}' && variables.labels[k] == variables.dataplane) || "
+        f"(k == '{NODE_LABEL}' && variables.labels[k] == variables.node)))",
+        "message": "an agent's objects have the DataPlaneNode of its node as their only owner and the labels "
+        f"{DATAPLANE_LABEL} and {NODE_LABEL}; Events have neither",
         "reason": "Forbidden",
     },
     {
         "expression": "request.resource.resource != 'dataplanenodereports' || ("
-        "variables.object.report.nodeName == variables.node && variables.name.matches('-[0-9]+$') && "
+        "variables.object.report.nodeName == variables.node && "
+        "variables.name.matches('-(0|[1-9][0-9]*)$') && "
         "variables.name.substring(0, variables.name.lastIndexOf('-')) == "
         "variables.object.report.dataPlaneName + '.' + variables.node)",
         "messageExpression": "'DataPlaneNodeReport ' + variables.name + ' belongs to node ' + "
         f"variables.object.report.nodeName + ', the token to node ' + variables.node + '; {_FIX}'",
+        "reason": "Forbidden",
+    },
+    {
+        "expression": f"{_KIND} != 'dataplanenodereports' || object == null || "
+        f"(variables.name.matches('-[0-9]{{1,9}}$') && "
+        f"int(variables.name.substring(variables.name.lastIndexOf('-') + 1)) < {SHARDS_MAX})",
+        "message": f"a node has at most {SHARDS_MAX} DataPlaneNodeReports",
         "reason": "Forbidden",
     },
     {
@@ -139,9 +215,18 @@ _VALIDATIONS = [
     {
         "expression": "request.resource.resource != 'events' || ("
         "variables.object.?reportingController.orValue('') == 'penstock.dev/agent' && "
-        "variables.object.?reportingInstance.orValue('') == variables.node)",
-        "message": "an agent records Events as reportingController penstock.dev/agent and the reportingInstance that "
-        f"is its node; {_FIX}",
+        "variables.object.?reportingInstance.orValue('') == variables.node && "
+        f"variables.object.?regarding.?apiVersion.orValue('') == '{API_VERSION}')",
+        "message": "an agent records Events about Penstock's kinds, as reportingController penstock.dev/agent and the "
+        f"reportingInstance that is its node; {_FIX}",
+        "reason": "Forbidden",
+    },
+    {
+        # A token that is bound to a node alone is made by an administrator's hand; those of pods name their pod.
+        "expression": f"{_KIND} == 'events' || variables.pod == '' || "
+        "variables.pod.substring(0, variables.pod.lastIndexOf('-')) == 'penstock-' + variables.dataplane + '-agent'",
+        "messageExpression": "'the object belongs to DataPlane ' + variables.dataplane + ', the token to pod ' + "
+        "variables.pod + '; an agent may write only what belongs to its own DataPlane'",
         "reason": "Forbidden",
     },
 ]
