@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ class Recorder:
         self.applied: list[DesiredState] = []
         self.withdrawn = 0
         self.failure: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.busy = asyncio.Event()
+        self.waiting = 0
 
     async def hello(self) -> Hello:
         return Hello(
@@ -51,6 +55,11 @@ class Recorder:
     async def apply(self, desired: DesiredState) -> ApplyResult:
         if self.failure is not None:
             raise self.failure
+        if self.hold is not None:
+            self.waiting += 1
+            if self.waiting == MAX_CLIENTS:
+                self.busy.set()
+            await self.hold.wait()
         self.applied.append(desired)
         return ApplyResult(generation=desired.generation, changed=True, vips=())
 
@@ -225,15 +234,83 @@ async def test_an_allowed_peer_of_another_user_is_served(open_directory: Path, r
     assert json.loads(output)["result"]["type"] == "embedded"
 
 
-async def test_several_clients_are_served_at_a_time_and_too_many_are_refused(path: Path) -> None:
+async def test_idle_connections_keep_nobody_out(path: Path) -> None:
+    streams = [await asyncio.open_unix_connection(path) for _ in range(3 * MAX_CLIENTS)]
+    streams[-1][1].write(request("hello")[:20])  # begun, and never ended
+    [reply] = await exchange(path, request("hello"))
+    assert reply["error"] is None
+    assert await asyncio.wait_for(streams[0][0].read(), 10) == b""  # the oldest were closed
+    for _, writer in streams:
+        writer.close()
+
+
+async def test_replies_that_nobody_reads_keep_nobody_out(path: Path) -> None:
     streams = [await asyncio.open_unix_connection(path) for _ in range(MAX_CLIENTS)]
-    for reader, writer in streams:
-        writer.write(request("hello") + b"\n")
-        assert json.loads(await reader.readuntil(b"\n"))["error"] is None
+    for _, writer in streams:
+        writer.write((request("hello") + b"\n") * 20_000)
+    for _ in range(3):
+        [reply] = await exchange(path, request("hello"))
+        assert reply["error"] is None
+    for _, writer in streams:
+        writer.transport.abort()
+
+
+async def test_more_requests_at_once_than_a_user_may_have_are_refused(path: Path, recorder: Recorder) -> None:
+    recorder.hold = asyncio.Event()
+    apply = request("apply", {"generation": 1, "scheduler_key": KEY})
+    busy = [asyncio.create_task(exchange(path, apply)) for _ in range(MAX_CLIENTS)]
+    await recorder.busy.wait()
     reader, writer = await asyncio.open_unix_connection(path)
     assert json.loads(await reader.readuntil(b"\n"))["error"]["code"] == "exhausted"
-    for _, each in (*streams, (reader, writer)):
-        each.close()
+    writer.close()
+    recorder.hold.set()
+    assert all(reply["error"] is None for [reply] in await asyncio.gather(*busy))
+
+
+def full_of_errors(line: bytes) -> bytes:
+    """Return a request of 6 MB whose parameters are many times `line`."""
+    body = b",".join([line] * (6_000_000 // (len(line) + 1)))
+    return b'{"version":1,"id":7,"method":"apply","params":{"generation":1,"scheduler_key":"%s",%s}}' % (
+        KEY.encode(),
+        b'"vips":[%s]' % body,
+    )
+
+
+VIP_WITH_BACKENDS = b'{"id":"%s","key":"k","addresses":["203.0.113.1"],"port":80,"backends":[%s]}' % (
+    b"0" * 16,
+    b",".join([b"0"] * 400_000),
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"0",
+        b"{}",
+        b'{"id":"x","key":"","addresses":[1,1,1,1,1,1,1,1],"port":0,"a":0,"b":0,"c":0,"d":0,"e":0,"f":0}',
+        b'{"addresses":[%s]}' % b",".join([b"0"] * 1000),
+        b"{%s}" % b",".join(b'"k%d":0' % number for number in range(1000)),
+        VIP_WITH_BACKENDS,
+        b'"%s"' % (b"x" * 5_000_000),
+        b'{"%s":0}' % (b"x" * 5_000_000),
+    ],
+    ids=["numbers", "empty", "wrong", "addresses", "keys", "backends", "text", "long key"],
+)
+async def test_a_request_full_of_errors_costs_no_more_than_reading_it(
+    path: Path, recorder: Recorder, line: bytes
+) -> None:
+    request_line = full_of_errors(line)
+    began = time.process_time()
+    [reply] = await exchange(path, request_line)
+    spent = time.process_time() - began
+    began = time.process_time()
+    json.loads(request_line)
+    reading = time.process_time() - began
+    assert reply["error"]["fix"]
+    assert len(reply["error"]["message"]) < 2000
+    assert len(reply["error"]["field"]) <= 200
+    assert recorder.applied == []
+    assert spent < 20 * reading + 0.5
 
 
 async def test_the_synchronous_client_returns_results_and_raises_errors(path: Path, recorder: Recorder) -> None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, field_validator, model_validator
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -39,7 +39,10 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128-bit key i
 
 
 class Message(BaseModel):
-    """Base of what an agent asks: unknown fields are errors, for what they want would not be done."""
+    """Base of what an agent asks: unknown fields are errors, for what they want would not be done.
+
+    Lists end at their first error: a request with a million of them is refused as fast as one with one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -136,7 +139,7 @@ class Vip(Message):
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     key: Annotated[str, Field(min_length=1, max_length=600)]
-    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8)]
+    addresses: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8), FailFast()]
     protocol: Protocol = Protocol.TCP
     port: Port
     forwarding: Forwarding = Forwarding.NAT  # can't be changed
@@ -149,7 +152,7 @@ class Vip(Message):
     features: FeatureLevel = FeatureLevel.BASIC
     timeouts: Timeouts = Timeouts()
     drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 300.0
-    backends: Annotated[tuple[Backend, ...], Field(max_length=1024)] = ()
+    backends: Annotated[tuple[Backend, ...], Field(max_length=1024), FailFast()] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Vip:
@@ -184,8 +187,8 @@ class NatSource(Message):
 class Announcement(Message):
     """Addresses that this node answers ARP and neighbour discovery for (`L2`)."""
 
-    interfaces: Annotated[tuple[str, ...], Field(max_length=16)] = ()  # empty: that of the default route
-    addresses: Annotated[tuple[Address, ...], Field(max_length=4096)] = ()
+    interfaces: Annotated[tuple[str, ...], Field(max_length=16), FailFast()] = ()  # empty: that of the default route
+    addresses: Annotated[tuple[Address, ...], Field(max_length=4096), FailFast()] = ()
 
 
 class DesiredState(Message):
@@ -194,9 +197,9 @@ class DesiredState(Message):
     generation: Annotated[int, Field(ge=0)]  # counts up at the agent; echoed in replies
     scheduler_key: Key  # shared by all nodes of a DataPlane
     nodes: Annotated[int, Field(ge=1, le=4096)] = 1  # load-balancing nodes that share the load (L)
-    nat_sources: Annotated[tuple[NatSource, ...], Field(max_length=8)] = ()
+    nat_sources: Annotated[tuple[NatSource, ...], Field(max_length=8), FailFast()] = ()
     announcement: Announcement = Announcement()
-    vips: Annotated[tuple[Vip, ...], Field(max_length=4096)] = ()
+    vips: Annotated[tuple[Vip, ...], Field(max_length=4096), FailFast()] = ()
 
     @field_validator("nat_sources")
     @classmethod

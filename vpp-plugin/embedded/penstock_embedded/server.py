@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import struct
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -35,8 +37,10 @@ log = structlog.get_logger()
 
 M = TypeVar("M", bound=BaseModel)
 
-MAX_CLIENTS = 16
+MAX_CLIENTS = 16  # of one user id
 MAX_REPORTED_ERRORS = 5
+MAX_REPORTED_CHARACTERS = 200  # of one error: a field's name is the sender's
+MAX_KEYS = 64  # of one JSON object; no message has as many fields
 PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -67,6 +71,16 @@ class RequestError(Exception):
         self.error = error
 
 
+@dataclass(eq=False)
+class Connection:
+    """A client that is served. One without a request in progress is closed when its user needs the place."""
+
+    uid: int
+    writer: asyncio.StreamWriter
+    working: bool = False
+    idle_since: float = field(default_factory=time.monotonic)
+
+
 class ControlServer:
     """Serves one handler on one socket to several clients at a time; the handler puts their changes in order."""
 
@@ -75,7 +89,7 @@ class ControlServer:
         self._handler = handler
         self._uids = uids
         self._group = group
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._clients: set[Connection] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -89,45 +103,61 @@ class ControlServer:
         if self._server is None:
             return
         self._server.close()
-        for writer in tuple(self._clients):
-            writer.close()
+        for client in tuple(self._clients):
+            client.writer.close()
         await self._server.wait_closed()
         self._server = None
         self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients.add(writer)
+        client = Connection(_peer_uid(writer), writer)
         try:
-            refusal = self._refusal(writer)
+            refusal = self._refusal(client)
             if refusal is not None:
                 await _send(writer, Reply(id=0, error=refusal))
                 return
+            self._clients.add(client)
             while (line := await _read_line(reader)) is not None:
-                await _send(writer, await self._answer(line))
+                await _send(writer, await self._work(client, line))
         except RequestError as refused:  # too long to find where the next request starts: answer and hang up
             with contextlib.suppress(ConnectionError):
                 await _send(writer, Reply(id=0, error=refused.error))
         except ConnectionError:
             pass
         finally:
-            self._clients.discard(writer)
+            self._clients.discard(client)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _refusal(self, writer: asyncio.StreamWriter) -> Error | None:
-        peer: socket.socket = writer.get_extra_info("socket")
-        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
-        pid, uid, _gid = PEER_CREDENTIALS.unpack(credentials)
-        if uid not in self._uids:
-            log.warning("control connection refused", uid=uid, pid=pid)
-            fix = "run the client as one of them, or start the data plane with --allowed-uid"
-            message = f"user id {uid} may not control this data plane; allowed: {sorted(self._uids)}"
+    async def _work(self, client: Connection, line: bytes) -> Reply:
+        client.working = True
+        try:
+            return await self._answer(line)
+        finally:
+            client.working, client.idle_since = False, time.monotonic()
+
+    def _refusal(self, client: Connection) -> Error | None:
+        if client.uid not in self._uids:
+            log.warning("control connection refused", uid=client.uid)
+            fix = "run the client as one of them, or start the data plane with --allow-uid"
+            message = f"user id {client.uid} may not control this data plane; allowed: {sorted(self._uids)}"
             return Error(code="forbidden", message=message, fix=fix)
-        if len(self._clients) > MAX_CLIENTS:
-            fix = "close connections that are not used"
-            return Error(code="exhausted", message=f"more than {MAX_CLIENTS} connections", fix=fix)
-        return None
+        return None if self._make_room(client.uid) else _exhausted()
+
+    def _make_room(self, uid: int) -> bool:
+        """Keep a user within its connections: the one that is idle for longest goes. False if all are at work."""
+        own = [client for client in self._clients if client.uid == uid]
+        if len(own) < MAX_CLIENTS:
+            return True
+        idle = [client for client in own if not client.working]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda client: client.idle_since)
+        log.warning("idle control connection closed: its user has too many", uid=uid, limit=MAX_CLIENTS)
+        self._clients.discard(oldest)
+        oldest.writer.transport.abort()
+        return True
 
     async def _answer(self, line: bytes) -> Reply:
         identifier = 0
@@ -159,6 +189,18 @@ class ControlServer:
             case Method.WITHDRAW:
                 await self._handler.withdraw()
                 return None
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    peer: socket.socket = writer.get_extra_info("socket")
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+    _pid, uid, _gid = PEER_CREDENTIALS.unpack(credentials)
+    return int(uid)
+
+
+def _exhausted() -> Error:
+    message = f"{MAX_CLIENTS} requests of this user are in progress"
+    return Error(code="exhausted", message=message, fix="wait until they are answered")
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:
@@ -199,7 +241,7 @@ async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
 
 def _document(line: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(line)
+        document = json.loads(line, object_pairs_hook=_object)
         if b"\\u" in line:  # half of a surrogate pair is JSON, but no text
             json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -215,6 +257,12 @@ def _document(line: bytes) -> dict[str, Any]:
     return document
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:  # each unknown one would be an error of its own
+        raise ValueError(f"an object has {len(pairs)} keys, of {MAX_KEYS} at most")
+    return dict(pairs)
+
+
 def _identifier(document: dict[str, Any]) -> int:
     """Return the id of a request that may be wrong in all other ways, so that its sender can tell which it was."""
     value = document.get("id")
@@ -227,8 +275,12 @@ def _validated(model: type[M], document: dict[str, Any], code: str) -> M:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         fields = [".".join(str(part) or '""' for part in problem["loc"]) for problem in problems]
-        texts = [f"{field}: {problem['msg']}" for field, problem in zip(fields, problems, strict=True)]
+        texts = [_short(f"{field}: {problem['msg']}") for field, problem in zip(fields, problems, strict=True)]
         more = f" (and {len(texts) - MAX_REPORTED_ERRORS} more)" if len(texts) > MAX_REPORTED_ERRORS else ""
         message = "; ".join(texts[:MAX_REPORTED_ERRORS]) + more
         fix = "correct the fields named and send the whole request again"
-        raise RequestError(Error(code=code, field=fields[0], message=message, fix=fix)) from error
+        raise RequestError(Error(code=code, field=_short(fields[0]), message=message, fix=fix)) from error
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_REPORTED_CHARACTERS else text[: MAX_REPORTED_CHARACTERS - 3] + "..."
