@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.generators import admission, cli_reference, crds, examples, features, kinds_reference, rbac
+from tools.generators import addresses, admission, cli_reference, crds, examples, features, kinds_reference, rbac
 from tools.generators.output import Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +20,7 @@ GENERATORS: dict[str, Callable[[], Files]] = {
     "crds": crds.render,
     "rbac": rbac.render,
     "admission": admission.render,
+    "addresses": addresses.render,
     "kinds-reference": kinds_reference.render,
     "cli-reference": cli_reference.render,
     "features": features.render,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from penstock_api.addresses import NEVER, unusable, unusable_within
 from penstock_api.choices import Choice
 from penstock_api.rules import Rule
 
@@ -164,14 +165,24 @@ def _parse_address(value: Any) -> IPAddress:
 
 def is_unicast(address: IPAddress) -> bool:
     """Tell whether packets can be routed to one host by this address."""
-    return not (
-        address.is_unspecified
-        or address.is_loopback
-        or address.is_multicast
-        or address.is_link_local
-        or address == IPv4Address("255.255.255.255")
-    )
+    return not unusable(address)
 
+
+# The same table for the API server.
+_NEVER_CEL = "[" + ", ".join(f"'{network}'" for network in NEVER) + "]"
+
+
+def _never_cel(text: str) -> str:
+    """Return the expression that `text` is no unusable address."""
+    return f"(!isIP({text}) || !{_NEVER_CEL}.exists(n, cidr(n).containsIP({text})))"
+
+
+_NEVER_MESSAGE = (
+    "must not be loopback, link-local, multicast, broadcast, unspecified or reserved, "
+    "of a cloud's metadata service, or a translation of such an address"
+)
+_NEVER_BLOCK_MESSAGE = _NEVER_MESSAGE.replace("must not be", "must not hold addresses that are")
+_NEVER_BLOCK_FIX = "use addresses that the network routes to the load-balancing nodes"
 
 _IS_ADDRESS = Rule(
     cel="isIP(self) && ip.isCanonical(self)",
@@ -180,8 +191,8 @@ _IS_ADDRESS = Rule(
     holds=lambda value: True,
 )
 _IS_UNICAST = Rule(
-    cel="!isIP(self) || ip(self).isGlobalUnicast()",
-    message="must not be loopback, link-local, multicast, broadcast or unspecified",
+    cel=_never_cel("self"),
+    message=_NEVER_MESSAGE,
     fix="use an address that the network routes to one host",
     holds=is_unicast,
 )
@@ -310,6 +321,10 @@ _CEL_IS_BLOCK = (
     "self.split('-').all(a, ip(a).family() == ip(self.split('-')[0]).family()))"
 )
 
+# Without a list: the API server's estimate of what a rule costs takes a list of unknown length for a long one.
+_CEL_FIRST = "(self.contains('-') ? self.substring(0, self.indexOf('-')) : self)"
+_CEL_LAST = "(self.contains('-') ? self.substring(self.indexOf('-') + 1) : self)"
+
 Block = Annotated[
     AddressBlock,
     PlainValidator(parse_block),
@@ -336,12 +351,18 @@ Block = Annotated[
         holds=_is_narrow,
     ),
     Rule(
-        cel="self.contains('/') ? !isCIDR(self) || "
-        "(cidr(self).ip().isGlobalUnicast() && !cidr(self).containsIP('255.255.255.255')) : "
-        "self.split('-').all(a, !isIP(a) || ip(a).isGlobalUnicast())",
-        message="must not hold loopback, link-local, multicast, broadcast or unspecified addresses",
-        fix="use addresses that the network routes to the load-balancing nodes",
-        holds=lambda block: is_unicast(block.first) and is_unicast(block.last),
+        cel=f"!isCIDR(self) || !{_NEVER_CEL}.exists(n, "
+        "cidr(n).containsIP(cidr(self).ip()) || cidr(self).containsIP(cidr(n).ip()))",
+        message=_NEVER_BLOCK_MESSAGE,
+        fix=_NEVER_BLOCK_FIX,
+        holds=lambda block: not unusable_within(block.first, block.last),
+    ),
+    Rule(
+        # The ends alone: CEL cannot compare IPv6 addresses. What lies between them is refused by the operator.
+        cel=f"self.contains('/') || ({_never_cel(_CEL_FIRST)} && {_never_cel(_CEL_LAST)})",
+        message=_NEVER_BLOCK_MESSAGE,
+        fix=_NEVER_BLOCK_FIX,
+        holds=lambda block: True,
     ),
 ]
 """Addresses of a pool."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from penstock_embedded.messages import Backend, DesiredState, NatSource, Scheduler, SchedulerType, Vip
-from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, plan, warnings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penstock_embedded.messages import Announcement, Backend, DesiredState, NatSource, Scheduler, SchedulerType, Vip
+from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
+from penstock_embedded.refusals import places, refusals
 from penstock_embedded.state import State, forget, load, save
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -46,6 +50,21 @@ def test_what_cannot_change_is_refused_and_nothing_is_moved_for_it(field: str, v
     assert planned.refused[two.id].code == "conflict"  # what it wants is kept by the other
 
 
+NEVER = (
+    *("0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.169.254", "192.0.0.192", "224.0.0.1", "240.0.0.1"),
+    *(
+        "255.255.255.255",
+        "100.100.100.200",
+        "168.63.129.16",
+        "::",
+        "::1",
+        "fe80::1",
+        "fec0::1",
+        "ff02::1",
+        "fd00:ec2::254",
+    ),
+    *("64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "64:ff9b:1::a00:1", "2002:a9fe:a9fe::1", "2001::1", "::a00:1"),
+)
 TUNNEL: dict[str, Any] = {"forwarding": "GRE", "addresses": ("2001:db8::80",)}
 
 
@@ -59,9 +78,14 @@ def of_family(version: int, **changes: Any) -> dict[str, Any]:
         ({"id": "0" * 16}, "id"),
         ({"scheduler": {"type": "maglev", "table_size": 65536}}, "scheduler.table_size"),
         ({"addresses": ("203.0.113.2", "203.0.113.2")}, "addresses.1"),
-        ({"addresses": ("0.0.0.0",)}, "addresses.0"),
+        *(({"addresses": (text,)}, "addresses.0") for text in NEVER),
+        ({"backends": (of_family(4, address="203.0.113.2"),)}, "backends.0.address"),
         ({"backends": (of_family(4), of_family(6, id="web-1"))}, "backends.1.address"),
-        ({"backends": (of_family(4, address="0.0.0.0"),)}, "backends.0.address"),
+        *(
+            (wrong, "backends.1.address")
+            for text in NEVER
+            for wrong in [{"forwarding": "GRE", "backends": (of_family(4), of_family(4, id="web-1", address=text))}]
+        ),
         (TUNNEL | {"tunnel_mtu": 1303, "backends": ()}, "tunnel_mtu"),
         (TUNNEL | {"tunnel_mtu": 1303, "backends": (of_family(4),)}, "tunnel_mtu"),
         (TUNNEL | {"tunnel_mtu": 1323, "backends": (of_family(4), of_family(6, id="web-1"))}, "tunnel_mtu"),
@@ -111,6 +135,53 @@ def test_who_is_refused_keeps_its_address_and_so_does_who_wanted_it() -> None:
         assert {known: error.field for known, error in planned.refused.items()} == {
             each.id: "addresses" for each in before
         }
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_refused_vips_are_those_that_repeated_comparison_finds(data: st.DataObject) -> None:
+    numbers = st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True)
+    force = [vip(n, addresses=(f"203.0.113.{n}", f"203.0.113.{n + 100}")) for n in range(1, 7)]
+    before = in_force(*(each for each in force if data.draw(st.booleans())))
+    wanted = []
+    for n in data.draw(st.permutations(range(1, 9))):
+        hosts = [host + data.draw(st.sampled_from((0, 100))) for host in data.draw(numbers)]
+        port = data.draw(st.sampled_from((80, 81)))  # another port than in force is refused
+        wanted.append(vip(n, addresses=tuple(f"203.0.113.{host}" for host in hosts), port=port))
+    changed = {each.id for each in wanted if before.vips.get(each.id) != each}
+    found = refusals(desired(*wanted), before, changed)
+    assert found.keys() == repeatedly_compared(wanted, before)
+    assert all(error.message and error.fix for error in found.values())
+
+
+def repeatedly_compared(wanted: list[Vip], before: State) -> set[str]:
+    """Find who is refused by comparing everybody with everybody until nothing changes."""
+    refused = {vip.id for vip in wanted if vip.id in before.vips and before.vips[vip.id].port != vip.port}
+    while True:
+        taken = {place for known in refused & before.vips.keys() for place in places(before.vips[known])}
+        found = set()
+        for each in wanted:
+            if each.id in refused:
+                continue
+            if places(each) & taken:
+                found.add(each.id)
+            else:
+                taken |= places(each)
+        if not found:
+            return refused
+        refused |= found
+
+
+def test_a_chain_of_refusals_is_found_in_one_pass() -> None:
+    # Each wants the address of the one before, and the first may not have what it wants.
+    count = 2000
+    hosts = [f"10.9.{n // 250}.{n % 250 + 1}" for n in range(count)]
+    force = [vip(n + 1, addresses=(host,)) for n, host in enumerate(hosts)]
+    wanted = [vip(n + 1, addresses=(hosts[n - 1],)) for n in range(1, count)]
+    began = time.process_time()
+    planned = plan(desired(*reversed(wanted), vip(1, addresses=("10.0.0.1",))), in_force(*force))
+    assert len(planned.refused) == count
+    assert time.process_time() - began < 5  # comparing each time anew takes minutes
 
 
 def test_nat_sources_take_no_address_from_a_vip_that_keeps_it_or_drains() -> None:
@@ -254,3 +325,16 @@ def test_state_is_remembered_whole_or_not_at_all(tmp_path: Any) -> None:
     forget(path)
     forget(path)
     assert not path.exists()
+
+
+def test_only_addresses_of_vips_are_announced() -> None:
+    gateway, own, drains, refused = "203.0.113.254", "203.0.113.1", "203.0.113.2", "203.0.113.3"
+    actual = in_force(vip(1)).model_copy(update={"removing": {vip(2).id: vip(2)}})
+    wanted = desired(
+        vip(1), vip(3), announcement={"addresses": (gateway, own, drains, refused), "interfaces": ("eth0",)}
+    )
+    allowed, errors = announceable(wanted, actual)
+    assert allowed == Announcement(addresses=(own, drains), interfaces=("eth0",))
+    (error,) = errors
+    assert (error.code, error.field) == ("invalid", "announcement.addresses.0")
+    assert gateway in error.message

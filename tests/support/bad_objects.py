@@ -128,6 +128,14 @@ def changed(obj: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 SHORTEST = ("shortest form", "203.0.113.10")
+NEVER_USABLE = (
+    *("0.0.0.1", "127.8.9.1", "169.254.169.254", "192.0.0.192", "224.0.0.251", "240.0.0.1", "255.255.255.255"),
+    *("100.100.100.200", "168.63.129.16"),
+    *("::1", "::a00:1", "fe80::a9fe:a9fe", "fec0::1", "ff02::1", "fd00:ec2::254", "fd00:c1::a9fe:a9fe"),
+    *("fd00:42::42", "fd20:ce::254", "100::1", "2001::1", "2002:a9fe:a9fe::1", "64:ff9b:1::a00:1"),
+    *("64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "64:ff9b::1", "64:ff9b::e000:1", "64:ff9b::f000:1"),
+)
+NEVER_POOLS = ("100.100.0.0/16", "168.63.129.0/24", "127.0.0.0/24", "fd00:ec2::/64", "64:ff9b::/96", "2002:a00::/64")
 UNICAST = ("loopback", "routes to one host")
 LOOP = ("endpoint", "own address")
 
@@ -171,6 +179,29 @@ BAD: tuple[Bad, ...] = (
     Bad("address by name", "vip", {"spec.addresses": ["web.example"]}, "spec.addresses[0]", SHORTEST),
     Bad("loopback address", "vip", {"spec.addresses": ["127.0.0.1"]}, "spec.addresses[0]", UNICAST),
     Bad("link-local address", "vip", {"spec.addresses": ["169.254.1.1"]}, "spec.addresses[0]", UNICAST),
+    *(Bad(f"VIP at {text}", "vip", {"spec.addresses": [text]}, "spec.addresses[0]", UNICAST) for text in NEVER_USABLE),
+    *(
+        Bad(
+            f"endpoint at {text}",
+            "vip",
+            {"spec.backends.endpoints.0.address": text},
+            "endpoints[0].address",
+            UNICAST,
+        )
+        for text in NEVER_USABLE
+    ),
+    *(
+        Bad(f"pool of {text}", "pool", {"spec.addresses": [text]}, "spec.addresses[0]", ("must not hold", "routes"))
+        for text in (*NEVER_USABLE, *NEVER_POOLS)
+    ),
+    Bad(
+        "pool around a metadata service",
+        "pool",
+        {"spec.addresses": ["100.100.100.100-100.100.100.250"]},
+        "spec.addresses[0]",
+        ("must not hold", "routes"),
+        only="files",
+    ),
     Bad("multicast address", "vip", {"spec.addresses": ["224.0.0.1"]}, "spec.addresses[0]", UNICAST),
     Bad("broadcast address", "vip", {"spec.addresses": ["255.255.255.255"]}, "spec.addresses[0]", UNICAST),
     Bad("unspecified address", "vip", {"spec.addresses": ["0.0.0.0"]}, "spec.addresses[0]", UNICAST),

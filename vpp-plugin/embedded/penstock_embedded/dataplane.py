@@ -91,7 +91,7 @@ class Dataplane:
             result = await self._in_thread(lambda: self._forwarder.become(desired))
         except StartError as failure:
             raise RequestError(failure.error) from failure
-        errors = (*result.errors, *await self._announcements.update(desired.announcement))
+        errors = (*result.errors, *await self._announcements.update(self._forwarder.state.announcement))
         for error in errors:
             log.warning("not all of the node is as desired", field=error.field, error=error.message)
         return result.model_copy(update={"errors": errors})

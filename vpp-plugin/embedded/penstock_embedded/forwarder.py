@@ -17,7 +17,7 @@ from penstock_node import withdraw as withdraw_node
 from penstock_embedded import native, state
 from penstock_embedded.engine import Engine
 from penstock_embedded.messages import ApplyResult, DesiredState, Error, NatSource, Vip, VipResult, VipStatus
-from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, plan, warnings
+from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
 from penstock_embedded.plumbing import plumb
 from penstock_embedded.settings import Settings
 from penstock_embedded.state import State
@@ -108,7 +108,9 @@ class Forwarder:
             self._perform(engine, change, outcome)
         engine.publish()
         self._plumb(outcome, self.state.nat_sources or ())
-        self._update(generation=desired.generation, announcement=desired.announcement)
+        announcement, errors = announceable(desired, self.state)
+        outcome.node += errors
+        self._update(generation=desired.generation, announcement=announcement)
         self._remember(engine)
         return ApplyResult(
             generation=desired.generation,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock_embedded.messages import BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
+from penstock_embedded.messages import Announcement, BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
 from penstock_embedded.refusals import places, refusals, source_refusals
 from penstock_embedded.state import State
 
@@ -98,6 +98,28 @@ def _in_order(vips: Iterable[Vip], actual: State) -> Iterator[Change]:
         for vip in free:
             yield SetVip(waiting.pop(vip.id))
             give_up(vip.id)
+
+
+def announceable(desired: DesiredState, actual: State) -> tuple[Announcement, tuple[Error, ...]]:
+    """Return what may be announced of what is wanted: addresses of VIPs that are in force or drain.
+
+    An address that no VIP asks for is an error: it may be another machine's. One whose VIP is refused waits for it.
+    """
+    wanted = desired.announcement
+    in_force = actual.addresses()
+    asked_for = in_force | {address for vip in desired.vips for address in vip.addresses}
+    errors = tuple(
+        Error(
+            code="invalid",
+            field=f"announcement.addresses.{place}",
+            message=f"{address} is no VIP's address",
+            fix="announce addresses of VIPs alone",
+        )
+        for place, address in enumerate(wanted.addresses)
+        if address not in asked_for
+    )
+    allowed = tuple(address for address in wanted.addresses if address in in_force)
+    return wanted.model_copy(update={"addresses": allowed}), errors
 
 
 def warnings(vip: Vip) -> tuple[str, ...]:

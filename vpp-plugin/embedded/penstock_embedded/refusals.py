@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from math import isqrt
 
+from penstock_embedded.addresses import unusable
 from penstock_embedded.messages import Address, DesiredState, Error, Forwarding, Vip
 from penstock_embedded.state import State
 
@@ -37,13 +38,7 @@ def refusals(desired: DesiredState, actual: State, changed: Collection[str]) -> 
             refused[vip.id] = problem
         ids.add(vip.id)
     sources = {source.address for source in desired.nat_sources}
-    while True:
-        kept = [actual.vips[vip] for vip in refused if vip in actual.vips]
-        held = {place: vip.key for vip in kept for place in places(vip)}
-        found = dict(_contradictions([vip for vip in desired.vips if vip.id not in refused], sources, held))
-        if not found:
-            return refused
-        refused |= found
+    return refused | dict(_conflicts([vip for vip in desired.vips if vip.id not in refused], sources, refused, actual))
 
 
 def source_refusals(desired: DesiredState, actual: State, refused: Collection[str]) -> Iterator[Error]:
@@ -75,19 +70,25 @@ def _faults(vip: Vip) -> Iterator[tuple[str, str, str]]:
     if not is_prime(vip.scheduler.table_size):
         yield "scheduler.table_size", f"{vip.scheduler.table_size} is not a prime", "use one, for example 65537"
     for place, address in enumerate(vip.addresses):
-        if address.is_unspecified:
-            yield f"addresses.{place}", f"{address} is nobody's address", "give one that clients can reach"
+        if kind := _unusable(address):
+            yield f"addresses.{place}", f"{address} is {kind}", "give one that clients can reach"
         if address in vip.addresses[:place]:
             yield f"addresses.{place}", f"{address} appears twice", "send each address once"
-    for place, backend in enumerate(vip.backends):
-        if backend.address.is_unspecified:
-            yield f"backends.{place}.address", f"{backend.address} is nobody's address", "give the server's"
-        if vip.forwarding is not Forwarding.GRE and backend.address.version != vip.addresses[0].version:
-            message = f"{backend.address} is of another family than the VIP"
-            yield f"backends.{place}.address", message, "make one VIP per family, or forward by GRE"
+    yield from _backend_faults(vip)
     if vip.tunnel_mtu < (least := _least_tunnel_mtu(vip)):
         message = f"{vip.tunnel_mtu} leaves less than the {_IPV6_MTU_MIN} bytes of IPv6 within the tunnel"
         yield "tunnel_mtu", message, f"give {least} or more, or a path that carries it"
+
+
+def _backend_faults(vip: Vip) -> Iterator[tuple[str, str, str]]:
+    for place, backend in enumerate(vip.backends):
+        if kind := _unusable(backend.address):
+            yield f"backends.{place}.address", f"{backend.address} is {kind}", "give the server's own address"
+        if backend.address in vip.addresses:
+            yield f"backends.{place}.address", f"{backend.address} is the VIP's own address", "give the server's"
+        if vip.forwarding is not Forwarding.GRE and backend.address.version != vip.addresses[0].version:
+            message = f"{backend.address} is of another family than the VIP"
+            yield f"backends.{place}.address", message, "make one VIP per family, or forward by GRE"
 
 
 def _least_tunnel_mtu(vip: Vip) -> int:
@@ -119,25 +120,53 @@ def _fixed(before: Vip | None, vip: Vip) -> Error | None:
     return None
 
 
-def _contradictions(
-    vips: Collection[Vip], sources: Collection[Address], held: Mapping[Place, str]
+def _conflicts(
+    vips: Collection[Vip], sources: Collection[Address], refused: Collection[str], actual: State
 ) -> Iterator[tuple[str, Error]]:
-    """Yield VIPs that want what is the node's, or another VIP's by `held` or by coming first."""
-    taken = dict(held)
+    """Yield VIPs that want what is the node's, or another VIP's that keeps it, or that comes first.
+
+    One that is refused keeps what it has in force, which may refuse others in turn.
+    """
+    held = [actual.vips[known] for known in refused if known in actual.vips]
+    taken = {place: holder for holder in held for place in places(holder)}
+    keeping: list[Vip] = []  # whose places have not been taken from others yet
     for vip in vips:
-        problem = _contradiction(vip, sources, taken)
+        problem = _conflict(vip, sources, taken)
         if problem is None:
-            taken.update(dict.fromkeys(places(vip), vip.key))
+            taken.update(dict.fromkeys(places(vip), vip))
         else:
             yield vip.id, problem
+            keeping += [actual.vips[vip.id]] if vip.id in actual.vips else []
+    while keeping:
+        holder = keeping.pop()
+        for place in sorted(places(holder), key=str):
+            loser = taken.get(place)
+            taken[place] = holder
+            if loser is None or loser.id == holder.id:
+                continue
+            for given_up in places(loser):
+                if taken.get(given_up) is loser:
+                    del taken[given_up]
+            yield loser.id, _held(place, holder)
+            keeping += [actual.vips[loser.id]] if loser.id in actual.vips else []
 
 
-def _contradiction(vip: Vip, sources: Collection[Address], taken: Mapping[Place, str]) -> Error | None:
+def _conflict(vip: Vip, sources: Collection[Address], taken: Mapping[Place, Vip]) -> Error | None:
     for address in vip.addresses:
         if address in sources:
             message = f"{address} is a NAT source of this node"
             return _error("conflict", "addresses", message, "give the VIP an address of its own")
-        if (holder := taken.get((address, vip.protocol.value, vip.port))) is not None:
-            message = f"{address}:{vip.port}/{vip.protocol.value} is held by {holder}"
-            return _error("conflict", "addresses", message, "choose another address or port")
+        place = (address, vip.protocol.value, vip.port)
+        if (holder := taken.get(place)) is not None:
+            return _held(place, holder)
     return None
+
+
+def _held(place: Place, holder: Vip) -> Error:
+    address, protocol, port = place
+    message = f"{address}:{port}/{protocol} is held by {holder.key}"
+    return _error("conflict", "addresses", message, "choose another address or port")
+
+
+# The same servers come again with each apply.
+_unusable = lru_cache(maxsize=65_536)(unusable)

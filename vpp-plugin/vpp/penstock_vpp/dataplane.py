@@ -32,7 +32,7 @@ from penstock_embedded.messages import (
     VipResult,
     VipStatus,
 )
-from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, plan, warnings
+from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
 from penstock_embedded.plumbing import Plumbed
 from penstock_embedded.server import RequestError
 from penstock_embedded.state import State
@@ -114,7 +114,7 @@ class VppDataplane:
     async def apply(self, desired: DesiredState) -> ApplyResult:
         """Become what is desired."""
         result = await self._in_thread(lambda: self._become(desired))
-        errors = (*result.errors, *await self._announce(desired.announcement))
+        errors = (*result.errors, *await self._announce(self._state.announcement))
         for error in errors:
             log.warning("not all of the node is as desired", field=error.field, error=error.message)
         return result.model_copy(update={"errors": errors})
@@ -229,7 +229,9 @@ class VppDataplane:
         self._api.publish()  # those who applied something may read its frames at once
         plumbed = self._lead(self._state.nat_sources or ())
         node += [error for error in plumbed.errors if error not in node]
-        update = {"generation": desired.generation, "announcement": desired.announcement}
+        announcement, errors = announceable(desired, self._state)
+        node += errors
+        update = {"generation": desired.generation, "announcement": announcement}
         self._state = self._state.model_copy(update=update)
         state.save(instance.directory / STATE_NAME, self._state)
         return ApplyResult(
