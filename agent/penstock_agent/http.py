@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
 
 import structlog
 
@@ -31,7 +32,8 @@ class Response:
     status: int = 200
 
 
-Page = Callable[[], Awaitable[Response]]
+Query = Mapping[str, str]
+Page = Callable[[Query], Awaitable[Response]]
 
 
 class HttpServer:
@@ -89,7 +91,7 @@ class HttpServer:
         if page is None:
             return Response(f"paths: {' '.join(sorted(self._pages))}\n".encode(), status=404)
         try:
-            return await page()
+            return await page(request.query)
         except Exception:
             log.exception("page failed", path=request.path)
             return Response(b"see the agent's log\n", status=500)
@@ -101,6 +103,7 @@ class _Request:
     path: str = ""
     takes_gzip: bool = False
     problem: str = ""
+    query: Query = field(default_factory=dict)
 
 
 async def _read(reader: asyncio.StreamReader) -> _Request:
@@ -112,12 +115,13 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
     parts = first.split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
         return _Request(problem="not an HTTP/1 request")
-    return _Request(parts[0], parts[1].partition("?")[0], _takes_gzip(fields))
+    path, _, query = parts[1].partition("?")
+    return _Request(parts[0], path, _takes_gzip(fields), query=dict(parse_qsl(query)))
 
 
 def _takes_gzip(fields: list[str]) -> bool:
     """Tell whether a request's fields accept gzip: named, and not with a quality of zero."""
-    for name, _, value in (field.partition(":") for field in fields):
+    for name, _, value in (line.partition(":") for line in fields):
         if name.strip().lower() == "accept-encoding":
             for choice in value.lower().split(","):
                 coding, _, quality = choice.partition(";")

@@ -22,7 +22,7 @@ from penstock_agent.dataplane.link import Link
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_agent.health import HealthChecker
-from penstock_agent.http import HttpServer, Response
+from penstock_agent.http import HttpServer, Query, Response
 from penstock_agent.loop import WeightLoop
 from penstock_agent.settings import Settings, SourceType
 from penstock_agent.sources import Source
@@ -158,22 +158,26 @@ async def _kubernetes(
     return Parts(source, announcer, more_jobs)
 
 
-def pages(agent: Agent, settings: Settings) -> dict[str, Callable[[], Coroutine[Any, Any, Response]]]:
+def pages(agent: Agent, settings: Settings) -> dict[str, Callable[[Query], Coroutine[Any, Any, Response]]]:
     """Pages of the HTTP server."""
     node = settings.node_name or "localhost"
 
     backends = BackendMetrics(agent)
 
-    async def show_metrics() -> Response:
+    async def show_metrics(_: Query) -> Response:
         state = await views.build(agent, node=node, dataplane=settings.dataplane, backends=False)
         head = await asyncio.to_thread(metrics.render, state)
         return Response(head + await backends.render(), metrics.CONTENT_TYPE)
 
-    async def show_state() -> Response:
-        state = await views.build(agent, node=node, dataplane=settings.dataplane)
+    async def show_state(query: Query) -> Response:
+        try:
+            within = float(query.get("within", "inf"))
+        except ValueError:
+            return Response(f"within: {query['within']!r} is not a number of seconds\n".encode(), status=400)
+        state = await views.build(agent, node=node, dataplane=settings.dataplane, within=within)
         return Response(state.model_dump_json().encode(), "application/json")
 
-    async def show_health() -> Response:
+    async def show_health(_: Query) -> Response:
         since = time.monotonic() - agent.loop.progress_at
         if since > STUCK_SECONDS:
             return Response(f"the loop took no turn for {since:.0f} s\n".encode(), status=500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,13 +24,18 @@ QUANTILES = (0.5, 0.9)
 VERSION = version("penstock")
 
 
-async def build(agent: Agent, *, node: str, dataplane: str, backends: bool = True) -> AgentState:
-    """Gather everything, which takes some milliseconds per VIP; or all but what there is of each backend."""
+async def build(
+    agent: Agent, *, node: str, dataplane: str, backends: bool = True, within: float = math.inf
+) -> AgentState:
+    """Gather everything, which takes some milliseconds per VIP; or all but what there is of each backend.
+
+    Durations are of samples that are at most `within` seconds old.
+    """
     vips = []
     if agent.plan is not None and agent.outcome is not None:
         findings = {found.owner.uid: found for found in agent.plan.findings}
         for core, vip in list(zip(agent.plan.vips, agent.outcome.state.vips, strict=True)):
-            vips.append(_Viewer(agent, core, vip).view(findings.get(core.owner.uid), backends=backends))
+            vips.append(_Viewer(agent, core, vip, within).view(findings.get(core.owner.uid), backends=backends))
             await asyncio.sleep(0)
     checker, loop, link = agent.checker, agent.loop, agent.link
     return AgentState(
@@ -80,6 +86,7 @@ class _Viewer:
     agent: Agent
     core: CoreVip
     vip: Vip
+    within: float
 
     def view(self, found: Findings | None, *, backends: bool) -> VipView:
         core, vip, choice = self.core, self.vip, self.core.policy
@@ -109,7 +116,7 @@ class _Viewer:
         )
 
     def _backends(self, steering: Steering | None) -> list[BackendView]:
-        measured = _Measured.of(steering)
+        measured = _Measured.of(steering, self.within)
         wanted = {backend.id: backend for backend in self.vip.backends}
         views = [self._backend(backend, measured) for backend in wanted.values()]
         # Backends that left but still have flows are not wanted any more, yet there.
@@ -163,7 +170,7 @@ class _Measured:
     summaries: dict[str, tuple[Any, FloatArray, FloatArray]]
 
     @classmethod
-    def of(cls, steering: Steering | None) -> _Measured:
+    def of(cls, steering: Steering | None, within: float) -> _Measured:
         if steering is None:
             return cls({}, {}, None, None, None, {})
         slots = {backend: slot for slot, backend in enumerate(steering.vip.slots.backends) if backend}
@@ -174,7 +181,7 @@ class _Measured:
             steering.weights,
             steering.wanted,
             _rates(steering),
-            _summaries(steering),
+            _summaries(steering, within),
         )
 
     def counter(self, name: str, slot: int | None) -> int:
@@ -207,13 +214,14 @@ def _rates(steering: Steering) -> FloatArray | None:
     return rates
 
 
-def _summaries(steering: Steering) -> dict[str, tuple[Any, FloatArray, FloatArray]]:
+def _summaries(steering: Steering, within: float) -> dict[str, tuple[Any, FloatArray, FloatArray]]:
     found = {}
     for channel in CHANNELS:
         if steering.reader is None:
             break
         try:
-            found[channel] = samples.summarise(steering.reader.samples(channel), QUANTILES)
+            values, ages, valid, seen = steering.reader.samples(channel)
+            found[channel] = samples.summarise((values, ages, valid & (ages <= within), seen), QUANTILES)
         except (KeyError, ValueError):
             continue  # not measured at this VIP's feature level
     return found

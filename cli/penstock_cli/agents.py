@@ -36,8 +36,9 @@ class Agents(Protocol):
 class UrlAgents:
     """Agents by their addresses."""
 
-    def __init__(self, urls: tuple[str, ...]) -> None:
+    def __init__(self, urls: tuple[str, ...], within: float = 0.0) -> None:
         self._urls = urls
+        self._path = _path(within)
 
     async def ask(self) -> Answers:
         """Ask all of them at once."""
@@ -50,7 +51,7 @@ class UrlAgents:
 
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-                response = await client.get(f"{url.rstrip('/')}/state")
+                response = await client.get(f"{url.rstrip('/')}/{self._path}")
                 response.raise_for_status()
                 return AgentState.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
@@ -60,7 +61,8 @@ class UrlAgents:
 class ClusterAgents:
     """Agents of an installation, found by their pods' labels; needs the right to `get pods/proxy`."""
 
-    def __init__(self, client: KubeClient, namespace: str) -> None:
+    def __init__(self, client: KubeClient, namespace: str, within: float = 0.0) -> None:
+        self._path = _path(within)
         self._client = client
         self._namespace = namespace
 
@@ -78,7 +80,7 @@ class ClusterAgents:
         from penstock_kube import ApiError
         from pydantic import ValidationError
 
-        path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}:{port}/proxy/state"
+        path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}:{port}/proxy/{self._path}"
         try:
             return AgentState.model_validate(await self._client.get_path(path))
         except (ApiError, ValidationError) as error:
@@ -90,6 +92,11 @@ def cluster_client(kubeconfig: Path | None) -> KubeClient:
     from penstock_kube import KubeClient
 
     return KubeClient.from_kubeconfig(str(kubeconfig) if kubeconfig else None)
+
+
+def _path(within: float) -> str:
+    """Return the page of an agent; with durations of the last so many seconds, or of all samples that it has."""
+    return f"state?within={within:g}" if within else "state"
 
 
 def _port(pod: Object) -> int:

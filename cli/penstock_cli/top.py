@@ -35,6 +35,9 @@ def top(
         Output, typer.Option("--output", "-o", help="`table` is live; `json` is one line per round.")
     ] = Output.TABLE,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between rounds.")] = 1.0,
+    within: Annotated[
+        float, typer.Option(min=0, help="Latencies of flows of the last so many seconds; 0: of all that are kept.")
+    ] = 0.0,
     rounds: Annotated[int, typer.Option("--rounds", "-r", min=0, help="Rounds before it ends; 0: until Ctrl-C.")] = 0,
 ) -> None:
     """Show, live, every VIP with its backends: weights in force, open flows, rates, latencies, health.
@@ -49,10 +52,10 @@ def top(
     @asynccontextmanager
     async def connect() -> AsyncIterator[Agents]:
         if urls:
-            yield UrlAgents(urls)
+            yield UrlAgents(urls, within)
             return
         async with cluster_client(kubeconfig) as client:
-            yield ClusterAgents(client, namespace)
+            yield ClusterAgents(client, namespace, within)
 
     async def show() -> None:
         async with connect() as agents:

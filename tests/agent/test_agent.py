@@ -255,6 +255,11 @@ async def test_state_and_metrics_say_what_happens(rig, local_address):
             assert vip.backends[0].weight == 1.0
             assert vip.backends[1].fct.p90 == pytest.approx(0.1)
             assert vip.backends[1].flow_duration is None
+            recent = AgentState.model_validate_json((await get(agent, "/state?within=3600")).content)
+            assert recent.vips[0].backends[1].fct.p90 == pytest.approx(0.1)
+            none = AgentState.model_validate_json((await get(agent, "/state?within=0")).content)
+            assert none.vips[0].backends[1].fct is None
+            assert (await get(agent, "/state?within=soon")).text == "within: 'soon' is not a number of seconds\n"
             text = (await get(agent, "/metrics")).text
             assert_metrics_are_those_of_the_state(text, vip)
             labels = 'namespace="default",port="80",protocol="TCP",vip="web"'

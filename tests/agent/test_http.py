@@ -9,15 +9,15 @@ import pytest
 from penstock_agent.http import HttpServer, Response
 
 
-async def fine():
-    return Response(b"fine\n")
+async def fine(query):
+    return Response(f"fine {query.get('x', '')}".rstrip().encode() + b"\n")
 
 
-async def broken():
+async def broken(_):
     raise RuntimeError("broken")
 
 
-async def long():
+async def long(_):
     return Response(b"penstock " * 10_000)
 
 
@@ -31,7 +31,8 @@ async def url():
     ("method", "path", "status", "body"),
     [
         ("GET", "/fine", 200, "fine\n"),
-        ("GET", "/fine?x=1", 200, "fine\n"),
+        ("GET", "/fine?x=1", 200, "fine 1\n"),
+        ("GET", "/fine?x=a%20b&y&&=", 200, "fine a b\n"),
         ("HEAD", "/fine", 200, ""),
         ("GET", "/other", 404, "paths: /broken /fine /long\n"),
         ("POST", "/fine", 405, "use GET\n"),
@@ -76,5 +77,5 @@ async def test_long_answers_are_compressed_for_those_who_take_it(url, path, acce
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(url + path, headers={"Accept-Encoding": accepted})
     assert (answer.headers.get("content-encoding") == "gzip") is compressed
-    assert answer.content == (await long()).body if path == "/long" else b"fine\n"
+    assert answer.content == (await long({})).body if path == "/long" else b"fine\n"
     assert (int(answer.headers["content-length"]) < 2000) is (compressed or path == "/fine")
