@@ -304,7 +304,7 @@ class _Builder:
             self._note(self.errors, [f"more than {MAX_BACKENDS} endpoints; the rest get no traffic: split the Service"])
         check = self._spec.health_check
         try:
-            vip = self._vip(port, addresses, resolved.backends[:MAX_BACKENDS])
+            vip = self._vip(port, addresses, _first(resolved.backends, MAX_BACKENDS))
         except ValidationError as error:
             problem = error.errors()[0]
             self._note(self.errors, [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"])
@@ -407,6 +407,14 @@ class _Builder:
         where.extend(text for text in what if text not in where)
 
 
+def _first(backends: tuple[Backend, ...], limit: int) -> tuple[Backend, ...]:
+    """Keep so many backends in their order; those that take new flows go before the others."""
+    if len(backends) <= limit:
+        return backends
+    kept = sorted(backends, key=lambda backend: backend.state is not BackendState.ACTIVE)[:limit]
+    return tuple(sorted(kept, key=lambda backend: backend.id))
+
+
 def _choice(policy: PolicySpec) -> PolicyChoice:
     return PolicyChoice(
         heuristic=policy.heuristic,
@@ -475,8 +483,10 @@ def desired_state(
             kept = last_healthy.get(core.vip.id, frozenset()) & active
             well |= kept or active
         now_healthy[core.vip.id] = well & active
+        # A server on its way out may have closed its listening socket: its open flows end by themselves.
+        cut = active - well
         backends = tuple(
-            b if b.id in well else b.model_copy(update={"state": BackendState.FAILED}) for b in core.vip.backends
+            b.model_copy(update={"state": BackendState.FAILED}) if b.id in cut else b for b in core.vip.backends
         )
         vips.append(core.vip.model_copy(update={"backends": backends}))
     state = DesiredState(

@@ -106,12 +106,13 @@ def from_slices(
 ) -> Resolved:
     """Resolve a Service's endpoints of one IP version for a target port, by number or by the Service's name for it.
 
-    Ready endpoints are active. Terminating ones that still serve drain; where nothing else is left they are active,
-    as kube-proxy has it, because a late answer is better than none. An endpoint found in several slices (they overlap
-    while a controller moves it) counts once, in its best state.
+    Ready endpoints are active, terminating ones drain, others are not ready and keep what is open. Where none is ready,
+    terminating ones that still serve are active, as kube-proxy has it: a late answer is better than none. An endpoint
+    found in several slices (they overlap while a controller moves it) counts once, in its best state.
     """
     ready: dict[str, Backend] = {}
     leaving: dict[str, Backend] = {}
+    idle: dict[str, Backend] = {}
     problems: list[str] = []
     named = False
     for piece in slices:
@@ -128,9 +129,10 @@ def from_slices(
             elif endpoint.ready and not endpoint.terminating:
                 backend = _backend(endpoint.uid, address, port, BackendState.ACTIVE)
                 ready[backend.id] = backend
-            elif endpoint.serving and endpoint.terminating:
-                backend = _backend(endpoint.uid, address, port, BackendState.DRAINING)
-                leaving[backend.id] = backend
+            else:
+                state = BackendState.DRAINING if endpoint.terminating else BackendState.UNREADY
+                backend = _backend(endpoint.uid, address, port, state)
+                (leaving if endpoint.terminating and endpoint.serving else idle)[backend.id] = backend
     if not named and any(piece.endpoints for piece in slices):
         problems.append(
             f"ports: targetPort {target!r}: the Service has no {protocol} port of this name; "
@@ -138,7 +140,7 @@ def from_slices(
         )
     if not ready:
         ready = {key: backend.model_copy(update={"state": BackendState.ACTIVE}) for key, backend in leaving.items()}
-    return Resolved(_sorted({**leaving, **ready}.values()), tuple(dict.fromkeys(problems)))
+    return Resolved(_sorted({**idle, **leaving, **ready}.values()), tuple(dict.fromkeys(problems)))
 
 
 def from_static(

@@ -94,7 +94,8 @@ class Endpoint(Model):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the server for every port of the VIP; 0 means the VIP port's `targetPort`."""
     weight: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
-    """Share of new flows in relation to the other endpoints, for the heuristics `static` and `sed`; 0 drains it."""
+    """Share of new flows in relation to the other endpoints, for the heuristics `static` and `sed`; 0
+    stops new flows and leaves open ones alone."""
 
 
 class Backends(Model):

@@ -236,6 +236,35 @@ def test_failed_backends_are_cut():
     assert [b.state for b in backends] == [FAILED, ACTIVE]
 
 
+@pytest.mark.parametrize(
+    ("conditions", "state"),
+    [((False, True, True), BackendState.DRAINING), ((False, False, False), BackendState.UNREADY)],
+)
+def test_checks_cut_no_backend_that_takes_no_new_flows(conditions, state):
+    endpoints = (
+        SliceEndpoint(ip_address("10.0.0.1"), "uid-1", *conditions),
+        SliceEndpoint(ip_address("10.0.0.2"), "uid-2", True, True, False),
+    )
+    slices = {("shop", "web"): (Slice("web", (SlicePort("http", "TCP", 8080),), endpoints),)}
+    result = planned(vip(backends={"service": {"name": "web"}}), slices=slices)
+    backends = sent(result, failed=("10.0.0.1",)).state.vips[0].backends
+    assert [b.state for b in backends] == [state, ACTIVE]
+
+
+def test_ready_backends_go_before_others_where_there_are_too_many():
+    def slice_of(count, first, ready):
+        endpoints = tuple(
+            SliceEndpoint(ip_address(first) + number, f"{first}-{number:04}", ready, ready, False)
+            for number in range(count)
+        )
+        return Slice("web", (SlicePort("http", "TCP", 8080),), endpoints)
+
+    slices = {("shop", "web"): (slice_of(1000, "10.1.0.1", False), slice_of(1000, "10.2.0.1", True))}
+    (core,) = planned(vip(backends={"service": {"name": "web"}}), slices=slices).vips
+    assert len(core.vip.backends) == 1024
+    assert sum(b.state is ACTIVE for b in core.vip.backends) == 1000
+
+
 def test_all_failing_keeps_the_last_healthy_ones():
     result = planned(vip())
     first = sent(result, failed=("10.0.0.1",))

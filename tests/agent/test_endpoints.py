@@ -41,7 +41,7 @@ def states(resolved):
     return {str(backend.address): backend.state for backend in resolved.backends}
 
 
-ACTIVE, DRAINING = BackendState.ACTIVE, BackendState.DRAINING
+ACTIVE, DRAINING, UNREADY = BackendState.ACTIVE, BackendState.DRAINING, BackendState.UNREADY
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ ACTIVE, DRAINING = BackendState.ACTIVE, BackendState.DRAINING
         ({"ready": True, "serving": True, "terminating": False}, ACTIVE),
         ({"ready": None, "serving": None}, ACTIVE),
         ({"ready": False, "serving": True, "terminating": True}, DRAINING),
-        ({"ready": False, "serving": False, "terminating": True}, None),
-        ({"ready": False, "serving": False, "terminating": False}, None),
-        ({"ready": False}, None),  # serving follows ready where it is absent
+        ({"ready": False, "serving": False, "terminating": True}, DRAINING),
+        ({"ready": False, "serving": False, "terminating": False}, UNREADY),
+        ({"ready": False}, UNREADY),  # serving follows ready where it is absent
         ({"ready": True, "terminating": True}, DRAINING),  # publishNotReadyAddresses keeps ready true
     ],
 )

@@ -576,7 +576,7 @@ static void bad_configurations_change_nothing(void)
     BAD(b[1].id = 0, LBRL_ERR_INVALID);
     BAD(b[1].port = 0, LBRL_ERR_INVALID);
     BAD(b[1].state = 0, LBRL_ERR_INVALID);
-    BAD(b[1].state = 4, LBRL_ERR_INVALID);
+    BAD(b[1].state = 5, LBRL_ERR_INVALID);
     BAD(b[1].weight = -1, LBRL_ERR_INVALID);
     BAD(b[1].weight = NAN, LBRL_ERR_INVALID);
     BAD(b[1].weight = 2e6f, LBRL_ERR_INVALID);

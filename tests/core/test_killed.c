@@ -341,7 +341,8 @@ static void find_flows(rig_t *from, lbrl_flow_info_t *found)
     }
 }
 
-static uint8_t state_of(const rig_t *from, const lbrl_flow_info_t *flow)
+/* Whether the flow's next packet goes where it went: not to a failed backend, nor is UDP kept by a removed one. */
+static bool stays(const rig_t *from, const lbrl_flow_info_t *flow)
 {
     enum { MOST = 512 };
     lbrl_backend_status_t backends[MOST];
@@ -352,7 +353,8 @@ static uint8_t state_of(const rig_t *from, const lbrl_flow_info_t *flow)
         i++;
     }
     CHECK(i < status.backend_count && i < MOST);
-    return backends[i].state;
+    return backends[i].state != LBRL_BACKEND_FAILED &&
+           !(flow->protocol == 17 && backends[i].removed);
 }
 
 /* A flow goes on as the very same one: connection_client() and connection_server() check translated segments. */
@@ -392,7 +394,7 @@ static uint32_t verify(rig_t *from)
         }
         CHECK(memcmp(&found[i].backend, &journal->connections[i].backend,
                      sizeof(found[i].backend)) == 0);
-        if (state_of(from, &found[i]) != LBRL_BACKEND_FAILED) {
+        if (stays(from, &found[i])) {
             go_on(from, i);
             alive++;
         }
@@ -429,7 +431,7 @@ static void verify_all(uint32_t kill_number, uint64_t *alive)
     static lbrl_flow_info_t found[CLIENTS];
     find_flows(&rig, found);
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        journal->open[i] = found[i].state && state_of(&rig, &found[i]) != LBRL_BACKEND_FAILED;
+        journal->open[i] = found[i].state && stays(&rig, &found[i]);
     }
     lbrl_close(rig.lb);
 }

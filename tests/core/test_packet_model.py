@@ -23,7 +23,7 @@ families = st.sampled_from([4, 6])
 clients = st.integers(1, 6)
 client_ports = st.integers(40000, 40005)
 payloads = st.binary(max_size=60)
-backend_states = st.sampled_from(["active", "active", "draining", "failed"])
+backend_states = st.sampled_from(["active", "active", "draining", "failed", "unready"])
 
 
 def packed(address: str) -> bytes:
@@ -225,8 +225,9 @@ class PacketPath(RuleBasedStateMachine):
     def udp_asks(self, family: int, client: int, port: int, payload: bytes, reply: bytes | None) -> None:
         key = Key(family, client_address(family, client), port, 17)
         known = self.flows.get(key)
-        if known and self.state_of(known) == "failed":
-            del self.flows[key]  # a failed backend is replaced at once
+        moves = self.state_of(known) if known else None
+        if moves == "failed" or (moves == "gone" and "active" in self.states.values()):
+            del self.flows[key]  # a failed backend is replaced at once, one that is gone if there is another
         sent = self.client_packet(key, UDP(sport=port, dport=UDP_PORT) / Raw(payload))
         result = self.run(sent)
         if key not in self.flows and "active" not in self.states.values():
@@ -268,17 +269,13 @@ class PacketPath(RuleBasedStateMachine):
         field = "chksum" if key.family == 4 else "cksum"
         assert getattr(rebuilt.payload, field) == getattr(icmp, field)
 
-    @rule(
-        states=st.dictionaries(
-            st.integers(1, 5), st.sampled_from(["active", "active", "draining", "failed"]), max_size=5
-        )
-    )
+    @rule(states=st.dictionaries(st.integers(1, 5), backend_states, max_size=5))
     def backends_change(self, states: dict[int, str]) -> None:
-        # a backend that is gone from the list drains: its flows go on, unless it had failed before
+        # the flows of a backend that is gone from the list go on, unless it had failed before
         gone = {n: state for n, state in self.states.items() if n not in states}
         self.changed = True
         self.configure(dict(states))
-        self.states |= {n: "failed" if state == "failed" else "draining" for n, state in gone.items()}
+        self.states |= {n: "failed" if state == "failed" else "gone" for n, state in gone.items()}
 
     @rule()
     def process_restarts(self) -> None:

@@ -42,13 +42,21 @@ def inside(packet: Packet) -> Packet:
 class Talk:
     """A connection from a client's port to a VIP; it learns of its server by its first packet."""
 
-    def __init__(self, subject: Subject, address: str = VIP_IPV4, port: int = 80, source_port: int = 40000) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        address: str = VIP_IPV4,
+        port: int = 80,
+        source_port: int = 40000,
+        *,
+        sequence: int = 1000,
+    ) -> None:
         self._subject = subject
         lab = subject.lab
         client = lab.client_ipv6 if ":" in address else lab.client_ipv4
         self._header = addressed(client, address)
         self._ports = (source_port, port)
-        self._sequence, self._server_sequence = 1000, 5000
+        self._sequence, self._server_sequence = sequence, 5000
         self._at_server: Packet | None = None
         self.server = ""
 

@@ -102,6 +102,8 @@ typedef enum slot_state {
     SLOT_ACTIVE = LBRL_BACKEND_ACTIVE,
     SLOT_DRAINING = LBRL_BACKEND_DRAINING,
     SLOT_FAILED = LBRL_BACKEND_FAILED,
+    SLOT_UNREADY = LBRL_BACKEND_UNREADY, /* configured only: in force it is DRAINING, without end */
+    SLOT_GONE, /* in memory only: removed, so that only TCP flows go on; the arena has DRAINING */
 } slot_state_t;
 
 /* Identity and check are written while state is SLOT_FREE; the rest changes at any time. */
@@ -114,7 +116,7 @@ typedef struct arena_slot {
     uint32_t check;     /* of the above but state, and of the VIP's id */
     float weight;       /* configured */
     uint8_t removed;    /* no longer configured */
-    uint8_t wanted;     /* slot_state_t configured; 0 in records of before it was stored */
+    uint8_t wanted;     /* slot_state_t configured; a number that is none counts as `state` */
     uint8_t reserved[2];
 } arena_slot_t;
 

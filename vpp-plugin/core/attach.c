@@ -20,8 +20,8 @@ static bool id_taken(const vip_store_t *store, uint32_t before, uint64_t id)
 /* What is configured of a slot; what is in force may only be what weights or time have made of it. */
 static uint8_t wanted_of(const arena_slot_t *record)
 {
-    return record->wanted == SLOT_FREE || record->wanted > SLOT_FAILED ? record->state
-                                                                       : record->wanted;
+    return record->wanted == SLOT_FREE || record->wanted > SLOT_UNREADY ? record->state
+                                                                        : record->wanted;
 }
 
 /* Since when a slot drains: one that failed by that has done so for long enough. Never 0, which says that it does not. */

@@ -89,6 +89,9 @@ int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot);
 /* Brings the state in force of a slot in line with what is wanted of it and the time; true if workers must be told. */
 bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t slot, uint64_t now_ms);
 
+/* The lbrl_backend_state_t of a slot in use that status reports: one of weight 0 is active, and takes no new flows. */
+uint8_t slot_reported(const slot_t *slot);
+
 /* Writes a slot's changeable part to the arena. */
 void slot_store(lbrl_t *lb, uint32_t index, uint32_t slot);
 

@@ -27,6 +27,8 @@ enum {
     HALF_CLOSED_MS = 2 * QUARANTINE_MS,
     FRAGMENT_MS = 30000,
     FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
+    GONE_SILENCE_MS =
+        5000, /* removed backends: after which one that does not answer a connection has failed for it */
     ANSWERS_PER_SECOND = 1000,
     ANSWERS_BURST = 256,
     TUNNEL_MTU = 1500,
@@ -46,7 +48,8 @@ typedef struct slot {
     uint8_t state; /* slot_state_t in force; atomic */
     uint8_t reap;  /* atomic: ageing drops its flows */
     uint8_t generation;
-    uint8_t fallback; /* atomic: takes packets without a flow, whatever weight is in force */
+    uint8_t fallback;   /* atomic: takes packets without a flow, whatever weight is in force */
+    uint8_t times_gone; /* atomic: written before `state` becomes SLOT_GONE */
     /* control thread only, from here on */
     uint8_t wanted;       /* slot_state_t configured */
     uint8_t removed;      /* no longer configured */
@@ -182,6 +185,12 @@ enum {
     FRAGMENT_HINTS = 4096,
 };
 
+/* Since when a client has had no answer from a backend that is removed; per flow entry. */
+typedef struct unanswered {
+    uint32_t tag; /* of the flow that it is about; 0: none */
+    uint32_t since_ms;
+} unanswered_t;
+
 typedef struct worker_stats {
     uint64_t packets, bytes, forwarded, replied, passed, handed_over;
     uint64_t created, recycled;
@@ -228,7 +237,8 @@ struct lbrl {
         *buckets; /* of all partitions' indexes: [partition][BY_CLIENT, BY_SERVER][bucket_count] */
     uint32_t bucket_count;
     uint32_t partition_flows;
-    struct side *sides; /* per flow entry, see side.h */
+    struct side *sides;       /* per flow entry, see side.h */
+    unanswered_t *unanswered; /* per flow entry, written by the owner of its partition */
     void *index_memory;
     lbrl_worker_t *workers;
     struct ring **rings; /* [from][to] */

@@ -37,7 +37,8 @@ static bool make_partitions(lbrl_t *lb)
     lb->partitions = memory_take(LBRL_PARTITIONS * sizeof(partition_t));
     lb->index_memory = memory_take(bucket_bytes + link_bytes);
     lb->sides = memory_take((size_t)lb->arena.flow_count * sizeof(side_t));
-    if (!lb->partitions || !lb->index_memory || !lb->sides) {
+    lb->unanswered = memory_take_sparse((size_t)lb->arena.flow_count * sizeof(unanswered_t));
+    if (!lb->partitions || !lb->index_memory || !lb->sides || !lb->unanswered) {
         return false;
     }
     bucket_t *bucket = lb->index_memory;
@@ -218,7 +219,7 @@ void lbrl_close(lbrl_t *lb)
     }
     void *parts[] = {lb->partitions,     lb->index_memory, lb->rings,  lb->workers,
                      lb->fragment_hints, lb->records,      lb->stores, (void *)lb->vips,
-                     lb->slot_used,      lb->endpoints,    lb->sides};
+                     lb->slot_used,      lb->endpoints,    lb->sides,  lb->unanswered};
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         memory_free(parts[i]);
     }

@@ -171,7 +171,7 @@ lbrl_verdict_t one_way_stranger(lbrl_worker_t *worker, lbrl_packet_t *packet, fl
         if (pressed && birth->slot != LBRL_NO_SLOT && !birth->joined) {
             lbrl_sink_untracked(sink_of(&vip->workers[worker->index]), birth->slot);
         }
-        /* a backend that policies have drained for too long keeps no flow: it would end with the next packet */
+        /* a flow of a failed backend would end with the next packet */
         if (pressed || ends || birth->slot == LBRL_NO_SLOT ||
             __atomic_load_n(&vip->slots[birth->slot].state, __ATOMIC_RELAXED) == SLOT_FAILED) {
             return send_untracked(worker, packet, birth, birth->slot);

@@ -1,5 +1,5 @@
 /*
- * The common case in straight lines: a plain segment (META_PLAIN) of a connection whose backend has not failed. It does
+ * The common case in straight lines: a plain segment (META_PLAIN) of a connection whose backend is configured and has not failed. It does
  * what forward() in process.c does, in two short passes: plain_settle() follows the chain from nominee to translation,
  * plain_forward() rewrites and records. Processors overlap many short steps, but not long ones.
  */
@@ -57,7 +57,8 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t
     const slot_t *slot = &vip->slots[flow->slot];
     plain->mtu = 0;
     if (meta->flags & META_RETURN) {
-        if (UNLIKELY(!flow_from_server(table, flow, meta))) {
+        if (UNLIKELY(!flow_from_server(table, flow, meta) ||
+                     __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == SLOT_GONE)) {
             return false;
         }
         plain->src = &vip->addresses[flow->address];
@@ -66,7 +67,7 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t
         plain->dport = flow->client_port;
     } else {
         if (UNLIKELY(!flow_from_client(table, flow, meta) ||
-                     __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == SLOT_FAILED)) {
+                     __atomic_load_n(&slot->state, __ATOMIC_RELAXED) >= SLOT_FAILED)) {
             return false;
         }
         if (vip_is_one_way(vip)) {

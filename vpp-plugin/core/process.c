@@ -11,6 +11,7 @@
 #include "reply.h"
 #include "rewrite.h"
 #include "track.h"
+#include "unanswered.h"
 #include "vipmap.h"
 #include "worker.h"
 
@@ -73,7 +74,9 @@ static lbrl_verdict_t answer_unconfigured(lbrl_worker_t *worker, lbrl_packet_t *
     return reply_icmp(worker, packet, meta, REPLY_PORT_UNREACHABLE, LBRL_DROP_PORT_UNCONFIGURED);
 }
 
-static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+/* `slot`: of the backend, or LBRL_NO_SLOT: the scheduler picks. */
+static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                     const meta_t *meta, uint32_t slot)
 {
     const table_t *table = worker->table;
     const vip_place_t *place = vip_map_find(table->map, &meta->dst, meta->dport, meta->protocol);
@@ -83,10 +86,8 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
         }
         return answer_unconfigured(worker, packet, meta);
     }
-    flow_birth_t birth = {.meta = meta,
-                          .vip = table->vips[place->vip],
-                          .address = place->index,
-                          .slot = LBRL_NO_SLOT};
+    flow_birth_t birth = {
+        .meta = meta, .vip = table->vips[place->vip], .address = place->index, .slot = slot};
     bool one_way = vip_is_one_way(birth.vip);
     if (meta->protocol == PROTO_TCP) {
         if (!one_way && !is_plain_syn(meta)) {
@@ -108,6 +109,11 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
     return LBRL_VERDICT_FORWARD;
 }
 
+static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+{
+    return on_new_flow_to(worker, packet, meta, LBRL_NO_SLOT);
+}
+
 /* The client's packet to a backend that has failed: UDP starts anew, TCP learns that its connection is gone. */
 static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
                                         lbrl_packet_t *packet, const meta_t *meta)
@@ -122,6 +128,23 @@ static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t 
                     LBRL_DROP_BACKEND_FAILED); /* a RST of ours would come from the wrong side */
     }
     return reply_reset(worker, packet, meta, LBRL_DROP_BACKEND_FAILED);
+}
+
+/* The client's packet to a backend that is gone from the VIP. What begins a flow goes to another backend, and so does
+ * UDP, if there is one; a connection goes on for as long as its server answers. */
+static lbrl_verdict_t on_gone_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
+                                      lbrl_packet_t *packet, const meta_t *meta)
+{
+    if (meta->protocol == PROTO_UDP || is_plain_syn(meta)) {
+        uint32_t slot = pick_slot(worker, ref->vip, ref->counts, meta);
+        if (slot != LBRL_NO_SLOT) {
+            flow_make_way(worker, ref);
+            return on_new_flow_to(worker, packet, meta, slot);
+        }
+    } else if (unanswered_note(worker, ref, packet, meta)) {
+        return on_failed_backend(worker, ref, packet, meta);
+    }
+    return forward(worker, ref, packet, meta);
 }
 
 /* A SYN that does not belong to the flow of its 5-tuple: that has ended, or its backend takes no new flows. */
@@ -178,14 +201,18 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
         return answer_expired(worker, packet, meta);
     }
     flow_ref_t ref = flow_ref(worker, partition, entry);
+    uint8_t state = __atomic_load_n(&ref.slot->state, __ATOMIC_ACQUIRE);
     if (from_client) {
-        if (UNLIKELY(__atomic_load_n(&ref.slot->state, __ATOMIC_RELAXED) == SLOT_FAILED)) {
-            return on_failed_backend(worker, &ref, packet, meta);
+        if (UNLIKELY(state >= SLOT_FAILED)) {
+            return state == SLOT_FAILED ? on_failed_backend(worker, &ref, packet, meta)
+                                        : on_gone_backend(worker, &ref, packet, meta);
         }
         if (UNLIKELY(starts_anew(&ref, meta))) {
             flow_make_way(worker, &ref);
             return on_new_flow(worker, packet, meta);
         }
+    } else if (UNLIKELY(state == SLOT_GONE)) {
+        unanswered_clear(worker, &ref);
     }
     return forward(worker, &ref, packet, meta);
 }

@@ -37,6 +37,12 @@ static arena_slot_t *record_of(lbrl_t *lb, uint32_t index, uint32_t slot)
     return &lb->arena.slots[lb->records[index].slot_base + slot];
 }
 
+/* What the arena has for a state in force: of SLOT_GONE, that which an attach makes it from. */
+static uint8_t stored_state(uint8_t state)
+{
+    return state == SLOT_GONE ? SLOT_DRAINING : state;
+}
+
 void slot_store(lbrl_t *lb, uint32_t index, uint32_t slot)
 {
     const slot_t *from = &lb->stores[index]->slots[slot];
@@ -44,7 +50,46 @@ void slot_store(lbrl_t *lb, uint32_t index, uint32_t slot)
     record->weight = from->configured;
     record->removed = from->removed;
     record->wanted = from->wanted;
-    __atomic_store_n(&record->state, from->state, __ATOMIC_RELEASE);
+    __atomic_store_n(&record->state, stored_state(from->state), __ATOMIC_RELEASE);
+}
+
+/* The configured slot with the address and port of a removed one, or NULL. Both have the one endpoint. */
+static const slot_t *successor(const lbrl_t *lb, uint32_t index, const slot_t *removed)
+{
+    const slot_t *slots = lb->stores[index]->slots;
+    for (uint32_t i = 0; removed->endpoint->references > 1 && i < lb->records[index].slots; i++) {
+        if (slots[i].state != SLOT_FREE && !slots[i].removed &&
+            slots[i].endpoint == removed->endpoint) {
+            return &slots[i];
+        }
+    }
+    return NULL;
+}
+
+/* What becomes of a slot's flows, whatever the time and weights. */
+static uint8_t wanted_of_flows(const lbrl_t *lb, uint32_t index, const slot_t *slot)
+{
+    if (!slot->removed) {
+        return slot->wanted;
+    }
+    const slot_t *same = successor(lb, index, slot);
+    if (same) {
+        return same->wanted == SLOT_ACTIVE ? SLOT_UNREADY : same->wanted;
+    }
+    return slot->wanted == SLOT_FAILED ? SLOT_FAILED : SLOT_GONE;
+}
+
+/* The state in force: DRAINING stands for all that keep their flows and get no new ones. */
+static uint8_t state_now(const lbrl_t *lb, uint32_t index, slot_t *slot, uint64_t now)
+{
+    uint8_t wanted = wanted_of_flows(lb, index, slot);
+    bool drains = wanted == SLOT_DRAINING || wanted == SLOT_GONE;
+    slot->drains_ms = !drains ? 0 : slot->drains_ms ? slot->drains_ms : now;
+    if (drains && now - slot->drains_ms >= lb->records[index].drain_timeout) {
+        return SLOT_FAILED;
+    }
+    bool unweighted = wanted == SLOT_ACTIVE && !(slot->weight > 0);
+    return wanted == SLOT_UNREADY || unweighted ? SLOT_DRAINING : wanted;
 }
 
 bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
@@ -54,14 +99,7 @@ bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
         return false;
     }
     uint64_t now = now_ms ? now_ms : 1;
-    uint8_t state = slot->removed && slot->wanted == SLOT_ACTIVE ? SLOT_DRAINING : slot->wanted;
-    if (state == SLOT_DRAINING || (state == SLOT_ACTIVE && !(slot->weight > 0))) {
-        slot->drains_ms = slot->drains_ms ? slot->drains_ms : now;
-        state =
-            now - slot->drains_ms >= lb->records[index].drain_timeout ? SLOT_FAILED : SLOT_DRAINING;
-    } else {
-        slot->drains_ms = 0;
-    }
+    uint8_t state = state_now(lb, index, slot, now);
     slot->failed_ms = state != SLOT_FAILED ? 0 : slot->failed_ms ? slot->failed_ms : now;
     uint8_t fallback = slot->wanted == SLOT_ACTIVE && !slot->removed && slot->configured > 0;
     __atomic_store_n(&slot->fallback, fallback, __ATOMIC_RELEASE);
@@ -71,9 +109,19 @@ bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
     if (state == slot->state) {
         return false;
     }
+    __atomic_store_n(&slot->times_gone, (uint8_t)(slot->times_gone + (state == SLOT_GONE)),
+                     __ATOMIC_RELAXED);
     __atomic_store_n(&slot->state, state, __ATOMIC_RELEASE);
     slot_store(lb, index, number);
     return true;
+}
+
+uint8_t slot_reported(const slot_t *slot)
+{
+    if (slot->state == SLOT_FAILED || slot->removed) {
+        return slot->state == SLOT_FAILED ? SLOT_FAILED : SLOT_DRAINING;
+    }
+    return slot->wanted;
 }
 
 void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_config_t *backend,

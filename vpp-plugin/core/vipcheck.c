@@ -90,9 +90,11 @@ static int check_backend(const lbrl_vip_config_t *config, uint32_t i, lbrl_reaso
     if (!isfinite(backend->weight) || backend->weight < 0 || backend->weight > LBRL_WEIGHT_MAX) {
         return refuse(reason, "backends[%u].weight: must be 0 to %g", i, (double)LBRL_WEIGHT_MAX);
     }
-    if (backend->state < LBRL_BACKEND_ACTIVE || backend->state > LBRL_BACKEND_FAILED) {
-        return refuse(reason, "backends[%u].state: %u is none; use active, draining or failed", i,
-                      backend->state);
+    if (backend->state < LBRL_BACKEND_ACTIVE || backend->state > LBRL_BACKEND_UNREADY) {
+        return refuse(reason,
+                      "backends[%u].state: %u is none; use 1 (active), 2 (draining), 3 (failed) "
+                      "or 4 (unready)",
+                      i, backend->state);
     }
     for (uint32_t j = 0; j < i; j++) {
         if (config->backends[j].id == backend->id) {

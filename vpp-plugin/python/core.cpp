@@ -469,13 +469,14 @@ uint8_t state_of(const std::string &name)
 {
     static const std::pair<const char *, uint8_t> known[] = {{"active", LBRL_BACKEND_ACTIVE},
                                                              {"draining", LBRL_BACKEND_DRAINING},
-                                                             {"failed", LBRL_BACKEND_FAILED}};
+                                                             {"failed", LBRL_BACKEND_FAILED},
+                                                             {"unready", LBRL_BACKEND_UNREADY}};
     for (const auto &[text, value] : known) {
         if (name == text) {
             return value;
         }
     }
-    throw nb::value_error("state: must be active, draining or failed");
+    throw nb::value_error("state: must be active, draining, failed or unready");
 }
 
 const char *flow_state_name(const Flow &flow)

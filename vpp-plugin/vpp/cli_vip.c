@@ -247,7 +247,7 @@ static int read_backend(unformat_input_t *line, lbrl_backend_config_t *backend, 
         } else if (!unformat(line, "id %llx", &backend->id) &&
                    !unformat(line, "%U", unformat_lb_rl_backend_state, &backend->state)) {
             return lb_rl_unknown(line, problem,
-                                 "id <hex>, weight <w>, active, draining, failed, del");
+                                 "id <hex>, weight <w>, active, draining, failed, unready, del");
         }
     }
     return 0;
@@ -311,7 +311,7 @@ static clib_error_t *as_command(vlib_main_t *vm, unformat_input_t *input,
 VLIB_CLI_COMMAND(lb_rl_as_command, static) = {
     .path = "lb rl as",
     .short_help = "lb rl as <VIP> port <n> [tcp|udp] server <address> port <n> [id <hex>] "
-                  "[weight <w>] [active|draining|failed] [del]",
+                  "[weight <w>] [active|draining|failed|unready] [del]",
     .function = as_command,
     .is_mp_safe = 1,
 };

@@ -42,7 +42,7 @@ WORDS(forwarding, [LBRL_FORWARD_NAT] = "nat", [LBRL_FORWARD_GRE] = "gre",
 WORDS(level, [LBRL_LEVEL_OFF] = "off", [LBRL_LEVEL_BASIC] = "basic", [LBRL_LEVEL_FULL] = "full")
 WORDS(load, [LBRL_LOAD_OPEN] = "open", [LBRL_LOAD_ACTIVE] = "active")
 WORDS(backend_state, [LBRL_BACKEND_ACTIVE] = "active", [LBRL_BACKEND_DRAINING] = "draining",
-      [LBRL_BACKEND_FAILED] = "failed")
+      [LBRL_BACKEND_FAILED] = "failed", [LBRL_BACKEND_UNREADY] = "unready")
 
 u8 *format_lb_rl_flow_state(u8 *s, va_list *arguments)
 {

@@ -83,6 +83,7 @@ class BackendState(StrEnum):
     ACTIVE = "active"  # takes new flows
     DRAINING = "draining"  # keeps its flows until they end or the drain timeout passes
     FAILED = "failed"  # its flows are cut by rule
+    UNREADY = "unready"  # keeps its flows for as long as it is listed so
 
 
 class FeatureLevel(StrEnum):

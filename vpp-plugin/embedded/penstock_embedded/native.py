@@ -34,7 +34,7 @@ SCHEDULERS = {
 LOADS = {SchedulerLoad.OPEN: 0, SchedulerLoad.ACTIVE: 1}
 LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1, FeatureLevel.FULL: 2}
 FORWARDING = {Forwarding.NAT: 0, Forwarding.GRE: 1, Forwarding.L3DSR: 2}
-STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3}
+STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3, BackendState.UNREADY: 4}
 STATES_BACK = {number: state for state, number in STATES.items()}
 
 

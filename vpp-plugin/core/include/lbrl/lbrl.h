@@ -164,8 +164,9 @@ lbrl_timeouts_t lbrl_timeouts_default(void);
 
 typedef enum lbrl_backend_state {
     LBRL_BACKEND_ACTIVE = 1,   /* takes new flows if its weight is above 0 */
-    LBRL_BACKEND_DRAINING = 2, /* keeps its flows */
+    LBRL_BACKEND_DRAINING = 2, /* keeps its flows until drain_timeout has passed, then as FAILED */
     LBRL_BACKEND_FAILED = 3,   /* UDP flows re-pick, TCP clients get RST with their next packet */
+    LBRL_BACKEND_UNREADY = 4,  /* keeps its flows for as long as it is configured so */
 } lbrl_backend_state_t;
 
 typedef enum lbrl_scheduler_type {
@@ -200,7 +201,7 @@ typedef struct lbrl_backend_config {
     lbrl_address_t address;
     uint16_t port;
     uint8_t state; /* lbrl_backend_state_t */
-    float weight;  /* configured; in force until lbrl_weights_set() */
+    float weight;  /* configured; in force until lbrl_weights_set(). 0 stops new flows only */
 } lbrl_backend_config_t;
 
 typedef struct lbrl_vip_config {
@@ -237,9 +238,11 @@ int lbrl_vip_check(const lbrl_vip_config_t *config, lbrl_reason_t *reason);
 /*
  * Makes a VIP be as configured: added if its id is new, else changed by difference; the same
  * configuration twice changes nothing. The VIP changes whole or not at all. New backends get a free
- * slot (with a new generation); missing ones drain, fail when drain_timeout has passed, and their
- * slot is reused when their flows are gone. Where slots run short the VIP moves to twice as many:
- * slot numbers stay, frames must be bound anew (lbrl_vip_status().slots).
+ * slot (with a new generation). The TCP flows of a missing one go on until its server stops answering, drain_timeout at
+ * most; its UDP flows, and a SYN from the port of one of its flows, go to another backend that takes new flows, if there
+ * is one. If a backend of another id has the address and port of a missing one, that is the same server: the flows of the
+ * missing one go on as those of this backend. A slot is reused when its flows are gone. Where slots run short the VIP
+ * moves to twice as many: slot numbers stay, frames must be bound anew (lbrl_vip_status().slots).
  */
 int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us);
 
@@ -317,9 +320,9 @@ typedef struct lbrl_backend_status {
     lbrl_address_t address;
     uint16_t port;
     uint16_t slot;
-    uint8_t state;      /* lbrl_backend_state_t */
+    uint8_t state;      /* lbrl_backend_state_t in force; DRAINING too when removed */
     uint8_t generation; /* of the slot */
-    uint8_t removed;    /* no longer configured: draining until it goes */
+    uint8_t removed;    /* no longer configured: its flows go on until it goes */
     float weight;       /* in force */
     int64_t open_flows;
     int64_t entries; /* flows that hold an entry, closed ones included */
