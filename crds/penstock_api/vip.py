@@ -407,7 +407,7 @@ class VipStatus(Status):
     """DataPlane that serves the VIP, the default filled in."""
     addresses: Annotated[tuple[AddressInStatus, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
     """Addresses that the VIP holds; these are programmed."""
-    ports: Annotated[tuple[HeldPort, ...], Field(max_length=32, json_schema_extra=map_list("port", "protocol"))] = ()
+    ports: Annotated[tuple[HeldPort, ...], Field(max_length=32, json_schema_extra=ATOMIC)] = ()
     """Ports that the VIP holds on these addresses: those of the last spec that was accepted."""
     address_pool: ShortText | None = None
     """`addressPool` of the spec that the addresses were given for."""

@@ -127,13 +127,14 @@ async def one_of_two_is_refused(cluster: Cluster) -> None:
             await asyncio.sleep(0.03)
 
 
-async def test_a_node_that_takes_a_vips_address_wins(operator: RunningOperator, ready_cluster: Cluster) -> None:
+async def test_a_node_with_a_vips_address_does_not_take_it(operator: RunningOperator, ready_cluster: Cluster) -> None:
     cluster = ready_cluster
     await cluster.vip(addresses=["203.0.113.11"])
     await cluster.wait_vip(is_true("Accepted"))
     await cluster.node("intruder", "203.0.113.11", role="worker")
-    vip = await cluster.wait_vip(refused("AddressNotAllowed"))
-    assert not vip["status"].get("addresses")
+    vip = await cluster.wait_vip(_accepted_with("AddressConflict"))
+    assert vip["status"]["addresses"] == ["203.0.113.11"]
+    assert "203.0.113.11 is also of node intruder" in condition(vip, "Accepted")["message"]
 
 
 async def test_everything_a_vip_refers_to_is_named_when_missing(
