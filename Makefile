@@ -69,11 +69,11 @@ docs: generate ## check the documentation: generated pages are current, links re
 	@$(BIN)/python -m tools.check_docs
 
 .PHONY: images
-images: build ## build the container images (docker, podman or buildah)
-	@$(BIN)/python -m e2e.images build $(ARGS)
+images: build ## build the container images (docker, podman or buildah); LOAD=1: into the nodes of the cluster
+	@$(BIN)/python -m e2e.images build $(if $(LOAD),--load --provider $(PROVIDER)) $(ARGS)
 
 .PHONY: cluster-up
-cluster-up: build ## start a cluster (NODES=4 PROVIDER=local) and print its KUBECONFIG
+cluster-up: build ## start a cluster (NODES=4 PROVIDER=local); then: . build/cluster/env
 	@$(BIN)/python -m e2e.cluster up --nodes $(NODES) --provider $(PROVIDER)
 
 .PHONY: cluster-down

@@ -66,6 +66,11 @@ def no_request_is_refused(installation: Installation) -> Iterator[None]:
     assert not refusals, "the API server refused requests:\n" + "\n".join(refusals[:20])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the quick start first: it makes a cluster of its own, and two do not fit on a small machine."""
+    items.sort(key=lambda item: item.path.name != "test_quick_start.py")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Attach the pods' last log lines to a failure."""

@@ -1,7 +1,7 @@
 """`make demo-standalone`: data plane and agent without Kubernetes, between network namespaces of one machine.
 
 A client, the load balancer and four HTTP servers whose page costs 4, 4, 2 and 1 units of work are joined by a bridge.
-The example of examples/standalone is run as it is, first with `lsq`, then, by editing its file, with `little`.
+The example of examples/standalone is run as it is, with `lsq` and `little` in turns, by editing its file.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from penstock_agent.state import AgentState
+from penstock_cli.agents import LOCAL_URL
 from rich.console import Console
 
 from e2e.cluster import binaries
 from e2e.cluster.steps import step
-from e2e.demo import report
-from e2e.demo.watch import Watch, watching
-from e2e.load import Load, running
+from e2e.demo import report, trial
+from e2e.demo.watch import watching
 from tests.support.netns import Namespace, connect
 
 EXAMPLES = Path("examples/standalone")
@@ -32,7 +33,6 @@ BALANCER = "10.88.0.1"
 CLIENT = "10.88.0.200"
 SERVERS = {f"10.88.0.{11 + number}": cost for number, cost in enumerate((4, 4, 2, 1))}
 WORK = 24_000  # rounds of hashing that one unit of work stands for: about 2 ms of a core
-POLICIES = ("lsq", "little")
 PENSTOCK = [sys.executable, "-m", "penstock_cli"]
 
 
@@ -96,45 +96,56 @@ def wait_served(client: Namespace, seconds: float = 20.0) -> None:
         time.sleep(0.1)
 
 
-def phase(policy: str, client: Namespace, files: Path, watch: Watch, options: argparse.Namespace) -> report.Phase:
-    """Have the policy in force by editing its file, and put the load on."""
+def set_policy(files: Path, policy: str) -> None:
+    """Edit the policy's file; the agent follows it within a second."""
     path = files / "rlpolicy.yaml"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(f"  heuristic: {policy}" if "heuristic:" in line else line for line in lines) + "\n")
     time.sleep(1.0)
-    load = Load(f"http://{VIP}/", options.rate, options.seconds, new_share=1.0)
-    program = ["ip", "netns", "exec", client.name, str(binaries.program("loadgen"))]
-    watch.begin()
-    with running(program, load, files.parent / f"{policy}.jsonl") as load_run:
-        watch.show_until(lambda: not load_run.active, Console(stderr=True))
-        finished = load_run.finish()
-        return report.Phase(policy, finished, watch.samples(), watch.times())
+
+
+def agent_states(balancer: Namespace, within: float) -> list[AgentState]:
+    """Return what the agent shows of itself, with times of the last so many seconds."""
+    command = ["curl", "-sf", "-m", "5", f"{LOCAL_URL}/state?within={within:.3f}"]
+    done = subprocess.run(["ip", "netns", "exec", balancer.name, *command], capture_output=True, check=True)
+    return [AgentState.model_validate_json(done.stdout)]
 
 
 def demonstrate(directory: Path, options: argparse.Namespace) -> report.Demonstration:
     """Run everything; `directory` holds a copy of the example and all that is written."""
     files = directory / "files"
     shutil.copytree(EXAMPLES, files)
+    setting = (
+        f"{options.rate:g} requests/s, each on a new connection; blocks of {options.seconds:g} s, order by seed "
+        f"{options.seed}; four servers on this machine"
+    )
     with ExitStack() as stack:
         with step("network namespaces and four servers"):
             client, balancer = stack.enter_context(network())
         with step(f"penstock run -f {EXAMPLES}, first request served"):
             stack.enter_context(penstock(balancer, files, directory))
             wait_served(client)
+        bench = trial.Bench(
+            loadgen=["ip", "netns", "exec", client.name, str(binaries.program("loadgen"))],
+            target=f"http://{VIP}/",
+            new_share=1.0,
+            switch=lambda policy: set_policy(files, policy),
+            states=lambda within: agent_states(balancer, within),
+            backend_name=server_name,
+            vip="default/web",
+            speeds={server_name(address): 1.0 / cost for address, cost in SERVERS.items()},
+        )
         top = ["ip", "netns", "exec", balancer.name, *PENSTOCK, "top", "--local"]
-        watch = stack.enter_context(watching(top, "default/web", server_name))
-        phases = tuple(phase(policy, client, files, watch, options) for policy in POLICIES)
-    speeds = {server_name(address): 1.0 / cost for address, cost in SERVERS.items()}
-    load = f"{options.rate:g} requests/s, each on a new connection, for {options.seconds:g} s per policy"
-    setting = f"{load}; four servers on this machine"
-    return report.Demonstration("Penstock without Kubernetes", setting, speeds, phases)
+        watch = stack.enter_context(watching(top, bench.vip, bench.backend_name))
+        return trial.run(
+            bench, watch, options, title="Penstock without Kubernetes", setting=setting, out=directory / "report"
+        )
 
 
 def main() -> int:
     """Run the demonstration; 0 when no request failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=150.0, help="requests per second")
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of each phase")
+    trial.add_options(parser, rate=150.0, pairs=4, seconds=3.0, settle=1.0)
     options = parser.parse_args()
     shared = Path("/dev/shm")  # the arena and the frames are shared memory
     with tempfile.TemporaryDirectory(prefix="penstock-demo-", dir=shared) as directory:

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from penstock_agent.state import AgentState
+from penstock_cli.agents import DEFAULT_PORT
+
 from e2e.cluster import binaries
 from e2e.cluster.errors import CommandError
 from e2e.cluster.processes import wait_until
@@ -81,6 +84,14 @@ class Installation:
         """Return the names of the pods of a component: operator, agent or dataplane."""
         selector = f"app.kubernetes.io/part-of=penstock,app.kubernetes.io/component={component}"
         return [pod["metadata"]["name"] for pod in self.cluster.get("-n", NAMESPACE, "pods", "-l", selector)["items"]]
+
+    def agent_states(self, within: float) -> list[AgentState]:
+        """Return what the agents show of themselves, with times of the last so many seconds."""
+        states = []
+        for pod in self.pods("agent"):
+            path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{DEFAULT_PORT}/proxy/state?within={within:.3f}"
+            states.append(AgentState.model_validate_json(self.cluster.kubectl("get", "--raw", path)))
+        return states
 
     def logs(self) -> str:
         """Return the last lines of all pods, for a failure's report."""

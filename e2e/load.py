@@ -46,6 +46,21 @@ class Interval(Counts):
     seconds: float
 
 
+class Request(_Line):
+    """One request, where each is logged."""
+
+    intended: datetime
+    latency_ms: float
+    backend: str = ""
+    retried: bool = False
+    kind: str = ""  # of failure
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was no answer, or a wrong one."""
+        return bool(self.kind)
+
+
 class Failure(_Line):
     """One request that failed."""
 
@@ -79,6 +94,7 @@ class Report:
     intervals: tuple[Interval, ...]
     failures: tuple[Failure, ...]
     summary: Summary
+    requests: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,7 @@ class Load:
     rate: float
     seconds: float
     new_share: float = 0.5  # of the requests get a connection of their own
+    log_requests: bool = False
 
     def arguments(self, out: Path) -> list[str]:
         """Return the load generator's command line without the program."""
@@ -98,6 +115,7 @@ class Load:
             f"--duration={self.seconds:g}s",
             f"--new-share={self.new_share:g}",
             f"--out={out}",
+            *(["--log-requests"] if self.log_requests else []),
         ]
 
 
@@ -107,7 +125,10 @@ class LoadError(RuntimeError):
 
 def read_report(path: Path) -> Report:
     """Read the JSON lines of a finished run."""
-    intervals, failures, summary = [], [], None
+    intervals: list[Interval] = []
+    failures: list[Failure] = []
+    requests: list[Request] = []
+    summary = None
     for line in path.read_text().splitlines():
         raw = json.loads(line)
         if raw["type"] == "interval":
@@ -115,10 +136,12 @@ def read_report(path: Path) -> Report:
         elif raw["type"] == "summary":
             summary = Summary.model_validate(raw)
         else:
-            failures.append(Failure.model_validate(raw))
+            requests.append(Request.model_validate(raw))
+            if raw["type"] == "error":
+                failures.append(Failure.model_validate(raw))
     if summary is None:
         raise LoadError(f"{path}: the load generator was ended before it wrote its summary")
-    return Report(tuple(intervals), tuple(failures), summary)
+    return Report(tuple(intervals), tuple(failures), summary, tuple(requests))
 
 
 class Running:
@@ -141,6 +164,10 @@ class Running:
         whole = self._out.read_text().rpartition("\n")[0]
         lines = [json.loads(line) for line in whole.splitlines()]
         return [Interval.model_validate(line) for line in lines if line["type"] == "interval"]
+
+    def stop(self) -> None:
+        """Send no more requests; those under way are still answered and counted."""
+        self._process.terminate()
 
     def finish(self) -> Report:
         """Wait for its end and read the report."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from e2e.cluster import binaries
+from e2e.cluster import shell
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.provider import Provider
 from e2e.cluster.providers import PROVIDERS, find
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "down":
             with step(f"cluster {options.name} removed"):
                 cluster.down()
+            shell.remove()
             return 0
         spec = make_spec(options.nodes, name=options.name, labels=options.label, taints=options.taint)
         with step(f"cluster {options.name} of {options.nodes} nodes"):
@@ -56,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClusterError as error:
         note(f"error: {error}")
         return 1
-    print(f"export KUBECONFIG={cluster.kubeconfig}")
-    note(f"kubectl that fits it: {binaries.program('kubectl')}")
+    environment = shell.write(cluster)
+    print(environment.read_text(), end="")
+    note(f"in a shell: . {environment}  (kubectl, helm, penstock and client, a machine outside of the cluster)")
     return 0
 
 

@@ -12,7 +12,7 @@ from e2e.cluster import binaries
 from e2e.cluster.errors import CommandError, StateError
 from e2e.cluster.network import run
 from e2e.cluster.node import STATIC_CPUS
-from e2e.cluster.provider import Provider
+from e2e.cluster.provider import Provider, full_name
 from e2e.cluster.spec import DEFAULT_NAME, DEFAULT_QUOTA_PERIOD, ClusterSpec
 from e2e.cluster.steps import step
 
@@ -65,6 +65,12 @@ class KindCluster(Provider):
         chosen = ["--nodes", ",".join(nodes)] if nodes is not None else []
         for archive in archives:
             run("kind", "load", "image-archive", archive, "--name", self.cluster, *chosen, timeout=_LOAD_SECONDS)
+
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give an image that the nodes have one more name."""
+        for node in run("kind", "get", "nodes", "--name", self.cluster).split():
+            command = ["ctr", "--namespace", "k8s.io", "images", "tag", "--force"]
+            run("docker", "exec", node, *command, full_name(reference), full_name(name))
 
     def node_command(self, node: str) -> list[str]:
         """Return what to put before a command so that it runs in a node's container."""

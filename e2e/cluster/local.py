@@ -24,7 +24,7 @@ from e2e.cluster.errors import StateError
 from e2e.cluster.layout import Layout
 from e2e.cluster.node import PRIVATE_DIRECTORIES, Credentials, Node, node_object
 from e2e.cluster.processes import Processes, wait_until
-from e2e.cluster.provider import Provider
+from e2e.cluster.provider import Provider, full_name
 from e2e.cluster.spec import DEFAULT_NAME, ClusterSpec
 from e2e.cluster.steps import step
 from e2e.images.pause import write_pause_archive
@@ -122,6 +122,11 @@ class LocalCluster(Provider):
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(load, chosen))
+
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give an image that the nodes have one more name."""
+        for node in self.nodes():
+            node.ctr("images", "tag", "--force", full_name(reference), full_name(name))
 
     def node_command(self, node: str) -> list[str]:
         """Return what to put before a command so that it runs on a node."""

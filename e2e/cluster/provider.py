@@ -39,6 +39,10 @@ class Provider(ABC):
     def load_images(self, archives: Sequence[Path], nodes: Iterable[str] | None = None) -> None:
         """Make images (docker-archive files) known to the nodes; to all if none is named."""
 
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give an image that the nodes have one more name; another image that had it loses it."""
+        raise StateError(f"provider {self.name} can't name the image {reference} {name}")
+
     def node_command(self, node: str) -> list[str]:
         """Return what to put before a command so that it runs on a node, in its network."""
         raise StateError(f"provider {self.name} can't run commands on node {node!r}")
@@ -96,3 +100,8 @@ class Provider(ABC):
 
         if not wait_until(ready, seconds, interval=0.5):
             raise StateError(f"after {seconds:.0f} s only {self.ready_nodes()} of {count} nodes are Ready")
+
+
+def full_name(reference: str) -> str:
+    """Return an image's name as containerd writes it: with the registry that a short name stands for."""
+    return f"docker.io/{reference}"

@@ -1,7 +1,7 @@
 """`make demo`: a cluster of real kubelets, the chart, a VIP, a constant load from outside, two policies, a report.
 
-Four servers with 0.1, 0.1, 0.2 and 0.4 cores serve a page that costs processor time. The load goes to the VIP, first
-under `lsq`, then, by one `kubectl patch`, under `little`.
+Four servers with 0.1, 0.1, 0.2 and 0.4 cores serve a page that costs processor time. While the load goes to the VIP,
+the policies `lsq` and `little` take turns in random order, each by one `kubectl patch`.
 """
 
 from __future__ import annotations
@@ -23,28 +23,25 @@ from e2e.cluster.provider import Provider
 from e2e.cluster.providers import PROVIDERS, find
 from e2e.cluster.spec import make_spec
 from e2e.cluster.steps import note, step
-from e2e.demo import report
-from e2e.demo.watch import Watch, watching
+from e2e.demo import report, trial
+from e2e.demo.watch import watching
 from e2e.images.build import build
 from e2e.installation import LABELS, Installation, InstallationError
-from e2e.load import Load, LoadError, running
+from e2e.load import LoadError
 
 MANIFESTS = Path(__file__).parent / "manifests"
 SPEEDS = {"web-a": 0.1, "web-b": 0.1, "web-c": 0.2, "web-d": 0.4}  # cores
 ITERATIONS = 24_000  # about 2 ms of a core a page
 QUOTA_PERIOD = "10ms"  # so that a tenth of a core is a slow server, not a fast one that stands most of the time
-POLICIES = ("lsq", "little")
 VIP = ("shop", "web")
 CLUSTER = "penstock-demo"
-SETTLE_SECONDS = 5.0  # under load, before a phase counts: both policies start warm
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--provider", choices=PROVIDERS, default="local", help="where the cluster is")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests per second")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of each phase")
+    trial.add_options(parser, rate=100.0, pairs=5, seconds=6.0, settle=3.0)
     parser.add_argument("--report", type=Path, default=Path("demo-report"), help="directory of the report")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up, to look around")
     return parser.parse_args(arguments)
@@ -94,46 +91,39 @@ def server_names(cluster: Provider) -> dict[str, str]:
     return {pod["status"]["podIP"]: pod["metadata"]["labels"]["server"] for pod in pods}
 
 
-def phase(policy: str, installation: Installation, watch: Watch, options: argparse.Namespace) -> report.Phase:
-    """Have the policy in force, wait until every node says so, let it settle under load, then measure."""
-    cluster = installation.cluster
-    patch = f'{{"spec": {{"heuristic": "{policy}"}}}}'
-    cluster.kubectl("-n", VIP[0], "patch", "rlpolicy", "web", "--type=merge", "-p", patch)
-
-    def in_force() -> bool:
-        summary = cluster.get("-n", VIP[0], "loadbalancervip", VIP[1])["status"].get("summary", {})
-        return str(summary.get("policy", "")).startswith(policy)
-
-    if not wait_until(in_force, 30, interval=0.5):
-        raise InstallationError(f"policy {policy} is not in force after 30 s")
-    target = f"http://{installation.address(*VIP)}/"
-    program = cluster.client_program("loadgen")
-    options.report.mkdir(parents=True, exist_ok=True)
-    settling = Load(target, options.rate, SETTLE_SECONDS)
-    with running(program, settling, options.report / f"{policy}-settling.jsonl") as run:
-        settled = run.finish()
-    note(f"          {policy}: {options.rate:g} requests/s for {options.seconds:g} s to {target}")
-    watch.begin()
-    with running(program, Load(target, options.rate, options.seconds), options.report / f"{policy}.jsonl") as run:
-        watch.show_until(lambda: not run.active, Console(stderr=True))
-        finished = run.finish()
-    times = watch.times()
-    if settled.summary.failed:
-        raise InstallationError(f"{settled.summary.failed} requests failed while {policy} settled")
-    return report.Phase(policy, finished, watch.samples(), times)
-
-
 def demonstrate(installation: Installation, options: argparse.Namespace) -> report.Demonstration:
-    """Put the load on under each policy."""
-    names = server_names(installation.cluster)
-    top = installation.penstock("top")
-    with watching(top, "/".join(VIP), lambda address: names.get(address, address)) as watch:
-        phases = tuple(phase(policy, installation, watch, options) for policy in POLICIES)
-    setting = (
-        f"{options.rate:g} requests/s, half of them on new connections, for {options.seconds:g} s per policy; "
-        "four pods with CPU limits 1:1:2:4, two load-balancing nodes, all on one machine"
+    """Put the load on while the policies take turns."""
+    cluster = installation.cluster
+    names = server_names(cluster)
+
+    def switch(policy: str) -> None:
+        patch = f'{{"spec": {{"heuristic": "{policy}"}}}}'
+        cluster.kubectl("-n", VIP[0], "patch", "rlpolicy", "web", "--type=merge", "-p", patch)
+
+        def in_force() -> bool:
+            summary = cluster.get("-n", VIP[0], "loadbalancervip", VIP[1])["status"].get("summary", {})
+            return str(summary.get("policy", "")).startswith(policy)
+
+        if not wait_until(in_force, 30, interval=0.3):
+            raise InstallationError(f"policy {policy} is not in force after 30 s")
+
+    bench = trial.Bench(
+        loadgen=cluster.client_program("loadgen"),
+        target=f"http://{installation.address(*VIP)}/",
+        new_share=0.5,
+        switch=switch,
+        states=installation.agent_states,
+        backend_name=lambda address: names.get(address, address),
+        vip="/".join(VIP),
+        speeds=SPEEDS,
     )
-    return report.Demonstration("Penstock: one VIP, four servers of unequal speed", setting, SPEEDS, phases)
+    setting = (
+        f"{options.rate:g} requests/s, half of them on new connections; blocks of {options.seconds:g} s, order by seed "
+        f"{options.seed}; four pods with CPU limits 1:1:2:4, two load-balancing nodes, all on one machine"
+    )
+    title = "Penstock: one VIP, four servers of unequal speed"
+    with watching(installation.penstock("top"), bench.vip, bench.backend_name) as watch:
+        return trial.run(bench, watch, options, title=title, setting=setting, out=options.report)
 
 
 def conclude(demonstration: report.Demonstration, options: argparse.Namespace, seconds: float) -> bool:

@@ -1,9 +1,13 @@
-"""What a demonstration measured: a table for the terminal and a page with plots. Every number comes from the run."""
+"""What a demonstration measured: tables for the terminal and a page with plots. Every number comes from the run."""
 
 from __future__ import annotations
 
 import io
+import math
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import jinja2
@@ -15,25 +19,30 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from e2e.demo.comparison import CONFIDENCE, Interval, Latency, Results, Window, compare, pairs_of
 from e2e.load import Report
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "penstock"  # the same run gives the same file
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
+MEASURES: dict[str, Callable[[Latency], float]] = {
+    "mean": lambda latency: latency.mean,
+    "p99": lambda latency: latency.p99,
+}
 
 
 @dataclass(frozen=True)
 class WeightSample:
     """Weights in force at one moment, by backend."""
 
-    elapsed_s: float  # since the phase began
+    elapsed_s: float  # since the load began
     weights: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Of the newest samples, in milliseconds."""
+    """Of one block's samples, or the mean of these over blocks; in milliseconds."""
 
     p50: float
     p90: float
@@ -47,20 +56,23 @@ class Times:
     first_byte: Quantiles | None  # first request until the server's first answer
     duration: Quantiles | None  # first packet of a flow until both sides closed
 
+    @property
+    def all(self) -> tuple[Quantiles | None, ...]:
+        """Handshake, first byte and duration."""
+        return (self.handshake, self.first_byte, self.duration)
+
 
 @dataclass(frozen=True)
-class Phase:
-    """One policy under the load."""
+class Block:
+    """A stretch of the load under one policy, and what the data plane measured in it, by backend."""
 
-    policy: str
-    load: Report
-    weights: tuple[WeightSample, ...]
-    times: dict[str, Times]  # by backend, at the phase's end
+    window: Window
+    times: dict[str, Times]
 
-    def saw(self, backend: str) -> bool:
-        """Tell whether the data plane measured all times of a backend."""
-        times = self.times.get(backend)
-        return times is not None and None not in (times.handshake, times.first_byte, times.duration)
+    @property
+    def policy(self) -> str:
+        """The policy in force."""
+        return self.window.policy
 
 
 @dataclass(frozen=True)
@@ -70,84 +82,155 @@ class Demonstration:
     title: str
     setting: str
     speeds: dict[str, float]
-    phases: tuple[Phase, ...]
+    policies: tuple[str, str]
+    blocks: tuple[Block, ...]
+    load: Report
+    weights: tuple[WeightSample, ...]
 
     @property
     def failed(self) -> int:
-        """Requests that failed in all phases."""
-        return sum(phase.load.summary.failed for phase in self.phases)
+        """Requests that failed, while a policy settled too."""
+        return self.load.summary.failed
 
     @property
     def backends(self) -> list[str]:
         """Backends from the slowest to the fastest."""
         return sorted(self.speeds, key=lambda name: (self.speeds[name], name))
 
-    def share(self, phase: Phase, backend: str) -> float:
-        """Share of the phase's answers that came from the backend."""
-        counts = phase.load.summary.backends
+    @cached_property
+    def block_results(self) -> list[tuple[str, Results]]:
+        """What became of the requests of each block."""
+        return [
+            (block.policy, Results.of(request for request in self.load.requests if block.window.holds(request)))
+            for block in self.blocks
+        ]
+
+    @cached_property
+    def results(self) -> dict[str, Results]:
+        """What became of the requests of all blocks of each policy."""
+        return {
+            policy: Results.of(
+                request
+                for request in self.load.requests
+                if any(block.window.holds(request) for block in self.blocks if block.policy == policy)
+            )
+            for policy in self.policies
+        }
+
+    def share(self, policy: str, backend: str) -> float:
+        """Share of a policy's answers that came from the backend."""
+        counts = self.results[policy].backends
         return counts.get(backend, 0) / max(1, sum(counts.values()))
+
+    def times(self, policy: str, backend: str) -> Times:
+        """Return the means over the policy's blocks of each block's quantiles."""
+        seen = [block.times[backend].all for block in self.blocks if block.policy == policy and backend in block.times]
+        return Times(*(_mean([times[number] for times in seen]) for number in range(3)))
 
     @property
     def unmeasured(self) -> list[str]:
-        """Policies of phases of which something is missing: load, weights, or a backend's times."""
+        """Policies of which something is missing: requests, weights, or a backend's times."""
         return [
-            phase.policy
-            for phase in self.phases
-            if not (phase.weights and phase.load.intervals and all(map(phase.saw, self.backends)))
+            policy
+            for policy in self.policies
+            if not (
+                self.weights
+                and self.results[policy].requests
+                and all(None not in self.times(policy, backend).all for backend in self.backends)
+            )
         ]
 
+    def change(self, measure: str) -> Interval | None:
+        """Compare the second policy with the first, pair by pair."""
+        return compare(pairs_of(self.block_results, self.policies, MEASURES[measure]))
+
     def verdict(self) -> str:
-        """Say in one sentence what the last phase did to the mean and the tail, whichever way it went."""
-        first, last = self.phases[0], self.phases[-1]
-        before, after = first.load.summary.latency_ms, last.load.summary.latency_ms
-        mean, tail = after.mean / before.mean - 1, after.p99 / before.p99 - 1
-        return (
-            f"{last.policy} against {first.policy} in this run: mean {mean:+.0%} "
-            f"({before.mean:.1f} to {after.mean:.1f} ms), p99 {tail:+.0%} ({before.p99:.0f} to {after.p99:.0f} ms)"
-        )
+        """Say in one sentence what this run shows of mean and tail, and nothing that its intervals do not allow."""
+        first, second = self.policies
+        pairs = len(self.blocks) // 2
+        parts = [_change(name, self.change(name)) for name in MEASURES]
+        return f"{second} against {first}, {pairs} pairs of blocks: {'; '.join(parts)}"
+
+
+def _mean(quantiles: list[Quantiles | None]) -> Quantiles | None:
+    found = [value for value in quantiles if value is not None]
+    if not found:
+        return None
+    return Quantiles(statistics.fmean(v.p50 for v in found), statistics.fmean(v.p90 for v in found))
+
+
+def _change(name: str, found: Interval | None) -> str:
+    if found is None:
+        return f"{name} not measured in every block"
+    bounds = f"{CONFIDENCE:.0%} interval {found.low - 1:+.0%} to {found.high - 1:+.0%}"
+    if not found.shown:
+        return f"{name}: no difference shown ({bounds})"
+    return f"{name} {found.ratio - 1:+.0%} ({bounds})"
+
+
+def plain(value: float) -> str:
+    """Return a number with three digits or more, never with an exponent."""
+    if not math.isfinite(value):
+        return "-"
+    if abs(value) >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+
+
+def _latencies(results: Results) -> tuple[str, ...]:
+    latency = results.latency_ms
+    return tuple(plain(value) for value in (latency.mean, latency.p50, latency.p90, latency.p99))
 
 
 def tables(demonstration: Demonstration) -> Group:
-    """Compare the phases: what clients felt, and who answered. Fits 80 columns."""
+    """Compare the policies: what clients felt, and who answered. Fits 80 columns."""
     felt = Table(title=demonstration.title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("policy", "requests", "failed", "retried", "mean ms", "p50", "p90", "p99"):
         felt.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
-    for phase in demonstration.phases:
-        summary = phase.load.summary
-        latency = summary.latency_ms
-        felt.add_row(
-            phase.policy,
-            f"{summary.requests:,}",
-            f"{summary.failed:,}",
-            f"{summary.retried:,}",
-            *(f"{value:.1f}" for value in (latency.mean, latency.p50, latency.p90, latency.p99)),
-        )
+    for policy, results in demonstration.results.items():
+        felt.add_row(policy, *counts(results), *_latencies(results))
     answered = Table(title="Share of answers per backend", title_justify="left", box=box.SIMPLE_HEAD)
     answered.add_column("backend")
     answered.add_column("speed", justify="right")
-    for phase in demonstration.phases:
-        answered.add_column(phase.policy, justify="right")
+    for policy in demonstration.policies:
+        answered.add_column(policy, justify="right")
     for backend in demonstration.backends:
-        shares = (f"{demonstration.share(phase, backend):.1%}" for phase in demonstration.phases)
+        shares = (f"{demonstration.share(policy, backend):.1%}" for policy in demonstration.policies)
         answered.add_row(backend, f"{demonstration.speeds[backend]:g}", *shares)
-    return Group(felt, answered, _times_table(demonstration), demonstration.setting)
+    return Group(felt, _blocks_table(demonstration), answered, _times_table(demonstration), demonstration.setting)
+
+
+def counts(results: Results) -> tuple[str, str, str]:
+    """Return requests, failed and retried as text."""
+    return (f"{results.requests:,}", f"{results.failed:,}", f"{results.retried:,}")
+
+
+def _blocks_table(demonstration: Demonstration) -> Table:
+    table = Table(title="Mean and p99 of each block, ms", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("block", justify="right")
+    for policy in demonstration.policies:
+        table.add_column(f"{policy} mean", justify="right", no_wrap=True)
+        table.add_column("p99", justify="right", no_wrap=True)
+    for number, (policy, results) in enumerate(demonstration.block_results, start=1):
+        cells = (plain(results.latency_ms.mean), plain(results.latency_ms.p99))
+        empty = ("", "")
+        table.add_row(str(number), *(cells + empty if policy == demonstration.policies[0] else empty + cells))
+    return table
 
 
 def times_rows(demonstration: Demonstration) -> list[tuple[str, ...]]:
-    """Policy, backend, and p50 and p90 of handshake, first byte and duration as text, of what was measured."""
+    """Policy, backend, and p50 and p90 of handshake, first byte and duration as text."""
     rows = []
-    for phase in demonstration.phases:
+    for policy in demonstration.policies:
         for backend in demonstration.backends:
-            times = phase.times.get(backend)
-            if times is not None:
-                found = (times.handshake, times.first_byte, times.duration)
-                texts = (f"{value:.3g}" if q else "-" for q in found for value in ((q.p50, q.p90) if q else (0, 0)))
-                rows.append((phase.policy, backend, *texts))
+            found = demonstration.times(policy, backend).all
+            texts = (plain(value) for q in found for value in ((q.p50, q.p90) if q else (math.nan, math.nan)))
+            rows.append((policy, backend, *texts))
     return rows
 
 
 def _times_table(demonstration: Demonstration) -> Table:
-    title = "Seen by the data plane, ms (p50, p90)"
+    title = "Seen by the data plane, ms (p50, p90; means over blocks)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("policy", "backend"):
         table.add_column(name, no_wrap=True)
@@ -164,6 +247,8 @@ def write(demonstration: Demonstration, directory: Path) -> Path:
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.get_template("report.html.jinja").render(
         demonstration=demonstration,
+        plain=plain,
+        counts=counts,
         times=times_rows(demonstration),
         plots={
             "Latency over time": _plot_latency(demonstration),
@@ -177,26 +262,16 @@ def write(demonstration: Demonstration, directory: Path) -> Path:
     return path
 
 
-def _offsets(demonstration: Demonstration) -> list[float]:
-    """Return where each phase begins on a common time axis, in seconds."""
-    offsets, at = [], 0.0
-    for phase in demonstration.phases:
-        offsets.append(at)
-        at += max((interval.elapsed_s for interval in phase.load.intervals), default=0.0)
-    return offsets
-
-
 def _plot_latency(demonstration: Demonstration) -> str:
     figure, axes = _figure()
+    seen = [interval for interval in demonstration.load.intervals if interval.completed]
     for name, colour in (("mean", COLOURS[0]), ("p90", COLOURS[3]), ("p99", COLOURS[1])):
-        for phase, offset in zip(demonstration.phases, _offsets(demonstration), strict=True):
-            seen = [interval for interval in phase.load.intervals if interval.completed]
-            axes.plot(
-                [offset + interval.elapsed_s for interval in seen],
-                [getattr(interval.latency_ms, name) for interval in seen],
-                color=colour,
-                label=name if offset == 0 else None,
-            )
+        axes.plot(
+            [interval.elapsed_s for interval in seen],
+            [getattr(interval.latency_ms, name) for interval in seen],
+            color=colour,
+            label=name,
+        )
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -207,14 +282,13 @@ def _plot_latency(demonstration: Demonstration) -> str:
 def _plot_weights(demonstration: Demonstration) -> str:
     figure, axes = _figure()
     for number, backend in enumerate(demonstration.backends):
-        for phase, offset in zip(demonstration.phases, _offsets(demonstration), strict=True):
-            samples = [sample for sample in phase.weights if backend in sample.weights]
-            axes.plot(
-                [offset + sample.elapsed_s for sample in samples],
-                [sample.weights[backend] / (sum(sample.weights.values()) or 1.0) for sample in samples],
-                color=COLOURS[number % len(COLOURS)],
-                label=f"{backend} ({demonstration.speeds[backend]:g} core)" if offset == 0 else None,
-            )
+        samples = [sample for sample in demonstration.weights if backend in sample.weights]
+        axes.plot(
+            [sample.elapsed_s for sample in samples],
+            [sample.weights[backend] / (sum(sample.weights.values()) or 1.0) for sample in samples],
+            color=COLOURS[number % len(COLOURS)],
+            label=f"{backend} ({demonstration.speeds[backend]:g} core)",
+        )
     axes.set_ylabel("weight / sum of weights")
     axes.set_ylim(bottom=0)
     return _finish(figure, axes, demonstration)
@@ -222,18 +296,18 @@ def _plot_weights(demonstration: Demonstration) -> str:
 
 def _plot_shares(demonstration: Demonstration) -> str:
     figure, axes = _figure()
-    width = 0.8 / len(demonstration.phases)
+    width = 0.8 / len(demonstration.policies)
     places = range(len(demonstration.backends))
-    for number, phase in enumerate(demonstration.phases):
+    for number, policy in enumerate(demonstration.policies):
         axes.bar(
             [place + number * width for place in places],
-            [demonstration.share(phase, backend) for backend in demonstration.backends],
+            [demonstration.share(policy, backend) for backend in demonstration.backends],
             width,
             color=COLOURS[number % len(COLOURS)],
-            label=phase.policy,
+            label=policy,
         )
     total = sum(demonstration.speeds.values())
-    centre = (len(demonstration.phases) - 1) * width / 2
+    centre = (len(demonstration.policies) - 1) * width / 2
     axes.plot(
         [place + centre for place in places],
         [demonstration.speeds[backend] / total for backend in demonstration.backends],
@@ -255,10 +329,14 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _finish(figure: Figure, axes: Axes, demonstration: Demonstration) -> str:
-    for phase, offset in zip(demonstration.phases, _offsets(demonstration), strict=True):
-        axes.axvline(offset, color="#9ca3af", linewidth=0.8)
-        axes.annotate(phase.policy, (offset, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -10),
-                      textcoords="offset points", color="#4b5563")  # fmt: skip
+    """Shade what counted of each block of the second policy, and name every block's policy."""
+    origin = demonstration.load.summary.began
+    for block in demonstration.blocks:
+        began, ended = ((time - origin).total_seconds() for time in (block.window.began, block.window.ended))
+        if block.policy == demonstration.policies[1]:
+            axes.axvspan(began, ended, color="#9ca3af", alpha=0.2, linewidth=0)
+        axes.annotate(block.policy, (began, 1.0), xycoords=("data", "axes fraction"), xytext=(1, -8),
+                      textcoords="offset points", color="#4b5563", fontsize=7)  # fmt: skip
     axes.set_xlabel("seconds")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the curves, never over them
     return _svg(figure)

@@ -43,27 +43,16 @@ class Watch:
         with self._lock:
             return tuple(self._samples)
 
-    def times(self) -> dict[str, Times]:
-        """Return what the data plane measured of each backend's flows, as of now."""
-        with self._lock:
-            busiest = self._busiest(self._states)
-        return {
-            self._backend_name(str(backend.address)): Times(
-                _quantiles(backend.handshake), _quantiles(backend.first_byte), _quantiles(backend.fct)
-            )
-            for backend in (busiest.backends if busiest else ())
-        }
-
     def show_until(self, done: Callable[[], bool], console: Console) -> None:
-        """Show the live table until `done`; a single picture at the end where nobody watches a terminal."""
-        with Live(console=console, auto_refresh=False, transient=console.is_terminal) as live:
+        """Wait until `done`, on a terminal with the live table."""
+        if not console.is_terminal:
             while not done():
-                time.sleep(0.5)
-                if console.is_terminal:
-                    live.update(self._picture(console.width), refresh=True)
-            live.update(self._picture(console.width), refresh=True)
-        if console.is_terminal:
-            console.print(self._picture(console.width))
+                time.sleep(0.1)
+            return
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while not done():
+                time.sleep(0.25)
+                live.update(self._picture(console.width), refresh=True)
 
     def _picture(self, width: int) -> RenderableType:
         with self._lock:
@@ -82,17 +71,29 @@ class Watch:
 
     def _weights(self, states: tuple[AgentState, ...]) -> dict[str, float]:
         """Return the weights in force."""
-        busiest = self._busiest(states)
+        busiest = _busiest(states, self._vip)
         return {
             self._backend_name(str(backend.address)): backend.weight
             for backend in (busiest.backends if busiest else ())
             if backend.weight is not None
         }
 
-    def _busiest(self, states: tuple[AgentState, ...]) -> VipView | None:
-        """Return the VIP on the node that carries its traffic (with L2 that is one node)."""
-        views = [vip for state in states for vip in state.vips if f"{vip.namespace}/{vip.name}" == self._vip]
-        return max(views, key=_traffic, default=None)
+
+def times_of(states: Sequence[AgentState], vip: str, backend_name: Callable[[str], str]) -> dict[str, Times]:
+    """Return what the data plane measured of each backend's flows."""
+    busiest = _busiest(states, vip)
+    return {
+        backend_name(str(backend.address)): Times(
+            _quantiles(backend.handshake), _quantiles(backend.first_byte), _quantiles(backend.fct)
+        )
+        for backend in (busiest.backends if busiest else ())
+    }
+
+
+def _busiest(states: Sequence[AgentState], name: str) -> VipView | None:
+    """Return the VIP on the node that carries its traffic (with L2 that is one node)."""
+    views = [vip for state in states for vip in state.vips if f"{vip.namespace}/{vip.name}" == name]
+    return max(views, key=_traffic, default=None)
 
 
 def _traffic(vip: VipView) -> tuple[float, int]:

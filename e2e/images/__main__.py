@@ -1,4 +1,4 @@
-"""Command line: `python -m e2e.images build [NAME...]` prints each image and its archive as JSON."""
+"""Command line: `python -m e2e.images build [--load] [NAME...]` prints each image and its archive as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.provider import Provider
+from e2e.cluster.providers import PROVIDERS, find
+from e2e.cluster.spec import DEFAULT_NAME
 from e2e.cluster.steps import note, step
-from e2e.images.build import ROLES, TOOLS, VPP, build
+from e2e.images.build import ROLES, TOOLS, VPP, Image, build, release
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [*ROLES, *TOOLS]
     known = [*names, VPP]
     command.add_argument("names", nargs="*", choices=[*known, []], metavar="NAME", help=f"of {', '.join(known)}")
+    command.add_argument("--load", action="store_true", help="load them into the nodes, with the tags the chart wants")
+    command.add_argument("--provider", choices=PROVIDERS, default="local", help="of the cluster (default local)")
+    command.add_argument("--cluster", default=DEFAULT_NAME, help=f"name of the cluster (default {DEFAULT_NAME})")
     options = parser.parse_args(arguments)
     try:
         with step("images"):
             images = build(options.names or names)
+        if options.load:
+            _load(find(options.provider, options.cluster), images)
     except ClusterError as error:
         note(f"error: {error}")
         return 1
@@ -33,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     )
     return 0
+
+
+def _load(cluster: Provider, images: list[Image]) -> None:
+    with step(f"images loaded into the nodes, tagged {release()}"):
+        cluster.load_images([image.archive for image in images])
+        for image in images:
+            cluster.tag_image(image.reference, f"{image.repository}:{release()}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from e2e.cluster import binaries
 from e2e.cluster.binaries import cache_root
 from e2e.cluster.steps import step
@@ -39,6 +41,12 @@ class Image:
     def reference(self) -> str:
         """The image's full name."""
         return f"{self.repository}:{self.tag}"
+
+
+def release() -> str:
+    """Return the tag that the chart gives to images by default."""
+    chart = yaml.safe_load((ROOT / "charts/penstock/Chart.yaml").read_text())
+    return str(chart["appVersion"])
 
 
 def inputs(dockerfile: Path, context: Path) -> Iterator[Path]:
