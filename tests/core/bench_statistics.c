@@ -17,7 +17,7 @@ static void bench_sinks(test_frames_t *t)
     lbrl_sink_t *sink = &t->sinks[0];
     uint64_t random = 3;
     double packet, sample;
-    MEASURE(packet, 50000, lbrl_sink_packet(sink, (i * 7) % BACKENDS, 1, 1500, i & 1));
+    MEASURE(packet, 50000, lbrl_sink_packet(sink, (i * 7) % BACKENDS, 1, 1500, true, i & 1));
     MEASURE(sample, 50000,
             lbrl_sink_sample(sink, (uint32_t)(next_random(&random) % BACKENDS),
                              LBRL_CHANNEL_FLOW_DURATION, (float)i, 60000000 - (i % 256) * 3906));

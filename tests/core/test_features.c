@@ -83,8 +83,9 @@ static void levels_decide_what_is_recorded(void)
         lbrl_sink_prefetch(&sink, 2);
         lbrl_sink_flow_open(&sink, 2, 7);
         lbrl_sink_flow_open(&sink, 2, 8);
-        lbrl_sink_packet(&sink, 2, 3, 4000, true);
-        lbrl_sink_packet(&sink, 2, 1, 60, false);
+        lbrl_sink_packet(&sink, 2, 3, 4000, true, true);
+        lbrl_sink_packet(&sink, 2, 1, 60, false, false);
+        lbrl_sink_packet(&sink, 2, 2, 1500, true, false);
         lbrl_sink_count(&sink, 2, LBRL_COUNTER_N_OOO, 1);
         lbrl_sink_flow_completed(&sink, 2, 0.5f, 0); /* no frames: counted, not sampled */
         lbrl_sink_flow_close(&sink, 2);
@@ -96,8 +97,9 @@ static void levels_decide_what_is_recorded(void)
         CHECK_EQUAL(value[LBRL_COUNTER_N_FLOW_ON], 1);
         CHECK_EQUAL(value[LBRL_COUNTER_L_ASSIGN], 15);
         CHECK_EQUAL(value[LBRL_COUNTER_N_PACKET], 3);
-        CHECK_EQUAL(value[LBRL_COUNTER_PACKETS], 4);
-        CHECK_EQUAL(value[LBRL_COUNTER_BYTES], 4060);
+        CHECK_EQUAL(value[LBRL_COUNTER_PACKETS], 6);
+        CHECK_EQUAL(value[LBRL_COUNTER_BYTES], 5560);
+        CHECK_EQUAL(value[LBRL_COUNTER_N_ANSWER], 2);
         CHECK_EQUAL(value[LBRL_COUNTER_N_FCT], 1);
         CHECK_EQUAL(value[LBRL_COUNTER_N_CLS], 1);
         CHECK_EQUAL(value[LBRL_COUNTER_N_OOO], levels[i] >= LBRL_LEVEL_BASIC ? 1 : 0);

@@ -186,7 +186,7 @@ def test_every_level_has_its_layout(tmp_path: Path, level: str, channels: int) -
     writer.publish(1)
     reader = penstock_core.FrameReader(str(path))
     assert len(reader.channels) == channels
-    assert len(reader.read().counters) == {"off": 8, "basic": 11, "full": 12}[level]
+    assert len(reader.read().counters) == {"off": 9, "basic": 12, "full": 13}[level]
 
 
 def test_actions_are_laid_out_alike(tmp_path: Path) -> None:

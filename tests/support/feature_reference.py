@@ -185,6 +185,7 @@ class Features:
         if payload:
             self.sample("flow_duration", (seen.time_us - flow.start_us) / 1e6)
         if not seen.from_client:
+            self.counters["n_answer"] += segments if payload else 0
             return
         self.counters["n_packet"] += segments
         flow.bytes += ip_length(packet)

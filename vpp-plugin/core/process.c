@@ -231,7 +231,7 @@ static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, 
     if (reason) {
         return drop(packet, reason);
     }
-    lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, from_client);
+    lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, false, from_client);
     if (vip_is_one_way(ref.vip)) {
         return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
     }

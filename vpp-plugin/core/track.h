@@ -145,7 +145,7 @@ static inline void track_packet(const lbrl_worker_t *worker, const flow_t *flow,
     if (UNLIKELY(packet->gso_type != LBRL_GSO_NONE && meta->payload != 0)) {
         segments = (meta->payload + packet->gso_size - 1) / packet->gso_size;
     }
-    lbrl_sink_packet(sink, flow->slot, segments, packet->length, from_client);
+    lbrl_sink_packet(sink, flow->slot, segments, packet->length, meta->payload != 0, from_client);
     if (side_is(sink)) {
         side_packet(worker, sink, flow, packet, meta, segments, from_client);
     } else if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF &&

@@ -90,7 +90,10 @@ typedef enum lbrl_level {
       "TCP, established; no payload, no FIN, next sequence number, highest acknowledgement and "   \
       "last window again",                                                                         \
       "as defined", "as defined; ACKs of servers are not counted",                                 \
-      "none: pure ACKs are never merged", "never")
+      "none: pure ACKs are never merged", "never")                                                 \
+    X(N_ANSWER, "n_answer", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "packets",                  \
+      "packet with payload from the server", "its flow is tracked; no later fragment", "never",    \
+      "as defined", "each segment counts", "as defined")
 
 /* Channels, one reservoir of samples per slot and worker. Those of level basic come first, so that
  * the channels of a level are the first lbrl_level_channels(level) of the table. Of the others, those
@@ -459,13 +462,14 @@ static inline void lbrl_sink_flow_completed(lbrl_sink_t *sink, uint32_t slot, fl
 /* A packet of a tracked flow was forwarded: `segments` as the wire would carry them (1 without
  * offload), `bytes` the IP length of the whole. */
 static inline void lbrl_sink_packet(lbrl_sink_t *sink, uint32_t slot, uint32_t segments,
-                                    uint32_t bytes, bool from_client)
+                                    uint32_t bytes, bool payload, bool from_client)
 {
     /* recorded at every level, so that nothing is to be asked */
     int64_t *value = sink->counters[slot].value;
     lbrl_counter_add(&value[LBRL_COUNTER_PACKETS], segments);
     lbrl_counter_add(&value[LBRL_COUNTER_BYTES], bytes);
     lbrl_counter_add(&value[LBRL_COUNTER_N_PACKET], from_client ? segments : 0);
+    lbrl_counter_add(&value[LBRL_COUNTER_N_ANSWER], payload && !from_client ? segments : 0);
 }
 
 /* A flow becomes active (+1) or ends being it (-1), at level full. */
