@@ -85,6 +85,11 @@ class Agent:
         self.announced: frozenset[Address] = frozenset()
         self.listeners: list[Callable[[], None]] = []
 
+    @property
+    def node_findings(self) -> tuple[str, ...]:
+        """Findings about this node itself: the agent's own and those of the data plane."""
+        return (*self.findings.texts, *(self.link.stats.findings if self.link.stats else ()))
+
     def changed(self) -> None:
         """Have the state computed again soon; the parts call this."""
         self._dirty.set()

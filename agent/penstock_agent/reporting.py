@@ -116,7 +116,7 @@ class Reporter:
             stats=link.stats,
             link_error=link.error,
             source_error=self._source.error,
-            findings=self._agent.findings.texts,
+            findings=self._agent.node_findings,
             result=link.result,
             settled=link.settled or agent.plan is None,
             troubles=self._troubles(),

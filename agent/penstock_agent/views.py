@@ -47,7 +47,7 @@ async def build(
         settled=link.settled,
         link=_link(agent),
         source_error=agent.source.error,
-        findings=agent.findings.texts,
+        findings=agent.node_findings,
         source_ages=agent.source.ages(),
         announced=tuple(sorted(agent.announced, key=str)),
         turns=loop.turns,

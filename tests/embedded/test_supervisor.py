@@ -19,21 +19,23 @@ from tests.support.lab import eventually
 PROGRAM = """
 import os, signal, sys, time
 from penstock_embedded.supervisor import Backoff, Supervisor
-def child():
+def child(ready):
     with open(sys.argv[1], "a") as log:
         print(os.getpid(), time.monotonic(), file=log)
     {body}
     return 0
-Supervisor(child, backoff=Backoff(first_seconds=0.05, longest_seconds=0.2, healthy_seconds=60), stop_seconds=0.5).run()
+backoff = Backoff(first_seconds=0.05, longest_seconds=0.2, healthy_seconds={healthy})
+Supervisor(child, backoff=backoff, stop_seconds=0.5).run()
 """
 
 
 class Program:
     """A supervisor in a process, with a child that notes its starts."""
 
-    def __init__(self, log: Path, body: str) -> None:
+    def __init__(self, log: Path, body: str, healthy: float) -> None:
         self.log = log
-        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(body=body), str(log)])
+        source = PROGRAM.format(body=body, healthy=healthy)
+        self.process = subprocess.Popen([sys.executable, "-c", source, str(log)])
 
     def starts(self) -> list[tuple[int, float]]:
         if not self.log.exists():
@@ -51,8 +53,8 @@ def programs(tmp_path: Path) -> Iterator[list[Program]]:
         program.process.wait()
 
 
-def start(programs: list[Program], tmp_path: Path, body: str) -> Program:
-    program = Program(tmp_path / "starts", body)
+def start(programs: list[Program], tmp_path: Path, body: str, healthy: float = 60.0) -> Program:
+    program = Program(tmp_path / "starts", body, healthy)
     programs.append(program)
     eventually(program.starts)
     return program
@@ -124,7 +126,7 @@ def test_orphans_are_reaped(programs: list[Program], tmp_path: Path) -> None:
     )
     program = Program.__new__(Program)
     program.log = tmp_path / "starts"
-    source = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n" + PROGRAM.format(body=body)
+    source = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n" + PROGRAM.format(body=body, healthy=60.0)
     program.process = subprocess.Popen([sys.executable, "-c", source, str(program.log)])
     programs.append(program)
     eventually(program.starts)
@@ -133,6 +135,25 @@ def test_orphans_are_reaped(programs: list[Program], tmp_path: Path) -> None:
     eventually(lambda: len(children.read_text().split()) == 1)  # and is gone, reaped
 
 
-def test_backoff_doubles_to_its_bound() -> None:
+def test_kills_of_ready_data_planes_are_followed_by_a_restart_at_once(programs: list[Program], tmp_path: Path) -> None:
+    program = start(programs, tmp_path, "ready(); time.sleep(600)", healthy=0.05)
+    delays = []
+    for number in range(1, 8):
+        eventually(lambda number=number: len(program.starts()) == number)
+        time.sleep(0.2)  # ready for longer than is healthy
+        killed_at = time.monotonic()
+        os.kill(program.starts()[-1][0], signal.SIGKILL)
+        eventually(lambda number=number: len(program.starts()) == number + 1)
+        delays.append(program.starts()[-1][1] - killed_at)
+    # The last gap with a backoff would be the bound of 0.2 s; the smallest one is not spoilt by a busy machine.
+    assert min(delays[3:]) < 0.15
+
+
+def test_backoff_doubles_to_its_bound_while_starts_fail() -> None:
     backoff = Backoff(first_seconds=0.1, longest_seconds=1.0)
-    assert [backoff.delay(n) for n in (0, 1, 2, 3, 4, 5, 10_000)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert [backoff.delay(n) for n in (0, 1, 2, 3, 4, 5, 6, 10_000)] == [0.0, 0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_backoff_of_runs_that_became_ready_is_short() -> None:
+    backoff = Backoff(first_seconds=0.1, longest_seconds=5.0, longest_ready_seconds=0.4)
+    assert [backoff.delay(n, became_ready=True) for n in (0, 1, 2, 5, 10_000)] == [0.0, 0.0, 0.1, 0.4, 0.4]

@@ -124,7 +124,8 @@ def running_dataplane(lab: Lab, *, prefix: Sequence[str] = (), **settings: Any) 
     sanitizer = sanitizers.chosen(directory)
     prefix = [*prefix, *(sanitizer.command() if sanitizer else [])]
     try:
-        built = Settings(run_dir=directory / "run", shm_dir=directory / "shm", interfaces=lab.interfaces, **settings)
+        places = {"run_dir": directory / "run", "shm_dir": directory / "shm", "interfaces": lab.interfaces}
+        built = Settings(**places | settings)
         dataplane = RunningDataplane(lab, built, prefix)
         try:
             yield dataplane

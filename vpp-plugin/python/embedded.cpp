@@ -110,6 +110,22 @@ nb::dict to_dict(const lbrl_backend_status_t &backend)
     return out;
 }
 
+// What a person has to mend, in sentences.
+nb::list findings_of(const lbio_stats_t &stats)
+{
+    nb::list findings;
+    if (!stats.arena_kept) {
+        findings.append(std::string(stats.arena.text) +
+                        "; flows are in this process's memory alone and end with it");
+    }
+    if (stats.unshown > 0) {
+        findings.append(
+            std::string(stats.shortage.text) +
+            "; VIPs forward without frames, by configured weights, until there is room");
+    }
+    return findings;
+}
+
 // Owner of an lbio_t. Every call on a closed one raises.
 class EmbeddedDataplane
 {
@@ -316,6 +332,7 @@ class EmbeddedDataplane
         out["heartbeat_us"] = stats.heartbeat_us;
         out["running"] = stats.running;
         out["queue_lost"] = stats.queue_lost;
+        out["findings"] = findings_of(stats);
         return out;
     }
 

@@ -31,7 +31,8 @@ static bool open_actions(const lbio_t *io, lbio_vip_t *vip)
     if (fd < 0) {
         return false;
     }
-    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+    /* One descriptor per VIP is kept; some are left to the control socket and to devices. */
+    if ((uint64_t)fd >= io->descriptors || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         (void)close(fd);
         return false;
     }

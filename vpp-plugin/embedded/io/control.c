@@ -38,7 +38,11 @@ static void step(lbio_t *io, uint64_t now_us)
         lbio_actions_follow(io, io->vips[i], now_us);
     }
     lbrl_control_tick(io->core, now_us);
-    lbio_vips_sweep(io);
+    if (io->directory.fd < 0) {
+        lbio_directory_again(&io->directory);
+    }
+    lbio_arena_sweep(io);
+    lbio_vips_sweep(io, now_us);
     lbrl_publish(io->core, now_us);
     io->heartbeat_us = now_us;
 }

@@ -38,24 +38,29 @@ typedef struct lbio_frames {
 typedef struct lbio_vip {
     uint64_t id;
     bool removing;
-    lbio_frames_t *frames;
-    int actions;      /* descriptor of the agent's object, -1 while there is none */
-    uint64_t refused; /* looks at the object that ended with an error */
-    int refusal;      /* the last of them, 0 when the last look was good */
+    bool unshown;          /* has no frames that fit: they are made later, see lbio_vips_sweep() */
+    lbio_frames_t *frames; /* NULL or too narrow where `unshown` */
+    int actions;           /* descriptor of the agent's object, -1 while there is none */
+    uint64_t refused;      /* looks at the object that ended with an error */
+    int refusal;           /* the last of them, 0 when the last look was good */
 } lbio_vip_t;
 
 struct lbio {
     lbio_directory_t directory;
     lbio_object_t arena;
+    lbio_problem_t private_problem; /* why the arena is in our own memory alone, where it is */
     lbrl_t *core;
     uint32_t workers;
     uint32_t interval_ms;
+    uint64_t descriptors; /* numbers below this one are for actions objects */
     char instance_id[LBIO_INSTANCE_MAX];
 
     pthread_mutex_t lock; /* all below, and the control side of `core` */
     lbio_vip_t **vips;
     uint32_t vip_count, vip_capacity;
-    lbio_frames_t *retired; /* until no worker writes into them */
+    lbio_frames_t *retired;  /* until no worker writes into them */
+    lbio_problem_t shortage; /* why the last frames could not be made */
+    uint64_t remake_us;      /* when those of unshown VIPs are due */
     uint64_t heartbeat_us;
     bool deaf;        /* agents are not followed */
     uint8_t *scratch; /* of the control thread: a copy of an actions object */
@@ -79,6 +84,13 @@ int lbio_core_problem(lbio_problem_t *problem, int error, const char *what);
 int lbio_arena_open(lbio_t *io, const lbrl_config_t *config, lbrl_attach_report_t *report,
                     lbio_problem_t *problem);
 void lbio_arena_unlink(const lbio_t *io);
+void lbio_arena_forget(lbio_t *io); /* nor leaves it to the next process */
+
+/* Removes an arena from the directory that is not the one in use. */
+void lbio_arena_sweep(const lbio_t *io);
+
+/* Leaves the arena to the next process, as far as it is not in the directory anyhow. Nobody uses it any more. */
+void lbio_arena_leave(const lbio_t *io);
 
 /* ---- vips.c; all under the lock ---- */
 
@@ -88,8 +100,12 @@ lbio_vip_t *lbio_vip_find(const lbio_t *io, uint64_t id);
 /* Makes entries, with frames, for the VIPs of the arena, and removes objects of VIPs that it has not. */
 int lbio_vips_adopt(lbio_t *io, lbio_problem_t *problem);
 
-/* Unmaps frames that are released, forgets VIPs that the core has finished removing. */
-void lbio_vips_sweep(lbio_t *io);
+/* Unmaps frames that are released, forgets VIPs that the core has finished removing, and makes frames that could not be
+ * made before. */
+void lbio_vips_sweep(lbio_t *io, uint64_t now_us);
+
+/* VIPs that forward but have no frames. */
+uint32_t lbio_vips_unshown(const lbio_t *io);
 void lbio_vips_unlink(lbio_t *io);
 void lbio_vips_free(lbio_t *io);
 

@@ -6,9 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "internal.h"
+
+#define DESCRIPTORS_LEFT 64 /* to all that is not an actions object */
 
 static int init_lock(lbio_t *io)
 {
@@ -20,6 +23,15 @@ static int init_lock(lbio_t *io)
     int error = pthread_cond_init(&io->stopped, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     return error == 0 ? 0 : -1;
+}
+
+static uint64_t descriptors_for_actions(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return UINT64_MAX;
+    }
+    return limit.rlim_cur > DESCRIPTORS_LEFT ? limit.rlim_cur - DESCRIPTORS_LEFT : 0;
 }
 
 static lbio_t *allocate(const lbio_config_t *config, lbio_problem_t *problem)
@@ -45,6 +57,7 @@ static lbio_t *allocate(const lbio_config_t *config, lbio_problem_t *problem)
     io->pools = pools;
     io->workers = config->workers;
     io->interval_ms = config->interval_ms;
+    io->descriptors = descriptors_for_actions();
     io->arena = LBIO_OBJECT_NONE;
     io->directory.fd = -1;
     (void)snprintf(io->instance_id, sizeof(io->instance_id), "%s", config->instance_id);
@@ -64,8 +77,11 @@ static int open_parts(lbio_t *io, const lbio_config_t *config, lbrl_attach_repor
     if (getrandom(core.seed, sizeof(core.seed), 0) != (ssize_t)sizeof(core.seed)) {
         return lbio_object_problem(problem, &io->directory, "", "no randomness", "try again");
     }
-    if (lbio_directory_open(&io->directory, config->directory, config->group, problem) != 0 ||
-        lbio_arena_open(io, &core, report, problem) != 0) {
+    if (lbio_directory_open(&io->directory, config->directory, config->group, problem) != 0 &&
+        !lbio_is_shortage(problem)) {
+        return -1;
+    }
+    if (lbio_arena_open(io, &core, report, problem) != 0) {
         return -1;
     }
     return lbio_vips_adopt(io, problem);
@@ -124,6 +140,7 @@ void lbio_close(lbio_t *io)
         lbrl_close(io->core);
     }
     lbio_vips_free(io);
+    lbio_arena_leave(io);
     lbio_object_release(&io->arena);
     lbio_directory_close(&io->directory);
     (void)pthread_cond_destroy(&io->stopped);
@@ -138,7 +155,7 @@ void lbio_withdraw(lbio_t *io)
 {
     lbio_stop(io);
     lbio_vips_unlink(io);
-    lbio_arena_unlink(io);
+    lbio_arena_forget(io);
     lbio_close(io);
 }
 
@@ -200,6 +217,10 @@ void lbio_stats(lbio_t *io, lbio_stats_t *stats)
     (void)pthread_mutex_lock(&io->lock);
     lbrl_stats(io->core, &stats->core);
     stats->heartbeat_us = io->heartbeat_us;
+    stats->arena_kept = !io->arena.is_private;
+    stats->arena = io->private_problem;
+    stats->unshown = lbio_vips_unshown(io);
+    stats->shortage = io->shortage;
     (void)pthread_mutex_unlock(&io->lock);
     stats->running = io->running;
     for (uint32_t i = 0; i < io->workers; i++) {

@@ -114,6 +114,10 @@ typedef struct lbio_stats {
     uint64_t heartbeat_us; /* of the control thread */
     bool running;
     bool queue_lost; /* a device is gone: open it again, lbio_stop(), lbio_start() */
+    bool
+        arena_kept; /* false: flows are in this process's memory alone, for want of shared memory */
+    uint32_t unshown; /* VIPs that forward without frames, for want of shared memory */
+    lbio_problem_t arena, shortage; /* what was wanting, where one of these says so */
 } lbio_stats_t;
 
 void lbio_stats(lbio_t *io, lbio_stats_t *stats);

@@ -12,6 +12,7 @@
 #define TEMPORARY_SUFFIX ".new"
 #define MODE_PRIVATE     0600
 #define MODE_SHARED      0640
+#define MODE_DIRECTORY   0755
 
 /* Where a lock is contended the holder may be about to replace the file: look again, but not forever. */
 #define LOCK_ATTEMPTS 8
@@ -27,17 +28,49 @@ int lbio_object_problem(lbio_problem_t *problem, const lbio_directory_t *directo
     return -1;
 }
 
+bool lbio_is_shortage(const lbio_problem_t *problem)
+{
+    return problem->system == ENOSPC || problem->system == EDQUOT || problem->system == EROFS ||
+           problem->system == ENOMEM;
+}
+
+/* As `mkdir -p`. Sets errno. */
+static int make_directories(const char *path)
+{
+    char part[sizeof(((lbio_directory_t *)NULL)->path)];
+    for (const char *end = path; *end != '\0';) {
+        end = strchrnul(end + 1, '/');
+        (void)snprintf(part, sizeof(part), "%.*s", (int)(end - path), path);
+        if (mkdir(part, MODE_DIRECTORY) != 0 && errno != EEXIST) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 int lbio_directory_open(lbio_directory_t *directory, const char *path, int64_t group,
                         lbio_problem_t *problem)
 {
     directory->group = group;
     (void)snprintf(directory->path, sizeof(directory->path), "%s", path);
     directory->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory->fd < 0 && errno == ENOENT && make_directories(directory->path) == 0) {
+        directory->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    directory->error = directory->fd < 0 ? errno : 0;
     if (directory->fd < 0) {
         return lbio_object_problem(problem, directory, "", "cannot be opened",
                                    "name an existing directory on tmpfs, usually /dev/shm");
     }
     return 0;
+}
+
+void lbio_directory_again(lbio_directory_t *directory)
+{
+    lbio_problem_t ignored;
+    char path[sizeof(directory->path)];
+    memcpy(path, directory->path, sizeof(path));
+    (void)lbio_directory_open(directory, path, directory->group, &ignored);
 }
 
 void lbio_directory_close(lbio_directory_t *directory)
@@ -53,9 +86,9 @@ static void temporary_name(char out[LBIO_NAME_MAX + sizeof(TEMPORARY_SUFFIX)], c
     (void)snprintf(out, LBIO_NAME_MAX + sizeof(TEMPORARY_SUFFIX), "%s" TEMPORARY_SUFFIX, name);
 }
 
-static int map(lbio_object_t *object, int fd, size_t size)
+static int map(lbio_object_t *object, int fd, size_t size, int sharing)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, sharing, fd, 0);
     if (memory == MAP_FAILED) {
         return -1;
     }
@@ -83,6 +116,11 @@ int lbio_object_create(lbio_object_t *object, const lbio_directory_t *directory,
 {
     char temporary[LBIO_NAME_MAX + sizeof(TEMPORARY_SUFFIX)];
     temporary_name(temporary, name);
+    if (directory->fd < 0) {
+        errno = directory->error;
+        return lbio_object_problem(problem, directory, temporary, "cannot be created",
+                                   "make the directory, on a tmpfs that can be written");
+    }
     /* Left by a process that was killed here; O_EXCL below keeps others' files out. */
     (void)unlinkat(directory->fd, temporary, 0);
     mode_t mode = shared ? MODE_SHARED : MODE_PRIVATE;
@@ -93,7 +131,7 @@ int lbio_object_create(lbio_object_t *object, const lbio_directory_t *directory,
                                    "give this process write access to the directory");
     }
     if (prepare(fd, size, shared ? directory->group : -1, locked) != 0 || fchmod(fd, mode) != 0 ||
-        map(object, fd, size) != 0) {
+        map(object, fd, size, MAP_SHARED) != 0) {
         (void)lbio_object_problem(problem, directory, temporary, "cannot be prepared",
                                   "free shared memory, raise the pod's memory limit, or lower the "
                                   "flow table's size");
@@ -105,6 +143,17 @@ int lbio_object_create(lbio_object_t *object, const lbio_directory_t *directory,
         (void)close(fd);
         object->fd = -1;
     }
+    return 0;
+}
+
+int lbio_object_create_private(lbio_object_t *object, size_t size)
+{
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return -1;
+    }
+    *object = (lbio_object_t){.memory = memory, .size = size, .fd = -1, .is_private = true};
     return 0;
 }
 
@@ -141,7 +190,12 @@ static int try_lock(lbio_object_t *object, const lbio_directory_t *directory, co
                     lbio_problem_t *problem)
 {
     struct stat status;
+    int sharing = MAP_SHARED;
     int fd = openat(directory->fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == EROFS) { /* what is there is used, and changed in our own memory alone */
+        sharing = MAP_PRIVATE | MAP_POPULATE;
+        fd = openat(directory->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    }
     if (fd < 0) {
         return errno == ENOENT ? 1
                                : lbio_object_problem(problem, directory, name, "cannot be opened",
@@ -162,12 +216,13 @@ static int try_lock(lbio_object_t *object, const lbio_directory_t *directory, co
         (void)close(fd);
         return 0;
     }
-    if (map(object, fd, (size_t)status.st_size) != 0) {
+    if (map(object, fd, (size_t)status.st_size, sharing) != 0) {
         (void)lbio_object_problem(problem, directory, name, "cannot be mapped",
                                   "raise the memory limit");
         (void)close(fd);
         return -1;
     }
+    object->is_private = sharing != MAP_SHARED;
     return 1;
 }
 
@@ -175,6 +230,9 @@ int lbio_object_lock(lbio_object_t *object, const lbio_directory_t *directory, c
                      lbio_problem_t *problem)
 {
     *object = LBIO_OBJECT_NONE;
+    if (directory->fd < 0) {
+        return 0;
+    }
     for (int attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
         int done = try_lock(object, directory, name, problem);
         if (done != 0) {

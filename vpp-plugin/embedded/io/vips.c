@@ -14,6 +14,9 @@
 
 #define PREFIX "penstock."
 
+#define REMAKE_US  1000000u /* between two attempts to make frames for which there was no memory */
+#define REMAKE_MAX 16u      /* in one step, which holds the lock */
+
 void lbio_vip_name(char out[LBIO_NAME_MAX], uint64_t id, const char *kind)
 {
     (void)snprintf(out, LBIO_NAME_MAX, PREFIX "%016" PRIx64 ".%s", id, kind);
@@ -137,6 +140,18 @@ static bool fits(const lbio_frames_t *frames, shape_t shape)
     return frames->writer.slots == shape.slots && frames->level == shape.level;
 }
 
+/* What a VIP's frames have to fit now. */
+static int shape_of(const lbio_t *io, uint64_t id, shape_t *shape, bool *removing)
+{
+    lbrl_vip_status_t status;
+    int error = lbrl_vip_status(io->core, id, &status, NULL, 0);
+    if (error == LBRL_OK) {
+        *shape = (shape_t){status.slots, (lbrl_level_t)status.feature_level};
+        *removing = status.removing != 0;
+    }
+    return error;
+}
+
 /* Has the core record into new frames, which go on from the old ones if those are `carried`, and publishes them. */
 static int put_frames(lbio_t *io, lbio_vip_t *vip, lbio_frames_t *frames, bool carried,
                       lbio_problem_t *problem)
@@ -209,28 +224,46 @@ static int check(const lbio_t *io, const lbrl_vip_config_t *config, uint32_t *sl
     return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "VIP");
 }
 
-/* All that may be refused comes first: frames too are made before the core changes. */
+/* Frames are for learning: traffic does not wait for them. Those that cannot be had are made later. */
+static void show(lbio_t *io, lbio_vip_t *vip, shape_t shape, bool carried)
+{
+    char name[LBIO_NAME_MAX];
+    lbio_problem_t problem;
+    lbio_vip_name(name, vip->id, "frames");
+    if (!carried) { /* those of a VIP that the core has removed meanwhile */
+        retire(io, vip->frames);
+        vip->frames = NULL;
+    }
+    lbio_frames_t *frames = make_frames(io, name, shape, &problem);
+    if (frames == NULL && vip->frames == NULL) {
+        /* The memory of a process that is gone is ours to use. */
+        retire_file(io, name);
+        lbio_object_unlink(&io->directory, name);
+        frames = make_frames(io, name, shape, &problem);
+    }
+    vip->unshown = frames == NULL || put_frames(io, vip, frames, carried, &problem) != 0;
+    if (vip->unshown) {
+        io->shortage = problem;
+    }
+}
+
 static int change(lbio_t *io, lbio_vip_t *vip, const lbrl_vip_config_t *config, uint32_t slots,
                   lbio_problem_t *problem)
 {
-    char name[LBIO_NAME_MAX];
     const shape_t shape = {slots, (lbrl_level_t)config->feature_level};
-    const bool bound = is_bound(io, vip);
-    lbio_frames_t *frames = NULL;
-    lbio_vip_name(name, vip->id, "frames");
-    if (!bound || !fits(vip->frames, shape)) {
-        frames = make_frames(io, name, shape, problem);
-        if (frames == NULL) {
-            return -1;
-        }
-    }
+    shape_t before;
+    bool removing;
+    const bool carried = shape_of(io, vip->id, &before, &removing) == LBRL_OK;
+    const bool shown = !vip->unshown && is_bound(io, vip) && fits(vip->frames, shape);
     int error = lbrl_vip_set(io->core, config, lbio_now_us());
     if (error != LBRL_OK) {
-        abandon_frames(io, name, frames);
         return lbio_core_problem(problem, error, "VIP");
     }
     vip->removing = false;
-    return frames == NULL ? 0 : put_frames(io, vip, frames, bound, problem);
+    if (!shown) {
+        show(io, vip, shape, carried);
+    }
+    return 0;
 }
 
 static int set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *problem)
@@ -311,21 +344,17 @@ static void remove_strays(const lbio_t *io)
 /* Takes a VIP that the arena has into service; one that drains is let go when it has. */
 static int adopt(lbio_t *io, uint64_t id, lbio_problem_t *problem)
 {
-    char name[LBIO_NAME_MAX];
-    lbrl_vip_status_t status;
-    int error = lbrl_vip_status(io->core, id, &status, NULL, 0);
-    if (error != LBRL_OK) {
-        return lbio_core_problem(problem, error, "VIP");
-    }
+    shape_t shape;
     lbio_vip_t *vip = add(io, id);
     if (vip == NULL) {
         return no_memory(problem);
     }
-    vip->removing = status.removing != 0;
-    lbio_vip_name(name, id, "frames");
-    const shape_t shape = {status.slots, (lbrl_level_t)status.feature_level};
-    lbio_frames_t *frames = make_frames(io, name, shape, problem);
-    return frames == NULL ? -1 : put_frames(io, vip, frames, false, problem);
+    int error = shape_of(io, id, &shape, &vip->removing);
+    if (error != LBRL_OK) {
+        return lbio_core_problem(problem, error, "VIP");
+    }
+    show(io, vip, shape, false);
+    return 0;
 }
 
 int lbio_vips_adopt(lbio_t *io, lbio_problem_t *problem)
@@ -347,9 +376,37 @@ int lbio_vips_adopt(lbio_t *io, lbio_problem_t *problem)
     return done;
 }
 
-void lbio_vips_sweep(lbio_t *io)
+/* Makes frames that could not be made before, until the first that still cannot. */
+static void show_unshown(lbio_t *io, uint64_t now_us)
+{
+    bool removing;
+    shape_t shape;
+    uint32_t left = REMAKE_MAX;
+    for (uint32_t i = 0; i < io->vip_count && left > 0 && now_us >= io->remake_us; i++) {
+        lbio_vip_t *vip = io->vips[i];
+        if (vip->unshown && shape_of(io, vip->id, &shape, &removing) == LBRL_OK) {
+            show(io, vip, shape, true);
+            left--;
+            if (vip->unshown) {
+                io->remake_us = now_us + REMAKE_US;
+            }
+        }
+    }
+}
+
+uint32_t lbio_vips_unshown(const lbio_t *io)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < io->vip_count; i++) {
+        count += io->vips[i]->unshown;
+    }
+    return count;
+}
+
+void lbio_vips_sweep(lbio_t *io, uint64_t now_us)
 {
     lbrl_vip_status_t status;
+    show_unshown(io, now_us);
     for (uint32_t i = io->vip_count; i-- > 0;) {
         const lbio_vip_t *vip = io->vips[i];
         if (vip->removing && lbrl_vip_status(io->core, vip->id, &status, NULL, 0) != LBRL_OK) {

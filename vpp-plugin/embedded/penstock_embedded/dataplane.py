@@ -115,6 +115,7 @@ class Dataplane:
             half_open=counters.get("half_open", 0),
             recycled=counters.get("recycled", 0),
             queue_dropped=counters.get("queue_dropped", 0),
+            findings=tuple(counters.get("findings", ())),
             lost_announcements=self._announcements.lost,
         )
 

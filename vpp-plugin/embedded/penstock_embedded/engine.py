@@ -111,8 +111,12 @@ class Engine:
 
 def share_directory(path: Path, group: int | None) -> None:
     """Let members of the group make objects of their own in a directory of ours, and touch no others'."""
-    path.mkdir(parents=True, exist_ok=True)
-    status = path.stat()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        log.warning("shared-memory directory cannot be made", path=str(path), error=str(error))
+        return
     if group is None or status.st_uid != os.geteuid() or status.st_mode & 0o1002 == 0o1002:
         return  # nothing to share, not ours, or open to everybody as /dev/shm is
     os.chown(path, -1, group)

@@ -59,6 +59,7 @@ class Forwarder:
         self._instance_id = instance_id
         self._engine: Engine | None = None
         self._repair_at = 0.0
+        self._keeper = state.Keeper()
         self.state = State()
 
     # ---- life
@@ -91,7 +92,7 @@ class Forwarder:
             engine, self._engine = self._engine, None
             engine.withdraw()
         self.state = State()
-        state.forget(self._settings.state_path)
+        self._keeper.forget(self._settings.state_path)
         withdraw_node()
 
     # ---- changes
@@ -124,6 +125,7 @@ class Forwarder:
         engine = self._engine
         if engine is None:
             return
+        self._keeper.again()
         present = engine.vip_ids()
         gone = self.state.removing.keys() - present
         if gone:
@@ -209,7 +211,7 @@ class Forwarder:
         in_use = {row["id"] for known in engine.vip_ids() for row in engine.vip_status(known).get("backends", ())}
         names = {number: name for number, name in self.state.backend_names.items() if number in in_use}
         self._update(backend_names=names)
-        state.save(self._settings.state_path, self.state)
+        self._keeper.save(self._settings.state_path, self.state)
 
     # ---- status
 
@@ -228,7 +230,11 @@ class Forwarder:
 
     def stats(self) -> dict[str, Any]:
         """Return the core's counters; nothing before the first apply."""
-        return self._engine.stats() if self._engine is not None else {}
+        if self._engine is None:
+            return {}
+        counters = self._engine.stats()
+        problems = [self._keeper.problem] if self._keeper.problem else []
+        return counters | {"findings": (*counters["findings"], *problems)}
 
 
 def _vip_result(vip: Vip, outcome: Outcome) -> VipResult:

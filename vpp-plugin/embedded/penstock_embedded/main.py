@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from penstock_embedded import client, serving
 from penstock_embedded.dataplane import Dataplane
@@ -13,14 +14,14 @@ from penstock_embedded.supervisor import Supervisor
 
 def run(settings: Settings) -> int:
     """Run a data plane until SIGTERM, restarting it when it crashes; return the exit code."""
-    return Supervisor(lambda: serve(settings)).run()
+    return Supervisor(lambda ready: serve(settings, ready)).run()
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     """Run a data plane in this process until SIGTERM; the node stays as it is then."""
     dataplane = Dataplane(settings)
     dataplane.resume()
-    asyncio.run(serving.serve(dataplane, settings))
+    asyncio.run(serving.serve(dataplane, settings, ready))
     return 0
 
 

@@ -323,5 +323,6 @@ class Stats(Answer):
     recycled: int = 0  # half-open flows that made room for new ones before their handshake or time-out ended
     queue_dropped: int = 0  # packets that found the device's queue full, since the device was made
     # Announced addresses that another node was heard to announce: given up until the next apply.
+    findings: tuple[str, ...] = ()  # what is wanting on this node, each with its remedy
     lost_announcements: tuple[Address, ...] = ()
     policy: str = ""  # that an operator wants on this node in place of those configured; "": none

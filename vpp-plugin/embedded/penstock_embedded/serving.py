@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -40,13 +41,14 @@ class Endpoint(Protocol):
         """User ids that are answered."""
 
 
-async def serve(driver: Driver, endpoint: Endpoint, **about: str) -> None:
+async def serve(driver: Driver, endpoint: Endpoint, ready: Callable[[], None] = lambda: None, **about: str) -> None:
     """Answer until SIGTERM or SIGINT; `about` is logged once it does. Raises what ended the watch."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = ControlServer(endpoint.socket_path, driver, uids=endpoint.trusted_uids(), group=endpoint.group)
     await server.start()
+    ready()
     log.info("data plane ready", socket=str(endpoint.socket_path), **about)
     watch = asyncio.create_task(driver.watch())
     waiting = asyncio.create_task(stop.wait())

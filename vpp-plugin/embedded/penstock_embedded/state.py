@@ -5,7 +5,6 @@ The file lies beside the arena, on the same tmpfs: both outlive a process and ne
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from penstock_embedded import files
 from penstock_embedded.messages import Address, Announcement, NatSource, Vip
 
 log = structlog.get_logger()
@@ -50,24 +50,49 @@ class State(BaseModel):
 def load(path: Path) -> State:
     """Return the remembered state; an empty one when there is none, or none that can be used."""
     try:
-        return State.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+        files.sweep(path)
+        content = files.read(path)
+        return State.model_validate_json(content) if content is not None else State()
+    except (OSError, files.UnusableFileError, ValidationError, RecursionError) as error:
+        aside = files.set_aside(path)
+        log.warning(
+            "remembered state ignored: the agent will send it again",
+            path=str(path),
+            error=str(error),
+            set_aside=str(aside) if aside else "not possible",
+        )
         return State()
-    except (OSError, ValidationError) as error:
-        log.warning("remembered state ignored: the agent will send it again", path=str(path), error=str(error))
-        return State()
 
 
-def save(path: Path, state: State) -> None:
-    """Replace the remembered state, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(state.model_dump_json())
-    temporary.replace(path)
+class Keeper:
+    """Keeps the last state in a file. A state that cannot be written is written later; it is never fatal."""
 
+    def __init__(self) -> None:
+        self.problem = ""  # why the file does not have the last state, "" when it has
+        self._unsaved: tuple[Path, State] | None = None
 
-def forget(path: Path) -> None:
-    """Remove the remembered state."""
-    path.unlink(missing_ok=True)
+    def save(self, path: Path, state: State) -> None:
+        """Replace the remembered state, whole or not at all."""
+        self._unsaved = (path, state)
+        before, self.problem = self.problem, ""
+        try:
+            files.replace(path, state.model_dump_json().encode())
+        except OSError as error:
+            self.problem = f"{path}: {error.strerror}; a restart needs the agent to name VIPs: make room there"
+        else:
+            self._unsaved = None
+        if self.problem and not before:
+            log.warning("state is not kept", problem=self.problem)
+
+    def again(self) -> None:
+        """Write what could not be written before."""
+        if self._unsaved is not None:
+            self.save(*self._unsaved)
+
+    def forget(self, path: Path) -> None:
+        """Remove the remembered state."""
+        self._unsaved, self.problem = None, ""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("remembered state stays", path=str(path), error=str(error))

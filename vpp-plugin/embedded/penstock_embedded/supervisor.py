@@ -7,8 +7,10 @@ back within milliseconds. Nothing here touches the node; SIGTERM ends the child 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
+import struct
 import sys
 import time
 import traceback
@@ -22,32 +24,63 @@ log = structlog.get_logger()
 
 HANDLED = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 PR_SET_PDEATHSIG = 1
+_SECONDS = struct.Struct("d")
+
+Child = Callable[[Callable[[], None]], int]  # gets what it calls when it is ready, returns its exit code
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before a restart: at once after a long run, doubling while runs stay short."""
+    """How long to wait before a restart: at once after a healthy run, doubling while starts fail.
+
+    A run is healthy that became ready and stayed so for a while, however it ended then. A start that fails will fail
+    again: it waits longest. One that became ready and ended soon may be met by the same packet, or be killed: traffic
+    waits for it, so it waits little.
+    """
 
     first_seconds: float = 0.05
-    longest_seconds: float = 5.0
-    healthy_seconds: float = 10.0  # a run this long starts the count afresh
+    longest_seconds: float = 5.0  # while starts fail
+    longest_ready_seconds: float = 0.4  # while runs become ready and end soon
+    healthy_seconds: float = 1.0  # a run that was ready this long starts the count afresh
 
-    def delay(self, short_runs: int) -> float:
-        """Return the pause before the next start, after so many short runs in a row."""
-        if short_runs == 0:
+    def delay(self, short_runs: int, *, became_ready: bool = False) -> float:
+        """Return the pause before the next start, after so many short runs in a row; the first costs nothing."""
+        if short_runs <= 1:
             return 0.0
-        return min(self.longest_seconds, self.first_seconds * 2.0 ** min(short_runs - 1, 30))
+        longest = self.longest_ready_seconds if became_ready else self.longest_seconds
+        return min(longest, self.first_seconds * 2.0 ** min(short_runs - 2, 30))
+
+
+class Readiness:
+    """What a child tells its supervisor: since when it has been ready. In memory that both have."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _SECONDS.size)
+
+    def announce(self) -> None:
+        """Note that this process is ready."""
+        self._memory[:] = _SECONDS.pack(time.monotonic())
+
+    def reset(self) -> None:
+        """Prepare for the next process."""
+        self._memory[:] = _SECONDS.pack(0.0)
+
+    @property
+    def since(self) -> float | None:
+        """Monotonic seconds; None where the process did not become ready."""
+        seconds: float = _SECONDS.unpack(self._memory[:])[0]
+        return seconds or None
 
 
 class Supervisor:
     """Runs `child` in a process of its own until told to stop."""
 
-    def __init__(self, child: Callable[[], int], *, backoff: Backoff | None = None, stop_seconds: float = 8.0) -> None:
+    def __init__(self, child: Child, *, backoff: Backoff | None = None, stop_seconds: float = 8.0) -> None:
         self._child = child
         self._backoff = backoff or Backoff()
         self._stop_seconds = stop_seconds
         self._pid: int | None = None
-        self._started = 0.0
+        self._readiness = Readiness()
         self._short_runs = 0
         self._start_at: float | None = 0.0  # monotonic seconds; None: not to be started
         self._kill_at: float | None = None
@@ -67,7 +100,8 @@ class Supervisor:
     def _start_if_due(self) -> None:
         now = time.monotonic()
         if self._pid is None and self._start_at is not None and now >= self._start_at:
-            self._pid, self._started, self._start_at = _fork(self._child), now, None
+            self._readiness.reset()
+            self._pid, self._start_at = _fork(lambda: self._child(self._readiness.announce)), None
             log.info("data plane started", pid=self._pid)
         if self._kill_at is not None and now >= self._kill_at and self._pid is not None:
             log.warning("data plane did not stop in time: killing it", pid=self._pid, seconds=self._stop_seconds)
@@ -108,12 +142,13 @@ class Supervisor:
         if self._stopping:
             log.info("data plane stopped", code=os.waitstatus_to_exitcode(status))
             return
-        now = time.monotonic()
-        self._short_runs = 0 if now - self._started >= self._backoff.healthy_seconds else self._short_runs + 1
-        # The first short run after a healthy one restarts at once: it is the crash that we are here for.
-        delay = self._backoff.delay(max(0, self._short_runs - 1))
+        now, ready = time.monotonic(), self._readiness.since
+        healthy = ready is not None and now - ready >= self._backoff.healthy_seconds
+        self._short_runs = 0 if healthy else self._short_runs + 1
+        delay = self._backoff.delay(self._short_runs, became_ready=ready is not None)
         self._start_at = now + delay
-        log.error("data plane ended", code=os.waitstatus_to_exitcode(status), restart_in_seconds=delay)
+        code = os.waitstatus_to_exitcode(status)
+        log.error("data plane ended", code=code, was_ready=ready is not None, restart_in_seconds=delay)
 
 
 def _fork(child: Callable[[], int]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +50,7 @@ log = structlog.get_logger()
 WATCH_SECONDS = 1.0
 AWAY_SECONDS = 10.0  # until then it may be starting again
 STATE_NAME = "penstock.state"
+ARENA_NAME = "penstock.arena"
 
 FIXES = {
     "conflict": "wait until the VIP that holds it has drained, or choose another address or port",
@@ -74,6 +75,7 @@ class VppDataplane:
         self._away_since: float | None = None
         self._shm_dir = settings.shm_dir
         self._state = State()
+        self._keeper = state.Keeper()
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vpp")
 
     async def watch(self) -> None:
@@ -187,12 +189,13 @@ class VppDataplane:
     def _maintain(self) -> None:
         """Follow VPP and drains that end; now and then repair what others change on the node."""
         instance = self._follow()
+        self._keeper.again()
         if self._state.removing and self._state.generation is not None:
             known = {native.vip_identifier(each.id) for each in self._api.vips()}
             left = {name: vip for name, vip in self._state.removing.items() if name in known}
             if left != self._state.removing:
                 self._state = self._state.model_copy(update={"removing": left})
-                state.save(instance.directory / STATE_NAME, self._state)
+                self._keeper.save(instance.directory / STATE_NAME, self._state)
                 self._lead(self._state.nat_sources or ())
         if self._wire is not None:
             self._wire.repair()
@@ -233,7 +236,7 @@ class VppDataplane:
         node += errors
         update = {"generation": desired.generation, "announcement": announcement}
         self._state = self._state.model_copy(update=update)
-        state.save(instance.directory / STATE_NAME, self._state)
+        self._keeper.save(instance.directory / STATE_NAME, self._state)
         return ApplyResult(
             generation=desired.generation,
             changed=bool(planned.changes) or plumbed.changed,
@@ -294,8 +297,10 @@ class VppDataplane:
                 instance_id=instance.instance_id, uptime_seconds=uptime, dropped={}, policy=instance.policy, **nothing
             )
         reply = self._api.stats()
+        problems = (self._keeper.problem,) if self._keeper.problem else ()
         return Stats(
             instance_id=instance.instance_id,
+            findings=(*_missing_objects(instance.directory, self._state), *problems),
             uptime_seconds=uptime,
             packets=reply.packets,
             forwarded=reply.forwarded,
@@ -319,8 +324,17 @@ class VppDataplane:
             _unlink_objects(directory)
         if self._wire is not None:
             self._wire.withdraw(directory, vpp_is_away=self._away_since is not None)
-        state.forget(directory / STATE_NAME)
+        self._keeper.forget(directory / STATE_NAME)
         self._state = State()
+
+
+def _missing_objects(directory: Path, state: State) -> Iterator[str]:
+    """Say what VPP goes on without, for want of shared memory."""
+    if not (directory / ARENA_NAME).exists():
+        yield f"{directory}: VPP has no flow arena there; flows end with VPP: free shared memory, then restart VPP"
+    unshown = [each.key for name, each in state.vips.items() if not (directory / f"penstock.{name}.frames").exists()]
+    if unshown:
+        yield f"{directory}: no frames of {len(unshown)} VIPs, {unshown[0]} among them; free shared memory"
 
 
 def _unlink_objects(directory: Path) -> None:

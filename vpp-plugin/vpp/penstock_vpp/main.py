@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from penstock_embedded import serving
 from penstock_embedded.supervisor import Supervisor
@@ -13,10 +14,10 @@ from penstock_vpp.settings import Settings
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM, starting again after a crash; return the exit code. VPP is neither started nor ended."""
-    return Supervisor(lambda: serve(settings)).run()
+    return Supervisor(lambda ready: serve(settings, ready)).run()
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     """Serve in this process until SIGTERM."""
-    asyncio.run(serving.serve(VppDataplane(settings), settings, vpp=str(settings.vpp_socket)))
+    asyncio.run(serving.serve(VppDataplane(settings), settings, ready, vpp=str(settings.vpp_socket)))
     return 0

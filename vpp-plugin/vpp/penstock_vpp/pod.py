@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
-from penstock_embedded.supervisor import Supervisor
+from penstock_embedded.supervisor import Backoff, Supervisor
 from penstock_node import Finding, Severity, Veth, provide
 
 from penstock_vpp import cards
@@ -26,6 +26,8 @@ from penstock_vpp.startup import (
 
 log = structlog.get_logger()
 
+# VPP takes seconds to start, and does not report when it is ready: what ends within these seconds may never have been.
+BACKOFF = Backoff(longest_ready_seconds=1.0, healthy_seconds=10.0)
 _SOCKETS = ("cli.sock", "api.sock", "stats.sock")
 
 
@@ -53,10 +55,10 @@ def prepare(settings: PodSettings, *, only_check: bool = False) -> None:
 
 def start(settings: PodSettings) -> int:
     """Run VPP until SIGTERM, starting it again when it ends; return the exit code. The node stays as it is."""
-    return Supervisor(lambda: _become_vpp(settings)).run()
+    return Supervisor(lambda ready: _become_vpp(settings, ready), backoff=BACKOFF).run()
 
 
-def _become_vpp(settings: PodSettings) -> int:
+def _become_vpp(settings: PodSettings, ready: Callable[[], None]) -> int:
     """Become VPP: in the supervisor's child, with what this start finds."""
     processors = os.sched_getaffinity(0)
     if settings.exclusive_cpus and len(processors) > settings.workers + 1:
@@ -73,4 +75,5 @@ def _become_vpp(settings: PodSettings) -> int:
     (settings.vpp_dir / INTERFACES_NAME).write_text(render_interfaces(startup))
     (settings.vpp_dir / WIRE_NAME).write_text(render_wire(startup))
     (settings.vpp_dir / CARDS_NAME).write_text(render_cards(startup))
+    ready()  # VPP itself does not report it
     os.execv(settings.program, [str(settings.program), "-c", str(configuration)])  # noqa: S606 - nothing of a shell
