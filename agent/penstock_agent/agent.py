@@ -23,9 +23,10 @@ from penstock_agent.dataplane.link import Link
 from penstock_agent.desired import CoreVip, Plan, WithHealth
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
-from penstock_agent.health import HealthChecker, Target
+from penstock_agent.health import HealthChecker
 from penstock_agent.loop import LoopVip, WeightLoop
 from penstock_agent.observation import Slots
+from penstock_agent.probes import Target
 from penstock_agent.sources import Source
 
 log = structlog.get_logger(__name__)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from penstock_agent import policies
 from penstock_agent.endpoints import Resolved, Slice, from_slices, from_static
-from penstock_agent.health import Check, CheckType, Target
+from penstock_agent.probes import Check, CheckType, Target
 
 Address = IPv4Address | IPv6Address
 Name = tuple[str, str]  # namespace, name

@@ -11,9 +11,10 @@ from collections import Counter
 from ipaddress import ip_address
 
 import pytest
-from penstock_agent import health
+from penstock_agent import health, probes
 from penstock_agent.findings import NodeFindings
-from penstock_agent.health import Check, CheckType, Health, HealthChecker, Target, parse_status, probe, record
+from penstock_agent.health import Health, HealthChecker, record
+from penstock_agent.probes import Check, CheckType, Target, parse_status, probe
 from waiting import StreamServer, eventually, running
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -225,7 +226,7 @@ async def test_the_finding_ends_when_checks_can_be_made(monkeypatch):
             await eventually(lambda: not findings.texts)
 
 
-@pytest.mark.parametrize("raised", [OSError(number, "") for number in health.OWN_ERRORS] + [MemoryError(), KeyError()])
+@pytest.mark.parametrize("raised", [OSError(number, "") for number in probes.OWN_ERRORS] + [MemoryError(), KeyError()])
 async def test_errors_of_this_machine_are_no_result(monkeypatch, raised):
     async def fail(*_):
         raise raised
