@@ -20,10 +20,11 @@ from penstock_embedded.messages import Backend, BackendState, Dump, VipStatus
 from penstock_agent import desired, policies
 from penstock_agent.announcer import Address, sort_addresses
 from penstock_agent.dataplane.link import Link
-from penstock_agent.desired import CoreVip, Plan, WithHealth
+from penstock_agent.desired import CoreVip, Plan
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_agent.health import HealthChecker
+from penstock_agent.health_overlay import WithHealth, desired_state
 from penstock_agent.loop import LoopVip, WeightLoop
 from penstock_agent.observation import Slots
 from penstock_agent.probes import Target
@@ -114,7 +115,7 @@ class Agent:
             return  # without a dump we do not know what the data plane holds as failed
         self._check_health(self.plan, self.link.dump)
         self.announced = self._announce(self.plan)
-        self.outcome = desired.desired_state(
+        self.outcome = desired_state(
             self.plan,
             self.checker.healthy,
             self.outcome.last_healthy if self.outcome else {},

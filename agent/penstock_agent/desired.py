@@ -1,7 +1,7 @@
 """From kinds to the desired state of one data plane. Computation only.
 
-`plan` knows what users want, `desired_state` adds what this node found out: health, and which addresses it
-announces. One port of one VIP is one core VIP per address family.
+`plan` has what users want; `health_overlay` adds health and which addresses this node announces. One port of one VIP is
+one core VIP per address family.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from penstock_api.dataplanenode import DataPlaneNodeSpec
 from penstock_api.rlpolicy import Heuristic, PolicyMode, PolicySpec, SchedulerLoad, default_scheduler
 from penstock_api.vip import Affinity, FlowTimeouts, HealthCheck, HealthCheckType, LoadBalancerVIP, VipPort
 from penstock_embedded import messages
-from penstock_embedded.messages import Announcement, Backend, BackendState, DesiredState, NatSource, Vip
+from penstock_embedded.messages import Backend, BackendState, NatSource, Vip
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from penstock_agent import policies
@@ -450,51 +450,3 @@ def _timeouts(timeouts: FlowTimeouts) -> messages.Timeouts:
     return messages.Timeouts(
         **{name.removesuffix("_seconds"): float(seconds) for name, seconds in timeouts.model_dump().items()}
     )
-
-
-@dataclass(frozen=True, slots=True)
-class WithHealth:
-    """The state to send, and what health did to it."""
-
-    state: DesiredState
-    fail_open: frozenset[str]  # ids of core VIPs whose backends all fail: the last healthy ones are kept
-    well: Mapping[str, frozenset[str]]  # backends that pass their checks, by core VIP
-    last_healthy: Mapping[str, frozenset[str]]  # the same argument of the next call
-
-
-def desired_state(
-    wanted: Plan,
-    healthy: Callable[[Target], bool],
-    last_healthy: Mapping[str, frozenset[str]],
-    announced: tuple[Address, ...],
-) -> WithHealth:
-    """Cut failed backends; where all fail, keep those that were the last to be healthy."""
-    vips: list[Vip] = []
-    fail_open: set[str] = set()
-    all_well: dict[str, frozenset[str]] = {}
-    now_healthy: dict[str, frozenset[str]] = {}
-    for core in wanted.vips:
-        sick = {backend for backend, target in core.targets.items() if not healthy(target)}
-        well = frozenset(b.id for b in core.vip.backends if b.id not in sick)
-        all_well[core.vip.id] = well
-        active = frozenset(b.id for b in core.vip.backends if b.state is BackendState.ACTIVE)
-        if active and not well & active:
-            fail_open.add(core.vip.id)
-            kept = last_healthy.get(core.vip.id, frozenset()) & active
-            well |= kept or active
-        now_healthy[core.vip.id] = well & active
-        # A server on its way out may have closed its listening socket: its open flows end by themselves.
-        cut = active - well
-        backends = tuple(
-            b.model_copy(update={"state": BackendState.FAILED}) if b.id in cut else b for b in core.vip.backends
-        )
-        vips.append(core.vip.model_copy(update={"backends": backends}))
-    state = DesiredState(
-        generation=0,
-        scheduler_key=wanted.scheduler_key,
-        nodes=wanted.nodes,
-        nat_sources=wanted.nat_sources,
-        announcement=Announcement(interfaces=wanted.interfaces if wanted.l2 else (), addresses=announced),
-        vips=tuple(vips),
-    )
-    return WithHealth(state, frozenset(fail_open), all_well, now_healthy)

@@ -24,7 +24,8 @@ from penstock_api.dataplanenodereport import SHARD_SIZE, SHARDS_MAX, NodeReport,
 from penstock_api.names import report_name
 from penstock_embedded.messages import ApplyResult, BackendState, Hello, Stats, Vip
 
-from penstock_agent.desired import CoreVip, Findings, Plan, WithHealth
+from penstock_agent.desired import CoreVip, Findings, Plan
+from penstock_agent.health_overlay import WithHealth
 from penstock_agent.loop import Reason
 from penstock_agent.shortages import Shortage, describe
 

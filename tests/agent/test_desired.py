@@ -9,8 +9,9 @@ import pytest
 from agent_objects import node, policy, snapshot, vip
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_agent.desired import Memo, Plan, desired_state, plan
+from penstock_agent.desired import Memo, Plan, plan
 from penstock_agent.endpoints import Slice, SliceEndpoint, SlicePort
+from penstock_agent.health_overlay import desired_state
 from penstock_embedded.messages import BackendState, SchedulerType
 
 ACTIVE, FAILED = BackendState.ACTIVE, BackendState.FAILED

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 from agent_objects import policy, snapshot, vip
-from penstock_agent.desired import desired_state, plan
+from penstock_agent.desired import plan
+from penstock_agent.health_overlay import desired_state
 from penstock_agent.loop import Reason
 from penstock_agent.reports import NodeFacts, Trouble, node_status, shards, vip_reports
 from penstock_agent.shortages import Shortage

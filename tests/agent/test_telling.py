@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from agent_objects import node, policy, snapshot, vip
-from penstock_agent.desired import desired_state, plan
+from penstock_agent.desired import plan
+from penstock_agent.health_overlay import desired_state
 from penstock_agent.loop import Reason
 from penstock_agent.shortages import Shortage
 from penstock_agent.telling import Situation, Subject, Teller, situations
