@@ -111,8 +111,12 @@ static void open_udp(ends_t *ends, const char *client, const char *vip)
 static void prepare(void)
 {
     image_begin();
-    lbrl_config_t config = {
-        .flows = 256, .vips = 16, .slots = SLOTS, .workers = WORKERS, .now_us = 1000000000};
+    lbrl_config_t config = {.flows = 256,
+                            .vips = 16,
+                            .slots = SLOTS,
+                            .workers = WORKERS,
+                            .holds = 1,
+                            .now_us = 1000000000};
     rig = rig_configured(config);
     lbrl_nat_source_t sources[2] = {{address_of("192.0.2.1"), 16384, 16511},
                                     {address_of("9:1"), 16384, 16511}};
@@ -302,33 +306,49 @@ static void check_output(const lbrl_packet_t *packet)
     }
 }
 
-static void finish(const lbrl_packet_t *packets, uint32_t n)
+/* Packets go through a worker; those of the other one wait in its ring. */
+static void process(uint32_t index, lbrl_packet_t *packets, uint32_t n)
 {
+    lbrl_worker_t *worker = lbrl_worker(rig.lb, index);
+    lbrl_process(worker, packets, n, rig.now_us);
     for (uint32_t i = 0; i < n; i++) {
-        check_output(&packets[i]);
-        free(packets[i].buffer);
+        if (packets[i].verdict == LBRL_VERDICT_HANDOVER) {
+            CHECK_EQUAL(packets[i].worker, 1 - index);
+            CHECK_EQUAL(lbrl_handover(worker, &packets[i]), 0);
+        } else if (packets[i].verdict != LBRL_VERDICT_HOLD) {
+            check_output(&packets[i]);
+            free(packets[i].buffer);
+        }
     }
 }
 
-/* What waits goes through its worker, and what is the other one's goes on to that. */
+/* What waits goes through its worker, what is the other one's goes on to that, and so do fragments that were held. */
 static void flush(void)
 {
-    lbrl_worker_t *worker = lbrl_worker(rig.lb, waiting.worker);
-    lbrl_worker_t *other = lbrl_worker(rig.lb, 1 - waiting.worker);
     uint32_t n = waiting.n;
     waiting.n = 0;
-    lbrl_process(worker, waiting.packets, n, rig.now_us);
-    for (uint32_t i = 0; i < n; i++) {
-        if (waiting.packets[i].verdict == LBRL_VERDICT_HANDOVER) {
-            CHECK_EQUAL(waiting.packets[i].worker, 1 - waiting.worker);
-            CHECK_EQUAL(lbrl_handover(worker, &waiting.packets[i]), 0);
-        } else {
-            finish(&waiting.packets[i], 1);
+    process(waiting.worker, waiting.packets, n);
+    for (uint32_t moved = 1; moved;) {
+        moved = 0;
+        for (uint32_t i = 0; i < WORKERS; i++) {
+            lbrl_worker_t *worker = lbrl_worker(rig.lb, i);
+            while ((n = lbrl_handover_take(worker, waiting.packets, WAITING)) > 0 ||
+                   (n = lbrl_held_take(worker, waiting.packets, WAITING, rig.now_us)) > 0) {
+                process(i, waiting.packets, n);
+                moved += n;
+            }
         }
     }
-    n = lbrl_handover_take(other, waiting.packets, WAITING);
-    lbrl_process(other, waiting.packets, n, rig.now_us);
-    finish(waiting.packets, n);
+}
+
+static void free_held(void)
+{
+    lbrl_packet_t packet;
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        while (lbrl_held_take(lbrl_worker(rig.lb, i), &packet, 1, UINT64_MAX) > 0) {
+            free(packet.buffer);
+        }
+    }
 }
 
 static void wait_or_go(const lbrl_packet_t *packet, uint8_t where)
@@ -480,6 +500,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     flush();
     check_counts();
     rig = rig_before;
+    free_held();
     image_restore();
     return 0;
 }

@@ -64,6 +64,29 @@ def seeds6() -> dict[str, bytes]:
     }
 
 
+def fragments() -> dict[str, bytes]:
+    """Parts in an odd order, twice, at other workers, of a ping and for the host itself."""
+    parts = fragment(IP(src=CLIENT, dst=VIP, id=9) / UDP(sport=30001, dport=53) / Raw(b"x" * 1200), 400)
+    ping = fragment(IP(src=CLIENT, dst=VIP, id=9) / ICMP() / Raw(b"p" * 1200), 400)
+    host = fragment(IP(src=CLIENT, dst="192.0.2.1", id=9) / UDP(sport=500, dport=500) / Raw(b"h" * 1200), 400)
+    six = IPv6(src=CLIENT6, dst=VIP6)
+    first6 = six / IPv6ExtHdrFragment(m=1, id=7) / UDP(sport=5, dport=53, len=72, chksum=1) / Raw(b"f" * 32)
+    later6 = six / IPv6ExtHdrFragment(m=0, id=7, offset=5, nh=17) / Raw(b"f" * 32)
+    return {
+        "fragments-backwards": b"".join(framed(AS_IS, part) for part in reversed(parts)),
+        "fragments-twice": b"".join(framed(AS_IS, part) for part in [*parts, *parts]),
+        "fragments-workers": b"".join(framed(AS_IS, part, WORKER_1 * (i % 2)) for i, part in enumerate(parts[::-1])),
+        "fragments-late": framed(AS_IS, parts[1]) + framed(AS_IS | LATER, parts[0]) + framed(AS_IS | 0xA0, parts[2]),
+        "fragments-ping": b"".join(framed(AS_IS, part, WORKER_1) for part in reversed(ping)),
+        "fragments-host": b"".join(framed(AS_IS, part) for part in reversed(host)),
+        "fragments6-early": framed(AS_IS, later6, WORKER_1) + framed(AS_IS, first6) + framed(AS_IS, later6),
+        "fragments6-twice": framed(AS_IS, six / IPv6ExtHdrFragment(id=7) / IPv6ExtHdrFragment(id=8) / UDP(dport=53)),
+        "uncut": framed(AS_IS, IP(src=CLIENT, dst=VIP, flags="DF") / UDP(sport=30002, dport=53)),
+        "forged": framed(AS_IS, IP(src=VIP, dst=VIP) / UDP(sport=53, dport=53)),
+        "host-backend": framed(AS_IS, IP(src="192.0.2.1", dst="192.0.2.1") / UDP(sport=8080, dport=16400)),
+    }
+
+
 def vectors() -> dict[str, bytes]:
     """Packets that go through together, on both workers, and changes of VIPs between them."""
     tcp = IP(src=CLIENT, dst=VIP) / TCP(sport=40000, dport=80, flags="A", options=[("Timestamp", (1, 2))])
@@ -109,6 +132,7 @@ def seeds() -> dict[str, bytes]:
     return {
         **seeds6(),
         **vectors(),
+        **fragments(),
         "syn": framed(AS_IS, syn),
         "data": framed(FROM_CLIENT, tcp / Raw(b"z" * 300)) + framed(FROM_SERVER, tcp / Raw(b"w" * 30)),
         "close": framed(FROM_SERVER, IP() / TCP(flags="FA")) + framed(FROM_CLIENT | LATER, IP() / TCP(flags="FA")),

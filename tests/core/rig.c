@@ -108,10 +108,16 @@ void rig_restart(rig_t *rig)
     CHECK_EQUAL(lbrl_open(&rig->lb, &rig->config, rig->arena, rig->arena_size, &rig->report), 0);
 }
 
-lbrl_verdict_t rig_send(rig_t *rig, test_packet_t *packet)
+void rig_hold(rig_t *rig)
 {
-    rig->now_us += 10;
-    lbrl_worker_t *worker = lbrl_worker(rig->lb, rig->entry);
+    rig->config.holds = 1;
+    rig_restart(rig);
+}
+
+/* One packet through a worker, or the one that it is handed to. */
+static void process(const rig_t *rig, lbrl_worker_t *worker, test_packet_t *packet)
+{
+    packet->p.buffer = packet;
     lbrl_process(worker, &packet->p, 1, rig->now_us);
     if (packet->p.verdict == LBRL_VERDICT_HANDOVER) {
         lbrl_worker_t *owner = lbrl_worker(rig->lb, packet->p.worker);
@@ -122,7 +128,26 @@ lbrl_verdict_t rig_send(rig_t *rig, test_packet_t *packet)
     CHECK(packet->p.verdict != LBRL_VERDICT_HANDOVER);
     CHECK(packet->p.data >= packet->room &&
           packet->p.data + packet->p.length <= packet->room + PACKET_ROOM);
+}
+
+lbrl_verdict_t rig_send(rig_t *rig, test_packet_t *packet)
+{
+    rig->now_us += 10;
+    process(rig, lbrl_worker(rig->lb, rig->entry), packet);
     return packet->p.verdict;
+}
+
+void rig_release(const rig_t *rig)
+{
+    lbrl_packet_t packet;
+    for (uint32_t i = 0; i < rig->config.workers; i++) {
+        lbrl_worker_t *worker = lbrl_worker(rig->lb, i);
+        while (lbrl_held_take(worker, &packet, 1, rig->now_us)) {
+            test_packet_t *holder = packet.buffer;
+            holder->p = packet;
+            process(rig, worker, holder);
+        }
+    }
 }
 
 void rig_pass(rig_t *rig, uint64_t milliseconds)

@@ -36,6 +36,11 @@ void rig_set_sources(rig_t *rig);
 /* One packet through the worker that packets come in at, or the one that it is handed to. Returns the verdict. */
 lbrl_verdict_t rig_send(rig_t *rig, test_packet_t *packet);
 
+/* Restarts with callers that keep fragments before their first; rig_release() processes those that are given back, in the
+ * test_packet_t that each was sent in, which must still be there. */
+void rig_hold(rig_t *rig);
+void rig_release(const rig_t *rig);
+
 /* Lets time pass with ticks of workers and control, 100 ms at a time. */
 void rig_pass(rig_t *rig, uint64_t milliseconds);
 

@@ -90,7 +90,7 @@ static void error_of_the_node_itself_reaches_the_client(void)
         CHECK(is_address(&seen.dst, CLIENT[v6]));
         make_echo(&p, VIP[v6], VIP[v6], 8); /* but a VIP does not ask itself */
         CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_DROP);
-        CHECK_EQUAL(p.p.reason, LBRL_DROP_BAD_ADDRESS);
+        CHECK_EQUAL(p.p.reason, LBRL_DROP_FORGED_CLIENT);
     }
     rig_free(&rig);
 }
@@ -136,6 +136,75 @@ static void error_about_a_datagram_is_translated_and_zero_checksum_kept(void)
     look(&p.p);
     CHECK_EQUAL(packet_u16(&p.p, 48), 30000);
     CHECK_EQUAL(packet_u16(&p.p, 54), 0);
+    rig_free(&rig);
+}
+
+/* RFC 5508, REQ-3a. */
+static void error_that_quotes_a_damaged_header_is_dropped(void)
+{
+    rig_t rig = rig_make(1, 1);
+    connection_t c = connection_make(&rig, CLIENT[0], 40000, VIP[0]);
+    connection_open(&c);
+    CHECK_EQUAL(connection_client(&c, PSH, 100), LBRL_VERDICT_FORWARD);
+    for (size_t at = 1; at < 12; at++) {
+        test_packet_t p, sent = c.packet;
+        sent.p.data = sent.room + (c.packet.p.data - c.packet.room);
+        sent.p.data[at] ^= 4;
+        make_icmp_error(&p, ROUTER[0], text_of(&c.source), 3, 4, 1280, &sent.p, 60);
+        CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_PASS); /* a NAT source may be a host, too */
+    }
+    rig_free(&rig);
+}
+
+/* What a host's own address gets beside the ports of NAT flows is not ours, what a VIP gets is. */
+static void what_is_for_another_program_of_the_host_passes_unchanged(void)
+{
+    rig_t rig = rig_make(1, 1);
+    const char *const source[] = {"192.0.2.1", "9:1"};
+    for (int v6 = 0; v6 < 2; v6++) {
+        test_packet_t kinds[5], about;
+        tcp_fields_t tcp = {.flags = ACK};
+        make_udp(&kinds[0], ROUTER[v6], 40000, source[v6], 4789, 100); /* below NAT ports */
+        make_udp(&kinds[1], ROUTER[v6], 9, source[v6], 5000, 40);
+        kinds[1].p.data[v6 ? 6 : 9] = 4; /* IP in IP */
+        fix_checksums(&kinds[1].p);
+        make_echo(&kinds[2], ROUTER[v6], source[v6], 40);
+        kinds[2].p.data[v6 ? 40 : 20] = v6 ? 129 : 0; /* an echo reply */
+        fix_checksums(&kinds[2].p);
+        make_echo(&kinds[3], ROUTER[v6], source[v6], 40);
+        make_tcp(&about, source[v6], 179, ROUTER[v6], 40000, &tcp, 0);
+        make_icmp_error(&kinds[4], ROUTER[v6], source[v6], v6 ? 1 : 3, 1, 0, &about.p, 100);
+        for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+            uint8_t before[PACKET_ROOM];
+            kinds[i].p.length += 6; /* padding of the link */
+            uint32_t length = kinds[i].p.length;
+            memcpy(before, kinds[i].p.data, length);
+            test_packet_t to_vip = kinds[i];
+            to_vip.p.data = to_vip.room + (kinds[i].p.data - kinds[i].room);
+            CHECK_EQUAL(rig_send(&rig, &kinds[i]), LBRL_VERDICT_PASS);
+            CHECK_EQUAL(kinds[i].p.reason, LBRL_DROP_NOT_OURS);
+            CHECK_EQUAL(kinds[i].p.length, length);
+            CHECK(memcmp(kinds[i].p.data, before, length) == 0);
+            lbrl_address_t vip = address_of(VIP[v6]);
+            memcpy(to_vip.p.data + (v6 ? 24 : 16), vip.bytes + (v6 ? 0 : 12), v6 ? 16 : 4);
+            to_vip.p.length -= 6;
+            fix_checksums(&to_vip.p);
+            CHECK(rig_send(&rig, &to_vip) != LBRL_VERDICT_PASS);
+        }
+    }
+    rig_free(&rig);
+}
+
+static void neighbour_probe_of_a_nat_source_passes(void)
+{
+    rig_t rig = rig_make(1, 1);
+    test_packet_t p;
+    make_echo(&p, CLIENT[1], "9:1", 16);
+    p.p.data[8] = 0xfe; /* from a link-local address */
+    p.p.data[9] = 0x80;
+    p.p.data[40] = 135;
+    fix_checksums(&p.p);
+    CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_PASS);
     rig_free(&rig);
 }
 
@@ -271,6 +340,9 @@ int main(void)
     error_of_the_node_itself_reaches_the_client();
     error_about_an_answer_reaches_the_backend();
     error_about_a_datagram_is_translated_and_zero_checksum_kept();
+    error_that_quotes_a_damaged_header_is_dropped();
+    what_is_for_another_program_of_the_host_passes_unchanged();
+    neighbour_probe_of_a_nat_source_passes();
     error_about_nothing_of_ours_is_dropped();
     used_up_ttl_is_reported_to_the_sender();
     port_that_is_not_configured_is_refused();

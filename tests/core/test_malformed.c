@@ -66,7 +66,7 @@ static void ipv4_headers(rig_t *rig)
     syn(&p);
     memcpy(p.p.data + 12, p.p.data + 16, 4); /* from itself to itself */
     fix_checksums(&p.p);
-    expect(rig, &p, LBRL_DROP_BAD_ADDRESS);
+    expect(rig, &p, LBRL_DROP_FORGED_CLIENT);
     syn(&p);
     p.p.data[10] ^= 1;
     expect(rig, &p, LBRL_DROP_BAD_CHECKSUM);
@@ -82,7 +82,7 @@ static void ipv6_headers(rig_t *rig)
     syn6(&p);
     p.p.data[8] = 0xfe;
     p.p.data[9] = 0x80;
-    expect(rig, &p, LBRL_DROP_BAD_ADDRESS);
+    expect(rig, &p, LBRL_DROP_FORGED_CLIENT);
     syn6(&p);
     memset(p.p.data + 8, 0, 16);
     expect(rig, &p, LBRL_DROP_BAD_ADDRESS);
@@ -243,12 +243,15 @@ static void ipv6_extensions(rig_t *rig)
     const uint8_t far[8] = {6, 200};
     CHECK_EQUAL(with_extensions(rig, &p, 5, far, 8, 60), LBRL_VERDICT_DROP);
     CHECK_EQUAL(p.p.reason, LBRL_DROP_TRUNCATED);
-    uint8_t endless[10 * 8];
-    for (size_t i = 0; i < sizeof(endless); i += 8) {
+    uint8_t steps[9 * 8];
+    for (size_t i = 0; i < sizeof(steps); i += 8) {
         const uint8_t step[8] = {60, 0, 1, 4, 0, 0, 0, 0};
-        memcpy(endless + i, step, 8);
+        memcpy(steps + i, step, 8);
     }
-    CHECK_EQUAL(with_extensions(rig, &p, 6, endless, sizeof(endless), 60), LBRL_VERDICT_DROP);
+    steps[8 * 8] = steps[7 * 8] = 6;
+    CHECK_EQUAL(with_extensions(rig, &p, 6, steps, 8 * 8, 60), LBRL_VERDICT_FORWARD);
+    steps[7 * 8] = 60;
+    CHECK_EQUAL(with_extensions(rig, &p, 6, steps, 9 * 8, 60), LBRL_VERDICT_DROP);
     CHECK_EQUAL(p.p.reason, LBRL_DROP_BAD_OPTION);
     const uint8_t esp[8] = {0};
     CHECK_EQUAL(with_extensions(rig, &p, 7, esp, 8, 50), LBRL_VERDICT_DROP);

@@ -88,6 +88,7 @@ class PacketPath(RuleBasedStateMachine):
         self.flows: dict[Key, Flow] = {}
         self.sequence: dict[Key, tuple[int, int]] = {}
         self.states: dict[int, str] = {}
+        self.identifications: set[int] = set()
         self.configure({1: "active", 2: "active", 3: "active"})
 
     def configure(self, states: dict[int, str]) -> None:
@@ -152,14 +153,20 @@ class PacketPath(RuleBasedStateMachine):
     def expect_headers(self, sent: Packet, out: Packet) -> None:
         if isinstance(sent, IP):
             assert out.ttl == sent.ttl - 1
-            assert (out.tos, out.id) == (sent.tos, sent.id)
+            assert (out.tos, out.flags) == (sent.tos, sent.flags)
+            if sent.flags == "DF":
+                assert out.id == sent.id
+            else:
+                assert out.id not in self.identifications, "packets that may be cut are told apart"
+                self.identifications.add(out.id)
         else:
             assert out.hlim == sent.hlim - 1
             assert (out.tc, out.fl) == (sent.tc, sent.fl)
         assert_checksums_right(out)
 
     def client_packet(self, key: Key, transport: Packet) -> Packet:
-        fields = {"tos": 0xB9, "id": 77} if key.family == 4 else {"tc": 0xB9, "fl": 5}
+        flags = "DF" if key.client_port % 2 else 0
+        fields = {"tos": 0xB9, "id": 77, "flags": flags} if key.family == 4 else {"tc": 0xB9, "fl": 5}
         return parse(bytes(ip(key.family, src=key.client, dst=VIPS[key.family], **fields) / transport))
 
     @rule(family=families, client=clients, port=client_ports)
@@ -280,6 +287,7 @@ class PacketPath(RuleBasedStateMachine):
     @rule()
     def process_restarts(self) -> None:
         self.core = penstock_core.Core(flows=4096, seed=bytes(32), now_us=self.now, arena=self.core.arena())
+        self.identifications.clear()
         assert self.core.report["status"] == "attached"
         assert self.core.report["flows_dropped"] == 0
 
@@ -389,7 +397,8 @@ def test_an_established_flow_is_not_moved_by_who_does_not_know_its_numbers(
     forger.open()
     for flags, seq, ack, payload in segments:
         near = (seq - Forger.ISN + 2**17) % 2**32 < 2**18
-        if not (near and ("R" in flags or "F" in flags)):  # within the window those may be true
+        exact = seq == Forger.ISN + 1  # neither side has sent anything yet
+        if not ((near and "F" in flags) or (exact and "R" in flags)):  # those may be true
             forger.client(flags, seq, ack, payload)
             assert forger.states() == ["established"]
     forger.expect_followed()

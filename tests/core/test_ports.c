@@ -82,9 +82,53 @@ static void capacity_is_addresses_times_ports_times_backends(uint8_t scheduler)
     /* and not one more */
     for (uint16_t i = 0; i < 500; i++) {
         connection_t c = connection_make(&rig, CLIENT, (uint16_t)(20000 + i), VIP);
-        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_DROP);
+        CHECK(connection_syn(&c) != LBRL_VERDICT_FORWARD);
     }
     rig_free(&rig);
+}
+
+/* RFC 5508, REQ-8: where no port is left a client is told so, where ports rest it may find one with its next SYN. */
+static void client_without_a_port_is_told_so(void)
+{
+    for (int udp = 0; udp < 2; udp++) {
+        rig_t rig = rig_make(1, 1);
+        const lbrl_nat_source_t source = {address_of("192.0.2.1"), 16384, 16384 + 63};
+        lbrl_backend_config_t backend;
+        lbrl_vip_config_t config = rig_vip(9, VIP, 90, udp ? 17 : 6, &backend, 1);
+        test_packet_t p;
+        CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+        lbrl_verdict_t verdict = LBRL_VERDICT_FORWARD;
+        CHECK_EQUAL(lbrl_sources_set(rig.lb, &source, 1), 0);
+        rig_pass(&rig, 200);
+        for (uint16_t port = 1; port < 1000 && verdict == LBRL_VERDICT_FORWARD; port++) {
+            if (udp) {
+                make_udp(&p, CLIENT, port, VIP, 90, 20);
+                verdict = rig_send(&rig, &p);
+                seen_t seen = look(&p.p);
+                if (verdict == LBRL_VERDICT_FORWARD) {
+                    make_udp(&p, text_of(&seen.dst), 8080, text_of(&seen.src), seen.sport, 9);
+                    CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_FORWARD);
+                }
+            } else {
+                connection_t c = connection_make(&rig, CLIENT, port, VIP);
+                c.vip_port = 90;
+                verdict = connection_syn(&c);
+                if (verdict == LBRL_VERDICT_FORWARD) {
+                    connection_server(&c, SYN, 0);
+                    connection_client(&c, 0, 0);
+                }
+                p = c.packet;
+                p.p.data = p.room + (c.packet.p.data - c.packet.room);
+            }
+        }
+        CHECK_EQUAL(verdict, LBRL_VERDICT_REPLY);
+        CHECK_EQUAL(p.p.reason, LBRL_DROP_NO_NAT_PORT);
+        seen_t seen = look(&p.p);
+        CHECK(is_address(&seen.dst, CLIENT));
+        CHECK_EQUAL(p.p.data[seen.transport], 3);
+        CHECK_EQUAL(p.p.data[seen.transport + 1], 13);
+        rig_free(&rig);
+    }
 }
 
 static void vips_with_the_same_backend_share_its_ports(void)
@@ -507,6 +551,7 @@ int main(int argc, char **argv)
     ports_are_used_again_towards_other_backends();
     capacity_is_addresses_times_ports_times_backends(LBRL_SCHEDULER_LSQ);
     capacity_is_addresses_times_ports_times_backends(LBRL_SCHEDULER_ALIAS);
+    client_without_a_port_is_told_so();
     vips_with_the_same_backend_share_its_ports();
     a_port_returns_last_in_the_queue();
     port_rests_where_both_closed_at_once();

@@ -362,11 +362,13 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     }
     for (unsigned tries = 0; tries < RESTING_TRIES; tries++) {
         uint16_t port = port_take(map, number);
+        if (port == PORT_NONE && !recycle_port(worker, partition, &partition->half_open, map) &&
+            !recycle_port(worker, partition, &partition->closed, map)) {
+            worker->ports_spent = 1;
+            return PORT_NONE;
+        }
         if (port == PORT_NONE) {
-            return recycle_port(worker, partition, &partition->half_open, map) ||
-                           recycle_port(worker, partition, &partition->closed, map)
-                       ? port_take(map, number) & (uint16_t)~PORT_RESTS
-                       : PORT_NONE;
+            return port_take(map, number) & (uint16_t)~PORT_RESTS;
         }
         if (LIKELY(!(port & PORT_RESTS))) {
             return port;
@@ -383,6 +385,7 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
         }
         port_return(map, number, port | PORT_RESTS);
     }
+    worker->ports_rest = 1;
     return port_take_rested(map, number);
 }
 
@@ -516,6 +519,7 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
         return untracked(counts, slot, LBRL_DROP_TABLE_FULL);
     }
     birthright_t right = {.slot = (uint16_t)slot};
+    worker->ports_rest = worker->ports_spent = 0;
     if (!vip_is_one_way(vip) && !take_port(worker, partition, birth, &right)) {
         entry_release(partition, entry);
         return untracked(counts, slot, LBRL_DROP_NO_NAT_PORT);

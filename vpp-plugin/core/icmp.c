@@ -1,5 +1,7 @@
 #include "icmp.h"
 
+#include "fragment.h"
+
 /* The quoted packet went the other way, so what the error's source and destination become are its destination and
  * source. Its transport checksum may be cut off. */
 static void translate_quote(lbrl_packet_t *packet, const meta_t *meta, const translation_t *to)
@@ -20,7 +22,7 @@ static void translate_quote(lbrl_packet_t *packet, const meta_t *meta, const tra
     }
 }
 
-void icmp_translate(const lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+void icmp_translate(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
                     const flow_ref_t *ref)
 {
     bool v6 = (meta->flags & META_V6) != 0;
@@ -31,6 +33,9 @@ void icmp_translate(const lbrl_worker_t *worker, lbrl_packet_t *packet, const me
     uint8_t *ip = packet->data;
     ip_t src = v6 ? ip_load(ip + 8) : ip_from_v4(load32(ip + 12));
     ip_t dst = v6 ? ip_load(ip + 24) : ip_from_v4(load32(ip + 16));
+    if (fragment_may_be_cut(packet, meta)) {
+        fragment_identify(worker, packet, meta);
+    }
     rewrite_ip(ip, v6, &to, address_delta(&to, &src, &dst), true);
 
     uint8_t *icmp = ip + meta->transport;

@@ -4,7 +4,7 @@
 
 #include "rewrite.h"
 
-void icmp_translate(const lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+void icmp_translate(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
                     const flow_ref_t *ref);
 
 #endif

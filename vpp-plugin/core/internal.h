@@ -164,7 +164,15 @@ typedef struct table {
 
 /* ------------------------------------------------------------------------------- workers */
 
-/* A fragmented packet whose first fragment was forwarded. */
+/* What later fragments of a packet do. */
+typedef enum fragment_way {
+    FRAGMENT_NONE, /* the place is free */
+    FRAGMENT_FLOW, /* they go the way of a flow */
+    FRAGMENT_ECHO, /* they are parts of an echo request to a VIP */
+    FRAGMENT_PASS, /* they are for another program of the host */
+} fragment_way_t;
+
+/* A fragmented packet whose first fragment has come. */
 typedef struct fragment {
     ip_t src, dst;
     uint32_t id; /* network order */
@@ -172,17 +180,30 @@ typedef struct fragment {
     uint32_t time_ms;
     uint32_t entry; /* in the partition, with flow_check to know it again */
     uint32_t flow_check;
-    uint8_t partition, protocol, from_client, used;
+    uint8_t partition, protocol, from_client;
+    uint8_t way; /* fragment_way_t */
 } fragment_t;
+
+/* A later fragment whose first has not come. */
+typedef struct held {
+    lbrl_packet_t packet;
+    ip_t src, dst;
+    uint64_t hash;
+    uint32_t id; /* network order */
+    uint32_t since_ms;
+    uint8_t protocol;
+} held_t;
 
 /* Packets that go through the passes of lbrl_process() together: their headers, buckets and entries fit the first-level
  * cache, and are enough to hide the way to memory. */
 enum { ROUND = 32 };
 
 enum {
-    FRAGMENT_SETS = 64,
-    FRAGMENT_WAYS = 4,
-    FRAGMENT_HINTS = 4096,
+    FRAGMENT_SETS = 512, /* of a worker: of 512 packets in flight, one in 10^6 meets a full set */
+    FRAGMENT_WAYS = 8,
+    HINT_SETS = 1024,
+    HINT_WAYS = 8,
+    HELD_MS = 1000,
 };
 
 /* Since when a client has had no answer from a backend that is removed; per flow entry. */
@@ -208,6 +229,8 @@ struct lbrl_worker {
     uint64_t vector;   /* counts vectors and ticks */
     uint64_t removals; /* counts flows removed */
     uint64_t known;    /* flows created when the round at hand was looked up */
+    uint8_t ports_rest,
+        ports_spent; /* the last new flow found ports that rest, or that are all in use */
     /* across vectors */
     uint64_t random;
     uint64_t tick_us; /* of the last tick; 0: none yet */
@@ -216,9 +239,15 @@ struct lbrl_worker {
     uint32_t sweep;      /* partition that ageing is in */
     uint32_t answers;    /* tokens left */
     uint32_t fragment_ids;
+    uint32_t fragment_firsts;             /* counts records of first fragments */
+    uint32_t held_count;                  /* entries of held[], oldest first */
+    uint32_t held_firsts, held_ms;        /* as of the last look at them */
     int32_t source_entries[SOURCES_HELD]; /* flow entries by NAT source; atomic */
     worker_stats_t stats;
     fragment_t fragments[FRAGMENT_SETS][FRAGMENT_WAYS];
+    held_t held
+        [LBRL_HELD_MAX +
+         LBRL_VECTOR_MAX]; /* a vector may bring so many before the caller takes those above the bound */
     meta_t metas[ROUND];
 } __attribute__((aligned(64)));
 
@@ -237,13 +266,14 @@ struct lbrl {
         *buckets; /* of all partitions' indexes: [partition][BY_CLIENT, BY_SERVER][bucket_count] */
     uint32_t bucket_count;
     uint32_t partition_flows;
+    uint8_t holds;            /* callers keep fragments that come before their first */
     struct side *sides;       /* per flow entry, see side.h */
     unanswered_t *unanswered; /* per flow entry, written by the owner of its partition */
     void *index_memory;
     lbrl_worker_t *workers;
     struct ring **rings; /* [from][to] */
     uint64_t *
-        fragment_hints; /* [FRAGMENT_HINTS]; atomic: which partition a fragmented packet belongs to */
+        fragment_hints; /* [HINT_SETS][HINT_WAYS]; atomic: which partition a fragmented packet belongs to */
     const table_t *table; /* atomic */
     uint64_t epoch;       /* atomic */
     /* control thread only, from here on */

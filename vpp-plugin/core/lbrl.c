@@ -80,7 +80,7 @@ static bool make_rings(lbrl_t *lb)
 static bool make_workers(lbrl_t *lb, const lbrl_config_t *config)
 {
     lb->workers = memory_take(lb->worker_count * sizeof(lbrl_worker_t));
-    lb->fragment_hints = memory_take(FRAGMENT_HINTS * sizeof(uint64_t));
+    lb->fragment_hints = memory_take((size_t)HINT_SETS * HINT_WAYS * sizeof(uint64_t));
     if (!lb->workers || !lb->fragment_hints) {
         return false;
     }
@@ -167,6 +167,7 @@ int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t are
     lb->hash_tuples = tuples_hash_best();
     lb->worker_count = config->workers;
     lb->grace_ms = config->grace_ms ? config->grace_ms : LBRL_ORPHAN_GRACE_MS;
+    lb->holds = config->holds != 0;
     int error = take_arena(lb, config, arena, arena_size, report);
     if (!error) {
         lb->key = lb->arena.key;

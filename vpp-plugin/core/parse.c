@@ -20,12 +20,16 @@ typedef struct span {
     uint16_t fragment_offset; /* bytes */
     uint8_t protocol;
     uint8_t fragmented;
+    uint8_t more; /* fragments follow */
 } span_t;
 
-static void meta_drop(meta_t *meta, uint8_t reason)
+/* RFC 791 and RFC 8200, 4.5: parts but the last are multiples of 8 bytes, and the whole has a length of 16 bits. The part has
+ * `size` bytes; `before` is what that length counts in front of the fragmented part. */
+static uint8_t check_fragment(const span_t *span, uint32_t before, uint32_t size)
 {
-    meta->kind = META_DROP;
-    meta->reason = reason;
+    bool odd = size == 0 || (span->more && size % 8 != 0);
+    bool beyond = before + span->fragment_offset + size > UINT16_MAX;
+    return span->fragmented && (odd || beyond) ? LBRL_DROP_BAD_FRAGMENT : LBRL_DROP_NONE;
 }
 
 /* ------------------------------------------------------------------------------- IPv4 */
@@ -74,8 +78,8 @@ static uint8_t parse_v4(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
     if (length < size || (!quoted && length < total)) {
         return LBRL_DROP_TRUNCATED;
     }
-    if (!quoted && v4_header_sum(ip, size) != 0) {
-        return LBRL_DROP_BAD_CHECKSUM;
+    if (v4_header_sum(ip, size) != 0) {
+        return LBRL_DROP_BAD_CHECKSUM; /* a quoted one too: RFC 5508, REQ-3a */
     }
     if (size > IPV4_HEADER) {
         uint8_t reason = v4_options(ip + IPV4_HEADER, size - IPV4_HEADER);
@@ -85,8 +89,7 @@ static uint8_t parse_v4(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
     }
     uint32_t src = load32(ip + 12);
     uint32_t dst = load32(ip + 16);
-    /* the node's own errors about what we sent from its address come from that address */
-    if (v4_unanswerable(quoted ? dst : src) || (src == dst && (quoted || ip[9] != PROTO_ICMP))) {
+    if (v4_unanswerable(quoted ? dst : src)) {
         return LBRL_DROP_BAD_ADDRESS;
     }
     meta->src = ip_from_v4(src);
@@ -96,32 +99,55 @@ static uint8_t parse_v4(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
     span->end = total < length ? total : length;
     span->protocol = ip[9];
     span->fragmented = (fragment & (V4_MORE_FRAGMENTS | V4_OFFSET)) != 0;
+    span->more = (fragment & V4_MORE_FRAGMENTS) != 0;
     span->fragment_offset = (uint16_t)((fragment & V4_OFFSET) * 8u);
     span->fragment_id = load16(ip + 4);
-    return LBRL_DROP_NONE;
+    return quoted ? LBRL_DROP_NONE : check_fragment(span, size, span->end - size);
 }
 
 /* ------------------------------------------------------------------------------- IPv6 */
 
-/* Sources that cannot be answered: unspecified, loopback, multicast, link-local, IPv4-mapped. */
+/* Sources that cannot be answered: unspecified, loopback, multicast, IPv4-mapped. */
 static bool v6_unanswerable(const ip_t *address)
 {
     const uint8_t *bytes = (const uint8_t *)address->word;
-    if (bytes[0] == 0xff || (bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80)) {
+    if (bytes[0] == 0xff) {
         return true;
     }
     return address->word[0] == 0 &&
            (ip_is_v4(address) || (load32(bytes + 8) == 0 && get32(bytes + 12) <= 1));
 }
 
+static bool v6_is_extension(uint8_t next)
+{
+    return next == V6_HOP_BY_HOP || next == V6_ROUTING || next == V6_FRAGMENT ||
+           next == V6_DESTINATION;
+}
+
+/* The fragment header at `at`. An atomic fragment is none (RFC 6946). */
+static uint8_t v6_fragment(const uint8_t *ip, uint32_t at, bool quoted, span_t *span)
+{
+    uint16_t field = get16(ip + at + 2);
+    span->fragmented = (field & ~6u) != 0;
+    span->more = field & 1;
+    span->fragment_offset = field & 0xfff8u;
+    span->fragment_id = load32(ip + at + 4);
+    if (quoted) {
+        return LBRL_DROP_NONE;
+    }
+    /* one in the fragmented part, which nobody sends, would hide what the packet is */
+    return ip[at] == V6_FRAGMENT ? LBRL_DROP_BAD_FRAGMENT
+                                 : check_fragment(span, at - IPV6_HEADER, span->end - at - 8);
+}
+
 /* Steps over extension headers up to the transport header or a fragment header that hides it. */
-static uint8_t v6_extensions(const uint8_t *ip, span_t *span)
+static uint8_t v6_extensions(const uint8_t *ip, bool quoted, span_t *span)
 {
     uint32_t at = IPV6_HEADER;
     uint8_t next = ip[6];
-    for (unsigned i = 0; i < V6_EXTENSIONS_MAX; i++) {
-        if (next != V6_HOP_BY_HOP && next != V6_ROUTING && next != V6_FRAGMENT &&
-            next != V6_DESTINATION) {
+    unsigned fragment_headers = 0;
+    for (unsigned i = 0; i <= V6_EXTENSIONS_MAX; i++) {
+        if (!v6_is_extension(next)) {
             span->transport = at;
             span->protocol = next;
             return LBRL_DROP_NONE;
@@ -135,10 +161,11 @@ static uint8_t v6_extensions(const uint8_t *ip, span_t *span)
         }
         uint32_t size = 8;
         if (next == V6_FRAGMENT) {
-            uint16_t field = get16(ip + at + 2);
-            span->fragmented = (field & ~6u) != 0; /* an atomic fragment is none */
-            span->fragment_offset = field & 0xfff8u;
-            span->fragment_id = load32(ip + at + 4);
+            uint8_t reason =
+                fragment_headers++ ? LBRL_DROP_BAD_FRAGMENT : v6_fragment(ip, at, quoted, span);
+            if (reason) {
+                return reason;
+            }
         } else {
             size = (ip[at + 1] + 1u) * 8u;
         }
@@ -167,13 +194,12 @@ static uint8_t parse_v6(const uint8_t *ip, uint32_t length, bool quoted, meta_t 
     }
     meta->src = ip_load(ip + 8);
     meta->dst = ip_load(ip + 24);
-    bool to_itself = ip_equal(&meta->src, &meta->dst) && (quoted || ip[6] != PROTO_ICMPV6);
-    if (v6_unanswerable(quoted ? &meta->dst : &meta->src) || to_itself || ip_is_v4(&meta->src) ||
+    if (v6_unanswerable(quoted ? &meta->dst : &meta->src) || ip_is_v4(&meta->src) ||
         ip_is_v4(&meta->dst)) {
         return LBRL_DROP_BAD_ADDRESS;
     }
     span->end = total < length ? total : length;
-    return v6_extensions(ip, span);
+    return v6_extensions(ip, quoted, span);
 }
 
 /* ------------------------------------------------------------------------------- transport */
@@ -264,28 +290,32 @@ static uint16_t icmp_sum(const uint8_t *icmp, uint32_t size, const meta_t *meta)
     return sum_finish(sum);
 }
 
+/* Something that a VIP cannot do anything with, but another address of this host may. */
+static uint8_t meta_other(meta_t *meta, uint8_t reason)
+{
+    meta->kind = META_OTHER;
+    return reason;
+}
+
 static uint8_t parse_icmp(const lbrl_packet_t *packet, const span_t *span, meta_t *meta)
 {
     const uint8_t *icmp = packet->data + span->transport;
     uint32_t size = span->end - span->transport;
     bool v6 = (meta->flags & META_V6) != 0;
-    if (span->fragmented) {
-        return LBRL_DROP_BAD_FRAGMENT;
-    }
     if (size < ICMP_HEADER) {
-        return LBRL_DROP_TRUNCATED;
+        return span->fragmented ? LBRL_DROP_BAD_FRAGMENT : LBRL_DROP_TRUNCATED;
     }
-    if (!(packet->flags & LBRL_PACKET_NEEDS_CSUM) && icmp_sum(icmp, size, meta) != 0) {
+    if (!span->fragmented && !(packet->flags & LBRL_PACKET_NEEDS_CSUM) &&
+        icmp_sum(icmp, size, meta) != 0) {
         return LBRL_DROP_BAD_CHECKSUM;
     }
     if (icmp_is_error(icmp[0], v6)) {
-        return parse_quoted(packet->data, span, meta);
+        uint8_t reason =
+            span->fragmented ? LBRL_DROP_BAD_FRAGMENT : parse_quoted(packet->data, span, meta);
+        return reason ? meta_other(meta, reason) : LBRL_DROP_NONE;
     }
     if (icmp[0] != (v6 ? 128 : 8) || icmp[1] != 0) {
-        return LBRL_DROP_ICMP_UNSUPPORTED;
-    }
-    if (ip_equal(&meta->src, &meta->dst)) {
-        return LBRL_DROP_BAD_ADDRESS;
+        return meta_other(meta, LBRL_DROP_ICMP_UNSUPPORTED);
     }
     meta->kind = META_ECHO;
     return LBRL_DROP_NONE;
@@ -303,17 +333,34 @@ static bool offload_absurd(const lbrl_packet_t *packet, const meta_t *meta)
            (packet->gso_size == 0 || (meta->flags & META_FIRST_FRAGMENT));
 }
 
+static bool is_icmp(const span_t *span, const meta_t *meta)
+{
+    return span->protocol == ((meta->flags & META_V6) ? PROTO_ICMPV6 : PROTO_ICMP);
+}
+
+/* One that reaches into the transport header of its first fragment is an attack (RFC 3128). */
+static uint8_t parse_later_fragment(const span_t *span, meta_t *meta)
+{
+    bool short_header = span->protocol == PROTO_UDP || is_icmp(span, meta);
+    bool options = (meta->flags & META_V6) && v6_is_extension(span->protocol);
+    if (!short_header && span->protocol != PROTO_TCP && !options) {
+        return meta_other(meta, LBRL_DROP_UNKNOWN_PROTOCOL);
+    }
+    if (span->fragment_offset < TCP_HEADER && !short_header) {
+        return LBRL_DROP_BAD_FRAGMENT;
+    }
+    meta->kind = META_FRAGMENT;
+    return LBRL_DROP_NONE;
+}
+
 static uint8_t parse_transport(lbrl_packet_t *packet, const span_t *span, meta_t *meta)
 {
     const uint8_t *at = packet->data + span->transport;
     meta->transport = (uint16_t)span->transport;
     meta->protocol = span->protocol;
     meta->fragment_id = span->fragment_id;
-    meta->kind = META_FLOW;
     if (__builtin_expect(span->fragment_offset != 0, 0)) {
-        /* a second fragment that reaches into the transport header is an attack (RFC 3128) */
-        meta->kind = META_FRAGMENT;
-        return span->fragment_offset < TCP_HEADER ? LBRL_DROP_BAD_FRAGMENT : LBRL_DROP_NONE;
+        return parse_later_fragment(span, meta);
     }
     if (span->fragmented) {
         meta->flags |= META_FIRST_FRAGMENT;
@@ -327,10 +374,10 @@ static uint8_t parse_transport(lbrl_packet_t *packet, const span_t *span, meta_t
         }
     } else if (span->protocol == PROTO_UDP) {
         reason = parse_udp(at, span, meta, packet);
-    } else if (span->protocol == ((meta->flags & META_V6) ? PROTO_ICMPV6 : PROTO_ICMP)) {
+    } else if (is_icmp(span, meta)) {
         return parse_icmp(packet, span, meta);
     } else {
-        reason = LBRL_DROP_UNKNOWN_PROTOCOL;
+        return meta_other(meta, LBRL_DROP_UNKNOWN_PROTOCOL);
     }
     if (reason) {
         return reason;
@@ -340,6 +387,7 @@ static uint8_t parse_transport(lbrl_packet_t *packet, const span_t *span, meta_t
     if (meta->sport == 0 || offload_absurd(packet, meta)) {
         return LBRL_DROP_BAD_HEADER;
     }
+    meta->kind = META_FLOW;
     return LBRL_DROP_NONE;
 }
 
@@ -348,8 +396,10 @@ void lbrl_parse(lbrl_packet_t *packet, meta_t *meta)
     span_t span = {0};
     uint8_t reason;
     meta->flags = 0;
+    meta->trailer = 0;
+    meta->kind = META_DROP;
     if (packet->length == 0) {
-        meta_drop(meta, LBRL_DROP_TRUNCATED);
+        meta->reason = LBRL_DROP_TRUNCATED;
         return;
     }
     if (packet->data[0] >> 4 == 4) {
@@ -361,12 +411,12 @@ void lbrl_parse(lbrl_packet_t *packet, meta_t *meta)
         reason = LBRL_DROP_BAD_VERSION;
     }
     if (!reason) {
+        uint32_t trailer = packet->length - span.end;
+        meta->trailer = (uint16_t)(trailer < UINT16_MAX ? trailer : UINT16_MAX);
         packet->length = span.end;
         reason = parse_transport(packet, &span, meta);
     }
-    if (reason) {
-        meta_drop(meta, reason);
-    }
+    meta->reason = reason;
 }
 
 tcp_options_t lbrl_tcp_options(const uint8_t *tcp)

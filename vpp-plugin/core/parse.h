@@ -7,13 +7,13 @@
 
 /* What a packet is, before it is known whose. */
 typedef enum meta_kind {
-    META_DROP,       /* reason is set */
+    META_DROP,       /* malformed: reason is set */
     META_FLOW,       /* TCP or UDP with its ports */
     META_FRAGMENT,   /* later fragment: no ports */
     META_ICMP_ERROR, /* quotes a packet; the tuple is that of the flow's opposite direction */
     META_ECHO,       /* echo request */
-    META_PASS,       /* not ours, decided while classifying */
-    META_HANDOVER,   /* another worker's, decided while classifying */
+    META_OTHER,    /* for no flow, but perhaps for another address of the host: reason is a VIP's */
+    META_HANDOVER, /* another worker's, decided while classifying */
 } meta_kind_t;
 
 enum {
@@ -41,8 +41,9 @@ typedef struct meta {
     uint16_t transport;    /* offset of the transport header */
     uint16_t inner;        /* ICMP error: offset of the quoted IP header */
     uint16_t inner_transport;
+    uint16_t trailer; /* bytes behind the IP packet that were cut off */
     uint8_t kind;
-    uint8_t reason;   /* META_DROP */
+    uint8_t reason;   /* META_DROP, META_OTHER */
     uint8_t protocol; /* of the tuple */
     uint8_t flags;    /* META_* */
     uint8_t tcp_flags;
@@ -65,6 +66,12 @@ static inline bool v4_unanswerable(uint32_t address)
     return (uint8_t)(first - 1) >= 223 || first == 127;
 }
 
+/* IPv4 link-local (RFC 3927): no router forwards it. */
+static inline bool v4_link_local(uint32_t address)
+{
+    return (swap32(address) >> 16) == 0xa9fe;
+}
+
 /* Flags that no TCP sends: several of SYN, FIN and RST, or none of these nor ACK. */
 static inline bool tcp_flags_absurd(uint8_t flags)
 {
@@ -78,7 +85,7 @@ static inline bool tcp_flags_open(uint8_t flags)
     return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* Fills `meta` but for hash, candidate, partition and source. Cuts link-layer padding off `packet`. */
+/* Fills `meta` but for hash, candidate, partition and source. Cuts link-layer padding off `packet`; `trailer` is its size. */
 void lbrl_parse(lbrl_packet_t *packet, meta_t *meta);
 
 /*
@@ -102,7 +109,7 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
                       (uint32_t)(ip[9] ^ PROTO_TCP) |
                       (uint32_t)(sum_fold(sum_fold64(sum)) ^ 0xffff);
     bool short_of = headers < IPV4_HEADER + TCP_HEADER || total < headers || packet->length < total;
-    bool odd = v4_unanswerable(src) || src == dst || ip[8] <= 1 || load16(tcp) == 0;
+    bool odd = v4_unanswerable(src) || ip[8] <= 1 || load16(tcp) == 0;
     if (__builtin_expect(unlike != 0 || short_of || odd, 0)) {
         return false;
     }
@@ -117,6 +124,8 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     if (packet->gso_type != LBRL_GSO_NONE && packet->gso_size == 0) {
         return false;
     }
+    meta->trailer =
+        (uint16_t)(packet->length - total < UINT16_MAX ? packet->length - total : UINT16_MAX);
     packet->length = total;
     meta->src = ip_from_v4(src);
     meta->dst = ip_from_v4(dst);

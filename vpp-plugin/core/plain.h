@@ -6,6 +6,7 @@
 #ifndef LBRL_PLAIN_H
 #define LBRL_PLAIN_H
 
+#include "fragment.h"
 #include "rewrite.h"
 #include "track.h"
 #include "tunnel.h"
@@ -114,7 +115,12 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
         uint16_t id =
             LIKELY(tunnel_keeps_whole(packet->data)) ? 0 : (uint16_t)fragment_id_next(worker);
         tunnel_wrap_v4(packet, plain->src, plain->dst, id);
-    } else if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
+        return;
+    }
+    if (UNLIKELY(fragment_may_be_cut(packet, meta))) {
+        fragment_identify(worker, packet, meta);
+    }
+    if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
         rewrite_tcp_v4(packet->data, tcp, plain->src, plain->dst, plain->sport, plain->dport);
     } else {
         translation_t to = {plain->src, plain->dst, sum_ip(plain->src) + sum_ip(plain->dst),

@@ -15,8 +15,12 @@
 #include "vipmap.h"
 #include "worker.h"
 
-static inline lbrl_verdict_t pass(lbrl_packet_t *packet)
+static lbrl_verdict_t pass(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
 {
+    if (meta->flags & META_FIRST_FRAGMENT) {
+        fragment_note(worker, meta, FRAGMENT_PASS);
+    }
+    packet->length += meta->trailer;
     packet->reason = LBRL_DROP_NOT_OURS;
     return LBRL_VERDICT_PASS;
 }
@@ -36,6 +40,8 @@ static void translate(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_
     track_packet(worker, ref->flow, sink_of(ref->counts), packet, meta, from_client);
     if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
         fragment_first(worker, packet, meta, ref);
+    } else if (UNLIKELY(fragment_may_be_cut(packet, meta))) {
+        fragment_identify(worker, packet, meta);
     }
     translation_t to = translation_of(worker->table, ref, from_client);
     rewrite_packet(packet, meta, &to);
@@ -64,6 +70,39 @@ static bool is_plain_syn(const meta_t *meta)
     return meta->protocol == PROTO_TCP && tcp_flags_open(meta->tcp_flags);
 }
 
+static bool is_vip_address(const table_t *table, const ip_t *address)
+{
+    return vip_map_find(table->map, address, 0, 0) != NULL;
+}
+
+static bool is_link_local(const ip_t *address)
+{
+    const uint8_t *bytes = (const uint8_t *)address->word;
+    return ip_is_v4(address) ? v4_link_local(ip_v4(address))
+                             : bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80;
+}
+
+/* A port of ours that a NAT source's flows go out from. Programs of this host have the same address and other ports. */
+static bool is_nat_port(const table_t *table, const ip_t *address, uint16_t port)
+{
+    for (uint32_t i = 0; i < table->source_count; i++) {
+        const arena_source_t *source = &table->sources[table->held[i]].is;
+        if (swap16(port) >= source->port_first && swap16(port) <= source->port_last &&
+            ip_equal(&source->address, address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether a client cannot be who it says: what it is sent would come back to us, and between two VIPs without end, or
+ * reach no router. `port` 0: the packet has none. */
+static bool is_forged_client(const table_t *table, const ip_t *client, uint16_t port)
+{
+    return is_link_local(client) || is_vip_address(table, client) ||
+           (port && is_nat_port(table, client, port));
+}
+
 /* Port that no VIP has: a host answers so (RFC 9293, 3.10.7.1; RFC 1122, 4.1.3.1). */
 static lbrl_verdict_t answer_unconfigured(lbrl_worker_t *worker, lbrl_packet_t *packet,
                                           const meta_t *meta)
@@ -74,16 +113,27 @@ static lbrl_verdict_t answer_unconfigured(lbrl_worker_t *worker, lbrl_packet_t *
     return reply_icmp(worker, packet, meta, REPLY_PORT_UNREACHABLE, LBRL_DROP_PORT_UNCONFIGURED);
 }
 
+/* RFC 5508, REQ-8. Not where ports rest: a SYN may find one when it is sent again, and a client that hears of an error sends
+ * none. */
+static bool is_exhausted(const lbrl_worker_t *worker, uint8_t reason)
+{
+    return reason == LBRL_DROP_TABLE_FULL ||
+           (reason == LBRL_DROP_NO_NAT_PORT && worker->ports_spent && !worker->ports_rest);
+}
+
 /* `slot`: of the backend, or LBRL_NO_SLOT: the scheduler picks. */
 static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packet,
                                      const meta_t *meta, uint32_t slot)
 {
     const table_t *table = worker->table;
     const vip_place_t *place = vip_map_find(table->map, &meta->dst, meta->dport, meta->protocol);
+    if (!place && !is_vip_address(table, &meta->dst)) {
+        return pass(worker, packet, meta);
+    }
+    if (is_forged_client(table, &meta->src, meta->sport)) {
+        return drop(packet, LBRL_DROP_FORGED_CLIENT);
+    }
     if (!place || table->vips[place->vip]->refuses) {
-        if (!vip_map_find(table->map, &meta->dst, 0, 0)) {
-            return pass(packet);
-        }
         return answer_unconfigured(worker, packet, meta);
     }
     flow_birth_t birth = {
@@ -102,6 +152,9 @@ static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packe
     }
     flow_ref_t ref;
     uint8_t reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
+    if (is_exhausted(worker, reason)) {
+        return reply_icmp(worker, packet, meta, REPLY_PROHIBITED, reason);
+    }
     if (reason) {
         return drop(packet, reason);
     }
@@ -192,7 +245,7 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
         if (!from_client) {
             return drop(packet, LBRL_DROP_NO_FLOW_RETURN);
         }
-        if (ttl_expired(packet, meta) && vip_map_find(worker->table->map, &meta->dst, 0, 0)) {
+        if (ttl_expired(packet, meta) && is_vip_address(worker->table, &meta->dst)) {
             return answer_expired(worker, packet, meta);
         }
         return on_new_flow(worker, packet, meta);
@@ -219,23 +272,48 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
 
 /* ------------------------------------------------------------------------------- other packets */
 
-static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+/* By the address in the IP header: the tuple of an error is that of the packet that it quotes. */
+static bool is_to_vip(const table_t *table, const lbrl_packet_t *packet, const meta_t *meta)
+{
+    const uint8_t *ip = packet->data;
+    ip_t dst = meta->flags & META_V6 ? ip_load(ip + 24) : ip_from_v4(load32(ip + 16));
+    return is_vip_address(table, &dst);
+}
+
+static lbrl_verdict_t on_flow_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                       const meta_t *meta, const fragment_t *first)
 {
     if (ttl_expired(packet, meta)) {
         return drop(packet,
                     LBRL_DROP_TTL_EXPIRED); /* RFC 1122, 3.2.2: no error about a later fragment */
     }
     flow_ref_t ref;
-    bool from_client = false;
-    uint8_t reason = fragment_later(worker, packet, meta, &ref, &from_client);
+    uint8_t reason = fragment_later(worker, packet, meta, first, &ref);
     if (reason) {
         return drop(packet, reason);
     }
-    lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, false, from_client);
+    lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, false,
+                     first->from_client);
     if (vip_is_one_way(ref.vip)) {
         return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
     }
     return LBRL_VERDICT_FORWARD;
+}
+
+static lbrl_verdict_t on_fragment(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+{
+    const fragment_t *first = fragment_find(worker, meta);
+    if (!first && fragment_hold(worker, packet, meta)) {
+        return LBRL_VERDICT_HOLD;
+    }
+    if (!first && is_vip_address(worker->table, &meta->dst)) {
+        return drop(packet, LBRL_DROP_FRAGMENT_UNKNOWN);
+    }
+    if (!first || first->way == FRAGMENT_PASS) {
+        return pass(worker, packet, meta);
+    }
+    return first->way == FRAGMENT_ECHO ? reply_echo_fragment(packet, meta)
+                                       : on_flow_fragment(worker, packet, meta, first);
 }
 
 /* About a packet of a one-way VIP's backend that has no flow here: goes where such packets go. */
@@ -244,6 +322,9 @@ static lbrl_verdict_t on_stray_error(lbrl_worker_t *worker, lbrl_packet_t *packe
 {
     const table_t *table = worker->table;
     const vip_place_t *place = vip_map_find(table->map, &meta->dst, meta->dport, meta->protocol);
+    if (!place && !(meta->flags & META_RETURN) && !is_to_vip(table, packet, meta)) {
+        return pass(worker, packet, meta); /* about what another program of this host has sent */
+    }
     if (!place || !vip_is_one_way(table->vips[place->vip]) || ttl_expired(packet, meta)) {
         return drop(packet, LBRL_DROP_ICMP_NO_FLOW);
     }
@@ -273,13 +354,26 @@ static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet
     return LBRL_VERDICT_FORWARD;
 }
 
-static lbrl_verdict_t on_echo(const lbrl_worker_t *worker, lbrl_packet_t *packet,
-                              const meta_t *meta)
+static lbrl_verdict_t on_echo(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
 {
-    if (!vip_map_find(worker->table->map, &meta->dst, 0, 0)) {
-        return pass(packet);
+    const table_t *table = worker->table;
+    if (!is_vip_address(table, &meta->dst)) {
+        return pass(worker, packet, meta);
+    }
+    if (is_forged_client(table, &meta->src, 0)) {
+        return drop(packet, LBRL_DROP_FORGED_CLIENT);
+    }
+    if (meta->flags & META_FIRST_FRAGMENT) {
+        fragment_note(worker, meta, FRAGMENT_ECHO);
+        return reply_echo_fragment(packet, meta);
     }
     return reply_echo(packet, meta);
+}
+
+static lbrl_verdict_t on_other(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+{
+    return is_to_vip(worker->table, packet, meta) ? drop(packet, meta->reason)
+                                                  : pass(worker, packet, meta);
 }
 
 static inline lbrl_verdict_t act(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
@@ -293,8 +387,11 @@ static inline lbrl_verdict_t act(lbrl_worker_t *worker, lbrl_packet_t *packet, c
         return on_icmp_error(worker, packet, meta);
     case META_ECHO:
         return on_echo(worker, packet, meta);
+    case META_OTHER:
+        return on_other(worker, packet, meta);
     case META_HANDOVER:
         packet->worker = worker->lb->owner[meta->partition];
+        packet->length += meta->trailer;
         return LBRL_VERDICT_HANDOVER;
     default:
         return drop(packet, meta->reason);
@@ -305,13 +402,15 @@ static inline lbrl_verdict_t act(lbrl_worker_t *worker, lbrl_packet_t *packet, c
 
 /* Packets of a round that went the long way; the others were forwarded. */
 typedef struct others {
-    uint32_t count[LBRL_VERDICT_HANDOVER + 1];
+    uint32_t count[LBRL_VERDICT_HOLD + 1];
+    uint64_t bytes; /* of packets that are not ours to process now */
     uint32_t n;
 } others_t;
 
 static void count_verdicts(worker_stats_t *stats, const others_t *others, uint32_t n)
 {
-    count(&stats->packets, n - others->count[LBRL_VERDICT_HANDOVER]);
+    count(&stats->packets,
+          n - others->count[LBRL_VERDICT_HANDOVER] - others->count[LBRL_VERDICT_HOLD]);
     count(&stats->forwarded, n - others->n + others->count[LBRL_VERDICT_FORWARD]);
     if (UNLIKELY(others->n)) {
         count(&stats->replied, others->count[LBRL_VERDICT_REPLY]);
@@ -323,7 +422,9 @@ static void count_verdicts(worker_stats_t *stats, const others_t *others, uint32
 static void act_and_count(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
                           others_t *others)
 {
+    uint32_t length = packet->length;
     lbrl_verdict_t verdict = act(worker, packet, meta);
+    others->bytes += verdict == LBRL_VERDICT_HANDOVER || verdict == LBRL_VERDICT_HOLD ? length : 0;
     packet->verdict = (uint8_t)verdict;
     others->count[verdict]++;
     others->n++;
@@ -398,11 +499,10 @@ static void process_round(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_
             plain_forward(worker, &packets[i], meta, &plains[i]);
             packets[i].verdict = LBRL_VERDICT_FORWARD;
         } else {
-            bytes -= meta->kind == META_HANDOVER ? packets[i].length : 0;
             act_and_count(worker, &packets[i], meta, &others);
         }
     }
-    count(&worker->stats.bytes, bytes);
+    count(&worker->stats.bytes, bytes - others.bytes);
     count_verdicts(&worker->stats, &others, n);
 }
 

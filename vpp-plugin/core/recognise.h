@@ -35,10 +35,18 @@ static inline void classify_fragment(lbrl_worker_t *worker, meta_t *meta)
 {
     meta->hash = fragment_hash(worker, meta);
     meta->partition = fragment_partition(worker, meta->hash);
-    if (meta->partition == LBRL_PARTITIONS) {
-        meta->kind = META_DROP;
-        meta->reason = LBRL_DROP_FRAGMENT_UNKNOWN;
-    } else if (worker->lb->owner[meta->partition] != worker->index) {
+    if (meta->partition != LBRL_PARTITIONS && worker->lb->owner[meta->partition] != worker->index) {
+        meta->kind = META_HANDOVER;
+    }
+}
+
+/* First fragment of a packet without ports: its own hash says who keeps its record. */
+static inline void classify_first_fragment(lbrl_worker_t *worker, meta_t *meta)
+{
+    meta->hash = fragment_hash(worker, meta);
+    meta->partition = meta->hash & (LBRL_PARTITIONS - 1);
+    fragment_hint(worker, meta->hash, meta->partition);
+    if (worker->lb->owner[meta->partition] != worker->index) {
         meta->kind = META_HANDOVER;
     }
 }
@@ -84,6 +92,8 @@ static inline void classify(lbrl_worker_t *worker, meta_t *meta)
         }
     } else if (meta->kind == META_FRAGMENT) {
         classify_fragment(worker, meta);
+    } else if ((meta->flags & META_FIRST_FRAGMENT) && meta->kind != META_DROP) {
+        classify_first_fragment(worker, meta);
     }
 }
 

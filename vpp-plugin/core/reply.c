@@ -106,6 +106,7 @@ static void write_icmp(uint8_t *icmp, reply_icmp_kind_t kind, bool v6, uint32_t 
 {
     static const uint8_t types[][2][2] = {[REPLY_PORT_UNREACHABLE] = {{3, 3}, {1, 4}},
                                           [REPLY_TIME_EXCEEDED] = {{11, 0}, {3, 0}},
+                                          [REPLY_PROHIBITED] = {{3, 13}, {1, 1}},
                                           [REPLY_TOO_BIG] = {{3, 4}, {2, 0}}};
     memset(icmp, 0, ICMP_HEADER);
     icmp[0] = types[kind][v6][0];
@@ -150,27 +151,46 @@ lbrl_verdict_t reply_too_big(lbrl_worker_t *worker, lbrl_packet_t *packet, const
     return answer(worker, packet, meta, REPLY_TOO_BIG, LBRL_DROP_TOO_BIG, mtu);
 }
 
-lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta)
+/* Swaps the addresses. */
+static void turn_round(uint8_t *ip, const meta_t *meta)
 {
-    bool v6 = (meta->flags & META_V6) != 0;
-    uint8_t *ip = packet->data;
-    uint8_t *icmp = ip + meta->transport;
-    clear_offload(packet);
-    icmp[0] = v6 ? 129 : 0;
-    store16(icmp + 2, 0);
-    uint64_t sum = sum_bytes(icmp, packet->length - meta->transport);
-    if (v6) {
+    if (meta->flags & META_V6) {
         memcpy(ip + 8, &meta->dst, sizeof(ip_t));
         memcpy(ip + 24, &meta->src, sizeof(ip_t));
         ip[7] = TTL_OF_ANSWERS;
-        sum += sum_pseudo(&meta->src, &meta->dst, packet->length - meta->transport, PROTO_ICMPV6);
-    } else {
-        store32(ip + 12, ip_v4(&meta->dst));
-        store32(ip + 16, ip_v4(&meta->src));
-        ip[8] = TTL_OF_ANSWERS;
-        store16(ip + 10, 0);
-        store16(ip + 10, sum_finish(sum_bytes(ip, (ip[0] & 15u) * 4u)));
+        return;
     }
+    store32(ip + 12, ip_v4(&meta->dst));
+    store32(ip + 16, ip_v4(&meta->src));
+    ip[8] = TTL_OF_ANSWERS;
+    store16(ip + 10, 0);
+    store16(ip + 10, sum_finish(sum_bytes(ip, (ip[0] & 15u) * 4u)));
+}
+
+lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta)
+{
+    bool v6 = (meta->flags & META_V6) != 0;
+    uint8_t *icmp = packet->data + meta->transport;
+    uint32_t size = packet->length - meta->transport;
+    clear_offload(packet);
+    turn_round(packet->data, meta);
+    icmp[0] = v6 ? 129 : 0;
+    store16(icmp + 2, 0);
+    uint64_t sum = sum_bytes(icmp, size);
+    sum += v6 ? sum_pseudo(&meta->src, &meta->dst, size, PROTO_ICMPV6) : 0;
     store16(icmp + 2, sum_finish(sum));
+    return LBRL_VERDICT_REPLY;
+}
+
+lbrl_verdict_t reply_echo_fragment(lbrl_packet_t *packet, const meta_t *meta)
+{
+    clear_offload(packet);
+    turn_round(packet->data, meta);
+    if (meta->flags & META_FIRST_FRAGMENT) { /* the sum is of the whole: only the type changes it */
+        uint8_t *icmp = packet->data + meta->transport;
+        uint16_t old = load16(icmp);
+        icmp[0] = meta->flags & META_V6 ? 129 : 0;
+        store16(icmp + 2, sum_update(load16(icmp + 2), (uint32_t)load16(icmp) + (uint16_t)~old));
+    }
     return LBRL_VERDICT_REPLY;
 }

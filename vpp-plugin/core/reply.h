@@ -11,6 +11,7 @@ lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const m
 typedef enum reply_icmp_kind {
     REPLY_PORT_UNREACHABLE,
     REPLY_TIME_EXCEEDED,
+    REPLY_PROHIBITED, /* administratively: no resources for a new flow */
     REPLY_TOO_BIG,
 } reply_icmp_kind_t;
 
@@ -23,5 +24,8 @@ lbrl_verdict_t reply_too_big(lbrl_worker_t *worker, lbrl_packet_t *packet, const
                              uint32_t mtu);
 
 lbrl_verdict_t reply_echo(lbrl_packet_t *packet, const meta_t *meta);
+
+/* The same for a fragment of the request: it becomes that fragment of the reply. */
+lbrl_verdict_t reply_echo_fragment(lbrl_packet_t *packet, const meta_t *meta);
 
 #endif

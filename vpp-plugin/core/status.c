@@ -40,7 +40,8 @@ const char *lbrl_drop_name(unsigned reason)
                                         "rate_bounded",
                                         "handover_full",
                                         "too_big",
-                                        "no_tunnel_source"};
+                                        "no_tunnel_source",
+                                        "forged_client"};
     static_assert(sizeof(names) / sizeof(names[0]) == LBRL_DROP_COUNT, "a name per reason");
     return reason < LBRL_DROP_COUNT ? names[reason] : "unknown";
 }

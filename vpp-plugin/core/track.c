@@ -105,8 +105,9 @@ static void server_begins_anew(lbrl_worker_t *worker, const flow_ref_t *ref,
 
 /* ------------------------------------------------------------------------------- TCP close */
 
-/* RFC 5961: only a RST within the receiver's window may be true; of a handshake, only one with the numbers that it has
- * named, so that nobody who guesses ends it. */
+/* RFC 5961, 3.2: a receiver believes a RST with exactly the number that it wants, and challenges the sender of another one
+ * in its window. Between the two, that number is what the receiver has acknowledged last, or what the sender has sent up to;
+ * netfilter takes these two as well. Any other RST is forwarded and moves nothing: the challenge's answer is exact. */
 static bool reset_credible(const flow_ref_t *ref, const segment_t *segment)
 {
     const flow_t *flow = ref->flow;
@@ -118,9 +119,8 @@ static bool reset_credible(const flow_ref_t *ref, const segment_t *segment)
         uint32_t end = segment->from_client ? flow->client_end : flow->server_end;
         return segment->sequence - next <= end - next;
     }
-    uint32_t window =
-        vip_is_one_way(ref->vip) ? UINT16_MAX : track_window(flow, !segment->from_client);
-    return segment->sequence - next <= window + 1;
+    uint32_t end = segment->from_client ? flow->client_end : flow->server_end;
+    return segment->sequence == next || segment->sequence == end;
 }
 
 static void on_reset(lbrl_worker_t *worker, const flow_ref_t *ref, const segment_t *segment)

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -107,7 +108,7 @@ struct Packet {
 
 const char *verdict_name(uint8_t verdict)
 {
-    static const char *const names[] = {"forward", "reply", "drop", "pass", "handover"};
+    static const char *const names[] = {"forward", "reply", "drop", "pass", "handover", "hold"};
     return names[verdict];
 }
 
@@ -125,9 +126,11 @@ class Core
 {
   public:
     Core(uint32_t flows, uint32_t vips, uint32_t slots, uint32_t workers, uint64_t now_us,
-         const nb::bytes &seed, const nb::bytes &boot_id, const std::optional<nb::bytes> &arena)
+         const nb::bytes &seed, const nb::bytes &boot_id, const std::optional<nb::bytes> &arena,
+         bool holds)
     {
         config_ = {};
+        config_.holds = holds;
         config_.flows = flows;
         config_.vips = vips;
         config_.slots = slots;
@@ -271,20 +274,41 @@ class Core
                      now_us);
         std::vector<Packet> out(packets.size());
         for (size_t i = 0; i < packets.size(); i++) {
-            const lbrl_packet_t &from = vector[i];
-            out[i].data.assign(reinterpret_cast<const char *>(from.data), from.length);
-            out[i].headroom = from.headroom;
-            out[i].gso_type = from.gso_type;
-            out[i].gso_size = from.gso_size;
-            out[i].hdr_len = from.hdr_len;
-            out[i].needs_csum = (from.flags & LBRL_PACKET_NEEDS_CSUM) != 0;
-            out[i].csum_start = from.csum_start;
-            out[i].csum_offset = from.csum_offset;
-            out[i].worker = from.worker;
-            out[i].tunnel = from.tunnel;
-            out[i].verdict = from.verdict;
-            out[i].reason = from.reason;
+            out[i] = result_of(vector[i]);
+            if (vector[i].verdict == LBRL_VERDICT_HOLD) {
+                held_[vector[i].data] = std::move(buffers[i]);
+            }
         }
+        return out;
+    }
+
+    std::vector<Packet> take_held(uint64_t now_us, uint32_t worker)
+    {
+        std::vector<Packet> out;
+        lbrl_packet_t packet;
+        while (lbrl_held_take(worker_of(worker), &packet, 1, now_us) > 0) {
+            auto buffer = held_.extract(packet.data);
+            lbrl_process(worker_of(worker), &packet, 1, now_us);
+            out.push_back(result_of(packet));
+        }
+        return out;
+    }
+
+    static Packet result_of(const lbrl_packet_t &from)
+    {
+        Packet out;
+        out.data.assign(reinterpret_cast<const char *>(from.data), from.length);
+        out.headroom = from.headroom;
+        out.gso_type = from.gso_type;
+        out.gso_size = from.gso_size;
+        out.hdr_len = from.hdr_len;
+        out.needs_csum = (from.flags & LBRL_PACKET_NEEDS_CSUM) != 0;
+        out.csum_start = from.csum_start;
+        out.csum_offset = from.csum_offset;
+        out.worker = from.worker;
+        out.tunnel = from.tunnel;
+        out.verdict = from.verdict;
+        out.reason = from.reason;
         return out;
     }
 
@@ -457,6 +481,7 @@ class Core
     };
 
     lbrl_config_t config_;
+    std::unordered_map<const uint8_t *, std::vector<uint8_t>> held_;
     Memory memory_;
     std::vector<std::unique_ptr<Frames>>
         frames_; // all that were ever bound: workers may write to them
@@ -617,10 +642,10 @@ void register_core(nb::module_ &m)
         m, "Core",
         "A load balancer on memory of its own. Times are CLOCK_BOOTTIME in microseconds.")
         .def(nb::init<uint32_t, uint32_t, uint32_t, uint32_t, uint64_t, const nb::bytes &,
-                      const nb::bytes &, const std::optional<nb::bytes> &>(),
+                      const nb::bytes &, const std::optional<nb::bytes> &, bool>(),
              "flows"_a = 4096, "vips"_a = 64, "slots"_a = 1024, "workers"_a = 1, nb::kw_only(),
              "now_us"_a = 1000000, "seed"_a, "boot_id"_a = nb::bytes("0123456789abcdef", 16),
-             "arena"_a.none() = nb::none())
+             "arena"_a.none() = nb::none(), "holds"_a = false)
         .def("arena", &Core::arena, "A copy of the arena, as a killed process would leave it.")
         .def_prop_ro(
             "report", &Core::report,
@@ -639,6 +664,8 @@ void register_core(nb::module_ &m)
         .def("reset_weights", &Core::reset_weights, "vip"_a)
         .def("process", &Core::process, "packets"_a, "now_us"_a, "worker"_a = 0,
              "Processes up to 256 packets; returns each one as it became, with its verdict.")
+        .def("take_held", &Core::take_held, "now_us"_a, "worker"_a = 0,
+             "Processes fragments that need not wait for their first any longer (holds=True).")
         .def("tick", &Core::tick, "now_us"_a,
              "Ageing of all workers and the control side's housekeeping.")
         .def("bind_frames", &Core::bind_frames, "vip"_a, "path"_a, "level"_a, nb::kw_only(),

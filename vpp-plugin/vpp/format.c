@@ -75,6 +75,8 @@ u8 *format_lb_rl_trace(u8 *s, va_list *arguments)
                       trace->after);
     case LBRL_VERDICT_HANDOVER:
         return format(s, "belongs to worker %u", trace->worker);
+    case LBRL_VERDICT_HOLD:
+        return format(s, "waits for the first fragment");
     case LBRL_VERDICT_PASS:
         return format(s, "not ours");
     default:

@@ -166,6 +166,7 @@ void lb_rl_disable(vlib_main_t *vm, bool withdraw)
     lb_rl_routes_remove(vm);
     lb_rl_tables_unlock();
     lm->enabled = false;
+    lb_rl_held_free(vm);
     lm->core = NULL;
     vec_zero(lm->workers);
     vlib_worker_thread_barrier_release(vm);

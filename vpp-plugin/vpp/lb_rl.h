@@ -110,6 +110,11 @@ extern lb_rl_main_t lb_rl_main;
 extern vlib_node_registration_t lb_rl_ip4_node, lb_rl_ip6_node, lb_rl_nat_return_ip4_node,
     lb_rl_nat_return_ip6_node, lb_rl_tick_node, lb_rl_process_node;
 
+/* ---- node.c ---- */
+
+/* Frees the fragments that wait for their first; while the workers stand still. */
+void lb_rl_held_free(vlib_main_t *vm);
+
 /* ---- lb_rl.c: life. Errors are in `problem`, as a sentence that names what is wrong and what to do. ---- */
 
 lb_rl_settings_t lb_rl_settings_default(void);

@@ -23,8 +23,11 @@ typedef enum next {
     NEXT_IP4,
     NEXT_IP6,
     NEXT_HANDOFF,
+    NEXT_LOCAL4,
+    NEXT_LOCAL6,
     NEXTS,
-    SPLIT = UINT16_MAX, /* of a super-packet: its segments go in its place */
+    HELD = UINT16_MAX - 1, /* stays with the core until its first fragment has come */
+    SPLIT = UINT16_MAX,    /* of a super-packet: its segments go in its place */
 } next_t;
 
 /* Errors of a node: the core's reasons, in their order, then ours. */
@@ -44,6 +47,9 @@ typedef enum node_error {
 
 /* Where the thread that a packet is for waits between the node that decides and the handoff node. */
 #define HANDOFF_THREAD(b) (vnet_buffer2(b)->unused[0])
+
+/* The node that a held packet goes through again. */
+#define HELD_NODE(b) (vnet_buffer2(b)->unused[1])
 
 static_always_inline u64 now_us(void)
 {
@@ -159,6 +165,39 @@ static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, l
     return six ? NEXT_IP6 : NEXT_IP4;
 }
 
+/* Whether the packet's destination is an address of an interface of VPP, which a NAT source may be. */
+static __clib_noinline bool is_to_interface(const vlib_buffer_t *b)
+{
+    fib_prefix_t prefix = {0};
+    const u8 *ip = vlib_buffer_get_current((vlib_buffer_t *)b);
+    bool six = ip[0] >> 4 == 6;
+    prefix.fp_proto = six ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4;
+    prefix.fp_len = six ? 128 : 32;
+    if (six) {
+        clib_memcpy_fast(&prefix.fp_addr.ip6, ip + 24, 16);
+    } else {
+        clib_memcpy_fast(&prefix.fp_addr.ip4, ip + 16, 4);
+    }
+    fib_node_index_t entry =
+        fib_table_lookup_exact_match(lb_rl_main.fib[LB_RL_TO_SERVER][six], &prefix);
+    return entry != FIB_NODE_INDEX_INVALID &&
+           (fib_entry_get_flags_for_source(entry, FIB_SOURCE_INTERFACE) & FIB_ENTRY_FLAG_LOCAL);
+}
+
+/* What is not ours goes where it would have gone without us. */
+static u16 pass(vlib_buffer_t *b, lb_rl_side_t side, bool is_feature)
+{
+    u16 next = NEXT_DROP;
+    if (is_feature) {
+        vnet_feature_next_u16(&next, b);
+    } else if (side == LB_RL_TO_CLIENT && is_to_interface(b)) {
+        const u8 *ip = vlib_buffer_get_current(b);
+        vnet_buffer(b)->ip.rx_sw_if_index = vnet_buffer(b)->sw_if_index[VLIB_RX];
+        next = ip[0] >> 4 == 6 ? NEXT_LOCAL6 : NEXT_LOCAL4;
+    }
+    return next;
+}
+
 static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
                                  const lbrl_packet_t *packet, bool is_feature)
 {
@@ -178,9 +217,12 @@ static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
     case LBRL_VERDICT_HANDOVER:
         HANDOFF_THREAD(b) = lb_rl_main.threads[packet->worker];
         return NEXT_HANDOFF;
+    case LBRL_VERDICT_HOLD:
+        HELD_NODE(b) = node->node_index;
+        return HELD;
     case LBRL_VERDICT_PASS:
-        if (is_feature) {
-            vnet_feature_next_u16(&next, b);
+        next = pass(b, side, is_feature);
+        if (next != NEXT_DROP || is_feature) {
             return next;
         }
         break;
@@ -234,13 +276,16 @@ static void split(vlib_main_t *vm, vlib_node_runtime_t *node, batch_t *batch,
     }
 }
 
-/* As vlib_buffer_enqueue_to_next(), where some buffers are SPLIT: `supers` are those, in the order of the frame. */
-static __clib_noinline void enqueue_split(vlib_main_t *vm, vlib_node_runtime_t *node,
-                                          const u32 *from, const u16 *nexts, u32 n,
-                                          const lbrl_packet_t *supers)
+/* As vlib_buffer_enqueue_to_next(), where some buffers are HELD or SPLIT: `supers` are the latter, in the order of the frame. */
+static __clib_noinline void enqueue_rest(vlib_main_t *vm, vlib_node_runtime_t *node,
+                                         const u32 *from, const u16 *nexts, u32 n,
+                                         const lbrl_packet_t *supers)
 {
     batch_t batch = {.count = 0};
     for (u32 i = 0; i < n; i++) {
+        if (nexts[i] == HELD) {
+            continue;
+        }
         if (nexts[i] != SPLIT) {
             batch_add(vm, node, &batch, from[i], nexts[i]);
             continue;
@@ -304,6 +349,7 @@ typedef struct frame {
     u16 nexts[VLIB_FRAME_SIZE];
     lbrl_packet_t supers[VLIB_FRAME_SIZE]; /* packets that are SPLIT, in their order */
     u32 super_count;
+    u32 held_count;
 } frame_t;
 
 /* Packets that are imported, processed and exported before the next ones: their headers stay in the first cache. */
@@ -353,6 +399,8 @@ static_always_inline void take_portion(vlib_main_t *vm, vlib_node_runtime_t *nod
         f->nexts[places[i]] = next;
         if (PREDICT_FALSE(next == SPLIT)) {
             f->supers[f->super_count++] = packets[i];
+        } else if (PREDICT_FALSE(next == HELD)) {
+            f->held_count++;
         }
     }
     if (PREDICT_FALSE(node->flags & VLIB_NODE_FLAG_TRACE)) {
@@ -369,6 +417,42 @@ static_always_inline bool all_equal(const u16 *nexts, u32 n)
     return others == 0;
 }
 
+/* ---- Fragments before their first ---- */
+
+/* One more time through the node that it came from. */
+static void send_again(vlib_main_t *vm, vlib_buffer_t *b)
+{
+    vlib_frame_t *frame = vlib_get_frame_to_node(vm, HELD_NODE(b));
+    u32 *to = vlib_frame_vector_args(frame);
+    to[0] = vlib_get_buffer_index(vm, b);
+    frame->n_vectors = 1;
+    vlib_put_frame_to_node(vm, HELD_NODE(b), frame);
+}
+
+/* Gives up on one: the core counts it. */
+static void give_up(vlib_main_t *vm, lbrl_worker_t *worker, lbrl_packet_t *packet, u64 now)
+{
+    vlib_buffer_t *b = packet->buffer;
+    lbrl_process(worker, packet, 1, now);
+    vlib_node_increment_counter(vm, HELD_NODE(b), packet->reason, 1);
+    vlib_buffer_free_one(vm, vlib_get_buffer_index(vm, b));
+}
+
+static __clib_noinline void release_held(vlib_main_t *vm, lbrl_worker_t *worker, u64 now)
+{
+    lbrl_packet_t packets[PORTION];
+    u32 count;
+    while ((count = lbrl_held_take(worker, packets, PORTION, now)) > 0) {
+        for (u32 i = 0; i < count; i++) {
+            if (packets[i].flags & LBRL_PACKET_EXPIRED) {
+                give_up(vm, worker, &packets[i], now);
+            } else {
+                send_again(vm, packets[i].buffer);
+            }
+        }
+    }
+}
+
 static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *node,
                                         vlib_frame_t *frame, bool is_feature, bool six)
 {
@@ -379,6 +463,7 @@ static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *no
     f.from = vlib_frame_vector_args(frame);
     f.n = frame->n_vectors;
     f.super_count = 0;
+    f.held_count = 0;
 
     STATIC_ASSERT(PORTION <= LBRL_VECTOR_MAX, "a portion is at most one vector");
     vlib_get_buffers(vm, f.from, f.buffers, f.n);
@@ -386,12 +471,15 @@ static_always_inline uword lb_rl_inline(vlib_main_t *vm, vlib_node_runtime_t *no
     for (u32 first = 0; first < f.n; first += PORTION) {
         take_portion(vm, node, worker, &f, first, now, is_feature, six);
     }
-    if (PREDICT_FALSE(f.super_count > 0)) {
-        enqueue_split(vm, node, f.from, f.nexts, f.n, f.supers);
+    if (PREDICT_FALSE(f.super_count + f.held_count > 0)) {
+        enqueue_rest(vm, node, f.from, f.nexts, f.n, f.supers);
     } else if (PREDICT_TRUE(all_equal(f.nexts, f.n))) {
         vlib_buffer_enqueue_to_single_next(vm, node, f.from, f.nexts[0], f.n);
     } else {
         vlib_buffer_enqueue_to_next(vm, node, f.from, f.nexts, f.n);
+    }
+    if (PREDICT_TRUE(worker != NULL)) {
+        release_held(vm, worker, now);
     }
     return f.n;
 }
@@ -475,12 +563,26 @@ VLIB_NODE_FN(lb_rl_tick_node)(vlib_main_t *vm, vlib_node_runtime_t *node, vlib_f
     lbrl_worker_t *worker =
         vm->thread_index < vec_len(lm->workers) ? lm->workers[vm->thread_index] : NULL;
     if (worker != NULL) {
-        lbrl_worker_tick(worker, now_us());
+        u64 now = now_us();
+        lbrl_worker_tick(worker, now);
+        release_held(vm, worker, now);
     }
     return 0;
 }
 
 #ifndef CLIB_MARCH_VARIANT
+
+void lb_rl_held_free(vlib_main_t *vm)
+{
+    lbrl_packet_t packet;
+    lbrl_worker_t **worker;
+    vec_foreach(worker, lb_rl_main.workers)
+    {
+        while (*worker != NULL && lbrl_held_take(*worker, &packet, 1, ~0ull) > 0) {
+            vlib_buffer_free_one(vm, vlib_get_buffer_index(vm, packet.buffer));
+        }
+    }
+}
 
 #include "node_registrations.h"
 

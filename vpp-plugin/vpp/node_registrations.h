@@ -30,7 +30,9 @@ static void __attribute__((constructor)) name_errors(void)
         .next_nodes = {[NEXT_DROP] = "error-drop",                                                 \
                        [NEXT_IP4] = "ip4-lookup",                                                  \
                        [NEXT_IP6] = "ip6-lookup",                                                  \
-                       [NEXT_HANDOFF] = handoff},                                                  \
+                       [NEXT_HANDOFF] = handoff,                                                   \
+                       [NEXT_LOCAL4] = "ip4-local",                                                \
+                       [NEXT_LOCAL6] = "ip6-local"},                                               \
     }
 
 NODE(lb_rl_ip4_node, "lb-rl-ip4", "lb-rl-ip4-handoff");

@@ -72,6 +72,7 @@ static int open_parts(lbio_t *io, const lbio_config_t *config, lbrl_attach_repor
                           .slots = config->slots,
                           .workers = config->workers,
                           .grace_ms = config->grace_ms,
+                          .holds = 1, /* the threads of this folder and VPP's nodes do */
                           .now_us = lbio_now_us()};
     memcpy(core.boot_id, config->boot_id, sizeof(core.boot_id));
     if (getrandom(core.seed, sizeof(core.seed), 0) != (ssize_t)sizeof(core.seed)) {

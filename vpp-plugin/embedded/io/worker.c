@@ -21,8 +21,9 @@
 /* Most vectors of one packet between two looks for a second one. */
 #define PATIENCE_MAX 7u
 
-/* Buffers of a worker. With others it may have this many of its own at them, waiting in their rings. */
-#define BUFFERS_ALONE  LBRL_VECTOR_MAX
+/* Buffers of a worker: of a vector, and of fragments that wait for their first. With others it may have this many of its own
+ * at them, waiting in their rings. */
+#define BUFFERS_ALONE  (LBRL_VECTOR_MAX + LBRL_HELD_MAX)
 #define BUFFERS_SHARED (8u * LBRL_VECTOR_MAX)
 
 static void signal_event(int event)
@@ -61,6 +62,8 @@ static void dispatch(lbio_worker_t *worker, uint32_t count)
         case LBRL_VERDICT_HANDOVER:
             hand_over(worker, packet, &woken);
             continue; /* the buffer travels */
+        case LBRL_VERDICT_HOLD:
+            continue; /* the buffer waits */
         default: /* PASS too: written back, a packet that is not ours would return to us for ever */
             break;
         }
@@ -71,11 +74,26 @@ static void dispatch(lbio_worker_t *worker, uint32_t count)
     }
 }
 
-static void process(lbio_worker_t *worker, uint32_t count, uint64_t now_us)
+static void process_vector(lbio_worker_t *worker, uint32_t count, uint64_t now_us)
 {
     lbrl_process(worker->core, worker->packets, count, now_us);
     dispatch(worker, count);
     __atomic_store_n(&worker->vectors, worker->vectors + 1, __ATOMIC_RELAXED);
+}
+
+/* Fragments that need not wait any longer. */
+static void take_held(lbio_worker_t *worker, uint64_t now_us)
+{
+    uint32_t count;
+    while ((count = lbrl_held_take(worker->core, worker->packets, LBRL_VECTOR_MAX, now_us)) > 0) {
+        process_vector(worker, count, now_us);
+    }
+}
+
+static void process(lbio_worker_t *worker, uint32_t count, uint64_t now_us)
+{
+    process_vector(worker, count, now_us);
+    take_held(worker, now_us);
 }
 
 static void take_handed_over(lbio_worker_t *worker)
@@ -91,6 +109,7 @@ static void tick_if_due(lbio_worker_t *worker, uint64_t now_us, uint64_t due_us)
     if (now_us - worker->ticked_us >= due_us) {
         __atomic_store_n(&worker->ticked_us, now_us, __ATOMIC_RELAXED);
         lbrl_worker_tick(worker->core, now_us);
+        take_held(worker, now_us);
     }
 }
 
@@ -274,11 +293,12 @@ void lbio_workers_stop(lbio_t *io)
             end_thread(&io->threads[i]);
         }
     }
-    /* What is still in the rings belongs to pools that end now: nobody may take it later. */
+    /* What is still in the rings, or held, belongs to pools that end now: nobody may take it later. */
     for (uint32_t i = 0; i < io->workers; i++) {
         lbio_worker_t *worker = &io->threads[i];
         while (worker->core != NULL &&
-               lbrl_handover_take(worker->core, worker->packets, LBRL_VECTOR_MAX) > 0) {
+               (lbrl_handover_take(worker->core, worker->packets, LBRL_VECTOR_MAX) > 0 ||
+                lbrl_held_take(worker->core, worker->packets, LBRL_VECTOR_MAX, UINT64_MAX) > 0)) {
         }
         if (worker->wake >= 0) {
             (void)close(worker->wake);

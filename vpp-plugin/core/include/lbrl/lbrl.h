@@ -72,6 +72,9 @@ typedef struct lbrl_config {
     uint32_t workers; /* 1 .. LBRL_WORKERS_MAX */
     uint32_t
         grace_ms; /* weights of a silent agent stay in force for so long; 0: LBRL_ORPHAN_GRACE_MS */
+    uint32_t
+        holds; /* 1: callers of lbrl_process() keep packets with LBRL_VERDICT_HOLD, at most LBRL_HELD_MAX
+                       of each worker between calls; 0: such packets are dropped */
     uint64_t now_us;     /* time of the start */
     uint8_t boot_id[16]; /* of the kernel: flows of another boot are discarded */
     uint8_t seed[32];    /* randomness: hash seed of a new arena, generators of the workers */
@@ -400,6 +403,14 @@ lbrl_worker_t *lbrl_worker(lbrl_t *lb, uint32_t index);
  * worker's epoch itself, so a thread that waits for packets holds nothing back.
  */
 void lbrl_process(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t count, uint64_t now_us);
+
+/*
+ * Takes up to `max` held packets to be processed by this worker now: their first fragment has come, or will not come any
+ * more. Call it after lbrl_process() and lbrl_worker_tick() until it returns 0. At the end, with now_us UINT64_MAX, it
+ * returns all, to be freed.
+ */
+uint32_t lbrl_held_take(lbrl_worker_t *worker, lbrl_packet_t *packets, uint32_t max,
+                        uint64_t now_us);
 
 /*
  * Ages a share of the worker's flows in proportion to the time since the last call, so that the

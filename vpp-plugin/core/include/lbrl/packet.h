@@ -31,12 +31,16 @@ enum {
     LBRL_GSO_UDP_L4 = 5,
 };
 
+/* Most packets that a worker has its caller hold at one time: a datagram of 64 KiB in reverse order, twice. */
+#define LBRL_HELD_MAX 128
+
 /* Values of flags. */
 enum {
     LBRL_PACKET_NEEDS_CSUM =
         1, /* the checksum at csum_start + csum_offset covers the pseudo-header only */
     LBRL_PACKET_CSUM_VALID =
         2, /* somebody below has verified the transport checksum; information only */
+    LBRL_PACKET_EXPIRED = 4, /* set by lbrl_held_take(): is not held again */
 };
 
 /* What the caller does with a packet after lbrl_process(). */
@@ -47,6 +51,8 @@ typedef enum lbrl_verdict {
     LBRL_VERDICT_PASS,  /* addressed to none of our VIPs and sources: unchanged, counted as
                            `not_ours` */
     LBRL_VERDICT_HANDOVER, /* belongs to worker `worker`: unchanged, give it to lbrl_handover() */
+    LBRL_VERDICT_HOLD,     /* fragment that came before its first: unchanged, keep the buffer until
+                              lbrl_held_take() gives the packet back. Only with lbrl_config_t.holds */
 } lbrl_verdict_t;
 
 /*
@@ -73,15 +79,16 @@ typedef enum lbrl_verdict {
     X(NO_FLOW, "TCP packet without SYN that belongs to no flow")                                   \
     X(NO_FLOW_RETURN, "packet to a NAT source that belongs to no flow")                            \
     X(NO_BACKEND, "no backend takes new flows")                                                    \
-    X(NO_NAT_PORT, "every NAT port towards the backend is in use")                                 \
-    X(TABLE_FULL, "no entry left in the flow's partition")                                         \
+    X(NO_NAT_PORT, "every NAT port towards the backend is in use; answered unless rate-bounded")   \
+    X(TABLE_FULL, "no entry left in the flow's partition; answered unless rate-bounded")           \
     X(BACKEND_FAILED, "backend of the flow has failed; answered unless rate-bounded")              \
     X(TTL_EXPIRED, "TTL or hop limit used up; answered unless rate-bounded")                       \
     X(NO_HEADROOM, "answer does not fit into the buffer")                                          \
     X(RATE_BOUNDED, "answer withheld by the rate bound")                                           \
     X(HANDOVER_FULL, "ring to the owning worker is full")                                          \
     X(TOO_BIG, "does not fit into the tunnel; answered unless rate-bounded")                       \
-    X(NO_TUNNEL_SOURCE, "no source address of the backend's family for the tunnel")
+    X(NO_TUNNEL_SOURCE, "no source address of the backend's family for the tunnel")                \
+    X(FORGED_CLIENT, "new flow from a VIP, a NAT source's port or a link-local address")
 
 typedef enum lbrl_drop {
 #define LBRL_DROP_ENUM(name, text) LBRL_DROP_##name,
