@@ -336,6 +336,11 @@ class EmbeddedDataplane
         return out;
     }
 
+    int stalled()
+    {
+        return with_opened([](const lbio_t *io) { return lbio_stalled(io); });
+    }
+
     nb::dict report() const { return to_dict(report_); }
 
   private:
@@ -413,5 +418,9 @@ void penstock::register_embedded(nb::module_ &m)
         .def("publish", &EmbeddedDataplane::publish, "Publish a frame of every VIP now.")
         .def("vip_ids", &EmbeddedDataplane::vip_ids, "VIPs in force, those being removed included.")
         .def("vip_status", &EmbeddedDataplane::vip_status, "id"_a, "One VIP and its backends.")
-        .def("stats", &EmbeddedDataplane::stats, "Counters since the start.");
+        .def("stats", &EmbeddedDataplane::stats, "Counters since the start.")
+        .def("stalled", &EmbeddedDataplane::stalled,
+             "-1, or the number of a thread that makes no progress: a packet thread's, or the "
+             "number of these for "
+             "the control thread. Waits for no lock that such a thread may hold.");
 }

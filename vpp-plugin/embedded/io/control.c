@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #define NANOSECONDS 1000000000L
 
@@ -71,8 +72,10 @@ static void *control_main(void *argument)
     lbio_t *io = argument;
     uint64_t interval_us = io->interval_ms * (uint64_t)1000;
     uint64_t due_us = 0;
+    __atomic_store_n(&io->control_tid, gettid(), __ATOMIC_RELAXED);
     (void)pthread_mutex_lock(&io->lock);
     while (!io->stop) {
+        __atomic_store_n(&io->control_rounds, io->control_rounds + 1, __ATOMIC_RELAXED);
         uint64_t now_us = lbio_now_us();
         if (now_us >= due_us) {
             step(io, now_us);
@@ -83,6 +86,7 @@ static void *control_main(void *argument)
         sleep_until_nudge(io);
     }
     (void)pthread_mutex_unlock(&io->lock);
+    __atomic_store_n(&io->control_tid, 0, __ATOMIC_RELAXED);
     return NULL;
 }
 
@@ -104,4 +108,40 @@ void lbio_control_stop(lbio_t *io)
     (void)pthread_cond_signal(&io->stopped);
     (void)pthread_mutex_unlock(&io->lock);
     (void)pthread_join(io->control, NULL);
+}
+
+/* ---- What the watchdog sees ---- */
+
+static lbio_watched_t look_at_worker(lbio_t *io, uint32_t index)
+{
+    lbio_worker_t *worker = &io->threads[index];
+    /* One that sleeps in read() is woken by the control thread: without that it can do nothing. */
+    bool sleeps_alone = worker->wake < 0 && !__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE);
+    return (lbio_watched_t){.tid = __atomic_load_n(&worker->tid, __ATOMIC_RELAXED),
+                            .progress = __atomic_load_n(&worker->rounds, __ATOMIC_RELAXED),
+                            .excused = sleeps_alone &&
+                                       io->watched_rounds ==
+                                           __atomic_load_n(&io->control_rounds, __ATOMIC_RELAXED),
+                            .limit_ms = LBIO_PACKETS_LIMIT_MS};
+}
+
+/* Workers come first, then the control thread, whose rounds are kept for the next look at them. */
+static lbio_watched_t look_at(void *context, uint32_t index)
+{
+    lbio_t *io = context;
+    if (index < io->workers) {
+        return look_at_worker(io, index);
+    }
+    io->watched_rounds = __atomic_load_n(&io->control_rounds, __ATOMIC_RELAXED);
+    return (lbio_watched_t){.tid = __atomic_load_n(&io->control_tid, __ATOMIC_RELAXED),
+                            .progress = io->watched_rounds,
+                            .limit_ms = LBIO_CONTROL_LIMIT_MS};
+}
+
+int lbio_watch(lbio_t *io, lbio_problem_t *problem)
+{
+    io->watchdog = lbio_watchdog_start(look_at, io, io->workers + 1, &io->stalled);
+    return io->watchdog != NULL ? 0
+                                : lbio_object_problem(problem, &io->directory, "", "no watchdog",
+                                                      "raise the limits of memory and threads");
 }

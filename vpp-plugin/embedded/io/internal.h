@@ -8,6 +8,7 @@
 #include "lbrl/shm.h"
 #include "object.h"
 #include "tun.h"
+#include "watchdog.h"
 
 /* One packet thread. Everything is its own while it runs, but for what is marked. */
 typedef struct lbio_worker {
@@ -21,6 +22,8 @@ typedef struct lbio_worker {
     bool stop;        /* set by others */
     bool ended, lost; /* read by others, as are the counters and `ticked_us` */
     uint64_t vectors, write_errors;
+    uint64_t rounds; /* of its loop, idle ones too: read by the watchdog */
+    int tid;         /* 0 before it begins and after its end */
     uint64_t ticked_us;
     uint32_t patience, unlooked; /* see how_to_read() */
     lbrl_packet_t packets[LBRL_VECTOR_MAX];
@@ -70,8 +73,13 @@ struct lbio {
     bool stop; /* of the control thread, under `lock` */
     pthread_cond_t stopped;
     pthread_t control;
-    lbio_worker_t *threads; /* [workers] */
-    lbio_pool_t *pools;     /* [workers] */
+    uint64_t control_rounds; /* read by the watchdog, as is the next */
+    int control_tid;
+    lbio_watchdog_t *watchdog;
+    int stalled;             /* set by the watchdog */
+    uint64_t watched_rounds; /* of the watchdog: `control_rounds` at its last look */
+    lbio_worker_t *threads;  /* [workers] */
+    lbio_pool_t *pools;      /* [workers] */
 };
 
 uint64_t lbio_now_us(void); /* CLOCK_BOOTTIME */
@@ -129,6 +137,9 @@ void lbio_workers_nudge(lbio_t *io, uint64_t now_us);
 
 int lbio_control_start(lbio_t *io, lbio_problem_t *problem);
 void lbio_control_stop(lbio_t *io);
+
+/* Watches the threads from now on: started after them, stopped after them, for they may not end either. */
+int lbio_watch(lbio_t *io, lbio_problem_t *problem);
 
 /* Starts a thread in which every signal but `taken` (0: none) is blocked: they are for the main thread. */
 int lbio_thread_start(pthread_t *thread, void *(*entry)(void *), void *argument, const char *name,

@@ -60,6 +60,7 @@ static lbio_t *allocate(const lbio_config_t *config, lbio_problem_t *problem)
     io->descriptors = descriptors_for_actions();
     io->arena = LBIO_OBJECT_NONE;
     io->directory.fd = -1;
+    io->stalled = -1;
     (void)snprintf(io->instance_id, sizeof(io->instance_id), "%s", config->instance_id);
     return io;
 }
@@ -117,6 +118,10 @@ int lbio_start(lbio_t *io, const int *queues, uint32_t count, lbio_problem_t *pr
         return -1;
     }
     io->running = true;
+    if (lbio_watch(io, problem) != 0) {
+        lbio_stop(io);
+        return -1;
+    }
     return 0;
 }
 
@@ -131,6 +136,8 @@ void lbio_stop(lbio_t *io)
         io->running = false;
         lbio_control_stop(io);
         lbio_workers_stop(io);
+        lbio_watchdog_stop(io->watchdog);
+        io->watchdog = NULL;
     }
 }
 
@@ -210,6 +217,11 @@ int lbio_vip_status(lbio_t *io, uint64_t id, lbio_vip_status_t *status,
     lbio_vip_name(status->frames, id, "frames");
     lbio_vip_name(status->actions, id, "actions");
     return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "VIP");
+}
+
+int lbio_stalled(const lbio_t *io)
+{
+    return __atomic_load_n(&io->stalled, __ATOMIC_RELAXED);
 }
 
 void lbio_stats(lbio_t *io, lbio_stats_t *stats)

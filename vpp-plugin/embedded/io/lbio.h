@@ -122,6 +122,10 @@ typedef struct lbio_stats {
 
 void lbio_stats(lbio_t *io, lbio_stats_t *stats);
 
+/* Returns -1, or which thread has made no progress for LBIO_STALLED_MS: a packet thread by its number, or `workers` for
+ * the control thread. Takes no lock, which a stalled thread may hold. */
+int lbio_stalled(const lbio_t *io);
+
 #ifdef __cplusplus
 }
 #endif

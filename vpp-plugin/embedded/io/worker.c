@@ -100,6 +100,7 @@ static void take_handed_over(lbio_worker_t *worker)
 {
     uint32_t count;
     while ((count = lbrl_handover_take(worker->core, worker->packets, LBRL_VECTOR_MAX)) > 0) {
+        __atomic_store_n(&worker->rounds, worker->rounds + 1, __ATOMIC_RELAXED);
         process(worker, count, lbio_now_us());
     }
 }
@@ -165,7 +166,9 @@ static void *worker_main(void *argument)
 {
     lbio_worker_t *worker = argument;
     lbio_pool_t *pool = &worker->io->pools[worker->index];
+    __atomic_store_n(&worker->tid, gettid(), __ATOMIC_RELAXED);
     while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
+        __atomic_store_n(&worker->rounds, worker->rounds + 1, __ATOMIC_RELAXED);
         bool drained = true;
         int count = 0;
         if (!worker->lost) {
@@ -185,6 +188,7 @@ static void *worker_main(void *argument)
             wait_for_packets(worker);
         }
     }
+    __atomic_store_n(&worker->tid, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&worker->ended, true, __ATOMIC_RELEASE);
     return NULL;
 }

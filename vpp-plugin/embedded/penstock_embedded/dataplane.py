@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+STALL_SECONDS = 0.5  # between two looks at the watchdog
 WATCH_SECONDS = 1.0  # between two looks at drains and at the device
 
 
@@ -60,6 +61,23 @@ class Dataplane:
         """Keep node and device as they should be; until cancelled."""
         for error in await self._announcements.update(self._forwarder.state.announcement):
             log.warning("not announced", error=error.message)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_node())
+            tasks.create_task(self._watch_threads())
+
+    async def _watch_threads(self) -> None:
+        """Announce nothing while a thread makes no progress: another node forwards in this one's place."""
+        silent = False
+        while True:
+            stalled = self._forwarder.stalled
+            if bool(stalled) != silent:
+                silent = bool(stalled)
+                if silent:
+                    log.error("nothing is announced: a thread makes no progress", thread=stalled)
+                await self._announcements.update(Announcement() if silent else self._forwarder.state.announcement)
+            await asyncio.sleep(STALL_SECONDS)
+
+    async def _watch_node(self) -> None:
         while True:
             try:
                 await self._in_thread(self._forwarder.maintain)
@@ -75,6 +93,7 @@ class Dataplane:
 
     async def hello(self) -> Hello:
         """Say who this is."""
+        self._require_progress()
         return Hello(
             protocol_version=PROTOCOL_VERSION,
             version=self._version,
@@ -87,6 +106,7 @@ class Dataplane:
 
     async def apply(self, desired: DesiredState) -> ApplyResult:
         """Become what is desired."""
+        self._require_progress()
         try:
             result = await self._in_thread(lambda: self._forwarder.become(desired))
         except StartError as failure:
@@ -103,6 +123,7 @@ class Dataplane:
 
     async def stats(self) -> Stats:
         """Tell the counters."""
+        self._require_progress()
         counters = await asyncio.to_thread(self._forwarder.stats)
         return Stats(
             instance_id=self._instance_id,
@@ -128,6 +149,13 @@ class Dataplane:
             fix = "run the commands named, then withdraw again"
             raise RequestError(Error(code="internal", field="node", message=str(error), fix=fix)) from error
         log.info("withdrawn from the node")
+
+    def _require_progress(self) -> None:
+        """Raise RequestError while a thread makes no progress, so that probes fail and the agent gives the node up."""
+        if stalled := self._forwarder.stalled:
+            message = f"{stalled} has made no progress for seconds"
+            fix = "the data plane starts again by itself if that goes on; see its log"
+            raise RequestError(Error(code="stalled", message=message, fix=fix))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._changes, function)

@@ -26,6 +26,7 @@ class Engine:
         share_directory(settings.shm_dir, settings.group)
         self._tun = tun_of(settings)
         self._queues: tuple[int, ...] = ()
+        self._workers = settings.queues
         self._core = EmbeddedDataplane(
             str(settings.shm_dir),
             instance_id,
@@ -103,6 +104,13 @@ class Engine:
         """Whether packets are read: False before the start, and when the device was deleted under us."""
         counters = self._core.stats()
         return bool(counters["running"] and not counters["queue_lost"])
+
+    def stalled(self) -> str:
+        """Return which thread makes no progress; "" if all do. Waits for nothing that such a thread may hold."""
+        thread = self._core.stalled()
+        if thread < 0:
+            return ""
+        return f"packet thread {thread}" if thread < self._workers else "the control thread"
 
     def stats(self) -> dict[str, Any]:
         """Return the counters since the start."""

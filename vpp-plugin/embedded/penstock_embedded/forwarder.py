@@ -220,6 +220,11 @@ class Forwarder:
         """Flows that were found in the arena at start."""
         return self._engine.reattached_flows if self._engine is not None else 0
 
+    @property
+    def stalled(self) -> str:
+        """Which thread makes no progress; "" if all do."""
+        return self._engine.stalled() if self._engine is not None else ""
+
     def vip_statuses(self) -> tuple[VipStatus, ...]:
         """Return the VIPs in force, draining ones included."""
         engine, now = self._engine, self.state

@@ -232,7 +232,7 @@ class Request(Message):
 class Error(Answer):
     """Why a request, or one VIP of it, was refused: which field, what is wrong, what to do."""
 
-    code: str  # malformed, too-large, forbidden, invalid, unsupported, conflict, exhausted, internal
+    code: str  # malformed, too-large, forbidden, invalid, unsupported, conflict, exhausted, stalled, internal
     field: str = ""
     message: str
     fix: str = ""
