@@ -4,6 +4,8 @@ ARG BASE=debian:bookworm-slim
 ARG VPP_REPOSITORY=https://packagecloud.io/fdio/release/debian/
 ARG VPP_SUITE=bookworm
 ARG VPP_KEY=https://packagecloud.io/fdio/release/gpgkey
+# SHA-256 of the key, from a source that you trust: who could replace the key could replace the packages.
+ARG VPP_KEY_SHA256
 # Empty: the newest release. The plugin is compiled against the same one.
 ARG VPP_VERSION=
 
@@ -66,7 +68,12 @@ FROM base AS vpp-repository
 ARG VPP_REPOSITORY
 ARG VPP_SUITE
 ARG VPP_KEY
+ARG VPP_KEY_SHA256
 ADD ${VPP_KEY} /etc/apt/keyrings/vpp.asc
+RUN if ! echo "${VPP_KEY_SHA256}  /etc/apt/keyrings/vpp.asc" | sha256sum --check --status; then \
+      echo "VPP_KEY_SHA256: the key has the SHA-256 $(sha256sum < /etc/apt/keyrings/vpp.asc | cut -d ' ' -f 1), not" \
+        "'${VPP_KEY_SHA256}'; compare it with what its owner says and give it by --build-arg" >&2; exit 1; \
+    fi
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \

@@ -163,3 +163,42 @@ def test_every_value_is_explained() -> None:
     for section, fields in values.items():
         for name in fields:
             assert f"{section}.{name}" in readme or f"`.{name}`" in readme, f"{section}.{name}"
+
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("values", "image"),
+    [
+        ((), "penstock/operator:0.1.0"),
+        (("images.operator.digest=" + DIGEST,), "penstock/operator@" + DIGEST),
+        (("images.operator.tag=1.2@" + DIGEST,), "penstock/operator:1.2@" + DIGEST),
+        (("images.operator.tag=@" + DIGEST,), "penstock/operator@" + DIGEST),
+        (("images.operator.tag=1.2", "images.operator.digest=" + DIGEST), "penstock/operator@" + DIGEST),
+    ],
+)
+def test_images_by_digest(values: tuple[str, ...], image: str, helm: Helm) -> None:
+    objects = rendered(helm, *(word for value in values for word in ("--set", value)))
+    (deployment,) = of_kind(objects, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+@pytest.mark.parametrize("value", ["digest=sha256:short", "digest=0.1.0", "tag=0.1.0@sha256:short", "tag=@"])
+def test_digests_that_are_none(value: str, helm: Helm) -> None:
+    assert helm("template", "penstock", CHART, "--set", f"images.agent.{value}").returncode != 0
+
+
+def test_network_policies_select_pods_and_bound_what_they_reach(helm: Helm) -> None:
+    objects = rendered(helm)
+    policies = {obj["metadata"]["name"]: obj["spec"] for obj in of_kind(objects, "NetworkPolicy")}
+    (deployment,) = of_kind(objects, "Deployment")
+    template = deployment["spec"]["template"]
+    operator, agent = policies["penstock-operator"], policies["penstock-agent"]
+    assert operator["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert operator["policyTypes"] == ["Ingress", "Egress"]
+    named = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    assert {port["port"] for rule in operator["ingress"] for port in rule["ports"]} == named
+    assert {port["port"] for rule in operator["egress"] for port in rule["ports"]} == {443, 6443, 8443, 16443}
+    assert agent["policyTypes"] == ["Ingress"]
+    assert not of_kind(rendered(helm, "--set", "networkPolicy.enabled=false"), "NetworkPolicy")

@@ -292,6 +292,28 @@ def test_the_hash_changes_with_what_pods_run() -> None:
     assert hash_of() != hash_of(resources={"dataPlane": {"limits": {"memory": "1Gi"}}})
 
 
+def resources_of(**spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = []
+    for render in (daemonsets.data_plane_daemon_set, daemonsets.agent_daemon_set):
+        (container,) = render(data_plane(**spec), INSTALLATION)["spec"]["template"]["spec"]["containers"]
+        found.append(container["resources"])
+    return found[0], found[1]
+
+
+def test_every_pod_has_a_limit_of_memory() -> None:
+    forwarder, agent = resources_of()
+    assert forwarder == {"requests": {"memory": "64Mi"}, "limits": {"memory": "1056Mi"}}
+    assert agent == {"requests": {"memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+    assert resources_of(flowTableSize=2_097_152)[0]["limits"] == {"memory": "2Gi"}
+
+
+def test_what_is_said_of_memory_is_taken_as_it_is() -> None:
+    for wanted in ({"limits": {"memory": "3Gi"}}, {"requests": {"memory": "3Gi"}}):
+        assert resources_of(resources={"dataPlane": wanted, "agent": wanted}) == (wanted, wanted)
+    (forwarder, _) = resources_of(resources={"dataPlane": {"requests": {"cpu": "2"}}})
+    assert forwarder == {"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1056Mi"}}
+
+
 @pytest.mark.parametrize(
     ("actual", "desired", "expected"),
     [

@@ -18,5 +18,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "penstock.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else if hasPrefix "@" $image.tag -}}
+{{ $image.repository }}{{ $image.tag }}
+{{- else -}}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end }}
 {{- end }}

@@ -84,7 +84,9 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
         "securityContext": pods.security(capabilities),
         "volumeMounts": [*pods.shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
         **pods.probes("penstock-probe", pods.run_dir(name)),
-        "resources": pods.resources(data_plane.spec.resources.data_plane),
+        "resources": pods.resources(
+            data_plane.spec.resources.data_plane, pods.DATA_PLANE_MEBIBYTES + pods.table_mebibytes(data_plane)
+        ),
     }
 
 
@@ -124,7 +126,7 @@ def _agent(data_plane: DataPlane, installation: Installation) -> Manifest:
             "timeoutSeconds": 10,
             "failureThreshold": 3,
         },
-        "resources": pods.resources(data_plane.spec.resources.agent),
+        "resources": pods.resources(data_plane.spec.resources.agent, pods.AGENT_MEBIBYTES),
     }
 
 

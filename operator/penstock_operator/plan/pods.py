@@ -10,6 +10,14 @@ from penstock_api.names import DATAPLANE_LABEL
 
 Manifest = dict[str, Any]
 
+REQUESTED_MEMORY = "64Mi"
+AGENT_MEBIBYTES = 512
+DATA_PLANE_MEBIBYTES = (
+    1024  # beside flow tables: frames of a thousand VIPs at level `full`, and a hostile agent's requests
+)
+CONTROL_MEBIBYTES = 256
+BYTES_PER_FLOW = 512
+
 
 def pod(data_plane: DataPlane, containers: list[Manifest], account: str) -> Manifest:
     """Return what all our pods have in common, around their containers."""
@@ -97,6 +105,24 @@ def state_dir(name: str) -> str:
     return f"/var/lib/penstock/{name}"
 
 
-def resources(wanted: PodResources | None) -> Manifest:
-    """Return the resources of a container."""
-    return wanted.to_dict() if wanted else {}
+def resources(wanted: PodResources | None, limit_mebibytes: int) -> Manifest:
+    """Return the resources of a container: what is wanted, with a limit of memory where nothing is said of memory.
+
+    Without a request of its own a limit would be one, and keep the pod off small nodes.
+    """
+    found = wanted.to_dict() if wanted else {}
+    if any("memory" in amounts for amounts in found.values()):
+        return found
+    default = {"requests": REQUESTED_MEMORY, "limits": amount(limit_mebibytes)}
+    return found | {kind: {**found.get(kind, {}), "memory": memory} for kind, memory in default.items()}
+
+
+def amount(mebibytes: int) -> str:
+    """Return an amount of memory as the API server writes it, or it would differ for ever."""
+    gibibytes, rest = divmod(mebibytes, 1024)
+    return f"{mebibytes}Mi" if rest else f"{gibibytes}Gi"
+
+
+def table_mebibytes(data_plane: DataPlane) -> int:
+    """Return what to allow for flow tables: twice where a larger one takes over, with its indexes."""
+    return -(-data_plane.spec.flow_table_size * BYTES_PER_FLOW // 2**20)

@@ -10,7 +10,7 @@ import json
 
 from penstock_api import AnnouncementType, DataPlane
 from penstock_api.names import DATAPLANE_ACCOUNT
-from penstock_api.vppspec import Hugepages, VppInterface, VppInterfaceType, VppSpec
+from penstock_api.vppspec import VppInterface, VppInterfaceType, VppSpec
 
 from penstock_operator.plan import pods
 from penstock_operator.plan.pods import Manifest
@@ -19,7 +19,7 @@ VPP_DIR = "/run/vpp"
 
 # Kubernetes gives processors only to pods all of whose containers have as much as they may use.
 _FIXED = {"cpu": "250m", "memory": "256Mi"}
-_DEFAULT_MEMORY = "512Mi"  # hugepages are given only to who asks for processor or memory as well
+_VPP_MEBIBYTES = 2048  # heap, buffers and statistics where they lie in small pages, and frames
 
 
 def pod(data_plane: DataPlane, image: str, pull_policy: str) -> Manifest:
@@ -113,14 +113,12 @@ def _interfaces(data_plane: DataPlane) -> tuple[VppInterface, ...]:
 def _vpp_resources(data_plane: DataPlane) -> Manifest:
     spec = data_plane.spec
     wanted = spec.vpp or VppSpec()
-    found = pods.resources(spec.resources.data_plane)
+    found = pods.resources(spec.resources.data_plane, _VPP_MEBIBYTES + pods.table_mebibytes(data_plane))
     if spec.exclusive_cpus:
         size = {"cpu": str(wanted.workers + 1), "memory": str(spec.data_plane_limits.memory)}
         found = {"requests": dict(size), "limits": dict(size)}
     if wanted.hugepages is not None:
-        if not found:
-            found = {"requests": {"memory": _DEFAULT_MEMORY}}
-        pages = {f"hugepages-{wanted.hugepages.page_size.value}": _amount(wanted.hugepages)}
+        pages = {f"hugepages-{wanted.hugepages.page_size.value}": pods.amount(wanted.hugepages.mebibytes)}
         found = {kind: {**found.get(kind, {}), **pages} for kind in ("requests", "limits")}
     for resource in sorted({each.resource_name for each in _interfaces(data_plane) if each.resource_name}):
         count = str(sum(each.resource_name == resource for each in _interfaces(data_plane)))
@@ -128,14 +126,10 @@ def _vpp_resources(data_plane: DataPlane) -> Manifest:
     return found
 
 
-def _amount(hugepages: Hugepages) -> str:
-    """Return the amount as the API server writes it, or it would differ for ever."""
-    gibibytes, rest = divmod(hugepages.mebibytes, 1024)
-    return f"{hugepages.mebibytes}Mi" if rest else f"{gibibytes}Gi"
-
-
 def _small(data_plane: DataPlane) -> Manifest:
-    return {"requests": dict(_FIXED), "limits": dict(_FIXED)} if data_plane.spec.exclusive_cpus else {}
+    if data_plane.spec.exclusive_cpus:
+        return {"requests": dict(_FIXED), "limits": dict(_FIXED)}
+    return pods.resources(None, pods.CONTROL_MEBIBYTES)
 
 
 def _shm_mount(data_plane: DataPlane) -> Manifest:
