@@ -15,12 +15,13 @@ from typing import Protocol
 
 import numpy as np
 import structlog
+from penstock_api.dataplanenodereport import Finding
 from penstock_embedded.messages import Backend, BackendState, Dump, VipStatus
 
 from penstock_agent import desired, policies
 from penstock_agent.announcer import Address, sort_addresses
 from penstock_agent.dataplane.link import Link
-from penstock_agent.desired import CoreVip, Plan
+from penstock_agent.desired import CoreVip, Findings, Plan
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_agent.health import HealthChecker
@@ -86,6 +87,8 @@ class Agent:
         self.outcome: WithHealth | None = None
         self.announced: frozenset[Address] = frozenset()
         self.listeners: list[Callable[[], None]] = []
+        if self.plan is not None:
+            source.follow(self.plan.services)
 
     @property
     def node_findings(self) -> tuple[str, ...]:
@@ -146,7 +149,9 @@ class Agent:
         self._snapshot, self._override = snapshot, override
         planned = desired.plan(replace(snapshot, override=override), self.plan, self._memo)
         if planned != self.plan:
+            _log_findings(self.plan, planned)
             self.plan = planned
+            self.source.follow(planned.services)
             self._store.put(PLAN, planned)
 
     def _check_health(self, plan: Plan, dump: Dump) -> None:
@@ -195,3 +200,17 @@ class Agent:
             in_force=in_force,
             choice=core.policy,
         )
+
+
+def _log_findings(before: Plan | None, after: Plan) -> None:
+    """Log what is newly found of VIPs: without Kubernetes the log is where their users learn it."""
+    known = {(found.owner.uid, each) for found in (before.findings if before else ()) for each in _each(found)}
+    for found in after.findings:
+        for each in _each(found):
+            if (found.owner.uid, each) not in known:
+                vip = f"{found.owner.namespace}/{found.owner.name}"
+                log.warning("finding", vip=vip, reason=each.reason, field=each.field, message=each.message)
+
+
+def _each(found: Findings) -> tuple[Finding, ...]:
+    return (*found.faults, *found.notes)

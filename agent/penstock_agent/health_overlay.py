@@ -20,9 +20,13 @@ class WithHealth:
     """The state to send, and what health did to it."""
 
     state: DesiredState
-    fail_open: frozenset[str]  # ids of core VIPs whose backends all fail: the last healthy ones are kept
+    fail_open: frozenset[str]  # ids of core VIPs whose backends all fail: the last healthy ones are kept, else all
     well: Mapping[str, frozenset[str]]  # backends that pass their checks, by core VIP
     last_healthy: Mapping[str, frozenset[str]]  # the same argument of the next call
+
+    def used_instead(self, vip: str) -> str:
+        """Say which backends a core VIP of `fail_open` uses."""
+        return "the last healthy ones are used" if self.last_healthy.get(vip) else "none was ever healthy, all are used"
 
 
 def desired_state(
@@ -41,11 +45,12 @@ def desired_state(
         well = frozenset(b.id for b in core.vip.backends if b.id not in sick)
         all_well[core.vip.id] = well
         active = frozenset(b.id for b in core.vip.backends if b.state is BackendState.ACTIVE)
+        now_healthy[core.vip.id] = well & active
         if active and not well & active:
             fail_open.add(core.vip.id)
             kept = last_healthy.get(core.vip.id, frozenset()) & active
+            now_healthy[core.vip.id] = kept
             well |= kept or active
-        now_healthy[core.vip.id] = well & active
         # A server on its way out may have closed its listening socket: its open flows end by themselves.
         cut = active - well
         backends = tuple(

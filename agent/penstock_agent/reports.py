@@ -6,7 +6,7 @@ Computation only; `reporting` writes what these functions say when it differs fr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,16 +20,28 @@ from penstock_api.dataplanenode import (
     NodeSummary,
     NodeVips,
 )
-from penstock_api.dataplanenodereport import SHARD_SIZE, SHARDS_MAX, NodeReport, VipReport
+from penstock_api.dataplanenodereport import (
+    FINDINGS_LIMIT,
+    SHARD_SIZE,
+    SHARDS_MAX,
+    Finding,
+    FindingReason,
+    NodeReport,
+    PortReport,
+    VipReport,
+)
+from penstock_api.fields import Protocol, family_of
 from penstock_api.names import report_name
-from penstock_embedded.messages import ApplyResult, BackendState, Hello, Stats, Vip
+from penstock_embedded.messages import ApplyResult, Backend, BackendState, Hello, Stats, Vip
 
 from penstock_agent.desired import CoreVip, Findings, Plan
+from penstock_agent.endpoints import finding
 from penstock_agent.health_overlay import WithHealth
 from penstock_agent.loop import Reason
 from penstock_agent.shortages import Shortage, describe
 
 TEXT_LIMIT = 1024  # characters of an error in an object
+SHARD_BYTES = 500_000  # of reports in one object: etcd refuses objects above 1.5 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +70,8 @@ def vip_reports(
         owned = cores.get(found.owner.uid, [])
         refused = [refusals[core.vip.id] for core, _ in owned if core.vip.id in refusals]
         noted = [text for core, _ in owned for text in warnings.get(core.vip.id, ())]
-        reports.append(
-            _report(found, owned, outcome, in_force, refused, [*noted, *_troubles(owned, outcome, troubles)])
-        )
+        noted += _troubles(owned, troubles)
+        reports.append(_report(found, owned, outcome, in_force, refused, noted))
     return tuple(reports)
 
 
@@ -72,34 +83,61 @@ def _report(
     refused: Sequence[str],
     noted: Sequence[str],
 ) -> VipReport:
-    active = {b.id for core, _ in owned for b in core.vip.backends if b.state is BackendState.ACTIVE}
-    sick = {
-        backend.id
-        for core, _ in owned
-        for backend in core.vip.backends
-        if backend.id not in outcome.well.get(core.vip.id, frozenset())
-    }
+    taking = {b.id for core, _ in owned for b in _taking(core)}
+    sick = {b.id for core, _ in owned for b in _taking(core) if b.id not in outcome.well.get(core.vip.id, frozenset())}
     policy = owned[0][0].policy if owned else None
     owner = found.owner
+    failing = [_all_unhealthy(core, outcome) for core, _ in owned if core.vip.id in outcome.fail_open]
+    faults = [*found.faults, *(finding(FindingReason.REFUSED, text) for text in refused)]
+    notes = [*found.notes, *failing, *(finding(FindingReason.POLICY, text) for text in noted)]
     return VipReport(
         namespace=owner.namespace,
         name=owner.name,
         uid=owner.uid,
         generation=in_force.get(owner.uid, 0),
-        ready=len(active - sick),
-        total=len(active),
+        ready=len(taking - sick),
+        total=len(taking),
         policy=policy.heuristic if policy else "",
         mode=policy.mode if policy else "",
-        error=_text([*found.errors, *refused]),
-        warning=_text([*found.warnings, *noted]),
+        error=_text(each.message for each in faults),
+        warning=_text(each.message for each in notes),
+        ports=tuple(_port(core, outcome) for core, _ in owned),
+        findings=tuple(dict.fromkeys([*faults, *notes]))[:FINDINGS_LIMIT],
     )
 
 
-def _troubles(
-    owned: Sequence[tuple[CoreVip, Vip]], outcome: WithHealth, troubles: Mapping[str, Trouble]
-) -> Iterable[str]:
-    if any(core.vip.id in outcome.fail_open for core, _ in owned):
-        yield "all backends fail their health checks; the last healthy ones are used: check the backends"
+def _taking(core: CoreVip) -> list[Backend]:
+    """Return the backends that may take new flows, whether or not they are healthy."""
+    return [b for b in core.vip.backends if b.state is BackendState.ACTIVE and b.weight > 0]
+
+
+def _port(core: CoreVip, outcome: WithHealth) -> PortReport:
+    taking = _taking(core)
+    well = outcome.well.get(core.vip.id, frozenset())
+    why = core.shortfall
+    if why is None and core.vip.id in outcome.fail_open:
+        why = _all_unhealthy(core, outcome)
+    return PortReport(
+        port=core.vip.port,
+        protocol=Protocol(core.vip.protocol),
+        family=family_of(core.vip.addresses[0]),
+        total=len(taking),
+        ready=sum(backend.id in well for backend in taking),
+        kept=core.kept,
+        reason=why.reason if why else "",
+        message=why.message if why else "",
+    )
+
+
+def _all_unhealthy(core: CoreVip, outcome: WithHealth) -> Finding:
+    """Say what is used where every backend fails its health checks."""
+    port = f"{core.vip.port}/{core.vip.protocol}"
+    message = f"all backends of port {port} fail their health checks; {outcome.used_instead(core.vip.id)}"
+    fix = "check the backends, or spec.healthCheck if they do serve"
+    return finding(FindingReason.ALL_UNHEALTHY, f"{message}: {fix}", "spec.healthCheck")
+
+
+def _troubles(owned: Sequence[tuple[CoreVip, Vip]], troubles: Mapping[str, Trouble]) -> Iterable[str]:
     for core, _ in owned:
         trouble = troubles.get(core.vip.id)
         if trouble is not None:
@@ -117,15 +155,33 @@ def shards(node: DataPlaneNode, reports: Sequence[VipReport]) -> dict[str, NodeR
 
     What does not fit into the objects that a node may have is left out.
     """
-    count = min(SHARDS_MAX, max(1, -(-len(reports) // SHARD_SIZE)))
+    cut = list(_cut(reports)) or [()]
     return {
         report_name(node.metadata.name, index): NodeReport(
-            node_name=node.spec.node_name,
-            data_plane_name=node.spec.data_plane_name,
-            vips=tuple(reports[index * SHARD_SIZE : (index + 1) * SHARD_SIZE]),
+            node_name=node.spec.node_name, data_plane_name=node.spec.data_plane_name, vips=tuple(shard)
         )
-        for index in range(count)
+        for index, shard in enumerate(cut[:SHARDS_MAX])
     }
+
+
+def _cut(reports: Sequence[VipReport]) -> Iterator[Sequence[VipReport]]:
+    """Cut where an object has as many VIPs, or as much text, as one can have."""
+    first, size = 0, 0
+    for index, report in enumerate(reports):
+        own = _size(report)
+        if index > first and (index - first == SHARD_SIZE or size + own > SHARD_BYTES):
+            yield reports[first:index]
+            first, size = index, 0
+        size += own
+    if reports:
+        yield reports[first:]
+
+
+def _size(report: VipReport) -> int:
+    """Return about how many bytes of JSON a report is, at most."""
+    texts = [report.error, report.warning, *(found.message for found in report.findings)]
+    texts += [port.message for port in report.ports]
+    return 400 + 150 * (len(report.ports) + len(report.findings)) + sum(map(len, texts))
 
 
 @dataclass(frozen=True, slots=True)

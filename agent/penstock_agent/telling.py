@@ -155,15 +155,16 @@ def _ports(cores: Iterable[CoreVip]) -> str:
 
 def _failing(agent: Agent, cores: list[CoreVip]) -> str:
     """Say which ports have no healthy backend, and what the first failing check found."""
-    open_ = [core for core in cores if agent.outcome and core.vip.id in agent.outcome.fail_open]
-    if not open_:
+    outcome = agent.outcome
+    open_ = [core for core in cores if outcome and core.vip.id in outcome.fail_open]
+    if outcome is None or not open_:
         return ""
     states = agent.checker.states
     causes = (states[t].error for core in open_ for t in core.targets.values() if t in states and states[t].error)
     cause = next(causes, "")
     return (
         f"all backends of port {_ports(open_)} fail their health checks{f' ({cause})' if cause else ''}; "
-        "the last healthy ones are used: check the backends, or spec.healthCheck if they do serve"
+        f"{outcome.used_instead(open_[0].vip.id)}: check the backends, or spec.healthCheck if they do serve"
     )
 
 

@@ -36,8 +36,9 @@ class Reflector:
 
     `prune` sees every object as it arrives and returns what is kept of it, or None to keep nothing: memory is
     bounded by what it keeps. `on_change` is called with the pruned object, or None when it is gone, after the
-    cache changed; equal objects are not reported again. Broken connections resume where they ended; an expired
-    version lists again and reports the difference; a watch that is silent for `idle_seconds` is opened anew.
+    cache changed; equal objects are not reported again. What either raises is logged with the object and ends
+    nothing. Broken connections resume where they ended; an expired version lists again and reports the difference;
+    a watch that is silent for `idle_seconds` is opened anew.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Reflector:
         self._alive_at = time.monotonic()
         self._failures = 0
         self.synced = asyncio.Event()
+        self.last_error: errors.ApiError | None = None  # None once the server answers again
         self.relists = 0
         self.errors = 0
+        self.faults = 0  # objects that a callback could not handle
 
     @property
     def cache(self) -> Mapping[Key, Object]:
@@ -144,23 +147,45 @@ class Reflector:
 
     def _store(self, obj: Object) -> None:
         key = key_of(obj)
-        kept = self._prune(obj)
+        try:
+            kept = self._prune(obj)
+        except Exception as error:  # one object's fault must not end the watch; what was known of it stays
+            self._note_fault(key, error)
+            return
         if kept is None:
             self._forget(key)
         elif self._objects.get(key) != kept:
             self._objects[key] = kept
-            self._on_change(key, kept)
+            self._report(key, kept)
 
     def _forget(self, key: Key) -> None:
         if self._objects.pop(key, None) is not None:
-            self._on_change(key, None)
+            self._report(key, None)
+
+    def _report(self, key: Key, obj: Object | None) -> None:
+        try:
+            self._on_change(key, obj)
+        except Exception as error:  # as in `_store`
+            self._note_fault(key, error)
+
+    def _note_fault(self, key: Key, error: Exception) -> None:
+        self.faults += 1
+        log.error(
+            "object cannot be handled, going on without it",
+            kind=self._res.kind,
+            object="/".join(filter(None, key)),
+            error=f"{type(error).__name__}: {error}",
+            exc_info=error,
+        )
 
     def _touch(self) -> None:
+        self.last_error = None
         self._alive_at = time.monotonic()
         self._failures = 0
 
     def _note_failure(self, error: errors.ApiError) -> None:
         self.errors += 1
+        self.last_error = error
         if not isinstance(error, errors.Unavailable):
             self._version = None  # the server answered, and not with a watch: begin again from a list
         if self._failures in (0, 10) or not error.retriable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from agent_objects import policy, snapshot, vip
+from agent_objects import endpoints, policy, snapshot, vip
 from penstock_agent.desired import plan
 from penstock_agent.health_overlay import desired_state
 from penstock_agent.loop import Reason
@@ -103,7 +103,44 @@ def test_a_backend_of_several_ports_counts_once():
 def test_fail_open_is_a_warning_with_nobody_ready():
     (entry,) = reports(vip(), failed=("10.0.0.1", "10.0.0.2"))
     assert (entry.ready, entry.total) == (0, 2)
-    assert "all backends fail their health checks" in entry.warning
+    assert "all backends of port 80/TCP fail their health checks" in entry.warning
+    assert "none was ever healthy, all are used" in entry.warning
+
+
+def test_each_port_says_what_it_has_and_why_not():
+    ports = [{"port": 80, "targetPort": "http"}, {"port": 443, "targetPort": "https"}]
+    of_service = vip(ports=ports, backends={"service": {"name": "web"}}, addresses=("203.0.113.10", "2001:db8::10"))
+    (entry,) = reports(of_service, failed=("10.0.0.1",), slices={("shop", "web"): (endpoints("10.0.0.1", "10.0.0.2"),)})
+    found = [(p.port, p.family, p.ready, p.total, p.reason) for p in entry.ports]
+    assert found == [
+        (80, "IPv4", 1, 2, ""),
+        (80, "IPv6", 0, 0, "FamilyMismatch"),
+        (443, "IPv4", 0, 0, "PortNotFound"),
+        (443, "IPv6", 0, 0, "PortNotFound"),
+    ]
+    assert "spec.ports[1].targetPort" in entry.ports[2].message
+    assert {finding.reason for finding in entry.findings} == {"FamilyMismatch", "PortNotFound"}
+    assert (entry.ready, entry.total, entry.error) == (1, 2, "")
+
+
+def test_ports_whose_backends_all_fail_say_so():
+    (entry,) = reports(vip(), failed=("10.0.0.1", "10.0.0.2"))
+    assert [(p.ready, p.total, p.reason) for p in entry.ports] == [(0, 2, "AllUnhealthy")]
+
+
+def test_endpoints_of_weight_0_take_nothing():
+    (entry,) = reports(vip(backends={"endpoints": [{"address": "10.0.0.1", "weight": 0}]}))
+    assert [(p.ready, p.total, p.reason) for p in entry.ports] == [(0, 0, "AllWeightsZero")]
+
+
+def test_reports_of_much_text_are_cut_into_objects_that_etcd_takes():
+    ports = [{"port": port, "targetPort": "nowhere"} for port in range(1, 33)]
+    both = ("203.0.113.10", "2001:db8::10")
+    elsewhere = vip(backends={"service": {"name": "web"}}, ports=ports, addresses=both)
+    (entry,) = reports(elsewhere, slices={("shop", "web"): (endpoints("10.0.0.1"),)})
+    cut = shards(dpn(), [entry.model_copy(update={"name": f"v{i}"}) for i in range(100)])
+    assert sum(len(shard.vips) for shard in cut.values()) == 100
+    assert max(len(shard.model_dump_json()) for shard in cut.values()) < 750_000
 
 
 def test_what_the_data_plane_has_not_yet_is_not_reported_as_in_force():
@@ -129,8 +166,9 @@ def test_a_lasting_fallback_is_a_warning():
 
 def test_long_errors_fit_the_object():
     (entry,) = reports(vip(backends={"endpoints": [{"address": f"172.16.{i}.1"} for i in range(50)]}))
-    assert len(entry.error) == 1024
-    assert entry.error.endswith("...")
+    assert len(entry.warning) == 1024
+    assert entry.warning.endswith("...")
+    assert len(entry.findings) == 16
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])])
@@ -160,8 +198,8 @@ def test_a_node_that_works():
 
 
 def test_failing_vips_are_listed_up_to_a_limit():
-    elsewhere = {"endpoints": [{"address": "172.16.0.1"}]}  # in no network that the DataPlane allows
-    entries = reports(*(vip(f"v{i:03}", backends=elsewhere, addresses=(f"203.0.113.{i + 1}",)) for i in range(60)))
+    paused = {"penstock.dev/paused": "true"}  # before the node had them
+    entries = reports(*(vip(f"v{i:03}", annotations=paused, addresses=(f"203.0.113.{i + 1}",)) for i in range(60)))
     status = node_status(dpn(), entries, facts(), NOW)
     assert (len(status.failing_vips), status.vips.failing) == (50, 60)
 

@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_agent.endpoints import from_slices, prune_slice, read_slice
+from penstock_agent.endpoints import Wanted, from_slices
+from penstock_agent.slices import Service, read_slice
 from penstock_api.addresses import NEVER, unusable, unusable_within
 
 
@@ -20,9 +21,10 @@ def test_endpoints_of_slices(network: IPv4Network | IPv6Network) -> None:
         "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
         "endpoints": [{"addresses": [str(text)]} for text in (network[0], good, network[-1])],
     }
-    found = from_slices([read_slice(prune_slice(raw))], 80, "TCP", network.version, frozenset())
+    wanted = Wanted("shop/web", "spec.ports[0]", 80, "TCP", 80, network.version)
+    found = from_slices([read_slice(raw)], Service(), wanted, frozenset())
     assert [str(backend.address) for backend in found.backends] == [good]
-    assert str(network[0]) in found.problems[0]
+    assert any(str(network[0]) in note.message for note in found.notes)
 
 
 @given(st.ip_addresses())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from penstock_agent.desired import Served, Snapshot
+from penstock_agent.slices import Service, ServicePort, Slice, SliceEndpoint, SlicePort
 from penstock_api.dataplanenode import DataPlaneNodeSpec
 from penstock_api.reading import parse
 from penstock_api.rlpolicy import PolicySpec
@@ -58,3 +59,14 @@ def policy(**spec):
 def snapshot(*vips, **fields):
     addresses = frozenset(address for served in vips for address in served.addresses)
     return Snapshot(**{"node": node(), "vip_addresses": addresses, **fields, "vips": tuple(vips)})
+
+
+def endpoints(*addresses, port=8080, name="http", protocol="TCP", service="web", ready=True, of="web-1"):
+    """The slice of a Service, all its endpoints in one state."""
+    servers = tuple(SliceEndpoint(ip_address(address), ready, ready, False) for address in addresses)
+    return Slice(of, service, (SlicePort(name, protocol, port),), servers)
+
+
+def service(port=80, target=8080, name="http", protocol="TCP", **fields):
+    """A Service with one port."""
+    return Service(ports=(ServicePort(name, protocol, port, target),), **fields)

@@ -53,6 +53,7 @@ _AGENT_CLUSTER = [
     _rule(GROUP, ("dataplanenodes",), ("patch",)),  # its finalizer; an admission policy refuses all else
     _rule(GROUP, ("dataplanenodereports",), (*_APPLY, "delete")),
     _rule("discovery.k8s.io", ("endpointslices",), _READ),
+    _rule("", ("services",), _READ),  # where their ports lead
     _rule("events.k8s.io", ("events",), _APPLY),
 ]
 

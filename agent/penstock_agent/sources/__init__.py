@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from penstock_agent.desired import Snapshot
+from penstock_agent.desired import Name, Snapshot
 
 
 class Source(Protocol):
@@ -22,6 +22,10 @@ class Source(Protocol):
 
     def ages(self) -> dict[str, float]:
         """Seconds since each part was last known to be current."""
+        ...
+
+    def follow(self, services: frozenset[Name]) -> None:
+        """Have these Services followed, whether or not a VIP still names them: their endpoints are backends."""
         ...
 
     async def run(self) -> None:

@@ -30,7 +30,7 @@ from penstock_api.reading import parse_yaml
 from penstock_api.rlpolicy import RLPolicy
 from penstock_api.vip import LoadBalancerVIP
 
-from penstock_agent.desired import Served, Snapshot
+from penstock_agent.desired import Name, Served, Snapshot
 from penstock_agent.errors import ConfigError
 from penstock_agent.files import StateStore
 
@@ -79,6 +79,9 @@ class FilesSource:
     def ages(self) -> dict[str, float]:
         """Seconds since the files were last read without error."""
         return {"files": time.monotonic() - self._read_at if self._error else 0.0}
+
+    def follow(self, services: frozenset[Name]) -> None:
+        """Do nothing: there are no Services without Kubernetes."""
 
     async def run(self) -> None:
         """Read, then watch."""
