@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from penstock_agent import policies
 from penstock_agent.endpoints import Resolved, Wanted, finding, from_slices, from_static, keep, listed
-from penstock_agent.probes import Check, CheckType
 from penstock_agent.plans import (
     Address,
     CoreVip,
@@ -26,6 +25,7 @@ from penstock_agent.plans import (
     Snapshot,
     core_vip_id,
 )
+from penstock_agent.probes import Check, CheckType
 from penstock_agent.slices import Slice
 
 MAX_BACKENDS = 1024  # of messages.Vip

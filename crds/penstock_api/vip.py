@@ -374,7 +374,7 @@ class HeldPort(Model):
 
     port: Port
     """Port that clients connect to."""
-    protocol: Protocol = Protocol.TCP
+    protocol: Protocol
     """Transport protocol."""
 
 

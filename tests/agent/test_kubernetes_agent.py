@@ -14,7 +14,7 @@ from penstock_agent.settings import Settings
 from penstock_agent.telling import ABOUT, About, Situation
 from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_lease_name
 from penstock_embedded.messages import Method
-from penstock_kube import EVENTS, LEASES
+from penstock_kube import EVENTS, LEASES, Invalid
 from recording_dataplane import RecordingDataPlane
 from waiting import eventually, let_connections_go
 
@@ -126,6 +126,7 @@ async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
     node = await nodes("a")
     await cluster.slice("web", "10.0.0.1", "203.0.113.10")
     await cluster.vip(policyName="gone")
+    await cluster.vip("younger", addresses=("203.0.113.10",))  # the later of two with one address and port
     async with node.dataplane, node.agent():
 
         async def failing():
@@ -133,10 +134,83 @@ async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
             return found.get("status", {}).get("failingVIPs")
 
         (failing_vip,) = await soon(failing)
+        assert "203.0.113.10:80/TCP is held by another VIP" in failing_vip["error"]
         entry = (await soon(node.report))["web"]
         assert "no RLPolicy" in entry["warning"]
-        assert "endpoint 203.0.113.10: is the address of a VIP" in failing_vip["error"]
+        assert "endpoint 203.0.113.10: is the address of a VIP" in entry["warning"]
+        assert {found["reason"] for found in entry["findings"]} == {"Policy", "EndpointNotAllowed"}
         assert list(node.programmed.values()) == [["10.0.0.1"]]
+
+
+ODD_SLICES = [
+    *({"ports": [{"name": "http", "port": port, "protocol": "TCP"}]} for port in (70000, 65536, -1, 0)),
+    {"ports": [{"name": "http", "protocol": "TCP"}]},
+    {"ports": None},
+    {"ports": [{"name": "http", "port": 8080, "protocol": "SCTP"}]},
+    {"endpoints": [{"addresses": ["10.0.0.9"], "targetRef": {"kind": "Pod", "name": "p", "uid": "u" * 200}}]},
+    {"endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": None, "serving": None}}]},
+    {"endpoints": None},
+    {"addressType": "FQDN", "endpoints": [{"addresses": ["server.example"]}]},
+    {"addressType": "IPv6", "endpoints": [{"addresses": ["2001:db8::9"]}]},
+    {"endpoints": [{"addresses": ["10.0.0.9"]}, {"addresses": ["010.0.0.9"]}]},
+    {"endpoints": [{"addresses": ["10.0.0.9"], "hostname": "a" * 63, "zone": "z" * 253}]},
+]
+
+
+async def test_odd_slices_cost_nobody_else_anything(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    accepted = 0
+    async with node.dataplane:
+        async with node.agent():
+            await eventually(lambda: node.programmed and list(node.programmed.values()) == [["10.0.0.1"]], 10)
+            for index, odd in enumerate(ODD_SLICES):
+                with contextlib.suppress(Invalid):
+                    await cluster.slice("web", "10.0.0.9", name=f"odd-{index}", **odd)
+                    accepted += 1
+            await cluster.slice("web", "10.0.0.1", "10.0.0.2")
+            await eventually(lambda: "10.0.0.2" in next(iter(node.programmed.values())))
+
+            async def named():
+                entry = (await node.report() or {}).get("web", {})
+                return any("ports[0].port: 70000" in found["message"] for found in entry.get("findings", ()))
+
+            await soon(named)
+            assert (await node.report())["web"]["error"] == ""
+        assert accepted >= len(ODD_SLICES) - 2
+        # The same at a start, without what was known before.
+        (node.settings.state_dir / "plan.json").unlink()
+        await cluster.slice("web", "10.0.0.3")
+        async with node.agent():
+            await eventually(lambda: "10.0.0.3" in next(iter(node.programmed.values())), 10)
+
+
+async def test_a_typo_in_a_live_vip_keeps_its_backends_also_after_a_restart(cluster, nodes):
+    node = await nodes("a")
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    key = f"{cluster.namespace}/web:80/TCP/IPv4"
+    async with node.dataplane:
+        async with node.agent():
+            await eventually(lambda: node.programmed == {key: ["10.0.0.1"]}, 10)
+            await cluster.vip(service="wbe")
+
+            async def kept():
+                (port,) = (await node.report() or {}).get("web", {}).get("ports") or [{}]
+                return port if port.get("kept") else None
+
+            port = await soon(kept)
+            assert (port["ready"], port["total"], port["reason"]) == (1, 1, "ServiceNotFound")
+            assert "spec.backends.service.name" in port["message"]
+            await cluster.slice("web", "10.0.0.1", "10.0.0.2")
+            await eventually(lambda: node.programmed == {key: ["10.0.0.1", "10.0.0.2"]})
+        async with node.agent():
+            await cluster.slice("web", "10.0.0.2", "10.0.0.3")
+            await eventually(lambda: node.programmed == {key: ["10.0.0.2", "10.0.0.3"]}, 10)
+            await cluster.slice("other", "10.0.0.7")
+            await cluster.vip(service="other")
+            await eventually(lambda: node.programmed == {key: ["10.0.0.7"]})
 
 
 def condition(found, type_="Ready"):

@@ -74,6 +74,45 @@ async def test_slices_of_vips_that_went_are_forgotten(source, cluster):
         await eventually(lambda: backends(source, cluster) == ["10.0.0.1"])
 
 
+async def test_a_slice_that_moves_to_another_service_leaves_the_first(source, cluster):
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.slice("web", "10.0.0.2", name="moving")
+    await cluster.vip()
+    async with running(source.run()):
+        await eventually(lambda: backends(source, cluster) == ["10.0.0.1", "10.0.0.2"])
+        await cluster.slice("elsewhere", "10.0.0.2", name="moving")
+        await eventually(lambda: backends(source, cluster) == ["10.0.0.1"])
+        await cluster.slice("web", "10.0.0.2", name="moving")
+        await eventually(lambda: backends(source, cluster) == ["10.0.0.1", "10.0.0.2"])
+
+
+async def test_services_say_where_their_ports_lead(source, cluster):
+    ports = [{"name": "http", "port": 80, "targetPort": "web"}]
+    await cluster.service("web", ports=ports, selector={"app": "web"})
+    await cluster.vip()
+    name = (cluster.namespace, "web")
+    async with running(source.run()):
+        await eventually(lambda: source.snapshot is not None)
+        assert source.snapshot.service(name).ports[0].target == "web"
+        assert source.snapshot.service((cluster.namespace, "gone")) is None
+        await cluster.service("web", type="ExternalName", externalName="server.example")
+        await eventually(lambda: source.snapshot.service(name).external)
+
+
+async def test_services_that_are_followed_stay_although_no_vip_names_them(source, cluster):
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip()
+    async with running(source.run()):
+        await eventually(lambda: backends(source, cluster) == ["10.0.0.1"])
+        source.follow(frozenset({(cluster.namespace, "web")}))
+        await cluster.vip(service="typo")
+        await eventually(lambda: source.snapshot and source.snapshot.vips[0].vip.spec.backends.service.name == "typo")
+        assert backends(source, cluster) == ["10.0.0.1"]
+        source.follow(frozenset())
+        await cluster.slice("web", "10.0.0.1", "10.0.0.2")
+        await eventually(lambda: backends(source, cluster) == [])
+
+
 async def test_without_a_dataplanenode_there_is_nothing_to_serve(cluster):
     await cluster.node("a")
     source = KubernetesSource(cluster.client, lambda: None, dataplane=cluster.dataplane, node_name="nowhere")

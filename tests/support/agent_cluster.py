@@ -12,7 +12,7 @@ from penstock_api.dataplanenodereport import DataPlaneNodeReport
 from penstock_api.names import AGENT_ACCOUNT, INSTALL_NAMESPACE, node_object_name
 from penstock_api.rlpolicy import RLPolicy
 from penstock_api.vip import LoadBalancerVIP
-from penstock_kube import ENDPOINT_SLICES, NODES, NotFound, Resource
+from penstock_kube import ENDPOINT_SLICES, NODES, SERVICES, NotFound, Resource
 
 MANIFESTS = Path(__file__).parents[2] / "crds" / "manifests"
 VIPS = Resource(*LoadBalancerVIP.resource())
@@ -84,8 +84,8 @@ class AgentCluster:
         body = {"metadata": {"name": name, "namespace": self.namespace}, "spec": spec}
         await self.client.apply(POLICIES, body, field_manager="tests")
 
-    async def slice(self, service, *addresses, name=None, port=8080):
-        """The EndpointSlice of a Service, all endpoints ready."""
+    async def slice(self, service, *addresses, name=None, port=8080, **fields):
+        """The EndpointSlice of a Service, all endpoints ready; or as `fields` have it."""
         body = {
             "metadata": {
                 "name": name or f"{service}-1",
@@ -95,8 +95,14 @@ class AgentCluster:
             "addressType": "IPv4",
             "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
             "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
+            **fields,
         }
         await self.client.apply(ENDPOINT_SLICES, body, field_manager="tests")
+
+    async def service(self, name, **spec):
+        """A Service, nothing of it left as it was."""
+        await self.client.delete(SERVICES, name, self.namespace)
+        await self.client.create(SERVICES, {"metadata": {"name": name, "namespace": self.namespace}, "spec": spec})
 
     async def get(self, resource, name, namespace=None):
         """An object, or None."""

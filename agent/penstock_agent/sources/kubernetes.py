@@ -122,6 +122,7 @@ class KubernetesSource:
         if services != self._followed:
             self._followed = services
             self._choose_services()
+            self._stale = True
 
     def ages(self) -> dict[str, float]:
         """Seconds since each watch was last known to be current."""
