@@ -84,15 +84,22 @@ class View:
     announced: frozenset[Address]  # before
     lost: frozenset[Address]  # heard from another node since
     rebooted: bool  # and not connected since: what was announced before may long be another's
+    draining: bool = False  # the others announce in its place, if there are any
 
 
 def announced(view: View) -> frozenset[Address]:
     """Decide which addresses this node announces."""
     if view.connected:
-        return frozenset(a for a in view.addresses if announcer_of(a, view.live | {view.node}) == view.node)
+        candidates = view.live if view.draining and view.live else view.live | {view.node}
+        return frozenset(a for a in view.addresses if announcer_of(a, candidates) == view.node)
     if view.rebooted:
         return frozenset()
     return (view.announced - view.lost) & view.addresses
+
+
+def candidates(live: frozenset[str], draining: frozenset[str]) -> frozenset[str]:
+    """Return the nodes that may announce: draining ones only where there is no other."""
+    return live - draining or live
 
 
 def sort_addresses(addresses: Iterable[Address]) -> tuple[Address, ...]:

@@ -1,5 +1,7 @@
 """Announcement `L2` among several nodes: renews this node's Lease, watches the others', and decides.
 
+The Lease is renewed whatever is announced: by it the operator knows that the agent lives.
+
 A Lease says that an agent lives, but it is the data plane that forwards, and an agent may be away for a few
 seconds while it is restarted or upgraded. So before a node without renewals counts as lost, its machine is asked:
 a refused connection is an answer, too. Only silence, or a longer absence, lets its addresses move; connections
@@ -101,9 +103,12 @@ class LeaseAnnouncer:
     @property
     def _own(self) -> str | None:
         node = self._source.node
-        if node is None or node.deleting or node.spec.announcement.type is not AnnouncementType.L2:
-            return None
-        return node.metadata.name
+        return None if node is None or node.deleting else node.metadata.name
+
+    @property
+    def _announces(self) -> bool:
+        node = self._source.node
+        return node is not None and node.spec.announcement.type is AnnouncementType.L2
 
     def ages(self) -> dict[str, float]:
         """Seconds since the watch of Leases was last known to be current."""
@@ -116,14 +121,16 @@ class LeaseAnnouncer:
             self._rebooted = False
         # What was heard from another node while cut off stays given up until the Leases say otherwise.
         self._given_up = frozenset() if connected else self._given_up | lost
+        draining = frozenset(node.metadata.name for node in self._source.nodes if node.spec.draining)
         view = View(
             node=self._own or "",
             addresses=addresses,
-            live=self._live,
+            live=announcer.candidates(self._live, draining),
             connected=connected,
             announced=self._announced,
             lost=self._given_up,
             rebooted=self._rebooted,
+            draining=self._own in draining,
         )
         announced = announcer.announced(view)
         if announced != self._announced:
@@ -214,7 +221,7 @@ class LeaseAnnouncer:
         if connected and not self.connected:
             # Back after a while without news: nobody may be judged by what we missed.
             self._peers.reconnected(now)
-        if connected:
+        if connected and self._announces:
             await self._ask_doubtful(now)
         members = {node.metadata.name for node in self._source.nodes if not node.deleting}
         live = self._peers.live(now) & members

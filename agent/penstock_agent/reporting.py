@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
+from penstock_api.conditions import ConditionType, Reason, get_condition
 from penstock_api.dataplanenode import DataPlaneNode, DataPlaneNodeStatus
 from penstock_api.dataplanenodereport import DataPlaneNodeReport, NodeReport, VipReport
 from penstock_api.names import AGENT_MANAGER, API_VERSION, DATAPLANE_LABEL, NODE_FINALIZER, NODE_LABEL, report_name
@@ -89,7 +90,9 @@ class Reporter:
             return ()
         if agent.link.answered:
             self._in_force = {core.owner.uid: core.owner.generation for core in agent.plan.vips}
-        return reports.vip_reports(agent.plan, agent.outcome, self._in_force, agent.link.result, self._troubles())
+        found = reports.vip_reports(agent.plan, agent.outcome, self._in_force, agent.link.result, self._troubles())
+        announced = agent.announced if agent.link.hello is not None else frozenset()
+        return reports.with_announcements(found, agent.plan, announced)
 
     def _troubles(self) -> dict[str, Trouble]:
         now = time.monotonic()
@@ -123,6 +126,8 @@ class Reporter:
             shortages=self._shortages.look(link.stats, time.monotonic()),
             agent_version=VERSION,
         )
+        if _overruled(node):
+            self._status = None  # written anew until the watch shows it
         base = node if self._status is None else node.model_copy(update={"status": self._status})
         status = reports.node_status(base, entries, facts, datetime.now(UTC))
         if self._status is not None and not _is_news(status, self._status, time.monotonic() - self._counted_at):
@@ -152,6 +157,12 @@ class Reporter:
             await self._client.patch(NODES, node.metadata.name, {"metadata": metadata})
         except NotFound:
             log.info("the DataPlaneNode is gone already", node=node.metadata.name)
+
+
+def _overruled(node: DataPlaneNode) -> bool:
+    """Return whether the operator wrote that this agent does not renew its Lease."""
+    ready = get_condition(node.status.conditions, ConditionType.READY)
+    return ready is not None and ready.reason == Reason.AGENT_SILENT
 
 
 def _owned(node: DataPlaneNode, name: str) -> Object:

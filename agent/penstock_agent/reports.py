@@ -6,7 +6,7 @@ Computation only; `reporting` writes what these functions say when it differs fr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,6 +34,7 @@ from penstock_api.fields import Protocol, family_of
 from penstock_api.names import report_name
 from penstock_embedded.messages import ApplyResult, Backend, BackendState, Hello, Stats, Vip
 
+from penstock_agent.announcer import Address, sort_addresses
 from penstock_agent.desired import CoreVip, Findings, Plan
 from penstock_agent.endpoints import finding
 from penstock_agent.health_overlay import WithHealth
@@ -143,6 +144,16 @@ def _troubles(owned: Sequence[tuple[CoreVip, Vip]], troubles: Mapping[str, Troub
         if trouble is not None:
             policy = core.policy
             yield f"policy {policy.heuristic}: {trouble.reason}, fallback {policy.fallback} is used: {trouble.error}"
+
+
+def with_announcements(
+    entries: Iterable[VipReport], plan: Plan, announced: Collection[Address]
+) -> tuple[VipReport, ...]:
+    """Add the addresses that the node announces to the reports of their VIPs."""
+    addresses: defaultdict[str, set[Address]] = defaultdict(set)
+    for core in plan.vips:
+        addresses[core.owner.uid].update(a for a in core.vip.addresses if a in announced)
+    return tuple(entry.model_copy(update={"announces": sort_addresses(addresses[entry.uid])}) for entry in entries)
 
 
 def _text(parts: Iterable[str]) -> str:

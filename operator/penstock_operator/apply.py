@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from penstock_api import DataPlane, DataPlaneNode, KubeObject, Status
+from penstock_api import Condition, DataPlane, DataPlaneNode, KubeObject, Status
 from penstock_api.names import (
     DATAPLANE_FINALIZER,
     DATAPLANE_LABEL,
@@ -64,6 +64,8 @@ class Writer:
         if obj is not None and plan.status is not None:
             await self.status(kinds.DATA_PLANES, obj, plan.status)
         await self._nodes(plan)
+        for silent, condition in plan.silent:
+            await self._silent(silent, condition)
         for manifest in plan.daemon_sets:
             await self._daemon_set(manifest)
         for node in plan.label_nodes:
@@ -114,6 +116,12 @@ class Writer:
             "spec": change.spec.to_dict(),
         }
         await self._apply(kinds.DATA_PLANE_NODES, body)
+
+    async def _silent(self, node: DataPlaneNode, condition: Condition) -> None:
+        """Write of a node what its agent cannot; the rest of the status is the agent's."""
+        log.warning("agent is silent", node=node.spec.node_name, data_plane=node.spec.data_plane_name)
+        body = {"metadata": kinds.identity(node), "status": {"conditions": [condition.to_dict()]}}
+        await self._apply(kinds.DATA_PLANE_NODES, body, subresource="status")
 
     async def _daemon_set(self, manifest: Manifest) -> None:
         metadata = manifest["metadata"]

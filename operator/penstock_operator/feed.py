@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock_kube import Key, Object, Resource, WorkQueue
 
-from penstock_operator.keys import SUMMING, WorkKey, affected, everything
+from penstock_operator.keys import SUMMING, WorkKey, affected, beats_changed, everything
 from penstock_operator.store import Change, Store
 
 SUMMING_DELAY = 0.5  # seconds that sums wait for further changes
@@ -32,6 +32,11 @@ class Feed:
                 self.queue.add_after(key, SUMMING_DELAY)
             else:
                 self.queue.add(key)
+
+    def beats_changed(self, names: frozenset[str]) -> None:
+        """Queue what it may concern that agents fell silent or live again."""
+        for key in beats_changed(self.store, names):
+            self.queue.add(key)
 
     def everything(self) -> None:
         """Queue all there is."""

@@ -13,10 +13,12 @@ from penstock_api import (
     DataPlaneNodeReport,
     LoadBalancerVIP,
     VipReport,
+    get_condition,
     is_true,
 )
 from penstock_api.conditions import ConditionType
-from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES
+from penstock_api.names import AGENT_ACCOUNT
+from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_ACCOUNTS, SERVICE_CIDRS, SERVICES
 
 from penstock_operator import kinds
 from penstock_operator.plan.facts import Name, NodeFacts
@@ -60,6 +62,13 @@ def everything(store: Store) -> set[WorkKey]:
     return keys | {_data_plane(node.spec.data_plane_name) for node in store.all(kinds.DATA_PLANE_NODES).values()}
 
 
+def beats_changed(store: Store, names: frozenset[str]) -> set[WorkKey]:
+    """Return what must be looked at after agents fell silent or live again; `names` are of DataPlaneNodes."""
+    nodes = store.all(kinds.DATA_PLANE_NODES)
+    data_planes = {nodes["", name].spec.data_plane_name for name in names if ("", name) in nodes}
+    return {*map(_data_plane, data_planes), *_vips_of(store, data_planes)}
+
+
 def _affected(store: Store, change: Change) -> Iterator[WorkKey]:
     resource = change.resource
     if resource == kinds.VIPS:
@@ -83,10 +92,7 @@ def _affected(store: Store, change: Change) -> Iterator[WorkKey]:
 def _nodes_affected(store: Store, change: Change) -> Iterator[WorkKey]:
     resource = change.resource
     if resource == kinds.DATA_PLANES:
-        yield from _data_planes(store)
-        yield _data_plane(change.key[1])
-        if _spec_changed(change):
-            yield from _all_vips(store)
+        yield from _data_plane_changed(store, change)
     elif resource == NODES:
         yield from _data_planes(store)
         yield from _node_changed(store, change)
@@ -96,6 +102,9 @@ def _nodes_affected(store: Store, change: Change) -> Iterator[WorkKey]:
         yield from _report_changed(change)
     elif resource == PODS:
         yield from {_data_plane(pod.data_plane) for pod in (change.before, change.after) if pod}
+    elif resource == SERVICE_ACCOUNTS:
+        if change.key[1] == AGENT_ACCOUNT:
+            yield from _data_planes(store)
     elif resource == DAEMON_SETS:
         present = change.after or change.before
         yield _data_plane(data_plane_of(present["metadata"].get("labels")))
@@ -190,6 +199,15 @@ def _vips_of(store: Store, data_planes: set[str]) -> Iterator[WorkKey]:
             yield _vip(name)
 
 
+def _data_plane_changed(store: Store, change: Change) -> Iterator[WorkKey]:
+    yield from _data_planes(store)
+    yield _data_plane(change.key[1])
+    if _spec_changed(change):
+        yield from _all_vips(store)
+    elif _readiness(change.before) != _readiness(change.after):
+        yield from _vips_of(store, {change.key[1]})
+
+
 def _data_plane_node_changed(store: Store, change: Change) -> Iterator[WorkKey]:
     sides = [side for side in (change.before, change.after) if isinstance(side, DataPlaneNode)]
     names = {side.spec.data_plane_name for side in sides}
@@ -206,14 +224,25 @@ def _report_changed(change: Change) -> Iterator[WorkKey]:
         if before.get(name) != after.get(name):
             yield _vip(name)
     side = change.after or change.before
-    if (change.before is None or change.after is None) and isinstance(side, DataPlaneNodeReport):
+    moved = any(_announced(before.get(name)) != _announced(after.get(name)) for name in before.keys() | after.keys())
+    if (moved or change.before is None or change.after is None) and isinstance(side, DataPlaneNodeReport):
         yield _data_plane(side.report.data_plane_name)
+
+
+def _announced(entry: VipReport | None) -> tuple[Any, ...]:
+    return entry.announces if entry else ()
 
 
 def _entries(report: object) -> dict[Name, VipReport]:
     if not isinstance(report, DataPlaneNodeReport):
         return {}
     return {(entry.namespace, entry.name): entry for entry in report.report.vips}
+
+
+def _readiness(obj: Any) -> str:
+    """Return the reason of the condition Ready."""
+    condition = get_condition(obj.status.conditions, ConditionType.READY) if isinstance(obj, DataPlane) else None
+    return condition.reason if condition else ""
 
 
 def _spec_changed(change: Change) -> bool:

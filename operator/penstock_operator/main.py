@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import structlog
-from penstock_api.names import API_VERSION, DATAPLANE_LABEL, GROUP
+from penstock_api.names import API_VERSION, DATAPLANE_LABEL, GROUP, PART_OF_LABEL
 from penstock_kube import (
     DAEMON_SETS,
     NODES,
     PODS,
+    SERVICE_ACCOUNTS,
     SERVICE_CIDRS,
     SERVICES,
     ApiError,
@@ -38,6 +39,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from penstock_operator import handlers, health, kinds, serving
 from penstock_operator.apply import Writer
 from penstock_operator.feed import Feed
+from penstock_operator.heartbeats import HeartbeatLister
 from penstock_operator.reconcile import Reconciler
 from penstock_operator.settings import Settings
 from penstock_operator.store import Store
@@ -58,9 +60,13 @@ CLUSTER_WIDE = (
 )
 """Kinds that kopf follows."""
 
-OF_OUR_NAMESPACE = (DAEMON_SETS, PODS)
-"""Kinds that are followed in the namespace of the installation only, which needs no right to see all pods. kopf
-watches either the whole cluster or namespaces, never both."""
+OF_OUR_NAMESPACE = (
+    (DAEMON_SETS, DATAPLANE_LABEL),
+    (PODS, DATAPLANE_LABEL),
+    (SERVICE_ACCOUNTS, f"{PART_OF_LABEL}=penstock"),
+)
+"""Kinds, each with a label selector, that are followed in the namespace of the installation only, which needs no right
+to see all pods. kopf watches either the whole cluster or namespaces, never both."""
 
 LEADERSHIP_LOST = 3  # exit status
 
@@ -110,7 +116,8 @@ class Operator:
         settings = self.settings
         feed = Feed(Store(), WorkQueue(delay_for=_delay_for))
         sweeper = Sweeper(client, feed.store, CLUSTER_WIDE, feed.tell)
-        reflectors = [self._reflector(client, resource, feed) for resource in OF_OUR_NAMESPACE]
+        reflectors = [self._reflector(client, *followed, feed) for followed in OF_OUR_NAMESPACE]
+        heartbeats = HeartbeatLister(client, feed.store, settings.namespace, feed.beats_changed)
         events = EventRecorder(client, controller="penstock.dev/operator", instance=settings.identity)
         writer = Writer(client, feed.store, feed.learn, lambda: lease.held)
         reconciler = Reconciler(
@@ -133,6 +140,7 @@ class Operator:
             feed.everything()
             background.start(feed.queue.run(reconciler, workers=settings.workers))
             background.start(sweeper.run())
+            background.start(heartbeats.run())
             log.info("operator works", vips=feed.store.count(kinds.VIPS))
             following = handlers.run(
                 CLUSTER_WIDE,
@@ -144,7 +152,7 @@ class Operator:
             )
             await background.watch(following)
 
-    def _reflector(self, client: KubeClient, resource: Resource, feed: Feed) -> Reflector:
+    def _reflector(self, client: KubeClient, resource: Resource, labels: str, feed: Feed) -> Reflector:
         def on_change(key: Key, raw: Object | None) -> None:
             if raw is not None:
                 feed.learn(resource, raw)
@@ -155,7 +163,7 @@ class Operator:
             client,
             resource,
             namespace=self.settings.namespace,
-            label_selector=DATAPLANE_LABEL,
+            label_selector=labels,
             on_change=on_change,
         )
 

@@ -18,18 +18,30 @@ from penstock_api import (
     get_condition,
 )
 from penstock_api.conditions import Condition, ConditionStatus, ConditionType
-from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES, EventRecorder, Superseded
+from penstock_api.names import AGENT_ACCOUNT
+from penstock_kube import (
+    DAEMON_SETS,
+    NODES,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
+    SERVICES,
+    EventRecorder,
+    Superseded,
+)
 
 from penstock_operator import kinds
 from penstock_operator.apply import Writer
 from penstock_operator.keys import Subject, WorkKey
 from penstock_operator.plan import acceptance, status
 from penstock_operator.plan.allocation import World
-from penstock_operator.plan.daemonsets import Installation
-from penstock_operator.plan.dataplane import DataPlaneView, plan_data_plane
+from penstock_operator.plan.daemonsets import ACCOUNT_ANNOTATION, Installation, agent_name
+from penstock_operator.plan.dataplane import plan_data_plane
+from penstock_operator.plan.handover import ServedVip
 from penstock_operator.plan.ledger import Claim
 from penstock_operator.plan.pools import Pools, pool_status
 from penstock_operator.plan.reserved import Reserved
+from penstock_operator.plan.view import DataPlaneView
 from penstock_operator.store import Store, Unreadable, data_plane_of
 
 log = structlog.get_logger(__name__)
@@ -99,9 +111,10 @@ class Reconciler:
             wanted = status.paused_status(vip, self._node_views(vip, vip.status.data_plane_name), now())
             await self._write_vip(vip, wanted)
             return
-        verdict = acceptance.judge(vip, self._neighbours(vip), self.world())
+        decided = self._store.as_decided(vip)
+        verdict = acceptance.judge(decided, self._neighbours(vip), self.world())
         data_plane = verdict.data_plane.metadata.name if verdict.data_plane else None
-        wanted = status.vip_status(vip, verdict, self._node_views(vip, data_plane), now())
+        wanted = status.vip_status(decided, verdict, self._node_views(vip, data_plane), now())
         await self._write_vip(vip, wanted)
 
     async def _unreadable_vip(self, vip: Unreadable) -> None:
@@ -117,17 +130,21 @@ class Reconciler:
     async def _write_vip(self, vip: LoadBalancerVIP, wanted: VipStatus) -> None:
         # Entered before the write, because other workers decide while it is under way.
         self._store.ledger.put(Claim.of(vip.model_copy(update={"status": wanted})))
+        before = self._store.decide(vip, wanted)
         try:
             written = await self._writer.status(kinds.VIPS, vip, wanted)
+        except BaseException:
+            self._store.decide(vip, before)
+            raise
         finally:
             current = self._store.get(kinds.VIPS, (vip.metadata.namespace, vip.metadata.name))
             if isinstance(current, LoadBalancerVIP):
-                self._store.ledger.put(Claim.of(current))
+                self._store.ledger.put(Claim.of(self._store.as_decided(current)))
             else:
                 self._store.ledger.remove((vip.metadata.namespace, vip.metadata.name))
         if written:
             self._tell(vip, vip.status.conditions, wanted.conditions)
-            self._tell_addresses(vip, wanted)
+            self._tell_addresses(vip, before or vip.status, wanted)
 
     def _tell(self, obj: KubeObject, before: Sequence[Condition], after: Sequence[Condition]) -> None:
         """Say what changed to whoever looks at the object's Events."""
@@ -146,9 +163,11 @@ class Reconciler:
                 note=found.message or reason,
             )
 
-    def _tell_addresses(self, vip: LoadBalancerVIP, after: VipStatus) -> None:
-        """Record that a VIP has other addresses than before: clients use the old ones."""
-        change = status.address_change(vip.status, after)
+    def _tell_addresses(self, vip: LoadBalancerVIP, before: VipStatus, after: VipStatus) -> None:
+        """Record that a VIP has other addresses than before, which clients do not use, and who announces them."""
+        if announced := status.new_announcers(vip.status, after):
+            self._events.record(kinds.reference(vip), type_="Normal", reason=status.ANNOUNCED, note=announced)
+        change = status.address_change(before, after)
         if change:
             log.info("addresses changed", vip=vip.key, change=change)
             self._events.record(kinds.reference(vip), type_="Warning", reason=status.ADDRESSES_CHANGED, note=change)
@@ -177,7 +196,7 @@ class Reconciler:
             if node.spec.data_plane_name == data_plane
         }
         facts = {name: node for (_, name), node in self._store.all(NODES).items()}
-        return status.node_views(nodes, facts, self._store.reports_of(vip.metadata.uid))
+        return status.node_views(nodes, facts, self._store.reports_of(vip.metadata.uid), self._store.beats)
 
     async def _policy(self, key: WorkKey) -> None:
         name = (key.namespace, key.name)
@@ -203,6 +222,8 @@ class Reconciler:
             return
         plan = plan_data_plane(view, self._installation, now())
         await self._writer.data_plane(key.name, view.data_plane, plan, self._installation.namespace)
+        for node, found in plan.silent:
+            self._events.record(kinds.reference(node), type_="Warning", reason=found.reason, note=found.message)
         if view.data_plane is not None and plan.status is not None:
             self._tell(view.data_plane, view.data_plane.status.conditions, plan.status.conditions)
         if plan.look_again is not None:
@@ -236,7 +257,26 @@ class Reconciler:
                 for report in self._store.all(kinds.REPORTS).values()
                 if report.report.data_plane_name == name
             },
+            beats=self._store.beats,
+            account=self._agents_account(name),
+            vips=lambda: self._served_vips(name),
         )
+
+    def _agents_account(self, data_plane: str) -> str:
+        """Return the UID of the agents' account; while there is none, the one that their pods were made for."""
+        namespace = self._installation.namespace
+        if account := self._store.get(SERVICE_ACCOUNTS, (namespace, AGENT_ACCOUNT)):
+            return str(account)
+        daemon_set = self._store.get(DAEMON_SETS, (namespace, agent_name(data_plane))) or {}
+        metadata = (daemon_set.get("spec") or {}).get("template", {}).get("metadata") or {}
+        return str((metadata.get("annotations") or {}).get(ACCOUNT_ANNOTATION, ""))
+
+    def _served_vips(self, data_plane: str) -> list[ServedVip]:
+        return [
+            ServedVip(vip.key, vip.status.addresses, self._store.reports_of(vip.metadata.uid))
+            for vip in self._store.all(kinds.VIPS).values()
+            if vip.status.data_plane_name == data_plane
+        ]
 
 
 def _news(before: Condition | None, after: Condition) -> bool:

@@ -23,13 +23,15 @@ from penstock_api import (
     LoadBalancerVIP,
     RLPolicy,
     VipReport,
+    VipStatus,
     parse,
 )
 from penstock_api.names import DATAPLANE_LABEL
-from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_CIDRS, SERVICES, Key, Object, Resource
+from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_ACCOUNTS, SERVICE_CIDRS, SERVICES, Key, Object, Resource
 
 from penstock_operator import kinds
 from penstock_operator.plan.facts import Name, NodeFacts, PodFacts, ServiceFacts
+from penstock_operator.plan.heartbeats import NO_BEATS, Beats
 from penstock_operator.plan.ledger import Claim, Ledger
 
 log = structlog.get_logger(__name__)
@@ -81,6 +83,11 @@ def _networks(raw: Object) -> Networks:
     return tuple(ip_network(text, strict=False) for text in (raw.get("spec") or {}).get("cidrs") or ())
 
 
+def _account(raw: Object) -> str:
+    """Keep the UID of a ServiceAccount."""
+    return str(raw["metadata"].get("uid", ""))
+
+
 def _daemon_set(raw: Object) -> Object:
     metadata = raw["metadata"]
     kept = {name: metadata.get(name) for name in ("name", "namespace", "labels", "annotations")}
@@ -98,6 +105,7 @@ READERS: Mapping[Resource, Callable[[Object], Any]] = {
     SERVICES: ServiceFacts.from_raw,
     PODS: PodFacts.from_raw,
     DAEMON_SETS: _daemon_set,
+    SERVICE_ACCOUNTS: _account,
     SERVICE_CIDRS: _networks,
 }
 """How each kind is pruned on arrival."""
@@ -108,7 +116,9 @@ class Store:
     """All known objects by kind and key."""
 
     ledger: Ledger = field(default_factory=Ledger)
+    beats: Beats = NO_BEATS
     _entries: dict[Resource, dict[Key, Entry]] = field(default_factory=lambda: {res: {} for res in READERS})
+    _decided: dict[str, VipStatus] = field(default_factory=dict)  # what VIPs hold by our last decision, by UID
     _reports: dict[str, dict[str, tuple[str, VipReport]]] = field(default_factory=dict)  # VIP UID -> object -> node
     _users: dict[tuple[str, Name], set[Name]] = field(default_factory=dict)  # ("service", name) -> VIPs
     _revision: int = 0
@@ -177,6 +187,24 @@ class Store:
         """Return the VIPs that refer to a `service` or `policy`."""
         return frozenset(self._users.get((what, name), ()))
 
+    def decide(self, vip: LoadBalancerVIP, status: VipStatus | None) -> VipStatus | None:
+        """Note what a VIP holds by a decision of ours, until the next; returns what it was before."""
+        before = self._decided.pop(vip.metadata.uid, None)
+        if status is not None:
+            self._decided[vip.metadata.uid] = status
+        return before
+
+    def as_decided(self, vip: LoadBalancerVIP) -> LoadBalancerVIP:
+        """Return a VIP with what it holds by our last decision: whoever else writes its status decides nothing.
+
+        After a restart the status is all there is.
+        """
+        decided = self._decided.get(vip.metadata.uid)
+        if decided is None:
+            return vip
+        holdings = {name: getattr(decided, name) for name in ("addresses", "ports", "address_pool", "data_plane_name")}
+        return vip.model_copy(update={"status": vip.status.model_copy(update=holdings)})
+
     def _changed(self, resource: Resource, key: Key, before: Any, after: Any) -> Change | None:
         if before == after and not isinstance(after, KubeObject):
             return None
@@ -195,12 +223,14 @@ class Store:
                 if not self._users[reference]:
                     del self._users[reference]
             self.ledger.remove(name_of(before))
+            if after is None:
+                self._decided.pop(before.metadata.uid, None)
         elif isinstance(before, Unreadable):
             self.ledger.remove(Claim.of_unreadable(before.raw).name)
         if isinstance(after, LoadBalancerVIP):
             for reference in _references(after):
                 self._users.setdefault(reference, set()).add(name_of(after))
-            self.ledger.put(Claim.of(after))
+            self.ledger.put(Claim.of(self.as_decided(after)))
         elif isinstance(after, Unreadable):
             self.ledger.put(Claim.of_unreadable(after.raw))
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_agent.announcer import Peers, View, announced, announcer_of
+from penstock_agent.announcer import Peers, View, announced, announcer_of, candidates
 
 ADDRESSES = frozenset(ip_address(f"203.0.113.{i}") for i in range(1, 51))
 NODES = frozenset({"edge-a", "edge-b", "edge-c"})
@@ -49,6 +49,20 @@ def test_nobody_alive_means_nobody_announces():
 
 def test_a_node_counts_itself_even_before_its_lease_is_seen():
     assert announced(view("edge-a", live=frozenset())) == ADDRESSES
+
+
+def test_a_draining_node_announces_nothing_while_there_is_another():
+    draining = frozenset({"edge-a"})
+    shares = {
+        node: announced(view(node, live=candidates(NODES, draining), draining=node in draining)) for node in NODES
+    }
+    assert shares["edge-a"] == frozenset()
+    assert shares["edge-b"] | shares["edge-c"] == ADDRESSES
+    assert not shares["edge-b"] & shares["edge-c"]
+    alone = frozenset({"edge-a"})
+    assert announced(view("edge-a", live=candidates(alone, draining), draining=True)) == ADDRESSES
+    assert announced(view("edge-a", live=frozenset(), draining=True)) == ADDRESSES
+    assert candidates(NODES, NODES) == NODES
 
 
 def test_cut_off_nodes_keep_what_they_had_until_they_hear_of_another():

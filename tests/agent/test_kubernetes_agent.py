@@ -415,3 +415,55 @@ async def test_a_node_without_data_plane_leaves_its_addresses_to_others(cluster,
         await eventually(lambda: a.announced == set(ADDRESSES), 10)
         await b.dataplane.restart()
         await eventually(lambda: b.announced and not a.announced & b.announced, 15)
+
+
+async def test_a_draining_node_leaves_its_addresses_to_others_and_reports_it(cluster, nodes):
+    a, b = await nodes("a", l2=True, nodes=2), await nodes("b", l2=True, nodes=2)
+    await cluster.slice("web", "10.0.0.1")
+    await cluster.vip(addresses=ADDRESSES)
+
+    async def drain(name, draining):
+        patch = {"spec": {"draining": draining}}
+        await cluster.client.patch(DATAPLANE_NODES, cluster.object_name(name), patch)
+
+    async def reported(node, addresses):
+        entry = (await node.report() or {}).get("web")
+        return entry is not None and set(entry.get("announces", ())) == set(addresses)
+
+    async with a.dataplane, b.dataplane, a.agent(), b.agent():
+        await eventually(lambda: a.announced and b.announced and not a.announced & b.announced, 15)
+        share = a.announced
+        await soon(lambda: reported(a, share))
+        await drain("a", True)
+        await eventually(lambda: b.announced == set(ADDRESSES) and not a.announced, 10)
+        await soon(lambda: reported(a, ()))
+        await soon(lambda: reported(b, ADDRESSES))
+        await drain("b", True)  # nobody else is left
+        await eventually(lambda: a.announced == share, 10)
+        await drain("a", False)
+        await eventually(lambda: a.announced == set(ADDRESSES), 10)
+
+
+async def test_an_agent_without_announcements_renews_its_lease_and_takes_back_that_it_was_silent(cluster, nodes):
+    node = await nodes("a")
+    name = cluster.object_name("a")
+    async with node.dataplane, node.agent():
+        await soon(lambda: cluster.get(LEASES, node_lease_name(name), INSTALL_NAMESPACE))
+
+        async def ready(reason):
+            found = await cluster.get(DATAPLANE_NODES, name)
+            conditions = {c["type"]: c["reason"] for c in (found.get("status") or {}).get("conditions", ())}
+            return conditions.get("Ready") == reason
+
+        await soon(lambda: ready("Ready"))
+        silent = {
+            "type": "Ready",
+            "status": "False",
+            "reason": "AgentSilent",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "observedGeneration": 1,
+        }
+        body = {"metadata": {"name": name}, "status": {"conditions": [silent]}}
+        await cluster.client.apply(DATAPLANE_NODES, body, field_manager="penstock-operator", subresource="status")
+        await soon(lambda: ready("Ready"))

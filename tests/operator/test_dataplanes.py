@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from operator_rig import Cluster, RunningOperator, condition, is_true, refused
-from penstock_api.names import COMPONENT_LABEL, DATAPLANE_FINALIZER, DATAPLANE_LABEL, INSTALL_NAMESPACE, NODE_LABEL
+from operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
+from penstock_api.names import (
+    AGENT_ACCOUNT,
+    COMPONENT_LABEL,
+    DATAPLANE_FINALIZER,
+    DATAPLANE_LABEL,
+    INSTALL_NAMESPACE,
+    NODE_LABEL,
+    PART_OF_LABEL,
+)
 from penstock_kube import DAEMON_SETS, LEASES, NODES, PODS, SERVICE_ACCOUNTS, KubeClient
 from penstock_operator import kinds
+from penstock_operator.plan.daemonsets import ACCOUNT_ANNOTATION
 from penstock_operator.plan.facts import TEMPLATE_HASH_LABEL
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION
 
@@ -19,7 +30,7 @@ pytestmark = pytest.mark.apiserver
 Object = dict[str, Any]
 
 
-async def make_pod(client: KubeClient, node: str, template_hash: str) -> None:
+async def make_pod(client: KubeClient, node: str, template_hash: str, *, waiting: str = "") -> None:
     """Do what the DaemonSet controller and a kubelet would do: there is none in these tests."""
     name = f"dataplane-{node}"
     labels = {DATAPLANE_LABEL: "edge", COMPONENT_LABEL: "dataplane", TEMPLATE_HASH_LABEL: template_hash}
@@ -29,7 +40,19 @@ async def make_pod(client: KubeClient, node: str, template_hash: str) -> None:
     body: Object = {"metadata": {"name": name, "namespace": INSTALL_NAMESPACE, "labels": labels}, "spec": spec}
     await client.apply(PODS, body, field_manager="tests")
     condition_ = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    body = {"metadata": {"name": name, "namespace": INSTALL_NAMESPACE}, "status": {"conditions": [condition_]}}
+    status: Object = {"conditions": [condition_ | ({"status": "False"} if waiting else {})]}
+    if waiting:
+        state = {"waiting": {"reason": waiting}}
+        container = {
+            "name": "dataplane",
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+        status["containerStatuses"] = [container]
+    body = {"metadata": {"name": name, "namespace": INSTALL_NAMESPACE}, "status": status}
     await client.apply(PODS, body, field_manager="tests", subresource="status")
 
 
@@ -73,7 +96,9 @@ async def test_nodes_and_pods_are_made_as_asked(operator: RunningOperator, ready
     await cluster.wait(kinds.DATA_PLANES, "edge", lambda obj: obj["status"]["summary"]["ready"] == "1/2")
     await cluster.report("lb-2")
     await cluster.wait(kinds.DATA_PLANES, "edge", is_true("Ready"))
-    await Cluster(client, "default").events("Ready", "NodesNotReady")  # Events of cluster-scoped objects live there
+    # Events of cluster-scoped objects live there. A first start is no fault.
+    types = await Cluster(client, "default").events("Ready", "Progressing")
+    assert (types["Progressing"], "NodesNotReady" in types) == ("Normal", False)
 
 
 async def test_drift_of_our_fields_is_put_back(operator: RunningOperator, ready_cluster: Cluster) -> None:
@@ -121,6 +146,99 @@ async def test_outdated_pods_are_replaced_one_at_a_time(operator: RunningOperato
     await cluster.wait(kinds.DATA_PLANES, "edge", lambda obj: condition(obj, "Reconciling")["status"] == "absent")
     for node in ("lb-1", "lb-2"):
         await client.delete(PODS, f"dataplane-{node}", INSTALL_NAMESPACE)
+
+
+async def test_a_nodes_addresses_are_handed_over_before_its_pod_is_replaced(
+    operator: RunningOperator, cluster: Cluster
+) -> None:
+    client = cluster.client
+    for number in (1, 2):
+        await cluster.node(f"lb-{number}", f"192.0.2.{number}")
+    await cluster.data_plane(announcement={"type": "L2"})
+    await cluster.pool("203.0.113.10")
+    await cluster.service()
+    vip = await cluster.vip()
+    await cluster.wait_vip(is_true("Accepted"))
+    await cluster.report("lb-1", entry(vip, announces=["203.0.113.10"]))
+    await cluster.report("lb-2", entry(vip))
+    shown = await cluster.wait_vip(lambda obj: obj["status"].get("announcements"))
+    assert shown["status"]["announcements"] == [{"address": "203.0.113.10", "nodeName": "lb-1"}]
+    current = await template_hash(cluster)
+    for node in ("lb-1", "lb-2"):
+        await make_pod(client, node, current)
+    await cluster.wait(kinds.DATA_PLANES, "edge", lambda obj: (obj["status"].get("nodes") or {}).get("updated") == 2)
+    await client.patch(kinds.DATA_PLANES, "edge", {"spec": {"type": "vpp"}})
+    await cluster.wait(kinds.DATA_PLANE_NODES, "edge.lb-1", lambda obj: obj["spec"].get("draining"))
+    await cluster.wait(kinds.DATA_PLANES, "edge", rolling("203.0.113.10 (VIP"))
+    await client.get(PODS, "dataplane-lb-1", INSTALL_NAMESPACE)  # forwards until another node announces
+    await cluster.report("lb-2", entry(vip, announces=["203.0.113.10"]))
+    await cluster.report("lb-1", entry(vip))
+    await cluster.gone(PODS, "dataplane-lb-1", INSTALL_NAMESPACE)
+    await cluster.events("Announced")
+    await make_pod(client, "lb-1", await template_hash(cluster), waiting="ErrImagePull")
+    await cluster.wait(kinds.DATA_PLANES, "edge", rolling("pod dataplane-lb-1: ErrImagePull x"))
+    await client.get(PODS, "dataplane-lb-2", INSTALL_NAMESPACE)  # the rollout has halted
+    assert (await client.get(kinds.DATA_PLANE_NODES, "edge.lb-1"))["spec"]["draining"]
+    await client.patch(kinds.DATA_PLANES, "edge", {"spec": {"type": "embedded"}})
+    await cluster.gone(PODS, "dataplane-lb-1", INSTALL_NAMESPACE)
+    await make_pod(client, "lb-1", await template_hash(cluster))
+    await run_as(client, "edge.lb-1", "run-2")
+    await cluster.wait(kinds.DATA_PLANE_NODES, "edge.lb-1", lambda obj: not obj["spec"].get("draining"))
+    for node in ("lb-1", "lb-2"):
+        await client.delete(PODS, f"dataplane-{node}", INSTALL_NAMESPACE)
+
+
+async def test_a_silent_agent_is_shown_everywhere(
+    operators: Any, ready_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock_operator.heartbeats.INTERVAL", 0.2)
+    monkeypatch.setattr("penstock_operator.plan.heartbeats.SILENT_AFTER", 2.0)
+    cluster, client = ready_cluster, ready_cluster.client
+    operators()
+    vip = await cluster.vip()
+    await cluster.wait_vip(is_true("Accepted"))
+    name = {"name": "penstock-edge.lb-1", "namespace": INSTALL_NAMESPACE, "labels": {DATAPLANE_LABEL: "edge"}}
+    lease = {"metadata": name, "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}
+    await cluster.report("lb-1", entry(vip))
+    await client.apply(LEASES, lease, field_manager="penstock-agent")
+    await cluster.wait(kinds.DATA_PLANE_NODES, "edge.lb-1", refused("AgentSilent", "Ready"))
+    await cluster.wait(kinds.DATA_PLANES, "edge", lambda obj: obj["status"]["summary"]["ready"] == "0/2")
+    await cluster.wait_vip(lambda obj: condition(obj, "Ready")["status"] == "False")
+    async with asyncio.TaskGroup() as group:
+        renewing = group.create_task(_renew(client, lease))
+        await asyncio.sleep(2.0)  # until the operator has seen it; an agent writes its status until then
+        await cluster.report("lb-1", entry(vip))
+        await cluster.wait_vip(is_true("Ready"))
+        await cluster.node("lb-1", "192.0.2.1", ready=False)  # its kubelet stopped, which stops no data plane
+        await cluster.wait(kinds.DATA_PLANES, "edge", lambda obj: obj["status"]["summary"]["ready"] == "1/2")
+        await cluster.wait_vip(is_true("Ready"))
+        renewing.cancel()
+    await cluster.gone(LEASES, "penstock-edge.lb-1", INSTALL_NAMESPACE)  # both are silent: the node is lost
+
+
+async def _renew(client: KubeClient, lease: Object) -> None:
+    for number in itertools.count():
+        lease["spec"]["renewTime"] = f"2026-01-01T00:{number // 60:02}:{number % 60:02}.000000Z"
+        await client.apply(LEASES, lease, field_manager="penstock-agent")
+        await asyncio.sleep(0.2)
+
+
+async def test_agents_follow_their_account(operator: RunningOperator, ready_cluster: Cluster) -> None:
+    cluster, client = ready_cluster, ready_cluster.client
+    account: Object = {
+        "metadata": {"name": AGENT_ACCOUNT, "namespace": INSTALL_NAMESPACE, "labels": {PART_OF_LABEL: "penstock"}}
+    }
+    installation = Cluster(client, INSTALL_NAMESPACE)
+
+    def made_for(uid: str) -> Callable[[Object], bool]:
+        path = ("spec", "template", "metadata", "annotations", ACCOUNT_ANNOTATION)
+        return lambda obj: functools.reduce(lambda found, key: found.get(key) or {}, path, obj) == uid
+
+    for _ in range(2):
+        await client.delete(SERVICE_ACCOUNTS, AGENT_ACCOUNT, INSTALL_NAMESPACE)
+        await cluster.daemon_set("penstock-edge-agent")
+        uid = (await client.apply(SERVICE_ACCOUNTS, account, field_manager="helm"))["metadata"]["uid"]
+        await installation.wait(DAEMON_SETS, "penstock-edge-agent", made_for(uid), namespaced=True)
 
 
 async def test_a_data_plane_is_cleared_away_in_order(operator: RunningOperator, ready_cluster: Cluster) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from penstock_api import VipReport
 from penstock_api.names import DATAPLANE_LABEL, NODE_FINALIZER
 from penstock_operator.apply import contains
 from penstock_operator.plan import daemonsets, nodes
-from penstock_operator.plan.dataplane import DataPlanePlan, DataPlaneView, plan_data_plane
-from penstock_operator.plan.facts import PodFacts
+from penstock_operator.plan.dataplane import DataPlanePlan, plan_data_plane
+from penstock_operator.plan.facts import PodFacts, pod_trouble
+from penstock_operator.plan.handover import ServedVip, still_announced
+from penstock_operator.plan.heartbeats import Beats, Heartbeats
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION, plan_rollout
+from penstock_operator.plan.view import DataPlaneView
 from plan_builders import NOW, data_plane, data_plane_node, node, pod
 
 INSTALLATION = daemonsets.Installation("penstock-system", "penstock/dataplane:1", "penstock/agent:1")
@@ -130,7 +135,7 @@ def test_a_node_without_address_is_named() -> None:
     assert found.nodes == ()
     assert found.status is not None
     messages = {condition.type: condition.message for condition in found.status.conditions}
-    assert "node lb-1 has no InternalIP" in messages["Ready"]
+    assert "node lb-1: it has no InternalIP" in messages["Ready"]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +216,259 @@ def test_pods_are_replaced_one_at_a_time(pods: Any, existing: Any, replace: str 
     found = plan_rollout("new", facts, pods, known)
     assert (found.replace.node if found.replace else None) == replace
     assert waiting in found.waiting
+
+
+def served(*announcers: str, address: str = "203.0.113.10", failing: tuple[str, ...] = ()) -> ServedVip:
+    """A VIP that nodes a, b and c report; some of them announce it."""
+    reports = {
+        name: VipReport.model_validate(
+            {"namespace": "shop", "name": "web", "uid": "u", "generation": 1, "error": "x" if name in failing else ""}
+            | {"announces": [address] if name in announcers else []}
+        )
+        for name in "abc"
+    }
+    return ServedVip("shop/web", (ip_address(address),), reports)
+
+
+@pytest.mark.parametrize(
+    ("draining", "vips", "replace", "drained", "waiting"),
+    [
+        pytest.param("", [served("a")], None, "a", "node a: handing its addresses over", id="it drains first"),
+        pytest.param("", [served("c")], None, "a", "handing its addresses over", id="whoever announces"),
+        pytest.param("a", [served("a")], None, "a", "203.0.113.10 (VIP shop/web) is still announced by", id="slow"),
+        pytest.param("a", [served()], None, "a", "is not announced by another node yet", id="the others are slow"),
+        pytest.param("a", [served("b")], "a", "a", "replacing", id="another announces"),
+        pytest.param("a", [served("a", "b")], None, "a", "still announced", id="both announce"),
+        pytest.param("a", [], "a", "a", "replacing", id="no VIP"),
+        pytest.param("a", [served(failing=("b", "c"))], "a", "a", "replacing", id="no other could take it"),
+        pytest.param("b", [served("c")], "b", "b", "replacing", id="the one that drains already goes first"),
+    ],
+)
+def test_addresses_are_handed_over_before_a_pod_is_replaced(
+    draining: str, vips: list[ServedVip], replace: str | None, drained: str, waiting: str
+) -> None:
+    def handover(name: str, others: Any) -> str:
+        return still_announced(name, vips, others)
+
+    facts = [node("a"), node("b"), node("c")]
+    known = {name: data_plane_node(name, draining=name == draining) for name in "abc"}
+    found = plan_rollout("new", facts, [pod("a", "old"), pod("b", "old"), pod("c")], known, handover)
+    assert (found.replace.node if found.replace else None) == replace
+    assert found.draining == {drained}
+    assert waiting in found.waiting
+
+
+def test_a_single_node_is_not_drained() -> None:
+    found = plan_rollout("new", [node("a")], [pod("a", "old")], {"a": data_plane_node("a")}, lambda *_: "never")
+    assert found.replace is not None
+    assert found.draining == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("pods", "known", "draining"),
+    [
+        pytest.param([pod("b", "old")], data_plane_node("a", draining=True), {"a"}, id="its new pod is not there"),
+        pytest.param(
+            [pod("a", ready=False, trouble="ErrImagePull penstock/vpp:0.1.0"), pod("b", "old")],
+            data_plane_node("a", draining=True, ready=False),
+            {"a"},
+            id="its new pod does not start",
+        ),
+        pytest.param(
+            [pod("a"), pod("b")],
+            data_plane_node("a", draining=True, annotations={REPLACED_ANNOTATION: "run-1"}),
+            {"a"},
+            id="its agent has not seen the new run",
+        ),
+        pytest.param([pod("a"), pod("b")], data_plane_node("a", draining=True), set(), id="it works again"),
+    ],
+)
+def test_a_node_drains_until_its_new_data_plane_works(pods: Any, known: Any, draining: set[str]) -> None:
+    found = plan_rollout("new", [node("a"), node("b")], pods, {"a": known, "b": data_plane_node("b")}, lambda *_: "")
+    assert found.replace is None
+    assert found.draining == draining
+
+
+def test_the_plan_drains_with_l2_alone() -> None:
+    facts = [node("a", labels=LABELLED), node("b", "192.0.2.2", labels=LABELLED)]
+    existing = [data_plane_node("a"), data_plane_node("b")]
+    for type_, drained in (("L2", ["a"]), ("None", [])):
+        found = plan(data_plane(announcement={"type": type_}), facts, existing, pods=[pod("a", "old"), pod("b", "old")])
+        assert [change.spec.node_name for change in found.nodes if change.spec.draining] == drained
+        assert (found.replace_pod is None) == bool(drained)
+
+
+def test_a_pod_that_does_not_start_halts_the_rollout_and_is_named() -> None:
+    facts = [node("a", labels=LABELLED), node("b", "192.0.2.2", labels=LABELLED)]
+    existing = [data_plane_node("a", ready=False, message="hello failed: [Errno 2]"), data_plane_node("b")]
+    pods = [pod("a", hash_of(), ready=False, trouble="ErrImagePull penstock/vpp:0.1.0"), pod("b", "old")]
+    found = plan(data_plane(), facts, existing, pods=pods)
+    assert found.replace_pod is None
+    assert found.status is not None
+    conditions = {c.type: (c.reason, c.message) for c in found.status.conditions}
+    assert conditions["Ready"] == ("NodesNotReady", "not Ready: node a: pod pod-a: ErrImagePull penstock/vpp:0.1.0")
+    assert "node a: pod pod-a: ErrImagePull penstock/vpp:0.1.0" in conditions["Reconciling"][1]
+
+
+def hash_of(**spec: Any) -> str:
+    return daemonsets.template_hash(daemonsets.data_plane_daemon_set(data_plane(**spec), INSTALLATION))
+
+
+@pytest.mark.parametrize(
+    ("existing", "pods", "reason", "message"),
+    [
+        pytest.param([], [], "Progressing", "starting: node a: it is new", id="no DataPlaneNode"),
+        pytest.param([{"age": 3, "ready": False}], [], "Progressing", "data-plane pod is not there yet", id="no pod"),
+        pytest.param(
+            [{"ready": False}], [pod("a", ready=False, age=9)], "Progressing", "pod pod-a is not Ready", id="new pod"
+        ),
+        pytest.param(
+            [{"ready": False, "message": "no TUN"}],
+            [pod("a", age=9)],
+            "Progressing",
+            "starting: node a: no TUN",
+            id="its agent is slow",
+        ),
+        pytest.param(
+            [{"ready": False, "message": "no TUN"}], [pod("a")], "NodesNotReady", "not Ready: node a: no TUN", id="old"
+        ),
+        pytest.param(
+            [{"ready": False}],
+            [pod("a", ready=False, age=9, trouble="CrashLoopBackOff vpp: exit status 1")],
+            "NodesNotReady",
+            "pod pod-a: CrashLoopBackOff vpp",
+            id="a pod that crashes",
+        ),
+        pytest.param(
+            [{"ready": False}],
+            [pod("a", forwards=False, ready=False, age=9, trouble="ErrImagePull agent:9"), pod("a")],
+            "NodesNotReady",
+            "ErrImagePull agent:9",
+            id="its agent does not start",
+        ),
+    ],
+)
+def test_a_start_is_no_fault(existing: Any, pods: Any, reason: str, message: str) -> None:
+    found = plan(
+        data_plane(), [node("a", labels=LABELLED)], [data_plane_node("a", **each) for each in existing], pods=pods
+    )
+    assert found.status is not None
+    ready = next(c for c in found.status.conditions if c.type == "Ready")
+    assert (ready.reason, message in ready.message) == (reason, True), ready.message
+    if reason == "Progressing" and existing:
+        assert found.look_again is not None  # a start that takes too long is a fault
+
+
+def test_a_silent_agent_makes_its_node_not_ready() -> None:
+    facts = [node("a", labels=LABELLED), node("b", "192.0.2.2", labels=LABELLED)]
+    existing = [data_plane_node("a"), data_plane_node("b")]
+    beats = Beats(frozenset({"edge.b"}), frozenset({"edge.a"}))
+    found = plan(data_plane(), facts, existing, pods=[pod("a"), pod("b")], beats=beats)
+    ((silent, written),) = found.silent
+    assert (silent.metadata.name, written.status, written.reason) == ("edge.a", "False", "AgentSilent")
+    assert "the agent of node a has not renewed its Lease for 30 s" in written.message
+    assert found.status is not None
+    assert found.status.summary.ready == "1/2"
+    existing[0] = data_plane_node("a", ready=False, reason="AgentSilent", message=written.message)
+    found = plan(data_plane(), facts, existing, pods=[pod("a"), pod("b")], beats=beats)
+    assert found.silent == ()  # written once
+    assert found.status is not None
+    ready = next(c for c in found.status.conditions if c.type == "Ready")
+    assert "the agent of node a has not renewed its Lease" in ready.message
+    gone = plan(data_plane(deleting=True), facts, [data_plane_node("a")], beats=beats)
+    assert [each.metadata.name for each, _ in gone.silent] == ["edge.a"]
+
+
+def test_a_node_whose_agent_lives_is_not_lost_with_its_kubelet() -> None:
+    facts = [node("lb-1", ready=False, ready_changed=LONG_AGO, labels=LABELLED)]
+    existing = [data_plane_node("lb-1", finalizers=[NODE_FINALIZER])]
+    found = plan(data_plane(), facts, existing, pods=[pod("lb-1")], beats=Beats(frozenset({"edge.lb-1"})))
+    assert (found.drop_nodes, found.delete_nodes) == ((), ())
+    assert found.status is not None
+    assert found.status.summary.ready == "1/1"
+    found = plan(data_plane(), facts, existing, pods=[pod("lb-1")], beats=Beats(silent=frozenset({"edge.lb-1"})))
+    assert [each.spec.node_name for each in found.drop_nodes] == ["lb-1"]
+
+
+@pytest.mark.parametrize(
+    ("looks", "beating", "silent"),
+    [
+        pytest.param([(0, "1"), (5, "2")], True, False, id="renewed"),
+        pytest.param([(0, "1"), *((n, "1") for n in range(5, 30, 5))], True, False, id="late"),
+        pytest.param([(0, "1"), *((n, "1") for n in range(5, 35, 5))], False, True, id="silent"),
+        pytest.param([(0, "1"), (5, "1"), (60, "1")], True, False, id="nobody looked"),
+        pytest.param([(0, "1"), *((n, "1") for n in range(5, 35, 5)), (35, "2")], True, False, id="back"),
+        pytest.param([(0, None)], False, False, id="no Lease"),
+    ],
+)
+def test_agents_live_by_renewals_on_the_operators_clock(looks: Any, beating: bool, silent: bool) -> None:
+    heartbeats = Heartbeats()
+    for at, renewal in looks:
+        found = heartbeats.look({} if renewal is None else {"edge.a": renewal}, float(at))
+    assert ("edge.a" in found.beating, "edge.a" in found.silent) == (beating, silent)
+
+
+def test_agents_are_replaced_when_their_account_is_another_one() -> None:
+    def template(account: str) -> Any:
+        found = plan(data_plane(), [node()], account=account)
+        return found.daemon_sets[1]["spec"]["template"]["metadata"]
+
+    assert template("old") != template("new")
+    assert "annotations" not in template("")  # unknown
+    forwarders = [plan(data_plane(), [node()], account=name).daemon_sets[0] for name in ("old", "new")]
+    assert forwarders[0] == forwarders[1]
+    names = frozenset({"penstock-edge-agent", "penstock-edge-dataplane"})
+    found = plan(
+        data_plane(deleting=True), [node(labels=LABELLED)], [data_plane_node("lb-1")], daemon_sets=names, account="new"
+    )
+    assert [each["metadata"]["name"] for each in found.daemon_sets] == ["penstock-edge-agent"]  # to clear the node
+
+
+def test_a_node_conflict_is_not_hidden() -> None:
+    older = data_plane("core", age=900, nodeSelector={"role": "lb"})
+    found = plan(data_plane(), [node()], others=[older])
+    assert found.status is not None
+    assert {c.type: c.reason for c in found.status.conditions}["Ready"] == "NodeConflict"
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> Any:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"name": "vpp", "image": "penstock/vpp:0.1.0", "state": state, **more}
+
+
+def unscheduled(message: str) -> Any:
+    return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+
+
+CRASHED = {"terminated": {"exitCode": 2}}
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        ({}, ""),
+        ({"containerStatuses": [{"state": {"running": {}}}]}, ""),
+        ({"containerStatuses": [waiting("ContainerCreating")]}, ""),
+        ({"containerStatuses": [waiting("ImagePullBackOff")]}, "ErrImagePull penstock/vpp:0.1.0"),
+        ({"initContainerStatuses": [waiting("ErrImageNeverPull")]}, "ErrImageNeverPull penstock/vpp:0.1.0"),
+        (
+            {"containerStatuses": [waiting("CrashLoopBackOff", "10s", lastState=CRASHED)]},
+            "CrashLoopBackOff vpp: exit status 2",
+        ),
+        ({"containerStatuses": [waiting("CreateContainerError", "m")]}, "CreateContainerError vpp: m"),
+        ({"conditions": [unscheduled("0/4 nodes")]}, "Unschedulable: 0/4 nodes"),
+    ],
+)
+def test_why_a_pod_does_not_start(status: Any, trouble: str) -> None:
+    assert pod_trouble(status) == trouble
+
+
+def test_a_pod_that_has_no_node_yet_belongs_to_the_one_it_was_made_for() -> None:
+    match = {"key": "metadata.name", "operator": "In", "values": ["lb-1"]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [match]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    raw = {"metadata": {"name": "pod", "namespace": "penstock-system"}, "spec": {"affinity": affinity}}
+    assert PodFacts.from_raw(raw).node == "lb-1"
 
 
 def test_a_node_that_is_not_ready_holds_up_nobody() -> None:

@@ -10,7 +10,9 @@ from penstock_operator.plan.acceptance import Verdict
 from penstock_operator.plan.allocation import Problem
 from penstock_operator.plan.status import (
     NodeView,
+    address_change,
     invalid_status,
+    new_announcers,
     node_views,
     paused_status,
     policy_status,
@@ -27,8 +29,14 @@ def report(**changes: Any) -> VipReport:
     return VipReport.model_validate(values | changes)
 
 
-def verdict(problem: Problem | None = None, warnings: tuple[Problem, ...] = ()) -> Verdict:
-    return Verdict(data_plane(), MINE.status.addresses, problem, warnings)
+def verdict(problem: Problem | None = None, warnings: tuple[Problem, ...] = (), *, starting: bool = False) -> Verdict:
+    ready = {"status": "False", "reason": "Progressing" if starting else "NodesNotReady"}
+    conditions = [{"type": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z", **ready}]
+    return Verdict(data_plane(status={"conditions": conditions}), MINE.status.addresses, problem, warnings)
+
+
+def port(number: int = 80, **values: Any) -> dict[str, Any]:
+    return {"port": number, "protocol": "TCP", "family": "IPv4", "total": 2, "ready": 2, **values}
 
 
 def conditions(status: VipStatus) -> dict[str, tuple[str, str]]:
@@ -113,6 +121,149 @@ def test_nodes_make_a_vip_ready(
     assert status.summary.backends == backends
     again = vip_status(MINE.model_copy(update={"status": status}), verdict(), nodes, NOW)
     assert again == status  # nothing to write the second time
+
+
+def test_a_first_start_is_no_fault_of_a_vip() -> None:
+    status = vip_status(MINE, verdict(starting=True), [], NOW)
+    assert conditions(status)["Ready"] == conditions(status)["Programmed"] == ("False", "Progressing")
+
+
+def test_a_vip_without_data_plane_names_the_cause() -> None:
+    lost = Verdict(None, MINE.status.addresses, Problem(Reason.DATAPLANE_NOT_FOUND, "there is none"))
+    status = vip_status(MINE, lost, [], NOW)
+    assert conditions(status)["Programmed"] == ("False", "DataPlaneNotFound")
+    assert "?" not in "".join(found.message for found in status.conditions)
+
+
+PORT_FAULT = {
+    "reason": "PortNotFound",
+    "message": "spec.ports[0].targetPort: Service web has no port htpp (it has: http)",
+}
+
+
+@pytest.mark.parametrize(
+    ("reports", "ready", "programmed", "stalled", "message"),
+    [
+        pytest.param(
+            [report(ports=[port()])], ("True", "Ready"), ("True", "Programmed"), "", "traffic is served", id="all ports"
+        ),
+        pytest.param(
+            [report(ports=[port(), port(443, ready=0, total=0, **PORT_FAULT)])],
+            ("False", "PortNotFound"),
+            ("True", "Programmed"),
+            "",
+            "port 443/TCP: spec.ports[0].targetPort: Service web has no port htpp",
+            id="one port without backends",
+        ),
+        pytest.param(
+            [report(ports=[port(ready=0, total=0, reason="AllWeightsZero", message="all endpoints have weight 0")])],
+            ("False", "AllWeightsZero"),
+            ("True", "Programmed"),
+            "",
+            "all endpoints have weight 0",
+            id="all weights 0",
+        ),
+        pytest.param(
+            [report(ports=[port(ready=0, reason="AllUnhealthy", message="all fail")])],
+            ("False", "FailOpen"),
+            ("True", "Programmed"),
+            "",
+            "all fail",
+            id="all unhealthy",
+        ),
+        pytest.param(
+            [report(ports=[port(ready=0, total=0)])],
+            ("False", "NoBackends"),
+            ("True", "Programmed"),
+            "",
+            "port 80/TCP: it has no backends",
+            id="none, without a reason",
+        ),
+        pytest.param(
+            [report(ports=[port(kept=True, **PORT_FAULT)])],
+            ("True", "Ready"),
+            ("False", "PortNotFound"),
+            "PortNotFound",
+            "it has: http",
+            id="the last good backends are kept",
+        ),
+        pytest.param(
+            [
+                report(
+                    error="x",
+                    findings=[{"reason": "PortNotFound", "field": "spec.ports[0].targetPort", "message": "no htpp"}],
+                    ready=0,
+                    total=0,
+                )
+            ],
+            ("False", "PortNotFound"),
+            ("False", "PortNotFound"),
+            "PortNotFound",
+            "spec.ports[0].targetPort: no htpp",
+            id="a fault of the user does not blame nodes",
+        ),
+        pytest.param(
+            [report(error="no room", findings=[{"reason": "Refused", "message": "no room"}])],
+            ("False", "NodesFailing"),
+            ("False", "NodesFailing"),
+            "",
+            "node a: no room",
+            id="a fault of the node does",
+        ),
+        pytest.param(
+            [
+                report(ports=[port(ready=0, reason="AllUnhealthy", message="bad")], announces=["203.0.113.10"]),
+                report(ports=[port()]),
+            ],
+            ("False", "FailOpen"),
+            ("True", "Programmed"),
+            "",
+            "bad",
+            id="clients meet the node that announces",
+        ),
+        pytest.param(
+            [
+                report(ports=[port(ready=0, reason="AllUnhealthy", message="bad")]),
+                report(ports=[port()], announces=["203.0.113.10"]),
+            ],
+            ("True", "Ready"),
+            ("True", "Programmed"),
+            "",
+            "traffic is served",
+            id="and no other",
+        ),
+    ],
+)
+def test_ready_is_what_a_client_would_find(
+    reports: list[VipReport], ready: tuple[str, str], programmed: tuple[str, str], stalled: str, message: str
+) -> None:
+    nodes = [NodeView(name, True, each) for name, each in zip("abc", reports, strict=False)]
+    status = vip_status(MINE, verdict(), nodes, NOW)
+    found = conditions(status)
+    assert (found["Ready"], found["Programmed"]) == (ready, programmed)
+    assert found.get("Stalled", ("", ""))[1] == stalled
+    assert message in next(each.message for each in status.conditions if each.type == "Ready")
+
+
+def test_a_vip_shows_who_announces_it() -> None:
+    nodes = [
+        NodeView("a", True, report(announces=["203.0.113.10"])),
+        NodeView("b", True, report()),
+        NodeView("c", False, report(announces=["203.0.113.10"])),  # nobody knows what it does
+        NodeView("d", True, report(announces=["203.0.113.99"])),  # no longer an address of the VIP
+    ]
+    status = vip_status(MINE, verdict(), nodes, NOW)
+    assert [(str(each.address), each.node_name) for each in status.announcements] == [("203.0.113.10", "a")]
+    assert new_announcers(MINE.status, status) == "203.0.113.10 is announced by node a"
+    assert new_announcers(status, status) == ""
+    assert new_announcers(status, MINE.status) == ""
+
+
+def test_a_change_of_addresses_is_worth_an_event() -> None:
+    other = vip(held=["203.0.113.11"]).status
+    assert address_change(MINE.status, other) == "203.0.113.10 is given up, 203.0.113.11 is held instead"
+    assert address_change(MINE.status, VipStatus()) == "203.0.113.10 is given up, no address is held instead"
+    assert address_change(VipStatus(), MINE.status) == ""
 
 
 def test_a_refused_vip_is_stalled_and_keeps_what_it_holds() -> None:

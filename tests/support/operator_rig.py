@@ -246,7 +246,9 @@ def entry(vip: Object, **changes: Any) -> Object:
 def condition(obj: Object, type_: str) -> Object:
     """Return a condition of an object, an empty one if it is not there."""
     conditions = (obj.get("status") or {}).get("conditions") or []
-    return next((found for found in conditions if found["type"] == type_), {"status": "absent", "reason": ""})
+    return next(
+        (found for found in conditions if found["type"] == type_), {"status": "absent", "reason": "", "message": ""}
+    )
 
 
 def is_true(type_: str) -> Callable[[Object], bool]:

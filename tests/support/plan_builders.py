@@ -66,29 +66,48 @@ def node(name: str = "lb-1", address: str = "192.0.2.1", **more: Any) -> NodeFac
 
 
 def data_plane_node(
-    node_name: str, *, ready: bool = True, overloaded: bool | None = None, instance: str = "run-1", **more: Any
+    node_name: str,
+    *,
+    ready: bool = True,
+    overloaded: bool | None = None,
+    instance: str = "run-1",
+    draining: bool = False,
+    message: str = "",
+    reason: str = "Ready",
+    age: int = 500,
+    **more: Any,
 ) -> DataPlaneNode:
     since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
-    conditions = [{"type": "Ready", "status": str(ready), "reason": "Ready", **since}]
+    conditions = [{"type": "Ready", "status": str(ready), "reason": reason, "message": message, **since}]
     if overloaded is not None:
         reason = "NATPortsExhausted" if overloaded else "Sufficient"
         told = {"status": str(overloaded), "reason": reason, "message": "widen natSource"}
         conditions.append({"type": "Overloaded", **told, **since})
-    metadata = _metadata(f"edge.{node_name}", 50, **more)
+    metadata = _metadata(f"edge.{node_name}", age, **more)
     spec = {
         "dataPlaneName": "edge",
         "nodeName": node_name,
         "schedulerKey": "0" * 32,
         "natSource": {"addresses": ["192.0.2.1"]},
+        "draining": draining,
     }
     status = {"instanceId": instance, "conditions": conditions}
     return parse(DataPlaneNode, {"metadata": metadata, "spec": spec, "status": status})
 
 
 def pod(
-    node_name: str, template_hash: str = "new", *, forwards: bool = True, ready: bool = True, deleting: bool = False
+    node_name: str,
+    template_hash: str = "new",
+    *,
+    forwards: bool = True,
+    ready: bool = True,
+    deleting: bool = False,
+    trouble: str = "",
+    age: int = 500,
 ) -> PodFacts:
     return PodFacts(
         ("penstock-system", f"pod-{node_name}"),
         *(f"uid-{node_name}", node_name, "edge", forwards, template_hash, ready, deleting),
+        trouble,
+        NOW - timedelta(seconds=age),
     )

@@ -34,6 +34,7 @@ _OPERATOR_CLUSTER = [
     _rule(GROUP, (*_status(_USER_KINDS), *_status(_ADMIN_KINDS)), ("patch",)),
     _rule(GROUP, ("dataplanes",), ("patch",)),  # its finalizer
     _rule(GROUP, ("dataplanenodes",), (*_APPLY, "delete")),
+    _rule(GROUP, ("dataplanenodes/status",), ("patch",)),  # of nodes whose agents are silent
     _rule(GROUP, ("dataplanenodereports",), ("delete",)),  # of nodes that are gone
     _rule("", ("nodes",), (*_READ, "patch")),  # the label that pods are placed by; an admission policy refuses all else
     _rule("", ("services",), _READ),  # whose addresses a VIP must not take
@@ -44,7 +45,9 @@ _OPERATOR_CLUSTER = [
 _OPERATOR_NAMESPACE = [
     _rule("apps", ("daemonsets",), (*_READ, *_APPLY, "delete")),
     _rule("", ("pods",), (*_READ, "delete")),  # one data-plane pod at a time is replaced
-    _rule("coordination.k8s.io", ("leases",), ("get", "create", "update", "delete")),  # its own, and of lost nodes
+    # Its own, those that agents renew, and those of lost nodes.
+    _rule("coordination.k8s.io", ("leases",), ("get", "list", "create", "update", "delete")),
+    _rule("", ("serviceaccounts",), _READ),  # the agents': pods of a deleted one have to be replaced
 ]
 
 _AGENT_CLUSTER = [

@@ -24,6 +24,7 @@ from penstock_operator.plan.facts import TEMPLATE_HASH_LABEL
 from penstock_operator.plan.pods import Manifest
 
 AGENT_METRICS_PORT = 9402
+ACCOUNT_ANNOTATION = "penstock.dev/account-uid"
 HASH_ANNOTATION = "penstock.dev/applied-hash"
 
 
@@ -90,14 +91,21 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
     }
 
 
-def agent_daemon_set(data_plane: DataPlane, installation: Installation) -> Manifest:
-    """Render the pods that steer: an API token and no power over the node."""
+def agent_daemon_set(data_plane: DataPlane, installation: Installation, account: str = "") -> Manifest:
+    """Render the pods that steer: an API token and no power over the node.
+
+    `account` is the UID of their ServiceAccount. When the account is deleted and made anew, tokens of the old one are
+    refused for as long as a pod lives, so the pods have to be replaced.
+    """
     name = data_plane.metadata.name
     pod = pods.pod(data_plane, [_agent(data_plane, installation)], AGENT_ACCOUNT)
     pod["volumes"] = [*pods.shared_volumes(name), pods.host_path("state", pods.state_dir(name))]
     labels = _labels(name, "agent")
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
-    template = {"metadata": {"labels": labels}, "spec": pod}
+    metadata: Manifest = {"labels": labels}
+    if account:
+        metadata["annotations"] = {ACCOUNT_ANNOTATION: account}
+    template = {"metadata": metadata, "spec": pod}
     return _daemon_set(agent_name(name), installation, labels, template, strategy)
 
 

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from penstock_api import (
+    AnnouncementType,
     Condition,
     DataPlane,
-    DataPlaneCounts,
     DataPlaneNode,
     DataPlaneNodeSpec,
     DataPlaneStatus,
-    DataPlaneSummary,
     Reason,
     get_condition,
     set_condition,
 )
-from penstock_api.conditions import ConditionStatus, ConditionType
+from penstock_api.conditions import ConditionType
 from penstock_api.names import NODE_FINALIZER, node_object_name
 
 from penstock_operator.plan import daemonsets, nodes, rollout
+from penstock_operator.plan.dataplane_status import data_plane_status, seconds_until_started, silence
 from penstock_operator.plan.facts import NodeFacts, PodFacts
+from penstock_operator.plan.handover import still_announced
 from penstock_operator.plan.pods import Manifest
+from penstock_operator.plan.view import DataPlaneView
 
 NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class DataPlaneView:
-    """What is there, for one DataPlane."""
-
-    name: str
-    data_plane: DataPlane | None
-    others: Sequence[DataPlane]
-    nodes: Mapping[str, NodeFacts]
-    data_plane_nodes: Mapping[str, DataPlaneNode]  # by node name
-    pods: Sequence[PodFacts]
-    daemon_sets: frozenset[str]  # names of those that exist
-    reports: Mapping[str, str]  # name of a report -> node name
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,7 @@ class DataPlanePlan:
     status: DataPlaneStatus | None = None
     label_nodes: tuple[NodeFacts, ...] = ()
     nodes: tuple[NodeChange, ...] = ()
+    silent: tuple[tuple[DataPlaneNode, Condition], ...] = ()  # conditions of nodes whose agents write none
     daemon_sets: tuple[Manifest, ...] = ()
     replace_pod: PodFacts | None = None
     drop_nodes: tuple[DataPlaneNode, ...] = ()  # their agents are gone: we take the finalizer off
@@ -78,7 +67,7 @@ def plan_data_plane(
 ) -> DataPlanePlan:
     """Decide on one DataPlane; one that is gone or going is cleared away."""
     if view.data_plane is None or view.data_plane.deleting:
-        return _leave(view, now)
+        return _leave(view, installation, now)
     return _run(view.data_plane, view, installation, now, draw_key)
 
 
@@ -91,11 +80,11 @@ def _run(
 ) -> DataPlanePlan:
     selection = nodes.select(data_plane, view.others, view.nodes.values())
     own = {node.name: node for node in selection.own}
-    alive = [node for node in selection.own if not nodes.is_lost(node, now) and node.internal]
+    alive = [node for node in selection.own if not view.is_lost(node.name, now) and node.internal]
     mine = [node for node in alive if node.owner in ("", view.name) or node.owner not in _names(view.others)]
     key = data_plane.status.scheduler_key or nodes.surviving_key(view.data_plane_nodes.values()) or draw_key()
     forwarder = daemonsets.data_plane_daemon_set(data_plane, installation)
-    steps = rollout.plan_rollout(daemonsets.template_hash(forwarder), mine, view.pods, view.data_plane_nodes)
+    steps = _rollout(data_plane, view, mine, daemonsets.template_hash(forwarder))
     leaving = [n for name, n in view.data_plane_nodes.items() if name not in {node.name for node in mine}]
     cleared = [
         node
@@ -103,18 +92,44 @@ def _run(
         if node.owner == view.name and node.name not in own and node.name not in view.data_plane_nodes
     ]
     changes = _changes(data_plane, mine, key, steps, view.data_plane_nodes)
-    status = _status(data_plane, selection, mine, key, steps, view, now)
+    status = data_plane_status(data_plane, selection, mine, key, steps, view, now)
     return replace(
         _departures(view, leaving, now),
         finalizer=True,
         status=status,
         label_nodes=tuple(node for node in mine if node.owner != view.name),
         nodes=changes,
-        daemon_sets=(forwarder, daemonsets.agent_daemon_set(data_plane, installation)),
+        silent=_silent(view, installation.namespace, now),
+        daemon_sets=(forwarder, daemonsets.agent_daemon_set(data_plane, installation, view.account)),
         replace_pod=steps.replace,
         unlabel_nodes=tuple(cleared),
-        look_again=nodes.seconds_until_lost(list(view.nodes.values()), now),
+        look_again=_earliest(
+            nodes.seconds_until_lost(list(view.nodes.values()), now), seconds_until_started(view, now)
+        ),
     )
+
+
+def _earliest(*seconds: float | None) -> float | None:
+    return min((each for each in seconds if each is not None), default=None)
+
+
+def _rollout(data_plane: DataPlane, view: DataPlaneView, mine: Sequence[NodeFacts], hash_: str) -> rollout.Rollout:
+    def handover(node: str, others: Collection[str]) -> str:
+        return still_announced(node, view.vips(), others)
+
+    announces = data_plane.spec.announcement.type is AnnouncementType.L2
+    return rollout.plan_rollout(hash_, mine, view.pods, view.data_plane_nodes, handover if announces else None)
+
+
+def _silent(view: DataPlaneView, namespace: str, now: datetime) -> tuple[tuple[DataPlaneNode, Condition], ...]:
+    """Return the condition that silent agents cannot write of their nodes."""
+    found = []
+    for node in view.data_plane_nodes.values():
+        before = get_condition(node.status.conditions, ConditionType.READY)
+        known = before is not None and before.reason == Reason.AGENT_SILENT
+        if node.metadata.name in view.beats.silent and not known:
+            found.append((node, silence(node, namespace, now)))
+    return tuple(found)
 
 
 def _changes(
@@ -132,14 +147,15 @@ def _changes(
         replaced = before.metadata.annotations.get(rollout.REPLACED_ANNOTATION) if before else None
         if before is not None and steps.replace is not None and steps.replace.node == node.name:
             replaced = before.status.instance_id or replaced
-        spec = nodes.node_spec(data_plane, node, key, len(mine))
+        spec = nodes.node_spec(data_plane, node, key, len(mine), draining=node.name in steps.draining)
         changes.append(NodeChange(node_object_name(data_plane.metadata.name, node.name), spec, replaced))
     return tuple(changes)
 
 
-def _leave(view: DataPlaneView, now: datetime) -> DataPlanePlan:
+def _leave(view: DataPlaneView, installation: daemonsets.Installation, now: datetime) -> DataPlanePlan:
     """Clear away: agents withdraw from the nodes first, then the pods go, then our finalizer."""
-    plan = _departures(view, list(view.data_plane_nodes.values()), now)
+    departures = _departures(view, list(view.data_plane_nodes.values()), now)
+    plan = replace(departures, silent=_silent(view, installation.namespace, now))
     data_plane = view.data_plane
     status = None
     if data_plane is not None:
@@ -152,12 +168,13 @@ def _leave(view: DataPlaneView, now: datetime) -> DataPlanePlan:
         status = data_plane.status.model_copy(update={"conditions": conditions, "observed_generation": generation})
     due = nodes.seconds_until_lost(list(view.nodes.values()), now)
     if view.data_plane_nodes:
-        return replace(plan, status=status, look_again=due)
+        agents = _agents_that_can_leave(view, installation)
+        return replace(plan, status=status, daemon_sets=agents, look_again=due)
     labelled = tuple(node for node in view.nodes.values() if node.owner == view.name)
     ours = (daemonsets.data_plane_name(view.name), daemonsets.agent_name(view.name))
     present = tuple(name for name in ours if name in view.daemon_sets)
     # Pods too: a DaemonSet that is made anew under this name takes those that end for its own, and makes no others.
-    ending = any(not nodes.is_lost(view.nodes.get(pod.node), now) for pod in view.pods)
+    ending = any(not view.is_lost(pod.node, now) for pod in view.pods)
     done = not (labelled or present or ending)
     return replace(
         plan,
@@ -169,8 +186,15 @@ def _leave(view: DataPlaneView, now: datetime) -> DataPlanePlan:
     )
 
 
+def _agents_that_can_leave(view: DataPlaneView, installation: daemonsets.Installation) -> tuple[Manifest, ...]:
+    """Return the agents' DaemonSet while they have to clear their nodes: those of a deleted account cannot write."""
+    if view.data_plane is None or daemonsets.agent_name(view.name) not in view.daemon_sets:
+        return ()
+    return (daemonsets.agent_daemon_set(view.data_plane, installation, view.account),)
+
+
 def _departures(view: DataPlaneView, leaving: Sequence[DataPlaneNode], now: datetime) -> DataPlanePlan:
-    lost = [node for node in leaving if nodes.is_lost(view.nodes.get(node.spec.node_name), now)]
+    lost = [node for node in leaving if view.is_lost(node.spec.node_name, now)]
     orphans = [report for report, node in view.reports.items() if node not in view.data_plane_nodes]
     return DataPlanePlan(
         delete_nodes=tuple(node for node in leaving if not node.deleting),
@@ -181,84 +205,3 @@ def _departures(view: DataPlaneView, leaving: Sequence[DataPlaneNode], now: date
 
 def _names(data_planes: Sequence[DataPlane]) -> set[str]:
     return {data_plane.metadata.name for data_plane in data_planes}
-
-
-def _status(
-    data_plane: DataPlane,
-    selection: nodes.Selection,
-    mine: Sequence[NodeFacts],
-    key: str,
-    steps: rollout.Rollout,
-    view: DataPlaneView,
-    now: datetime,
-) -> DataPlaneStatus:
-    working = [n for n in mine if n.ready and n.name in view.data_plane_nodes and view.data_plane_nodes[n.name].ready]
-    selected = len(selection.own)
-    return DataPlaneStatus(
-        observed_generation=data_plane.metadata.generation,
-        conditions=_overloaded(
-            _conditions(data_plane, selection, {n.name for n in working}, steps, now),
-            [view.data_plane_nodes[n.name] for n in mine if n.name in view.data_plane_nodes],
-            data_plane.metadata.generation,
-            now,
-        ),
-        scheduler_key=key,
-        nodes=DataPlaneCounts(selected=selected, ready=len(working), updated=steps.updated),
-        summary=DataPlaneSummary(nodes=str(selected), ready=f"{len(working)}/{selected}"),
-    )
-
-
-def _conditions(
-    data_plane: DataPlane, selection: nodes.Selection, working: set[str], steps: rollout.Rollout, now: datetime
-) -> tuple[Condition, ...]:
-    generation = data_plane.metadata.generation
-    conditions = data_plane.status.conditions
-    accepted, reason, message = True, Reason.ACCEPTED, "the spec is valid"
-    if selection.lost:
-        names = ", ".join(sorted(selection.lost)[:NAMES_SHOWN])
-        holders = ", ".join(sorted(set(selection.lost.values())))
-        accepted, reason = False, Reason.NODE_CONFLICT
-        message = (
-            f"spec.nodeSelector: {names} belong to DataPlane {holders}, which is older; narrow one of the selectors"
-        )
-    conditions = set_condition(conditions, ConditionType.ACCEPTED, accepted, reason, message, generation, now)
-    ready, why, text = _readiness(selection, working)
-    conditions = set_condition(conditions, ConditionType.READY, ready, why, text, generation, now)
-    rolling = bool(steps.outdated)
-    text = f"{steps.outdated} nodes run an earlier version; {steps.waiting}" if rolling else text
-    conditions = set_condition(
-        conditions, ConditionType.RECONCILING, rolling or not ready, Reason.PROGRESSING, text, generation, now
-    )
-    return set_condition(conditions, ConditionType.STALLED, not accepted, reason, message, generation, now)
-
-
-def _readiness(selection: nodes.Selection, working: set[str]) -> tuple[bool, Reason, str]:
-    if not selection.own:
-        return False, Reason.NO_NODES_SELECTED, "spec.nodeSelector and tolerations select no node; label a node"
-    behind = [node for node in selection.own if node.name not in working]
-    if not behind:
-        count = len(selection.own)
-        return True, Reason.READY, f"{count} of {count} nodes are Ready"
-    without = [node.name for node in behind if not node.internal]
-    if without:
-        return False, Reason.NODES_NOT_READY, f"node {without[0]} has no InternalIP; see `kubectl get node -o wide`"
-    shown = ", ".join(node.name for node in behind[:NAMES_SHOWN])
-    return False, Reason.NODES_NOT_READY, f"not Ready: {shown}; see `kubectl describe dpn`"
-
-
-def _overloaded(
-    conditions: tuple[Condition, ...], mine: Sequence[DataPlaneNode], generation: int, now: datetime
-) -> tuple[Condition, ...]:
-    """Say what the nodes run out of, as their agents tell it; nothing before one of them has."""
-    told = [(node, get_condition(node.status.conditions, ConditionType.OVERLOADED)) for node in mine]
-    heard = {node.spec.node_name: found for node, found in told if found is not None}
-    if not heard:
-        return conditions
-    troubled = {name: found for name, found in sorted(heard.items()) if found.status is ConditionStatus.TRUE}
-    if troubled:
-        name, first = next(iter(troubled.items()))
-        others = f" (and {len(troubled) - 1} more nodes)" if len(troubled) > 1 else ""
-        reason, message = first.reason, f"node {name}: {first.message}{others}"
-    else:
-        reason, message = Reason.SUFFICIENT, "no node lacks anything"
-    return set_condition(conditions, ConditionType.OVERLOADED, bool(troubled), reason, message, generation, now)

@@ -110,6 +110,8 @@ class PodFacts:
     template_hash: str
     ready: bool
     deleting: bool
+    trouble: str = ""  # why it does not start, for example "ErrImagePull penstock/vpp:0.1.0"
+    created: datetime | None = None
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> Self:
@@ -119,13 +121,57 @@ class PodFacts:
         return cls(
             name=(metadata["namespace"], metadata["name"]),
             uid=metadata.get("uid", ""),
-            node=(raw.get("spec") or {}).get("nodeName") or "",
+            node=_node_of_pod(raw.get("spec") or {}),
             data_plane=labels.get(DATAPLANE_LABEL, ""),
             forwards=labels.get(COMPONENT_LABEL) == "dataplane",
             template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
             ready=any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()),
             deleting="deletionTimestamp" in metadata,
+            trouble=pod_trouble(status),
+            created=parse_time(metadata.get("creationTimestamp")),
         )
+
+
+_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+_TEXT_LIMIT = 200  # characters of what another program says
+
+
+def _node_of_pod(spec: Mapping[str, Any]) -> str:
+    """Return the node that a pod is on, or that its DaemonSet made it for."""
+    if spec.get("nodeName"):
+        return str(spec["nodeName"])
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for match in term.get("matchFields") or ():
+            if match.get("key") == "metadata.name" and match.get("values"):
+                return str(match["values"][0])
+    return ""
+
+
+def pod_trouble(status: Mapping[str, Any]) -> str:
+    """Return why a pod does not start; empty where it runs, or is starting."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason', '')}: {str(condition.get('message', ''))[:_TEXT_LIMIT]}"
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason and reason not in _STARTING:
+            return _container_trouble(container, reason, str(waiting.get("message", "")))
+    return ""
+
+
+def _container_trouble(container: Mapping[str, Any], reason: str, message: str) -> str:
+    image = container.get("image", "")
+    if reason in ("ErrImagePull", "ImagePullBackOff"):  # a kubelet alternates between the two
+        return f"ErrImagePull {image}"
+    if "Image" in reason:
+        return f"{reason} {image}"
+    ended = (container.get("lastState") or {}).get("terminated") or {}
+    if ended:
+        return f"{reason} {container.get('name', '')}: exit status {ended.get('exitCode')}"
+    return f"{reason} {container.get('name', '')}: {message[:_TEXT_LIMIT]}"
 
 
 def parse_address(text: str | None) -> IPAddress | None:

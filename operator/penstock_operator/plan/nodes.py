@@ -10,6 +10,7 @@ from penstock_api import DataPlane, DataPlaneNode, DataPlaneNodeSpec, NodeNatSou
 from penstock_api.names import DATAPLANE_LABEL, NODE_LABEL
 
 from penstock_operator.plan.facts import NodeFacts, Taint
+from penstock_operator.plan.heartbeats import Beats
 
 GONE_AFTER = timedelta(minutes=5)
 """A node NotReady for longer is dropped: what it forwards can't be told, and it must not hold anything up."""
@@ -79,11 +80,23 @@ def _tolerated(data_plane: DataPlane, taint: Taint) -> bool:
     return False
 
 
-def is_lost(node: NodeFacts | None, now: datetime) -> bool:
-    """Tell whether a node is gone, or NotReady for so long that it counts as gone."""
+def works(node: NodeFacts | None, data_plane_node: DataPlaneNode | None, beats: Beats) -> bool:
+    """Return whether a node forwards: its agent says so and lives.
+
+    Where the agent renews its Lease, what Kubernetes says of the node does not matter: a kubelet that stopped stops no
+    data plane.
+    """
+    if node is None or data_plane_node is None or not data_plane_node.ready:
+        return False
+    name = data_plane_node.metadata.name
+    return name in beats.beating or (node.ready and name not in beats.silent)
+
+
+def is_lost(node: NodeFacts | None, now: datetime, *, beats: bool = False) -> bool:
+    """Return whether a node is gone, or NotReady for so long that it counts as gone; `beats`: its agent lives."""
     if node is None:
         return True
-    return not node.ready and node.ready_changed is not None and now - node.ready_changed >= GONE_AFTER
+    return not beats and not node.ready and node.ready_changed is not None and now - node.ready_changed >= GONE_AFTER
 
 
 def seconds_until_lost(nodes: Sequence[NodeFacts], now: datetime) -> float | None:
@@ -104,7 +117,9 @@ def node_labels(data_plane: str, node: str) -> dict[str, str]:
     return labels
 
 
-def node_spec(data_plane: DataPlane, node: NodeFacts, scheduler_key: str, count: int) -> DataPlaneNodeSpec:
+def node_spec(
+    data_plane: DataPlane, node: NodeFacts, scheduler_key: str, count: int, *, draining: bool = False
+) -> DataPlaneNodeSpec:
     """Return what is asked of one node; the node has an internal address."""
     spec = data_plane.spec
     return DataPlaneNodeSpec(
@@ -118,6 +133,7 @@ def node_spec(data_plane: DataPlane, node: NodeFacts, scheduler_key: str, count:
             addresses=node.primary(), port_first=spec.nat_source.port_first, port_last=spec.nat_source.port_last
         ),
         announcement=spec.announcement,
+        draining=draining,
         static_endpoint_cidrs=spec.static_endpoint_cidrs,
     )
 

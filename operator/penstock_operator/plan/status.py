@@ -10,12 +10,14 @@ from typing import Any
 
 from penstock_api import (
     Condition,
+    DataPlane,
     DataPlaneNode,
     LoadBalancerVIP,
     PolicyStatus,
     PolicySummary,
     Reason,
     RLPolicy,
+    VipAnnouncement,
     VipNodes,
     VipReport,
     VipStatus,
@@ -24,15 +26,28 @@ from penstock_api import (
     set_condition,
 )
 from penstock_api.conditions import ConditionStatus, ConditionType
+from penstock_api.dataplanenodereport import FindingReason, PortReport
 from penstock_api.names import PAUSED_ANNOTATION
 from pydantic import ValidationError
 
 from penstock_operator.plan.acceptance import Verdict
 from penstock_operator.plan.facts import NodeFacts
+from penstock_operator.plan.heartbeats import NO_BEATS, Beats
+from penstock_operator.plan.nodes import works
 
 ADDRESSES_CHANGED = "AddressesChanged"
 """Reason of the Event when a VIP leaves an address."""
 
+ANNOUNCED = "Announced"
+"""Reason of the Event when another node announces an address."""
+
+WAITING: frozenset[str] = frozenset({Reason.PROGRESSING, Reason.PENDING, Reason.NO_READY_NODES, Reason.NODES_FAILING})
+"""Reasons that end without a change by the user."""
+
+NODE_FAULTS: frozenset[str] = frozenset({FindingReason.REFUSED, FindingReason.INTERNAL})
+"""Findings of agents whose cause is the node; the cause of all others is an object that the user can change."""
+
+ANNOUNCEMENTS_LIMIT = 64
 NAMES_SHOWN = 3
 TEXT_LIMIT = 256  # of the summary's strings
 
@@ -51,7 +66,7 @@ class Finding:
     """Status, reason and message of one condition."""
 
     status: ConditionStatus
-    reason: Reason
+    reason: str
     message: str
 
     @property
@@ -60,18 +75,21 @@ class Finding:
         return self.status is ConditionStatus.TRUE
 
 
-def _finding(status: bool, reason: Reason, message: str) -> Finding:
+def _finding(status: bool, reason: str, message: str) -> Finding:
     return Finding(ConditionStatus.TRUE if status else ConditionStatus.FALSE, reason, message)
 
 
 def node_views(
-    nodes: Mapping[str, DataPlaneNode], facts: Mapping[str, NodeFacts], reports: Mapping[str, VipReport]
+    nodes: Mapping[str, DataPlaneNode],
+    facts: Mapping[str, NodeFacts],
+    reports: Mapping[str, VipReport],
+    beats: Beats = NO_BEATS,
 ) -> list[NodeView]:
     """Join a DataPlane's nodes with what they report of one VIP; `reports` is by node name."""
     return [
         NodeView(
             name=node.spec.node_name,
-            ready=node.ready and node.spec.node_name in facts and facts[node.spec.node_name].ready,
+            ready=works(facts.get(node.spec.node_name), node, beats),
             report=reports.get(node.spec.node_name),
         )
         for _, node in sorted(nodes.items())
@@ -86,12 +104,14 @@ def vip_status(vip: LoadBalancerVIP, verdict: Verdict, nodes: list[NodeView], no
     programmed = _programmed(nodes, verdict, generation)
     ready = _ready(accepted, programmed, nodes)
     conditions = _conditions(vip.status.conditions, accepted, programmed, ready, generation, now)
-    waiting = accepted.true and not programmed.true
+    stalled = accepted if not accepted.true else programmed
+    stuck = not accepted.true or (not programmed.true and programmed.reason not in WAITING)
+    waiting = accepted.true and not programmed.true and not stuck
     conditions = set_condition(
         conditions, ConditionType.RECONCILING, waiting, Reason.PROGRESSING, programmed.message, generation, now
     )
     conditions = set_condition(
-        conditions, ConditionType.STALLED, not accepted.true, accepted.reason, accepted.message, generation, now
+        conditions, ConditionType.STALLED, stuck, stalled.reason, stalled.message, generation, now
     )
     return VipStatus(
         observed_generation=generation,
@@ -101,8 +121,25 @@ def vip_status(vip: LoadBalancerVIP, verdict: Verdict, nodes: list[NodeView], no
         ports=verdict.ports if verdict.addresses else (),
         address_pool=verdict.address_pool if verdict.addresses else None,
         nodes=_counts(nodes, generation),
+        announcements=_announcements(verdict, nodes),
         summary=_summary(vip, verdict, nodes),
     )
+
+
+def _announcements(verdict: Verdict, nodes: list[NodeView]) -> tuple[VipAnnouncement, ...]:
+    found = [
+        VipAnnouncement(address=address, node_name=node.name)
+        for address in verdict.addresses
+        for node in nodes
+        if node.ready and node.report and address in node.report.announces
+    ]
+    return tuple(found[:ANNOUNCEMENTS_LIMIT])
+
+
+def new_announcers(before: VipStatus, after: VipStatus) -> str:
+    """Say which nodes announce addresses that they did not announce before; empty where there is none."""
+    new = [each for each in after.announcements if each not in before.announcements]
+    return ", ".join(f"{each.address} is announced by node {each.node_name}" for each in new)
 
 
 def address_change(before: VipStatus, after: VipStatus) -> str:
@@ -193,19 +230,15 @@ def _accepted(verdict: Verdict) -> Finding:
 
 
 def _programmed(nodes: list[NodeView], verdict: Verdict, generation: int) -> Finding:
-    if not verdict.addresses:
+    if verdict.data_plane is None and verdict.problem:
+        return _finding(False, verdict.problem.reason, verdict.problem.message)
+    if verdict.data_plane is None or not verdict.addresses:
         return _finding(False, Reason.PENDING, "there is no address to program yet; see the condition Accepted")
     ready = [node for node in nodes if node.ready]
     if not ready:
-        name = verdict.data_plane.metadata.name if verdict.data_plane else "?"
-        message = f"DataPlane {name} has no Ready node ({len(nodes)} selected); see `kubectl get dpn`"
-        return _finding(False, Reason.NO_READY_NODES, message)
-    failing = [node for node in ready if node.report and node.report.error]
-    if failing:
-        first = failing[0]
-        error = first.report.error if first.report else ""
-        message = f"node {first.name}: {error}" + (f" (and {len(failing) - 1} more nodes)" if failing[1:] else "")
-        return _finding(False, Reason.NODES_FAILING, message)
+        return _no_ready_node(verdict.data_plane, len(nodes))
+    if fault := _fault(ready):
+        return fault
     behind = [node.name for node in ready if not _has(node, generation)]
     if behind:
         message = f"waiting for {_some(behind)}: {len(ready) - len(behind)} of {len(ready)} nodes forward this spec"
@@ -213,21 +246,78 @@ def _programmed(nodes: list[NodeView], verdict: Verdict, generation: int) -> Fin
     return _finding(True, Reason.PROGRAMMED, f"{len(ready)} of {len(ready)} Ready nodes forward as the spec says")
 
 
+def _no_ready_node(data_plane: DataPlane, selected: int) -> Finding:
+    """Say that nothing forwards; at a first start that is no fault."""
+    name = data_plane.metadata.name
+    ready = get_condition(data_plane.status.conditions, ConditionType.READY)
+    if ready is None or ready.reason in (Reason.PENDING, Reason.PROGRESSING):
+        return _finding(False, Reason.PROGRESSING, f"waiting for DataPlane {name}: its nodes are starting")
+    message = f"DataPlane {name} has no Ready node ({selected} selected); see `kubectl get dp,dpn`"
+    return _finding(False, Reason.NO_READY_NODES, message)
+
+
+def _fault(ready: list[NodeView]) -> Finding | None:
+    """Return why nodes do not forward as the spec says: a fault of an object first, for all nodes have it alike."""
+    for node in ready:
+        for port in node.report.ports if node.report else ():
+            if port.kept:
+                return _finding(False, port.reason, f"{_port_name(port)}: {port.message}")
+        finding = node.report.findings[0] if node.report and node.report.error and node.report.findings else None
+        if finding is not None and finding.reason not in NODE_FAULTS:
+            return _finding(False, finding.reason, _with_field(finding.field, finding.message))
+    failing = [node for node in ready if node.report and node.report.error]
+    if not failing:
+        return None
+    error = failing[0].report.error if failing[0].report else ""
+    more = f" (and {len(failing) - 1} more nodes)" if failing[1:] else ""
+    return _finding(False, Reason.NODES_FAILING, f"node {failing[0].name}: {error}{more}")
+
+
+def _with_field(field: str, message: str) -> str:
+    return message if not field or field in message else f"{field}: {message}"
+
+
+def _port_name(port: PortReport) -> str:
+    return f"port {port.port}/{port.protocol}"
+
+
 def _ready(accepted: Finding, programmed: Finding, nodes: list[NodeView]) -> Finding:
+    """Say whether clients are served."""
     if not accepted.true:
         return _finding(False, accepted.reason, accepted.message)
-    reports = [node.report for node in nodes if node.ready and node.report]
-    # A node that is behind forwards the spec before this one, or doesn't take part yet: traffic is served.
-    if not programmed.true and (programmed.reason is not Reason.PROGRESSING or not reports):
+    reports = _that_clients_meet(nodes)
+    # A node that is behind forwards the spec before this one, or does not take part yet: traffic is served.
+    if not reports or (not programmed.true and programmed.reason in WAITING - {Reason.PROGRESSING}):
         return _finding(False, programmed.reason, programmed.message)
-    if not any(report.ready for report in reports):
-        if any(report.total for report in reports):
-            warning = next((report.warning for report in reports if report.warning), "")
-            message = warning or "no backend passes its health check; see spec.healthCheck and the servers' logs"
-            return _finding(False, Reason.FAIL_OPEN if warning else Reason.NO_BACKENDS, message)
-        return _finding(False, Reason.NO_BACKENDS, "there are no backends; check the Service's selector and its pods")
+    unserved = [_unserved(report) for report in reports]
+    first = next(filter(None, unserved), None)
+    faulty = not programmed.true and programmed.reason not in WAITING
+    if first is not None and all(unserved):
+        unspecific = first.reason == Reason.NO_BACKENDS and faulty
+        return _finding(False, programmed.reason, programmed.message) if unspecific else first
     warning = next((report.warning for report in reports if report.warning), "traffic is served")
-    return _finding(True, Reason.READY, warning)
+    return _finding(True, Reason.READY, programmed.message if faulty else warning)
+
+
+def _that_clients_meet(nodes: list[NodeView]) -> list[VipReport]:
+    """Return the reports of the nodes that clients reach: those that announce, where any does."""
+    reports = [node.report for node in nodes if node.ready and node.report]
+    return [report for report in reports if report.announces] or reports
+
+
+def _unserved(report: VipReport) -> Finding | None:
+    """Return why a node serves no client of one of the VIP's ports."""
+    for port in report.ports:
+        if not port.ready:
+            reason = Reason.FAIL_OPEN if port.reason == FindingReason.ALL_UNHEALTHY else port.reason
+            message = port.message or "it has no backends; check the Service's selector and its pods"
+            return _finding(False, reason or Reason.NO_BACKENDS, f"{_port_name(port)}: {message}")
+    if report.ready:
+        return None
+    if report.total:
+        message = report.warning or "no backend passes its health check; see spec.healthCheck and the servers' logs"
+        return _finding(False, Reason.FAIL_OPEN if report.warning else Reason.NO_BACKENDS, message)
+    return _finding(False, Reason.NO_BACKENDS, "there are no backends; check the Service's selector and its pods")
 
 
 def _has(node: NodeView, generation: int) -> bool:
