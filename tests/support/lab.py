@@ -85,6 +85,7 @@ def start_server(server: Server, service_seconds: float = 0.0) -> None:
 def take_out_of_gre(server: Server, addresses: Iterable[str]) -> None:
     """Have a server take the VIPs' packets out of GRE."""
     options = [f"--address={address}" for address in addresses]
+    options += [f"--from={network}" for network in ("10.77.0.1", "fd77::1")]
     program = server.namespace.popen([sys.executable, "-m", "penstock_cli", "decap", *options], stdout=-1)
     assert program.stdout is not None
     assert "out of GRE" in program.stdout.readline()

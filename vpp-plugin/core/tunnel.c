@@ -1,5 +1,7 @@
 #include "tunnel.h"
 
+#include "parse.h"
+
 enum {
     ECN_MASK = 3,
     ECN_CE = 3,
@@ -160,6 +162,17 @@ static int combined_ecn(uint8_t inner, uint8_t outer)
     return outer == ECN_ECT1 && inner == 2 ? ECN_ECT1 : inner;
 }
 
+/* Whether the inner packet is one that a load balancer sends through a tunnel; cuts off what follows it. It gets the checks
+ * that clients' packets get: beyond the tunnel nobody else makes them. */
+static bool is_carried(uint8_t *inner, uint32_t *size)
+{
+    lbrl_packet_t packet = {.data = inner, .length = *size};
+    meta_t meta;
+    lbrl_parse(&packet, &meta);
+    *size = packet.length;
+    return meta.kind == META_FLOW || meta.kind == META_FRAGMENT || meta.kind == META_ICMP_ERROR;
+}
+
 int lbrl_decapsulate(lbrl_packet_t *packet)
 {
     const uint8_t *outer = packet->data;
@@ -173,8 +186,10 @@ int lbrl_decapsulate(lbrl_packet_t *packet)
     uint8_t *inner = packet->data + overhead;
     uint16_t type = get16(outer + overhead - 2);
     uint32_t size = packet->length - overhead;
-    if (!(type == GRE_IPV4 && inner[0] >> 4 == 4) &&
-        !(type == GRE_IPV6 && inner[0] >> 4 == 6 && size >= IPV6_HEADER)) {
+    if (inner[0] >> 4 != (type == GRE_IPV4   ? 4
+                          : type == GRE_IPV6 ? 6
+                                             : 0) ||
+        !is_carried(inner, &size)) {
         return -1;
     }
     uint8_t class = traffic_class(inner);

@@ -134,8 +134,9 @@ uint32_t lbrl_segment(const lbrl_packet_t *packet, uint32_t index, uint8_t *out,
 
 /*
  * Takes a GRE packet out of its tunnel, in place, as a backend does: `data` and `length` become those of the inner packet, its
- * ECN field what RFC 6040 makes of both. Only GRE without options (version 0) with IPv4 or IPv6 in it. Returns 0, or -1 and
- * leaves the packet as it is.
+ * ECN field what RFC 6040 makes of both. Only GRE without options (version 0), and in it a well-formed packet of TCP or UDP over
+ * IPv4 or IPv6, a fragment of one, or an ICMP error about one. Whom it is from and for is the caller's to check. Returns 0, or -1
+ * and leaves the packet as it is.
  */
 int lbrl_decapsulate(lbrl_packet_t *packet);
 
