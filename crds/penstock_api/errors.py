@@ -10,11 +10,20 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+_MOST_ERRORS = 20  # of one object that are shown
 _VALUE_LIMIT = 80  # characters of a value shown: enough to recognise it, short enough for one line
 
 
 class KindError(ValueError):
-    """An object that can't be read."""
+    """An object that cannot be read; `line` is where it is in its file, 0 where that is not known."""
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+
+    def located(self, file: str) -> str:
+        """Return the error with its place; one line of text for each thing that is wrong."""
+        return f"{file}:{self.line}: {self}" if self.line else f"{file}: {self}"
 
 
 class MalformedDocumentError(KindError):
@@ -32,6 +41,7 @@ class FieldError(NamedTuple):
     value: str
     message: str
     fix: str
+    line: int = 0
 
     def __str__(self) -> str:
         value = f" (is {self.value})" if self.value else ""
@@ -46,14 +56,24 @@ class InvalidObjectError(KindError):
         self.kind = kind
         self.name = name
         self.errors = errors
-        super().__init__("\n".join(f"{kind} {name}: {error}" for error in errors))
+        super().__init__("\n".join(f"{kind} {name}: {error}" for error in errors), errors[0].line if errors else 0)
+
+    def located(self, file: str) -> str:
+        """Return each error with its place."""
+        lines = (f"{file}:{error.line}" if error.line else file for error in self.errors)
+        return "\n".join(f"{where}: {self.kind} {self.name}: {e}" for where, e in zip(lines, self.errors, strict=True))
 
     def brief(self) -> str:
         """Return all errors in one line, as conditions carry them."""
         return "; ".join(str(error) for error in self.errors)
 
 
-def from_validation_error(model: type[BaseModel], raw: Mapping[str, Any], error: ValidationError) -> InvalidObjectError:
+def from_validation_error(
+    model: type[BaseModel],
+    raw: Mapping[str, Any],
+    error: ValidationError,
+    line_of: Callable[[tuple[int | str, ...]], int] = lambda path: 0,
+) -> InvalidObjectError:
     """Translate pydantic's errors into ours: paths as users write them, and a fix for each."""
     metadata = raw.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, Mapping) else ""
@@ -63,7 +83,10 @@ def from_validation_error(model: type[BaseModel], raw: Mapping[str, Any], error:
     inner = {location[:depth] for location in (d["loc"] for d in details) for depth in range(len(location))}
     # A list whose items are wrong also counts as too short: what an inner error explains is left out.
     causes = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
-    return InvalidObjectError(model.__name__, full_name, tuple(_translate(model, d) for d in causes))
+    errors = [_translate(model, d)._replace(line=line_of(d["loc"])) for d in causes[:_MOST_ERRORS]]
+    if len(causes) > _MOST_ERRORS:
+        errors.append(FieldError("(more)", "", f"{len(causes) - _MOST_ERRORS} more fields are wrong", "correct these"))
+    return InvalidObjectError(model.__name__, full_name, tuple(errors))
 
 
 def _translate(model: type[BaseModel], detail: ErrorDetails) -> FieldError:

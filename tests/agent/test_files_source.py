@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from ipaddress import ip_address
 
 import pytest
+import watchfiles
+from penstock_agent.errors import ConfigError
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_agent.sources import files
@@ -107,13 +110,13 @@ async def test_without_a_disk_the_scheduler_key_follows_from_the_machine(directo
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (VIP.replace("port: 80", "port: 0"), r"vip\.yaml: .*spec\.ports\[0\]\.port: must be at least 1"),
-        (VIP.replace("backends", "backend"), r"vip\.yaml: .*spec\.backend: unknown field.*backends"),
+        (VIP.replace("port: 80", "port: 0"), r"vip\.yaml:\d+: .*spec\.ports\[0\]\.port: must be at least 1"),
+        (VIP.replace("backends", "backend"), r"vip\.yaml:\d+: .*spec\.backend: unknown field.*backends"),
         (VIP.replace("  addresses: [203.0.113.10]\n", ""), r"spec\.addresses: is required in files"),
         (VIP.replace("endpoints: [{address: 10.0.0.1}]", "service: {name: web}"), r"list spec\.backends\.endpoints"),
-        ("a: [", r"vip\.yaml: not YAML"),
+        ("a: [", r"vip\.yaml:\d+: not YAML"),
         (VIP.replace("kind: LoadBalancerVIP", "kind: LoadBalancer"), r"not a kind of Penstock"),
-        (f"{DATAPLANE}---\n{DATAPLANE.replace('here', 'there')}", "a second DataPlane"),
+        (f"{VIP}---\n{DATAPLANE}---\n{DATAPLANE.replace('here', 'there')}", "DataPlane there: a second DataPlane"),
     ],
 )
 async def test_a_bad_file_names_the_fix_and_changes_nothing(source, directory, content, error):
@@ -122,8 +125,73 @@ async def test_a_bad_file_names_the_fix_and_changes_nothing(source, directory, c
     (directory / "vip.yaml").write_text(content)
     await source.load()
     assert re.search(error, source.error, re.DOTALL), source.error
-    assert source.snapshot is before
+    assert source.snapshot.vips == before.vips
     assert source.ages()["files"] > 0
+
+
+async def test_the_others_are_served_at_the_first_start(source, directory):
+    (directory / "bad.yaml").write_text("[" * 100)
+    (directory / "also-bad.yaml").write_text(f"{VIP.replace('web', 'one').replace('port: 80', 'port: 0')}---\n{POLICY}")
+    await source.load()
+    assert [served.vip.key for served in source.snapshot.vips] == ["default/web"]
+    assert ("default", "fast") in source.snapshot.policies
+    assert "bad.yaml:1: is nested" in source.error
+    assert "also-bad.yaml:6: LoadBalancerVIP one: spec.ports[0].port" in source.error
+
+
+@pytest.mark.parametrize("content", ["a: [", VIP.replace("port: 80", "port: 0")])
+async def test_what_goes_bad_while_nothing_runs_keeps_its_last_good_state(directory, tmp_path, content):
+    before = source_of(directory, tmp_path)
+    await before.load()
+    await before._store.flush()
+    (directory / "vip.yaml").write_text(content)
+    (directory / "more.yaml").write_text(VIP.replace("web", "more").replace(".10]", ".11]"))
+    after = source_of(directory, tmp_path)
+    await after.load()
+    assert sorted(served.vip.key for served in after.snapshot.vips) == ["default/more", "default/web"]
+    assert next(s for s in after.snapshot.vips if s.vip.key == "default/web") == before.snapshot.vips[0]
+    (directory / "vip.yaml").write_text(VIP.replace("port: 80", "port: 81"))
+    await after.load()
+    assert after.error == ""
+    assert {served.vip.spec.ports[0].port for served in after.snapshot.vips} == {80, 81}
+
+
+async def test_what_is_removed_from_a_file_is_removed_though_another_object_in_it_is_bad(source, directory):
+    two = VIP.replace("web", "more").replace(".10]", ".11]")
+    (directory / "vip.yaml").write_text(f"{VIP}---\n{two}")
+    await source.load()
+    (directory / "vip.yaml").write_text(VIP.replace("port: 80", "port: 0"))
+    await source.load()
+    assert [served.vip.key for served in source.snapshot.vips] == ["default/web"]
+
+
+async def test_a_source_address_may_come_later(source, directory, monkeypatch):
+    def none():
+        raise ConfigError("no default route")
+
+    monkeypatch.setattr(files, "default_addresses", none)
+    source._node_addresses = ()
+    async with running(source.run()):
+        await eventually(lambda: source.error)
+        assert source.snapshot is None
+        source._node_addresses = (ip_address("192.0.2.1"),)
+        await eventually(lambda: source.snapshot is not None, seconds=10)
+
+
+async def test_without_watches_files_are_polled(source, directory, monkeypatch):
+    real = watchfiles.awatch
+
+    def none_left(*arguments, force_polling, **options):
+        if not force_polling:
+            raise OSError(28, "No space left on device")
+        return real(*arguments, force_polling=True, **options)
+
+    monkeypatch.setattr(watchfiles, "awatch", none_left)
+    async with running(source.run()):
+        await eventually(lambda: source.snapshot is not None)
+        await asyncio.sleep(1.5)
+        (directory / "vip.yaml").write_text(VIP.replace("port: 80", "port: 81"))
+        await eventually(lambda: source.snapshot.vips[0].vip.spec.ports[0].port == 81, seconds=10)
 
 
 async def test_bytes_that_are_no_text_are_an_error_of_their_file(source, directory):

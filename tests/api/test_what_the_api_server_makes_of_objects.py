@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,6 +11,7 @@ from uuid import uuid4
 import pytest
 from bad_objects import DATAPLANE, GOOD, NODE, POLICY, REMOVED, REPORT, VIP, changed
 from penstock_api import KINDS, LoadBalancerVIP, RLPolicy, parse, parse_yaml
+from penstock_api.reading import read_yaml
 from penstock_api.rlpolicy import PolicyMode
 from rest import Rest
 
@@ -199,3 +202,36 @@ def test_explain_tells_choices_and_their_meaning(installed: ControlPlane) -> Non
 def test_examples_are_accepted(folder: str, installed: ControlPlane) -> None:
     applied = installed.kubectl("apply", "--dry-run=server", "-f", str(EXAMPLES / folder))
     assert "loadbalancervip.penstock.dev/web created (server dry run)" in applied
+
+
+def nullable_places(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of every field of an object below spec."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield f"{path}.{key}"
+            yield from nullable_places(below, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield f"{path}.{index}"
+            yield from nullable_places(below, f"{path}.{index}")
+
+
+@pytest.mark.parametrize("kind", ["vip", "policy", "pool", "dataplane"])
+def test_nulls_in_files_are_taken_as_the_api_server_takes_them(kind: str, rest: Rest) -> None:
+    model = KINDS[GOOD[kind]["kind"]]
+    absent = [f"spec.{field.alias}" for field in model.model_fields["spec"].annotation.model_fields.values()]
+    places = {
+        *absent,
+        *nullable_places(GOOD[kind]["spec"], "spec"),
+        "metadata.annotations",
+        "metadata.labels",
+        "status",
+    }
+    differing = []
+    for place in sorted(places):
+        obj = named(GOOD[kind], **{place.replace(".", "__"): None})
+        answer = rest.create(obj)
+        taken = answer.status == 201
+        if taken != (not read_yaml(json.dumps(obj)).errors):
+            differing.append((place, answer.status, getattr(answer, "message", "")))
+    assert differing == []

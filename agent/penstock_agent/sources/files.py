@@ -1,8 +1,7 @@
 """Source `files`: the same YAML as for kubectl, in a directory that is watched.
 
-LoadBalancerVIPs, RLPolicies and at most one DataPlane; other groups' objects are skipped. A change is taken
-whole: one bad file, and the last good state of all of them stays in force while the error names file, field and
-fix.
+LoadBalancerVIPs, RLPolicies and at most one DataPlane; other groups' objects are skipped. An object that is bad keeps
+its last good state, also over a restart, while the error names file, line, field and fix; all others are served.
 """
 
 from __future__ import annotations
@@ -14,21 +13,25 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import watchfiles
+from penstock_api import standalone
 from penstock_api.dataplane import DataPlane
 from penstock_api.dataplanenode import DataPlaneNodeSpec, NodeNatSource
 from penstock_api.errors import KindError
 from penstock_api.fields import is_unicast
+from penstock_api.files import FileObject, read_files
+from penstock_api.names import API_VERSION
 from penstock_api.objects import KubeObject
-from penstock_api.reading import parse_yaml
+from penstock_api.reading import parse_any
 from penstock_api.rlpolicy import RLPolicy
 from penstock_api.vip import LoadBalancerVIP
+from pydantic import BaseModel
 
 from penstock_agent.desired import Name, Served, Snapshot
 from penstock_agent.errors import ConfigError
@@ -36,7 +39,7 @@ from penstock_agent.files import StateStore
 
 log = structlog.get_logger(__name__)
 
-SUFFIXES = (".yaml", ".yml")
+KEPT = "files.json"
 ANY_NETWORK = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 SCHEDULER_KEY = "scheduler-key"
 MACHINE_ID = Path("/etc/machine-id")
@@ -59,11 +62,14 @@ class FilesSource:
     ) -> None:
         self._path = path
         self._on_change = on_change
+        self._store = store
         self._scheduler_key = _scheduler_key(store)
+        self._kept = _kept(store.load(KEPT, Kept))
         self._node_name = node_name
         self._node_addresses = node_addresses
         self._snapshot: Snapshot | None = None
         self._error = ""
+        self._again = False  # the error may go without a change of a file
         self._read_at = time.monotonic()
 
     @property
@@ -85,50 +91,65 @@ class FilesSource:
 
     async def run(self) -> None:
         """Read, then watch."""
+        polling = False
         while True:
             await self.load()
-            with contextlib.suppress(FileNotFoundError):
-                async for _ in watchfiles.awatch(self._path, debounce=100, step=50, rust_timeout=1000):
-                    await self.load()
+            try:
+                await self._watch(polling=polling)
+            except FileNotFoundError:
+                pass
+            except (OSError, RuntimeError) as error:  # the kernel has no watch left, say
+                if not polling:
+                    log.warning("files cannot be watched, they are looked at now and then", error=str(error))
+                polling = True
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def _watch(self, *, polling: bool) -> None:
+        watch = watchfiles.awatch(
+            self._path, debounce=100, step=50, rust_timeout=1000, yield_on_timeout=True, force_polling=polling
+        )
+        async for changes in watch:
+            if changes or self._again:
+                await self.load()
+
     async def load(self) -> None:
-        """Read all files; on an error keep what was. In a thread, for much YAML takes seconds."""
+        """Read all files. In a thread, for much YAML takes seconds."""
+        error, self._again = "", False
         try:
-            snapshot = await asyncio.to_thread(self._read)
-        except ConfigError as error:
-            if str(error) != self._error:
-                log.error("files not taken, the last good state stays", error=str(error))  # noqa: TRY400 - for people
-            self._error = str(error)
-        else:
-            self._error, self._read_at = "", time.monotonic()
-            if snapshot != self._snapshot:
-                self._snapshot = snapshot
-                log.info("files read", path=str(self._path), vips=len(snapshot.vips), policies=len(snapshot.policies))
+            served = await asyncio.to_thread(lambda: standalone.select(read_files(self._path), self._kept))
+            error = served.error
+            self._take(served)
+        except OSError as problem:
+            error, self._again = f"{self._path}: {problem.strerror}; check the path and its permissions", True
+        except ConfigError as problem:
+            error, self._again = str(problem), True
+        if error != self._error and error:
+            log.error("files have errors; what they name keeps its last good state", error=error)
+        self._error = error
+        if not error:
+            self._read_at = time.monotonic()
         self._on_change()
 
-    def _read(self) -> Snapshot:
-        objects = _parse_files(self._path)
-        vips = _named(objects, LoadBalancerVIP)
+    def _take(self, served: standalone.Served) -> None:
+        snapshot = self._snapshot_of(served)
+        kept = {each.identity: each for each in served.objects}
+        if kept != self._kept:
+            self._kept = kept
+            self._store.put(KEPT, Kept(objects=tuple(KeptObject.of(each) for each in served.objects)))
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            log.info("files read", path=str(self._path), vips=len(snapshot.vips), policies=len(snapshot.policies))
+
+    def _snapshot_of(self, found: standalone.Served) -> Snapshot:
         served = []
-        for where, vip in vips:
-            if vip.spec.addresses is None:
-                raise ConfigError(f"{where}: {vip.key}: spec.addresses: is required in files; list the VIP's addresses")
-            if vip.spec.backends.service is not None:
-                raise ConfigError(
-                    f"{where}: {vip.key}: spec.backends.service: there are no Services without Kubernetes; "
-                    "list spec.backends.endpoints"
-                )
+        for vip in _of(found, LoadBalancerVIP):
             uid = vip.metadata.uid or f"file:{vip.key}"
             named = vip.model_copy(update={"metadata": vip.metadata.model_copy(update={"uid": uid})})
-            served.append(Served(named, vip.spec.addresses))
-        dataplanes = _named(objects, DataPlane)
-        if len(dataplanes) > 1:
-            raise ConfigError(f"{dataplanes[1][0]}: a second DataPlane; one process is one DataPlane: remove either")
+            served.append(Served(named, vip.spec.addresses or ()))
         return Snapshot(
-            node=self._node(dataplanes[0][1] if dataplanes else None),
+            node=self._node(found.data_plane),
             vips=tuple(served),
-            policies={(p.metadata.namespace, p.metadata.name): p.spec for _, p in _named(objects, RLPolicy)},
+            policies={(p.metadata.namespace, p.metadata.name): p.spec for p in _of(found, RLPolicy)},
             vip_addresses=frozenset(address for item in served for address in item.addresses),
         )
 
@@ -154,29 +175,38 @@ class FilesSource:
         )
 
 
-def _parse_files(path: Path) -> list[tuple[str, KubeObject]]:
-    try:
-        files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
-        objects = [(str(file), obj) for file in files for obj in _parse_file(file)]
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}; check the path and its permissions") from error
-    seen: dict[tuple[str, str], str] = {}
-    for where, obj in objects:
-        first = seen.setdefault((obj.info.kind, obj.key), where)
-        if first is not where:
-            raise ConfigError(f"{where}: {obj.info.kind} {obj.key} is in {first}, too; remove one of them")
-    return objects
+class KeptObject(BaseModel):
+    """An object that was served, and where it was written."""
+
+    file: str
+    line: int
+    object: dict[str, Any]
+
+    @classmethod
+    def of(cls, each: FileObject) -> KeptObject:
+        """Take it out of a reading."""
+        body = {"apiVersion": API_VERSION, "kind": each.obj.info.kind, **each.obj.to_dict()}
+        body.pop("status", None)
+        return cls(file=each.file, line=each.line, object=body)
 
 
-def _parse_file(file: Path) -> list[KubeObject]:
-    try:
-        return parse_yaml(file.read_text(encoding="utf-8"), foreign="skip")
-    except (KindError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from error
+class Kept(BaseModel):
+    """What was served last: the last good state of objects that have gone bad when the next process starts."""
+
+    objects: tuple[KeptObject, ...] = ()
 
 
-def _named(objects: Iterable[tuple[str, KubeObject]], kind: type[Kind]) -> list[tuple[str, Kind]]:
-    return [(where, obj) for where, obj in objects if isinstance(obj, kind)]
+def _kept(kept: Kept | None) -> dict[tuple[str, str], FileObject]:
+    found = []
+    for each in kept.objects if kept else ():
+        # An object that an older release wrote may not be understood.
+        with contextlib.suppress(KindError):
+            found.append(FileObject(parse_any(each.object), each.file, each.line))
+    return {each.identity: each for each in found}
+
+
+def _of(found: standalone.Served, kind: type[Kind]) -> list[Kind]:
+    return [each.obj for each in found.objects if isinstance(each.obj, kind)]
 
 
 def _scheduler_key(store: StateStore) -> str:

@@ -1,0 +1,122 @@
+"""Files and directories of objects, as `penstock run` and `penstock validate` read them: each file for itself."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock_api.documents import LARGEST_BYTES
+from penstock_api.errors import InvalidObjectError, KindError
+from penstock_api.objects import KubeObject
+from penstock_api.reading import KINDS, read_yaml
+
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+class FileObject(NamedTuple):
+    """An object and where it is written."""
+
+    obj: KubeObject
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        """The place in the form that editors understand."""
+        return f"{self.file}:{self.line}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Kind and name: what two objects cannot have both."""
+        return self.obj.info.kind, self.obj.key
+
+
+class Problem(NamedTuple):
+    """What is wrong with a file or an object in it; `text` names the place and the fix."""
+
+    file: str
+    text: str
+    identity: tuple[str, str] | None = None  # of the object, where it can be told
+
+
+class Reading(NamedTuple):
+    """What files have: objects that can be used, and what is wrong with the others."""
+
+    objects: tuple[FileObject, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_files(path: Path) -> Reading:
+    """Read a directory of YAML files, or one file. Raises OSError where `path` itself cannot be read."""
+    found: list[FileObject] = []
+    problems: list[Problem] = []
+    for file in _files_of(path):
+        reading = read_file(file)
+        problems += reading.problems
+        for each in reading.objects:
+            first = next((other for other in found if other.identity == each.identity), None)
+            if first is None:
+                found.append(each)
+            else:
+                kind, key = each.identity
+                text = f"{each.where}: {kind} {key} is in {first.where}, too; remove one of them"
+                problems.append(Problem(each.file, text))
+    return Reading(tuple(found), tuple(problems))
+
+
+def read_file(file: Path) -> Reading:
+    """Read one file."""
+    try:
+        return read_text(_content(file), str(file))
+    except OSError as error:
+        return _refused(file, f"{error.strerror}; check the file and its permissions")
+    except UnicodeDecodeError as error:
+        return _refused(file, f"is not UTF-8 (byte {error.start}); save it as text")
+    except _NoTextError as error:
+        return _refused(file, str(error))
+
+
+def read_text(text: str, file: str) -> Reading:
+    """Read YAML that is from a file of this name."""
+    read = read_yaml(text, foreign="skip")
+    problems = []
+    for error in read.errors:
+        problems.append(Problem(file, error.located(file), _identity(error)))
+    return Reading(tuple(FileObject(each.obj, file, each.line) for each in read.objects), tuple(problems))
+
+
+def _identity(error: KindError) -> tuple[str, str] | None:
+    if not isinstance(error, InvalidObjectError):
+        return None
+    in_default = KINDS[error.kind].info.namespaced and "/" not in error.name
+    return error.kind, f"default/{error.name}" if in_default else error.name
+
+
+def _refused(file: Path, text: str) -> Reading:
+    return Reading((), (Problem(str(file), f"{file}: {text}"),))
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not stat.S_ISDIR(path.stat().st_mode):
+        return [path]
+    # Editors keep their own files, whose names begin with a dot, beside those that they change.
+    return sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and not each.name.startswith("."))
+
+
+class _NoTextError(Exception):
+    pass
+
+
+def _content(file: Path) -> str:
+    # O_NONBLOCK: a FIFO of this name would block for ever.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISCHR(status.st_mode):
+            raise _NoTextError("is not a regular file; remove or rename it")
+        content = opened.read(LARGEST_BYTES + 1) or b""
+        if len(content) > LARGEST_BYTES:
+            raise _NoTextError(f"has more than {LARGEST_BYTES} bytes; split it")
+        return content.decode("utf-8-sig")
