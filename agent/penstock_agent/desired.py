@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 Place = tuple[Address, str, int]  # address, protocol, port: what only one VIP may have
 Planned = tuple[list[CoreVip], Findings]
 
-MAX_VIPS = 4096  # of messages.DesiredState
+MAX_VIPS = 1024  # core VIPs that a data plane has room for
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -108,19 +108,16 @@ def plan(snapshot: Snapshot, previous: Plan | None, memo: Memo | None = None) ->
             cores += kept
             fault = finding(FindingReason.UNREADABLE, error)
             findings.append(Findings(owner=kept[0].owner, faults=(fault,)))
-    for served in sorted(snapshot.vips, key=_precedence):
+    ordered = sorted(snapshot.vips, key=_precedence)
+    holders = _holders(ordered)
+    for served in ordered:
         planned, found = _plan_vip(served, snapshot, previous, before, memo)
-        faults = list(_conflicts(planned, taken))
-        if len(cores) + len(planned) > MAX_VIPS:
-            message = f"more than {MAX_VIPS} ports of VIPs on one DataPlane; move VIPs to another one"
-            faults.append(finding(FindingReason.TOO_MANY_PORTS, message))
-        if faults:
-            found = found.model_copy(update={"faults": (*found.faults, *faults)})
-        else:
-            _take(planned, taken)
-            cores += planned
-        findings.append(found)
-    cores.sort(key=_by_name)
+        fitting, faults = _fitting(planned, taken, holders, MAX_VIPS - len(cores))
+        # A VIP that was accepted before goes on with the ports that it can have; a new one has all of them or none.
+        if not faults or served.vip.status.ports:
+            _take(fitting, taken)
+            cores += fitting
+        findings.append(found.model_copy(update={"faults": (*found.faults, *dict.fromkeys(faults))}))
     findings.sort(key=_by_name)
     return Plan(
         scheduler_key=node.scheduler_key,
@@ -169,15 +166,52 @@ def _places(core: CoreVip) -> Iterator[Place]:
     return ((address, core.vip.protocol, core.vip.port) for address in core.vip.addresses)
 
 
-def _conflicts(planned: Iterable[CoreVip], taken: Mapping[Place, Owner]) -> Iterator[Finding]:
-    """Say who has an address and port of a VIP already: two never have the same, not even for a moment."""
+def _holders(ordered: Iterable[Served]) -> dict[Place, Owner]:
+    """Return which VIP holds an address and port by its status: others wait, whatever their age."""
+    found: dict[Place, Owner] = {}
+    for served in ordered:
+        metadata = served.vip.metadata
+        owner = Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid, generation=0)
+        for port in served.vip.status.ports:
+            for address in served.vip.status.addresses:
+                found.setdefault((address, str(port.protocol), port.port), owner)
+    return found
+
+
+def _conflict(core: CoreVip, taken: Mapping[Place, Owner], holders: Mapping[Place, Owner]) -> Finding | None:
+    """Return which VIP has an address and port of a core VIP already: two never have the same, not even briefly."""
+    for place in _places(core):
+        holder = taken.get(place) or holders.get(place)
+        if holder is not None and (place in taken or holder.uid != core.owner.uid):
+            address, protocol, port = place
+            where = f"[{address}]" if address.version == 6 else address
+            message = f"{where}:{port}/{protocol} is held by another VIP, {holder.namespace}/{holder.name}"
+            return finding(FindingReason.ADDRESS_CONFLICT, f"{message}; choose another address or port")
+    return None
+
+
+def _fitting(
+    planned: Iterable[CoreVip], taken: Mapping[Place, Owner], holders: Mapping[Place, Owner], room: int
+) -> tuple[list[CoreVip], list[Finding]]:
+    """Return the core VIPs of one VIP that it can have, and why it cannot have the others."""
+    fitting: list[CoreVip] = []
+    faults: list[Finding] = []
     for core in planned:
-        for address, protocol, port in _places(core):
-            holder = taken.get((address, protocol, port))
-            if holder is not None:
-                where = f"[{address}]" if address.version == 6 else address
-                message = f"{where}:{port}/{protocol} is held by another VIP, {holder.namespace}/{holder.name}"
-                yield finding(FindingReason.ADDRESS_CONFLICT, f"{message}; choose another address or port")
+        fault = _conflict(core, taken, holders) or (_no_room() if len(fitting) >= room else None)
+        if fault is None:
+            fitting.append(core)
+        else:
+            faults.append(fault)
+    return fitting, faults
+
+
+def _no_room() -> Finding:
+    """Say that there is no room for one more core VIP; older VIPs come first."""
+    message = (
+        f"the DataPlane has {MAX_VIPS} ports of VIPs already, each counted once per address family, and older VIPs "
+        "come first; move VIPs to another DataPlane"
+    )
+    return finding(FindingReason.TOO_MANY_PORTS, message)
 
 
 def _take(planned: Iterable[CoreVip], taken: dict[Place, Owner]) -> None:

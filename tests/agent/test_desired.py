@@ -16,6 +16,8 @@ from penstock_agent.desired import Memo, Plan, Served, plan
 from penstock_agent.health_overlay import desired_state
 from penstock_agent.slices import Service, Slice, SliceEndpoint, SlicePort
 from penstock_embedded.messages import BackendState, SchedulerType
+from penstock_embedded.settings import Settings as EmbeddedSettings
+from penstock_vpp.startup import Startup
 
 ACTIVE, FAILED = BackendState.ACTIVE, BackendState.FAILED
 
@@ -313,6 +315,40 @@ def test_who_is_refused_stands_in_nobodys_way():
     both = [{"port": 80}, {"port": 443}]
     result = planned(vip("a", year=2020), vip("b", year=2021, ports=both), vip("c", year=2022, ports=[{"port": 443}]))
     assert [(core.owner.name, core.vip.port) for core in result.vips] == [("a", 80), ("c", 443)]
+
+
+@pytest.mark.parametrize("older", ["a", "b"])
+def test_a_holder_keeps_its_port_when_an_edit_of_another_vip_requests_it(older):
+    """The operator has not seen the edit yet, or has refused it."""
+    years = {name: 2020 if name == older else 2025 for name in "ab"}
+    edited = vip("b", year=years["b"], ports=[{"port": 443}, {"port": 80}], held=[443], generation=2)
+    result = planned(vip("a", year=years["a"], held=[80]), edited)
+    assert sorted((core.owner.name, core.vip.port) for core in result.vips) == [("a", 80), ("b", 443)]
+    assert not errors(result)["a"]
+    assert errors(result)["b"] == (
+        "203.0.113.10:80/TCP is held by another VIP, shop/a; choose another address or port",
+    )
+
+
+def test_the_oldest_vips_keep_their_place_when_there_is_no_more_room(monkeypatch):
+    monkeypatch.setattr(desired, "MAX_VIPS", 3)
+    vips = [
+        vip(name, year=year, addresses=[f"203.0.113.{year - 2000}"], ports=[{"port": 80}, {"port": 443}][:ports])
+        for name, year, ports in (("a", 2024, 1), ("b", 2020, 1), ("c", 2021, 2), ("d", 2025, 1))
+    ]
+    result = planned(*vips)
+    assert [(core.owner.name, core.vip.port) for core in result.vips] == [("b", 80), ("c", 80), ("c", 443)]
+    for name, refused in (("a", True), ("b", False), ("c", False), ("d", True)):
+        assert bool(errors(result)[name]) is refused
+    assert "has 3 ports of VIPs already" in errors(result)["a"][0]
+    assert "older VIPs come first" in errors(result)["a"][0]
+    after = planned(*vips[:2], *vips[3:], previous=result)  # a VIP is deleted
+    assert [core.owner.name for core in after.vips] == ["b", "a", "d"]
+
+
+def test_a_data_plane_has_room_for_as_many_vips_as_an_agent_plans():
+    assert EmbeddedSettings.model_fields["max_vips"].default == desired.MAX_VIPS
+    assert Startup.__dataclass_fields__["max_vips"].default == desired.MAX_VIPS
 
 
 def test_what_cannot_be_read_any_more_keeps_its_place():

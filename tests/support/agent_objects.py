@@ -31,6 +31,7 @@ def vip(name="web", *, addresses=("203.0.113.10",), wanted=None, **options):
     """A VIP that holds `addresses`; `wanted` are those that its spec asks for. Metadata and fields of the spec."""
     namespace, generation = options.pop("namespace", "shop"), options.pop("generation", 1)
     uid, annotations, year = options.pop("uid", None), options.pop("annotations", None), options.pop("year", 2026)
+    held = [{"port": port, "protocol": "TCP"} for port in options.pop("held", ())]
     raw = {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "LoadBalancerVIP",
@@ -48,6 +49,7 @@ def vip(name="web", *, addresses=("203.0.113.10",), wanted=None, **options):
             **({"addresses": list(wanted)} if wanted else {}),
             **options,
         },
+        **({"status": {"addresses": list(addresses), "ports": held}} if held else {}),
     }
     return Served(parse(LoadBalancerVIP, raw), tuple(ip_address(address) for address in addresses))
 

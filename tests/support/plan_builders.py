@@ -30,8 +30,11 @@ def vip(
     spec.setdefault("ports", [{"port": 80}])
     spec.setdefault("backends", {"service": {"name": "web"}})
     status: dict[str, Any] = {"observedGeneration": seen if held or seen != 1 else -1, "addresses": list(held)}
-    of_spec = [{key: each[key] for key in each.keys() & {"port", "protocol"}} for each in spec["ports"]]
-    status["ports"] = of_spec if held_ports is None and held else [{"port": port} for port in held_ports or ()]
+    if held_ports is None:
+        held_ports = [(each["port"], each.get("protocol", "TCP")) for each in spec["ports"]] if held else []
+    else:
+        held_ports = [(port, "TCP") for port in held_ports]
+    status["ports"] = [{"port": port, "protocol": protocol} for port, protocol in held_ports]
     status["addressPool"] = given_for
     if data_plane:
         status["dataPlaneName"] = data_plane
