@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -25,17 +25,19 @@ from penstock_agent.desired import CoreVip, Findings, Plan
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_agent.health import HealthChecker
-from penstock_agent.health_overlay import WithHealth, desired_state
+from penstock_agent.health_overlay import Standing, WithHealth, desired_state
 from penstock_agent.loop import LoopVip, WeightLoop
 from penstock_agent.observation import Slots
 from penstock_agent.probes import Target
 from penstock_agent.sources import Source
+from penstock_agent.traffic_watch import Place, TrafficWatch
 
 log = structlog.get_logger(__name__)
 
 SETTLE_SECONDS = 0.02  # changes often come together: one state for all of them
 STEER_SECONDS = 10.0  # after which the state is computed again without any news
 PLAN = "plan.json"  # the last good state
+OUT_OF_USE = (BackendState.FAILED, BackendState.UNREADY)
 
 
 class Announcer(Protocol):
@@ -64,6 +66,7 @@ class Agent:
         link: Link,
         checker: HealthChecker,
         loop: WeightLoop,
+        traffic: TrafficWatch,
         announcer: Announcer,
         store: StateStore,
         shm_dir: Path,
@@ -74,6 +77,7 @@ class Agent:
         self.link = link
         self.checker = checker
         self.loop = loop
+        self.traffic = traffic
         self._announcer = announcer
         self._store = store
         self._shm_dir = shm_dir
@@ -120,9 +124,11 @@ class Agent:
         self.announced = self._announce(self.plan)
         self.outcome = desired_state(
             self.plan,
-            self.checker.healthy,
-            self.outcome.last_healthy if self.outcome else {},
+            self._standing,
+            self.outcome,
             sort_addresses(self.announced),
+            now=time.monotonic(),
+            traffic=self.traffic,
         )
         self.link.want(self.outcome.state)
         self.loop.configure(self._loop_vips(self.plan, self.outcome, self.link.dump))
@@ -133,7 +139,7 @@ class Agent:
         """Take everything off the node: it is leaving."""
         self.plan, self.outcome, self._snapshot = None, None, None
         await self._store.remove(PLAN)
-        self.checker.set_targets(())
+        self.checker.set_targets({})
         self.loop.configure(())
         await self.link.withdraw()
         log.info("withdrawn from the node")
@@ -155,13 +161,24 @@ class Agent:
             self._store.put(PLAN, planned)
 
     def _check_health(self, plan: Plan, dump: Dump) -> None:
-        held = {vip.id: {b.id for b in vip.backends if b.state is BackendState.FAILED} for vip in dump.vips}
-        targets: set[Target] = set()
+        out = {vip.id: {b.id for b in vip.backends if b.state in OUT_OF_USE} for vip in dump.vips}
+        owners: dict[Target, str] = {}
+        places: dict[Target, list[Place]] = {}
         failed: set[Target] = set()
         for core in plan.vips:
-            targets.update(core.targets.values())
-            failed.update(core.targets[backend] for backend in held.get(core.vip.id, ()) if backend in core.targets)
-        self.checker.set_targets(targets, failed=failed)
+            active = {b.id for b in core.vip.backends if b.state is BackendState.ACTIVE}
+            for backend, target in core.targets.items():
+                owners.setdefault(target, core.owner.uid)
+                places.setdefault(target, []).append((core.vip.id, backend))
+                if backend in active and backend in out.get(core.vip.id, ()):
+                    failed.add(target)
+        self.checker.set_targets(owners, failed=failed)
+        failing = [place for target, found in places.items() if not self.checker.healthy(target) for place in found]
+        self.traffic.set_places(places, frozenset(failing))
+
+    def _standing(self, target: Target) -> Standing:
+        health = self.checker.states.get(target)
+        return Standing(health.healthy, health.late, health.changed_at) if health else Standing()
 
     def _announce(self, plan: Plan) -> frozenset[Address]:
         if not plan.l2:
@@ -181,9 +198,11 @@ class Agent:
         for core, vip in zip(plan.vips, outcome.state.vips, strict=True):
             status = held.get(vip.id)
             if status is not None:
-                yield self._loop_vip(core, {b.id: b for b in vip.backends}, status)
+                yield self._loop_vip(core, {b.id: b for b in vip.backends}, status, outcome.ramps.get(vip.id, {}))
 
-    def _loop_vip(self, core: CoreVip, wanted: dict[str, Backend], status: VipStatus) -> LoopVip:
+    def _loop_vip(
+        self, core: CoreVip, wanted: dict[str, Backend], status: VipStatus, ramps: Mapping[str, float]
+    ) -> LoopVip:
         in_force = np.zeros(status.slots)
         placed = []
         for backend in status.backends:
@@ -199,6 +218,8 @@ class Agent:
             slots=Slots.of(status.slots, placed),
             in_force=in_force,
             choice=core.policy,
+            ramps=ramps,
+            slow_start=core.rules.slow_start,
         )
 
 

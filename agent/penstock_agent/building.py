@@ -18,6 +18,7 @@ from penstock_agent.plans import (
     Address,
     CoreVip,
     Findings,
+    HealthRules,
     Origin,
     Owner,
     PolicyChoice,
@@ -84,6 +85,7 @@ class Builder:
             policy=_choice(self._policy),
             check=_check(check),
             check_port=check.port,
+            rules=_rules(check),
         )
 
     def _limited(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
@@ -268,6 +270,15 @@ def _check(check: HealthCheck) -> Check | None:
         healthy_threshold=check.healthy_threshold,
         unhealthy_threshold=check.unhealthy_threshold,
         statuses=tuple(_range(text) for text in check.expected_statuses or ("200-399",)),
+    )
+
+
+def _rules(check: HealthCheck) -> HealthRules:
+    return HealthRules(
+        panic_percent=check.panic_percent,
+        max_failed_percent=check.max_failed_percent,
+        fail_open=check.fail_open,
+        slow_start=float(check.slow_start_seconds),
     )
 
 

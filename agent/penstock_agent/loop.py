@@ -8,6 +8,7 @@ life.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import traceback
 from collections import Counter, deque
@@ -34,6 +35,7 @@ INTERVAL_SECONDS = 0.2
 VIPS_PER_TURN = 8  # after which other tasks may run: a turn takes a few milliseconds
 REFRESH_SECONDS = 1.0  # between two requests for a new dump
 HISTORY_FRAMES = 11  # rates are taken over two seconds
+RAMP_STEPS = 5  # of slow start
 REOPEN_SECONDS = 1.0  # age of a frame after which another object of the name may have taken over
 
 
@@ -69,6 +71,8 @@ class LoopVip:
     slots: Slots
     in_force: FloatArray  # weights at the data plane when it was asked
     choice: PolicyChoice
+    ramps: Mapping[str, float] = field(default_factory=dict)  # by backend: when it returned to use, monotonic seconds
+    slow_start: float = 0.0  # seconds until its share has its full size
 
 
 @dataclass(slots=True)
@@ -175,7 +179,7 @@ class WeightLoop:
         written = decided if decided and reason is None else _fallback(steering.vip)
         steering.previous = (decided or written).previous
         steering.wanted = decided.weights if decided else None
-        steering.weights, steering.reason = written.weights, reason
+        steering.weights, steering.reason = _ramped(written.weights, steering.vip, time.monotonic()), reason
         steering.steps[reason or "active"] += 1
         if reason not in TROUBLE:
             steering.troubled_at = None
@@ -273,6 +277,22 @@ def _obstacle(steering: Steering, frame: Frame | None) -> Reason | None:
 def _fallback(vip: LoopVip) -> Guarded:
     weights, _ = policies.by_name(vip.choice.fallback).decide(unmeasured(vip.slots), None)
     return guardrails.configured(weights, eligible=vip.slots.eligible)
+
+
+def _ramped(weights: FloatArray, vip: LoopVip, now: float) -> FloatArray:
+    """Reduce the weights of backends that have just returned to use.
+
+    They grow in steps: with `maglev` every change builds the table anew.
+    """
+    if not vip.ramps:
+        return weights
+    factors = np.ones(len(weights))
+    for backend, start in vip.ramps.items():
+        if backend in vip.slots.backends and vip.slow_start > 0:
+            step = math.floor((now - start) / vip.slow_start * RAMP_STEPS) + 1
+            factors[vip.slots.backends.index(backend)] = min(max(step, 1) / RAMP_STEPS, 1.0)
+    ramped: FloatArray = weights * factors
+    return ramped
 
 
 def _previous(steering: Steering) -> FloatArray:

@@ -27,6 +27,7 @@ from penstock_agent.loop import WeightLoop
 from penstock_agent.settings import Settings, SourceType
 from penstock_agent.sources import Source
 from penstock_agent.sources.files import FilesSource
+from penstock_agent.traffic_watch import TrafficWatch
 
 log = structlog.get_logger(__name__)
 
@@ -81,25 +82,27 @@ async def assemble(settings: Settings, stack: AsyncExitStack) -> tuple[Agent, li
     findings = NodeFindings()
     store = StateStore(settings.state_dir, findings)
     link = Link(dataplane, store, on_change=changed)
-    checker = HealthChecker(changed, findings=findings)
     loop = WeightLoop(
         open_reader=lambda path: penstock_core.FrameReader(str(path)),
         open_writer=lambda path, slots: penstock_core.ActionsWriter(str(path), slots),
         now_us=penstock_core.boottime_us,
         on_unknown_slots=link.refresh,
     )
+    traffic = TrafficWatch(loop, changed)
+    checker = HealthChecker(changed, answered_since=traffic.answered_since, findings=findings)
     parts = await _parts(settings, changed, link, store, stack)
     agent = Agent(
         source=parts.source,
         link=link,
         checker=checker,
         loop=loop,
+        traffic=traffic,
         announcer=parts.announcer,
         findings=findings,
         store=store,
         shm_dir=settings.shm_dir,
     )
-    jobs = [parts.source.run, link.run, checker.run, loop.run, agent.run, store.run]
+    jobs = [parts.source.run, link.run, checker.run, loop.run, traffic.run, agent.run, store.run]
     return agent, [*jobs, *parts.more_jobs(agent)]
 
 

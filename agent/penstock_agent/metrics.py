@@ -98,6 +98,12 @@ class StateCollector(Collector):
         fail_open = GaugeMetricFamily(
             "penstock_vip_fail_open", "1 while all backends fail their checks and are used.", labels=VIP_LABELS
         )
+        panic = GaugeMetricFamily(
+            "penstock_vip_panic", "1 while backends with late checks are used, because few pass.", labels=VIP_LABELS
+        )
+        no_path = GaugeMetricFamily(
+            "penstock_vip_no_path", "1 while clients get no packet of any backend, though some pass.", labels=VIP_LABELS
+        )
         steps = CounterMetricFamily(
             "penstock_vip_decisions", "Decisions by outcome: active, or why not.", labels=(*VIP_LABELS, "outcome")
         )
@@ -113,12 +119,14 @@ class StateCollector(Collector):
                 age.add_metric(labels, vip.frame_age)
             fallback.add_metric((*labels, vip.policy, vip.fallback_reason), bool(vip.fallback_reason))
             fail_open.add_metric(labels, vip.fail_open)
+            panic.add_metric(labels, vip.panic)
+            no_path.add_metric(labels, vip.no_path)
             errors.add_metric(labels, vip.write_errors)
             for outcome, count in vip.steps.items():
                 steps.add_metric((*labels, outcome), count)
             for guardrail, count in vip.held.items():
                 held.add_metric((*labels, guardrail), count)
-        yield from (age, fallback, fail_open, steps, held, errors)
+        yield from (age, fallback, fail_open, panic, no_path, steps, held, errors)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -83,6 +83,15 @@ class Origin(Frozen):
     target: int | str | None
 
 
+class HealthRules(Frozen):
+    """What health checks may do to the backends of a core VIP."""
+
+    panic_percent: int = 50
+    max_failed_percent: int = 100
+    fail_open: bool = True
+    slow_start: float = 0.0  # seconds
+
+
 class CoreVip(Frozen):
     """One core VIP before health is known."""
 
@@ -94,6 +103,7 @@ class CoreVip(Frozen):
     policy: PolicyChoice
     check: Check | None  # None: the endpoint's readiness is all that counts
     check_port: int | None = None  # None: each backend's own
+    rules: HealthRules = HealthRules()
 
     @cached_property
     def targets(self) -> dict[str, Target]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 # A status line is `HTTP/1.1 200 OK`; whoever sends more than this before the end of a line is no HTTP server.
 LONGEST_STATUS_LINE = 1024
+LONGEST_INTERIM_HEAD = 16 * 1024  # with its fields: early hints (103) may have some
+SWITCHING_PROTOCOLS = 101  # the only 1xx after which no other status follows
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 # Errors of this machine. They say nothing about a backend, nor about the path of packets to it.
 OWN_ERRORS = {
@@ -55,12 +59,31 @@ class Target:
     check: Check
 
 
+class Outcome(StrEnum):
+    """What a check came to."""
+
+    PASSED = "passed"
+    LATE = "late"  # no answer in time: the server is gone, or it is overloaded
+    FAILED = "failed"  # the server, or a router, refuses the connection, or its answer is not the expected one
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outcome of a check, and the error in words unless it passed."""
+
+    outcome: Outcome
+    error: str = ""
+
+
+PASSED = Result(Outcome.PASSED)
+
+
 class UnmadeCheckError(Exception):
     """A check could not be made for a reason of this machine; it has no result."""
 
 
-async def probe(target: Target) -> str:
-    """Check once; "" when the server is well, else what it lacks. Raises UnmadeCheckError."""
+async def probe(target: Target) -> Result:
+    """Check once. Raises UnmadeCheckError."""
     family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
@@ -68,9 +91,9 @@ async def probe(target: Target) -> str:
             async with asyncio.timeout(target.check.timeout):
                 loop = asyncio.get_running_loop()
                 await loop.sock_connect(connection, (str(target.address), target.port))
-                return "" if target.check.type is CheckType.TCP else await _get(connection, target)
+                return PASSED if target.check.type is CheckType.TCP else await _get(connection, target)
     except TimeoutError:
-        return f"no answer within {target.check.timeout:g} s"
+        return Result(Outcome.LATE, f"no answer within {target.check.timeout:g} s")
     except MemoryError as error:
         raise UnmadeCheckError(f"no health check: out of memory; {OWN_ERRORS[errno.ENOMEM]}") from error
     except OSError as error:
@@ -78,10 +101,11 @@ async def probe(target: Target) -> str:
             text = f"no health check: {os.strerror(error.errno)}; {OWN_ERRORS[error.errno]}"
             raise UnmadeCheckError(text) from error
         # asyncio's own text repeats the address and not what the kernel said.
-        return os.strerror(error.errno) if error.errno else str(error)
+        text = os.strerror(error.errno) if error.errno else str(error)
+        return Result(Outcome.LATE if error.errno == errno.ETIMEDOUT else Outcome.FAILED, text)
 
 
-async def _get(connection: socket.socket, target: Target) -> str:
+async def _get(connection: socket.socket, target: Target) -> Result:
     loop = asyncio.get_running_loop()
     host = f"[{target.address}]" if target.address.version == 6 else str(target.address)
     request = (
@@ -89,18 +113,33 @@ async def _get(connection: socket.socket, target: Target) -> str:
         "User-Agent: penstock-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     )
     await loop.sock_sendall(connection, request.encode())
-    head = b""
-    while b"\n" not in head and len(head) < LONGEST_STATUS_LINE:
-        received = await loop.sock_recv(connection, LONGEST_STATUS_LINE)
-        if not received:
-            break
-        head += received
-    status = parse_status(head.split(b"\n", 1)[0])
+    status = await _final_status(connection)
     if status is None:
-        return "the answer is not HTTP/1"
+        return Result(Outcome.FAILED, "the answer is not HTTP/1")
     if any(low <= status <= high for low, high in target.check.statuses):
-        return ""
-    return f"HTTP status {status} is not expected"
+        return PASSED
+    return Result(Outcome.FAILED, f"HTTP status {status} is not expected")
+
+
+async def _final_status(connection: socket.socket) -> int | None:
+    """Read heads until one is not interim (RFC 9110, 15.2); None where the server sends something else than HTTP/1."""
+    loop = asyncio.get_running_loop()
+    received = b""
+    while True:
+        line, complete, _ = received.partition(b"\n")
+        status = parse_status(line)
+        if complete and (status is None or not 100 <= status < 200 or status == SWITCHING_PROTOCOLS):
+            return status
+        head_ends = _HEAD_END.search(received) if complete else None
+        if head_ends:
+            received = received[head_ends.end() :]
+            continue
+        if len(received) >= (LONGEST_INTERIM_HEAD if complete else LONGEST_STATUS_LINE):
+            return None
+        more = await loop.sock_recv(connection, LONGEST_STATUS_LINE)
+        if not more:
+            return None if complete else status
+        received += more
 
 
 def parse_status(line: bytes) -> int | None:

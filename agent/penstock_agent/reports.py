@@ -88,9 +88,10 @@ def _report(
     sick = {b.id for core, _ in owned for b in _taking(core) if b.id not in outcome.well.get(core.vip.id, frozenset())}
     policy = owned[0][0].policy if owned else None
     owner = found.owner
-    failing = [_all_unhealthy(core, outcome) for core, _ in owned if core.vip.id in outcome.fail_open]
-    faults = [*found.faults, *(finding(FindingReason.REFUSED, text) for text in refused)]
-    notes = [*found.notes, *failing, *(finding(FindingReason.POLICY, text) for text in noted)]
+    checks = [each for core, _ in owned if (each := _failing_checks(core, outcome)) is not None]
+    pathless = [_no_path(core) for core, _ in owned if core.vip.id in outcome.no_path]
+    faults = [*found.faults, *(finding(FindingReason.REFUSED, text) for text in refused), *pathless]
+    notes = [*found.notes, *checks, *(finding(FindingReason.POLICY, text) for text in noted)]
     return VipReport(
         namespace=owner.namespace,
         name=owner.name,
@@ -116,26 +117,49 @@ def _port(core: CoreVip, outcome: WithHealth) -> PortReport:
     taking = _taking(core)
     well = outcome.well.get(core.vip.id, frozenset())
     why = core.shortfall
-    if why is None and core.vip.id in outcome.fail_open:
-        why = _all_unhealthy(core, outcome)
+    if why is None and outcome.used_instead(core.vip.id):
+        why = _failing_checks(core, outcome)
+    pathless = core.vip.id in outcome.no_path
+    if why is None and pathless:
+        why = _no_path(core)
     return PortReport(
         port=core.vip.port,
         protocol=Protocol(core.vip.protocol),
         family=family_of(core.vip.addresses[0]),
         total=len(taking),
-        ready=sum(backend.id in well for backend in taking),
+        ready=0 if pathless else sum(backend.id in well for backend in taking),
         kept=core.kept,
         reason=why.reason if why else "",
         message=why.message if why else "",
     )
 
 
-def _all_unhealthy(core: CoreVip, outcome: WithHealth) -> Finding:
-    """Say what is used where every backend fails its health checks."""
-    port = f"{core.vip.port}/{core.vip.protocol}"
-    message = f"all backends of port {port} fail their health checks; {outcome.used_instead(core.vip.id)}"
-    fix = "check the backends, or spec.healthCheck if they do serve"
-    return finding(FindingReason.ALL_UNHEALTHY, f"{message}: {fix}", "spec.healthCheck")
+def _failing_checks(core: CoreVip, outcome: WithHealth) -> Finding | None:
+    """Return what failed health checks make of a core VIP where all or most backends fail them."""
+    port = _port_text(core)
+    if used := outcome.used_instead(core.vip.id):
+        message = f"all backends of port {port} fail their health checks; {used}"
+        fix = "check the backends, or spec.healthCheck if they do serve"
+        return finding(FindingReason.ALL_UNHEALTHY, f"{message}: {fix}", "spec.healthCheck")
+    if core.vip.id in outcome.panic:
+        message = (
+            f"fewer than {core.rules.panic_percent} % of the backends of port {port} pass their health checks, so "
+            "those whose checks are late are used too: add backends, or look at what slows them down"
+        )
+        return finding(FindingReason.FEW_HEALTHY, message, "spec.healthCheck.panicPercent")
+    return None
+
+
+def _no_path(core: CoreVip) -> Finding:
+    message = (
+        f"backends of port {_port_text(core)} pass their health checks, but clients get no packet of theirs: let the "
+        "firewall of this node forward packets to and from the backends (chain FORWARD), and check the routes"
+    )
+    return finding(FindingReason.NO_PATH, message)
+
+
+def _port_text(core: CoreVip) -> str:
+    return f"{core.vip.port}/{core.vip.protocol}"
 
 
 def _troubles(owned: Sequence[tuple[CoreVip, Vip]], troubles: Mapping[str, Trouble]) -> Iterable[str]:

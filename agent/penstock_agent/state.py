@@ -63,6 +63,8 @@ class VipView(View):
     fallback: str
     fallback_reason: str  # why the fallback is used, "" while the policy is
     fail_open: bool
+    panic: bool = False  # too few backends pass their checks, so those that are late are used
+    no_path: bool = False  # backends pass their checks, and clients get no packet of theirs
     paused: bool
     errors: tuple[str, ...]
     warnings: tuple[str, ...]

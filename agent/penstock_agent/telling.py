@@ -156,7 +156,7 @@ def _ports(cores: Iterable[CoreVip]) -> str:
 def _failing(agent: Agent, cores: list[CoreVip]) -> str:
     """Say which ports have no healthy backend, and what the first failing check found."""
     outcome = agent.outcome
-    open_ = [core for core in cores if outcome and core.vip.id in outcome.fail_open]
+    open_ = [core for core in cores if outcome and outcome.used_instead(core.vip.id)]
     if outcome is None or not open_:
         return ""
     states = agent.checker.states

@@ -105,6 +105,8 @@ class _Viewer:
             fallback=choice.fallback,
             fallback_reason=(steering.reason or "") if steering else "",
             fail_open=outcome is not None and vip.id in outcome.fail_open,
+            panic=outcome is not None and vip.id in outcome.panic,
+            no_path=outcome is not None and vip.id in outcome.no_path,
             paused=found is not None and found.paused,
             errors=found.errors if found else (),
             warnings=found.warnings if found else (),

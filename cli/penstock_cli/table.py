@@ -88,7 +88,12 @@ def _vip(vip: VipView, wide: bool) -> RenderableType:
             table.add_column(name, justify=COLUMNS[name], no_wrap=True)
     for cells in rows:
         table.add_row(*(cells[name] for name in shown if name not in absent))
-    notes = [Text(text, style="red") for text in vip.errors] + [Text(text, style="yellow") for text in vip.warnings]
+    troubles = [
+        *vip.errors,
+        *(["few backends pass their checks: those whose checks are late are used too"] if vip.panic else []),
+        *(["clients get no packet of any backend: check the node's firewall and routes"] if vip.no_path else []),
+    ]
+    notes = [Text(text, style="red") for text in troubles] + [Text(text, style="yellow") for text in vip.warnings]
     return Group(Text(""), title, table, *notes)
 
 

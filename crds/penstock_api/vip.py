@@ -200,6 +200,15 @@ class HealthCheck(Model):
     """Checks in a row that must pass before a failed backend is used again."""
     unhealthy_threshold: Annotated[int, Field(ge=1, le=10)] = 3
     """Checks in a row that must fail before a backend counts as failed."""
+    panic_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    """When fewer than this share of the backends pass, those whose checks are merely late are used all the same, for
+    overload looks like that; 0: never. Not those to which clients send without any packet back."""
+    max_failed_percent: Annotated[int, Field(ge=0, le=100)] = 100
+    """Largest share of the backends that failed checks take out of use; those that failed last stay in use."""
+    fail_open: bool = True
+    """Whether the backends that were the last to pass are used when all fail; else new flows are refused."""
+    slow_start_seconds: Annotated[int, Field(ge=0, le=900)] = 10
+    """Time in which the share of a backend that passes again grows to its full size; 0: at once."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent import desired
 from penstock_agent.desired import Memo, Plan, Served, plan
-from penstock_agent.health_overlay import desired_state
+from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.slices import Service, Slice, SliceEndpoint, SlicePort
 from penstock_embedded.messages import BackendState, SchedulerType
 from penstock_embedded.settings import Settings as EmbeddedSettings
@@ -31,7 +31,7 @@ def errors(result):
 
 
 def sent(result, *, failed=(), last=None, announced=()):
-    return desired_state(result, lambda target: str(target.address) not in failed, last or {}, announced)
+    return desired_state(result, lambda target: Standing(str(target.address) not in failed), last, announced)
 
 
 def test_one_port_of_one_family_is_one_core_vip():
@@ -425,18 +425,18 @@ def test_ready_backends_go_before_others_where_there_are_too_many():
 def test_all_failing_keeps_the_last_healthy_ones():
     result = planned(vip())
     first = sent(result, failed=("10.0.0.1",))
-    second = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=first.last_healthy)
+    second = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=first)
     assert [b.state for b in second.state.vips[0].backends] == [FAILED, ACTIVE]
     assert second.fail_open == {result.vips[0].vip.id}
     assert second.well[result.vips[0].vip.id] == frozenset()
-    again = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=second.last_healthy)
+    again = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=second)
     assert again.state == second.state
 
 
 def test_all_failing_from_the_start_uses_all():
     result = planned(vip())
     outcome = sent(result, failed=("10.0.0.1", "10.0.0.2"))
-    again = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=outcome.last_healthy)
+    again = sent(result, failed=("10.0.0.1", "10.0.0.2"), last=outcome)
     for each in (outcome, again):
         assert [b.state for b in each.state.vips[0].backends] == [ACTIVE, ACTIVE]
         assert each.used_instead(result.vips[0].vip.id) == "none was ever healthy, all are used"
@@ -465,7 +465,7 @@ def test_some_backend_always_takes_flows(servers, failed, earlier, ports):
         )
     )
     before = sent(result, failed=earlier)
-    after = sent(result, failed=failed, last=before.last_healthy)
+    after = sent(result, failed=failed, last=before)
     for core in after.state.vips:
         states = {str(b.address): b.state for b in core.backends}
         assert ACTIVE in states.values()

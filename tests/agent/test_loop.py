@@ -49,7 +49,9 @@ class Rig:
                 self.writer.sample(slot, "fct", seconds, now)
         self.writer.publish(now)
 
-    def configure(self, *, in_force=(1.0, 1.0), configured=(1.0, 1.0), takes=(True, True), slots=SLOTS, **choice):
+    def configure(
+        self, *, in_force=(1.0, 1.0), configured=(1.0, 1.0), takes=(True, True), slots=SLOTS, ramps=None, **choice
+    ):
         self.loop.configure(
             [
                 LoopVip(
@@ -71,6 +73,8 @@ class Rig:
                             **choice,
                         }
                     ),
+                    ramps=ramps or {},
+                    slow_start=10.0,
                 )
             ]
         )
@@ -149,6 +153,14 @@ def test_backends_out_of_use_weigh_nothing(rig):
 def test_without_any_backend_in_use_nothing_is_written(rig):
     rig.configure(takes=(False, False))
     assert rig.step() is None
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(0, 0.2), (1, 0.2), (3, 0.4), (5, 0.6), (9, 1.0), (30, 1.0)])
+def test_the_weight_of_a_backend_that_returned_grows_in_steps(rig, seconds, share):
+    rig.publish()
+    rig.configure(heuristic="lsq", ramps={"b1": time.monotonic() - seconds, "unknown": 0.0})
+    rig.loop.step(rig.steering)
+    assert rig.written() == pytest.approx([1.0, share])
 
 
 def test_stale_frames_are_not_decided_on(rig):

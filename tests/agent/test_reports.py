@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from agent_objects import endpoints, policy, snapshot, vip
 from penstock_agent.desired import plan
-from penstock_agent.health_overlay import desired_state
+from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.loop import Reason
 from penstock_agent.reports import NodeFacts, Trouble, node_status, shards, vip_reports
 from penstock_agent.shortages import Shortage
@@ -39,7 +39,7 @@ STATS = Stats(
 
 def reports(*vips, failed=(), in_force=None, result=None, troubles=None, **fields):
     planned = plan(snapshot(*vips, **fields), None)
-    outcome = desired_state(planned, lambda target: str(target.address) not in failed, {}, ())
+    outcome = desired_state(planned, lambda target: Standing(str(target.address) not in failed), None, ())
     ids = {core.owner.name: core.vip.id for core in planned.vips}
     return vip_reports(
         planned,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from agent_objects import node, policy, snapshot, vip
 from penstock_agent.desired import plan
-from penstock_agent.health_overlay import desired_state
+from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.loop import Reason
 from penstock_agent.shortages import Shortage
 from penstock_agent.telling import Situation, Subject, Teller, situations
@@ -67,7 +67,7 @@ def test_an_end_without_a_beginning_is_nothing(teller):
 
 def an_agent(*vips, failed=(), hello=True, troubles=None, **fields):
     planned = plan(snapshot(*vips, **fields), None)
-    outcome = desired_state(planned, lambda target: str(target.address) not in failed, {}, ())
+    outcome = desired_state(planned, lambda target: Standing(str(target.address) not in failed), None, ())
     states = {
         target: SimpleNamespace(error="connection refused" if str(target.address) in failed else "")
         for core in planned.vips

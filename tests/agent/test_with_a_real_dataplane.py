@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -132,3 +133,30 @@ def test_a_failed_server_gets_no_traffic(rig):
                 ip route replace default via fd77:2::1"""
             )
         eventually(lambda: (v := rig.agent.vip()) and all(b.state == "active" for b in v.backends), seconds=15)
+
+
+DROP_FORWARDED = """nft add table inet strict
+nft add chain inet strict forward { type filter hook forward priority 0 ; policy drop ; }"""
+
+
+def test_a_firewall_that_drops_forwarded_packets_is_noticed_while_checks_pass(rig):
+    """Health checks are packets of the node itself: a FORWARD policy does not concern them."""
+    rig.write("lsq")
+    with rig.agent.running():
+        eventually(rig.settled, seconds=20)
+        assert get(rig.lab, VIP_IPV4)
+        rig.lab.balancer.sh(DROP_FORWARDED)
+        try:
+
+            def noticed():
+                with contextlib.suppress(OSError):
+                    get(rig.lab, VIP_IPV4)
+                vip = rig.agent.vip()
+                return vip if vip and vip.no_path else None
+
+            vip = eventually(noticed, seconds=60)
+            assert all(backend.healthy for backend in vip.backends)
+        finally:
+            rig.lab.balancer.sh("nft delete table inet strict")
+        eventually(lambda: get(rig.lab, VIP_IPV4), seconds=20)
+        eventually(lambda: not rig.agent.vip().no_path, seconds=20)

@@ -136,10 +136,19 @@ def test_handshake_and_first_byte_are_shown_where_they_are_measured() -> None:
 
 def test_trouble_of_a_vip_and_of_an_agent_is_shown() -> None:
     text = shown(
-        state(backend("10.0.0.1"), fallback_reason="stale frame", fail_open=True, paused=True, errors=["port taken"]),
+        state(
+            backend("10.0.0.1"),
+            fallback_reason="stale frame",
+            fail_open=True,
+            panic=True,
+            no_path=True,
+            paused=True,
+            errors=["port taken"],
+        ),
         problems=("node-2: no answer",),
     )
-    for part in ("using lsq: stale frame", "all backends fail", "paused", "port taken", "node-2: no answer"):
+    parts = ("using lsq: stale frame", "all backends fail", "few backends pass", "no packet of any backend", "paused")
+    for part in (*parts, "port taken", "node-2: no answer"):
         assert part in text
 
 
