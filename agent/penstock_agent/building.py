@@ -112,6 +112,8 @@ class Builder:
             forwarding=messages.Forwarding(spec.forwarding),
             dscp=spec.dscp or 0,
             client_affinity=spec.affinity is Affinity.CLIENT_IP,
+            when_no_backends=messages.Refusal(spec.when_no_backends.lower()),
+            when_no_flow=messages.Refusal(spec.when_no_flow.lower()),
             scheduler=self._scheduler(),
             features=messages.FeatureLevel(self._snapshot.node.features),
             timeouts=_timeouts(spec.timeouts),

@@ -49,6 +49,15 @@ class Affinity(Choice):
     """All connections of one client address go to the same backend."""
 
 
+class Refusal(Choice):
+    """What becomes of packets that cannot be served."""
+
+    REJECT = "Reject"
+    """TCP gets a RST and UDP an ICMP port unreachable, as from a host without such a service."""
+    DROP = "Drop"
+    """They are dropped: clients wait, try again, and time out."""
+
+
 class HealthCheckType(Choice):
     """How a backend is asked whether it works."""
 
@@ -275,6 +284,11 @@ class VipSpec(Model):
     """Seconds of silence after which a flow is forgotten."""
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
     """Time that the flows of a backend on its way out have to end by themselves."""
+    when_no_backends: Refusal = Refusal.REJECT
+    """What becomes of new flows while no backend takes any: there is none, none is ready, or all have weight 0."""
+    when_no_flow: Refusal = Refusal.REJECT
+    """What becomes of TCP packets that belong to no flow, say because it was silent for too long. They are always
+    dropped where the DataPlane has more than one node, for another may know the flow, and with `GRE` and `L3DSR`."""
     health_check: HealthCheck = HealthCheck()
     """How backends are checked."""
     policy_name: ObjectName | None = None

@@ -66,7 +66,7 @@ static const fact_t FACTS[] = {
     FIELD(arena_vip_t, generation),
     FIELD(arena_vip_t, protocol),
     FIELD(arena_vip_t, scheduler),
-    FIELD(arena_vip_t, client_affinity),
+    FIELD(arena_vip_t, flags),
     FIELD(arena_vip_t, feature_level),
     FIELD(arena_vip_t, retired_addresses),
     FIELD(arena_vip_t, forwarding),

@@ -439,15 +439,6 @@ static void replaced_backends_go_through_every_slot(void)
     rig_free(&rig);
 }
 
-static void without_backends_new_flows_are_dropped(void)
-{
-    rig_t rig = rig_make(1, 0);
-    connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
-    CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_DROP);
-    CHECK_EQUAL(c.packet.p.reason, LBRL_DROP_NO_BACKEND);
-    rig_free(&rig);
-}
-
 static void removed_vip_refuses_new_flows_and_goes_with_its_last(void)
 {
     rig_t rig = rig_make(1, 2);
@@ -669,7 +660,6 @@ int main(void)
     weight_too_small_for_the_table_is_reported();
     vip_grows_and_keeps_its_flows();
     replaced_backends_go_through_every_slot();
-    without_backends_new_flows_are_dropped();
     removed_vip_refuses_new_flows_and_goes_with_its_last();
     vip_may_come_back_while_it_goes();
     addresses_come_and_go();

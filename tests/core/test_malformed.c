@@ -105,8 +105,6 @@ static void transport_headers(rig_t *rig)
     edited(rig, false, 33, FIN | RST, LBRL_DROP_BAD_FLAGS);
     edited(rig, false, 33, 0, LBRL_DROP_BAD_FLAGS);
     edited(rig, false, 33, 0x28, LBRL_DROP_BAD_FLAGS);
-    edited(rig, false, 33, ACK, LBRL_DROP_NO_FLOW);
-    edited(rig, false, 33, SYN | ACK, LBRL_DROP_NO_FLOW);
     test_packet_t p;
     syn(&p);
     p.p.data[20] = p.p.data[21] = 0; /* source port 0 */

@@ -324,7 +324,7 @@ static void port_rests_whatever_its_client_does(void)
         CHECK(c.nat_port != closed.nat_port);
         connection_t late = closed; /* the server repeats its FIN: nobody's */
         late.server_next--;
-        CHECK_EQUAL(connection_server(&late, FIN, 0), LBRL_VERDICT_DROP);
+        CHECK_EQUAL(connection_server(&late, FIN, 0), LBRL_VERDICT_REPLY);
         CHECK_EQUAL(late.packet.p.reason, LBRL_DROP_NO_FLOW_RETURN);
         rig_restart(&rig);
         CHECK_EQUAL(rig.report.flows, 2);
@@ -424,7 +424,8 @@ static void client_may_reuse_its_port_while_the_nat_port_rests(void)
             CHECK_EQUAL(connection_client(&next, PSH, 100), LBRL_VERDICT_FORWARD);
             CHECK_EQUAL(connection_server(&next, PSH, 900), LBRL_VERDICT_FORWARD);
             /* what the server of before still sends is nobody's */
-            CHECK_EQUAL(connection_server(&c, 0, 0), LBRL_VERDICT_DROP);
+            CHECK_EQUAL(connection_server(&c, 0, 0), LBRL_VERDICT_REPLY);
+            CHECK_EQUAL(c.packet.p.reason, LBRL_DROP_NO_FLOW_RETURN);
             CHECK_EQUAL(connection_flow(&next).state, LBRL_FLOW_ESTABLISHED);
             connection_server(&next, FIN, 0);
             connection_client(&next, FIN, 0);

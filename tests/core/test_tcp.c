@@ -325,9 +325,9 @@ static void half_closed_connection_goes_on_in_the_other_direction(void)
                 LBRL_FLOW_CLOSING); /* retransmissions still find their way */
     rig_pass(&rig, 3000);
     CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
-    CHECK_EQUAL(connection_client(&c, 0, 10), LBRL_VERDICT_DROP);
+    CHECK_EQUAL(connection_client(&c, 0, 10), LBRL_VERDICT_REPLY);
     CHECK_EQUAL(c.packet.p.reason, LBRL_DROP_NO_FLOW);
-    CHECK_EQUAL(connection_server(&c, 0, 10), LBRL_VERDICT_DROP);
+    CHECK_EQUAL(connection_server(&c, 0, 10), LBRL_VERDICT_REPLY);
     CHECK_EQUAL(c.packet.p.reason, LBRL_DROP_NO_FLOW_RETURN);
     rig_free(&rig);
 }

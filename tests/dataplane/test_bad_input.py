@@ -29,7 +29,6 @@ BAD: dict[str, bytes] = {
     "a transport header of 4 bytes": bytes(IP(src="10.77.0.2", dst=VIP_IPV4) / TCP(sport=1, dport=80, dataofs=1)),
     "port 0": bytes(IP(src="10.77.0.2", dst=VIP_IPV4) / TCP(sport=0, dport=80, flags="S")),
     "a fragment into the header": bytes(IP(src="10.77.0.2", dst=VIP_IPV4, frag=1, proto=6) / Raw(b"x" * 40)),
-    "data of no flow": bytes(IP(src="10.77.0.2", dst=VIP_IPV4) / TCP(sport=54001, dport=80, flags="PA") / Raw(b"x")),
     "a datagram longer than its packet": bytes(IP(src="10.77.0.2", dst=VIP_IPV4) / UDP(sport=9, dport=80, len=900)),
 }
 
@@ -40,16 +39,6 @@ def test_a_bad_packet_ends_here(subject: Subject, name: str) -> None:
     talk = Talk(subject)
     server = talk.open()
     subject.swallow("client", BAD[name])
-    assert talk.ask() == server
-
-
-def test_a_servers_packet_of_no_flow_ends_here(subject: Subject) -> None:
-    subject.apply(vip(subject.lab))
-    talk = Talk(subject)
-    server = talk.open()
-    stray = talk.answer("PA", b"x")
-    stray[TCP].sport = 8081
-    subject.swallow(server, stray)
     assert talk.ask() == server
 
 

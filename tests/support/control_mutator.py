@@ -64,6 +64,7 @@ KEYS = (
         "vips",
     ),
     *("key", "addresses", "protocol", "port", "forwarding", "dscp", "tunnel_mtu", "client_affinity", "scheduler"),
+    *("when_no_backends", "when_no_flow"),
     *("features", "timeouts", "drain_timeout", "backends", "address", "weight", "state", "type", "load", "table_size"),
     *("port_first", "port_last", "interfaces", "tcp_established", "udp_stream", "", "\ud800", "a.b"),
 )

@@ -148,6 +148,8 @@ class CoreSubject(Subject):
                 forwarding=vip.forwarding.value.lower(),
                 dscp=arguments["dscp"],
                 mtu=arguments["tunnel_mtu"],
+                drop_unserved=bool(arguments["when_no_backends"]),
+                drop_strangers=bool(arguments["when_no_flow"]),
                 now_us=now,
             )
         except ValueError as error:

@@ -85,6 +85,7 @@ static u8 *format_vip(u8 *s, u64 id)
                config.feature_level, config.forwarding);
     s = format(s, " dscp %u mtu %u table %u drain %u removing %u", config.dscp, config.mtu,
                config.table_size, config.drain_timeout, status.removing);
+    s = format(s, " refusals %u %u", config.when_no_backends, config.when_no_flow);
     s = format(s, " timeouts %U", format_hex_bytes, &config.timeouts, sizeof(config.timeouts));
     for (u32 i = 0; i < config.address_count; i++) {
         s = format(s, " %U", format_lb_rl_endpoint, config.addresses[i].bytes, config.port);

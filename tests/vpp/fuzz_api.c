@@ -203,6 +203,8 @@ static void check_vip(const vl_api_lb_rl_vip_set_t *said)
     FUZZ_CHECK(config.protocol == said->protocol && config.scheduler == said->scheduler);
     FUZZ_CHECK(config.forwarding == said->forwarding && config.dscp == said->dscp);
     FUZZ_CHECK(config.client_affinity <= 1);
+    FUZZ_CHECK(config.when_no_backends == said->when_no_backends);
+    FUZZ_CHECK(config.when_no_flow == said->when_no_flow);
     FUZZ_CHECK(config.address_count == said->address_count);
     FUZZ_CHECK(config.backend_count == clib_net_to_host_u32(said->count));
 }

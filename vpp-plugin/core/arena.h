@@ -74,6 +74,14 @@ typedef enum vip_state {
     VIP_REMOVING, /* no new flows; goes with its last flow */
 } vip_state_t;
 
+/* Releases without the other two read any number but 0 as affinity. */
+typedef enum vip_flag {
+    VIP_CLIENT_AFFINITY = 1,
+    VIP_DROPS_UNSERVED = 2,  /* new flows that no backend takes are dropped, not refused */
+    VIP_DROPS_STRANGERS = 4, /* TCP without a flow is dropped, not reset */
+    VIP_FLAGS = 7,
+} vip_flag_t;
+
 typedef struct arena_vip {
     ip_t addresses[LBRL_ADDRESSES_MAX]; /* zero: place not used */
     uint64_t id;
@@ -87,7 +95,7 @@ typedef struct arena_vip {
     uint8_t generation;
     uint8_t protocol;
     uint8_t scheduler;
-    uint8_t client_affinity;
+    uint8_t flags; /* vip_flag_t */
     uint8_t feature_level;
     uint8_t
         retired_addresses; /* bit per place: flows are being dropped, the place is not free yet */

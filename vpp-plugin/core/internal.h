@@ -29,8 +29,7 @@ enum {
     FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
     GONE_SILENCE_MS =
         5000, /* removed backends: after which one that does not answer a connection has failed for it */
-    ANSWERS_PER_SECOND = 1000,
-    ANSWERS_BURST = 256,
+    SILENT_AFTER_ATTACH_MS = 5000, /* in which flows are taken up again and nobody is refused */
     TUNNEL_MTU = 1500,
     ONE_WAY_SILENCE_MS =
         30000, /* after which a flow that nobody sees the end of leaves the counts */
@@ -109,7 +108,8 @@ typedef struct vip_store {
 
 /* A VIP as workers see it; immutable, replaced on change. */
 typedef struct vip {
-    uint8_t generation, protocol, affinity;
+    uint8_t generation, protocol;
+    uint8_t flags;   /* vip_flag_t */
     uint8_t refuses; /* is being removed: no new flows */
     uint16_t port;   /* network order */
     uint16_t index;
@@ -157,6 +157,7 @@ typedef struct table {
     uint32_t source_count;      /* entries of held[] */
     uint8_t held[SOURCES_HELD]; /* indexes of sources that are active or retired */
     uint8_t retiring;           /* some of them are retired */
+    uint8_t shared;             /* other nodes may have flows of our VIPs */
     source_t sources[SOURCES_HELD];
     ip_t tunnel_sources[2]; /* outer source of IPv4 and of IPv6; zero: none */
     const vip_t *vips[];    /* by index in the directory */
@@ -212,6 +213,22 @@ typedef struct unanswered {
     uint32_t since_ms;
 } unanswered_t;
 
+/* What an answer is about. Each has token buckets of its own, so that none uses up another's. */
+typedef enum answer {
+    ANSWER_FLOW,    /* RST for a flow that its backend's failure has ended */
+    ANSWER_REFUSAL, /* no such port, no backend, or no such flow */
+    ANSWER_EXPIRED, /* time exceeded */
+    ANSWER_TOO_BIG, /* packet too big: by sender, for without it a path of a smaller MTU is a black hole */
+    ANSWER_KINDS
+} answer_t;
+
+enum { ANSWER_SENDERS = 16 }; /* buckets of one kind that senders are spread over */
+
+typedef struct tokens {
+    uint64_t since_us; /* of the last refill */
+    uint32_t left;
+} tokens_t;
+
 typedef struct worker_stats {
     uint64_t packets, bytes, forwarded, replied, passed, handed_over;
     uint64_t created, recycled;
@@ -234,10 +251,9 @@ struct lbrl_worker {
     /* across vectors */
     uint64_t random;
     uint64_t tick_us; /* of the last tick; 0: none yet */
-    uint64_t answers_us;
+    tokens_t tokens[ANSWER_KINDS][ANSWER_SENDERS];
     uint64_t sweep_debt; /* of ageing: entries still to be looked at, times 1e6 */
     uint32_t sweep;      /* partition that ageing is in */
-    uint32_t answers;    /* tokens left */
     uint32_t fragment_ids;
     uint32_t fragment_firsts;             /* counts records of first fragments */
     uint32_t held_count;                  /* entries of held[], oldest first */
@@ -274,8 +290,9 @@ struct lbrl {
     struct ring **rings; /* [from][to] */
     uint64_t *
         fragment_hints; /* [HINT_SETS][HINT_WAYS]; atomic: which partition a fragmented packet belongs to */
-    const table_t *table; /* atomic */
-    uint64_t epoch;       /* atomic */
+    const table_t *table;     /* atomic */
+    uint64_t epoch;           /* atomic */
+    uint64_t silent_until_us; /* set before workers start */
     /* control thread only, from here on */
     arena_node_t node;       /* as in the arena */
     arena_vip_t *records;    /* [vips]: as in the arena */

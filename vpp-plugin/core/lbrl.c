@@ -1,5 +1,6 @@
 /* A load balancer's beginning and end, and how it takes over an arena of another shape. */
 #include "control.h"
+#include "reply.h"
 #include "ring.h"
 #include "side.h"
 
@@ -90,8 +91,7 @@ static bool make_workers(lbrl_t *lb, const lbrl_config_t *config)
         worker->lb = lb;
         worker->index = i;
         worker->random = lbrl_hash_bytes(&key, &i, sizeof(i)) | 1;
-        worker->answers = ANSWERS_BURST;
-        worker->answers_us = config->now_us;
+        reply_begin(worker, config->now_us);
         worker->fragment_ids = (uint32_t)random_next(&worker->random);
         while (worker->sweep < LBRL_PARTITIONS - 1 && lb->owner[worker->sweep] != i) {
             worker->sweep++;
@@ -180,6 +180,9 @@ int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t are
         return error;
     }
     attach_flows(lb, config->now_us, report);
+    if (report->status == LBRL_ARENA_ATTACHED) {
+        lb->silent_until_us = config->now_us + SILENT_AFTER_ATTACH_MS * UINT64_C(1000);
+    }
     *out = lb;
     return LBRL_OK;
 }
@@ -343,5 +346,6 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
         }
     }
     attach_flows(lb, now_us, report);
+    lb->silent_until_us = now_us + SILENT_AFTER_ATTACH_MS * UINT64_C(1000);
     return LBRL_OK;
 }

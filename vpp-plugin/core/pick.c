@@ -75,7 +75,7 @@ static const int32_t *loads(const lbrl_worker_t *worker, const vip_t *vip, vip_w
 /* Hash that all nodes of a DataPlane share: of the client's address alone where the VIP wants affinity. */
 static uint64_t schedule_hash(const schedule_t *schedule, const vip_t *vip, const meta_t *meta)
 {
-    if (vip->affinity) {
+    if (vip->flags & VIP_CLIENT_AFFINITY) {
         return tuple_hash(&schedule->key, &meta->src, &meta->src, 0, 0, 0);
     }
     return tuple_hash(&schedule->key, &meta->src, &meta->dst, meta->sport, meta->dport,

@@ -103,14 +103,41 @@ static bool is_forged_client(const table_t *table, const ip_t *client, uint16_t 
            (port && is_nat_port(table, client, port));
 }
 
-/* Port that no VIP has: a host answers so (RFC 9293, 3.10.7.1; RFC 1122, 4.1.3.1). */
-static lbrl_verdict_t answer_unconfigured(lbrl_worker_t *worker, lbrl_packet_t *packet,
-                                          const meta_t *meta)
+/* As a host answers for a port that is closed (RFC 9293, 3.10.7.1; RFC 1122, 4.1.3.1). */
+static lbrl_verdict_t refuse(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                             uint8_t reason)
 {
     if (meta->protocol == PROTO_TCP) {
-        return reply_reset(worker, packet, meta, LBRL_DROP_PORT_UNCONFIGURED);
+        return reply_reset(worker, packet, meta, ANSWER_REFUSAL, reason);
     }
-    return reply_icmp(worker, packet, meta, REPLY_PORT_UNREACHABLE, LBRL_DROP_PORT_UNCONFIGURED);
+    return reply_icmp(worker, packet, meta, REPLY_PORT_UNREACHABLE, reason);
+}
+
+/* After an attach clients and servers are to wait until all that was there is there again. */
+static bool is_silent(const lbrl_worker_t *worker)
+{
+    return worker->now_us < worker->lb->silent_until_us;
+}
+
+/* Nobody takes a new flow of the VIP. One-way only what surely begins one is refused: others may be known elsewhere. */
+static lbrl_verdict_t on_no_backend(lbrl_worker_t *worker, lbrl_packet_t *packet,
+                                    const meta_t *meta, const vip_t *vip)
+{
+    bool begins = meta->protocol == PROTO_UDP || is_plain_syn(meta);
+    if (!begins || (vip->flags & VIP_DROPS_UNSERVED) || is_silent(worker)) {
+        return drop(packet, LBRL_DROP_NO_BACKEND);
+    }
+    return refuse(worker, packet, meta, LBRL_DROP_NO_BACKEND);
+}
+
+/* TCP of a connection that has been forgotten, say for its silence. Where several nodes have the VIP, another may know it. */
+static lbrl_verdict_t on_no_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                                 bool drops, uint8_t reason)
+{
+    if (meta->protocol != PROTO_TCP || drops || worker->table->shared || is_silent(worker)) {
+        return drop(packet, reason);
+    }
+    return reply_reset(worker, packet, meta, ANSWER_REFUSAL, reason);
 }
 
 /* RFC 5508, REQ-8. Not where ports rest: a SYN may find one when it is sent again, and a client that hears of an error sends
@@ -134,29 +161,35 @@ static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packe
         return drop(packet, LBRL_DROP_FORGED_CLIENT);
     }
     if (!place || table->vips[place->vip]->refuses) {
-        return answer_unconfigured(worker, packet, meta);
+        return refuse(worker, packet, meta, LBRL_DROP_PORT_UNCONFIGURED);
     }
     flow_birth_t birth = {
         .meta = meta, .vip = table->vips[place->vip], .address = place->index, .slot = slot};
     bool one_way = vip_is_one_way(birth.vip);
     if (meta->protocol == PROTO_TCP) {
         if (!one_way && !is_plain_syn(meta)) {
-            return drop(packet, LBRL_DROP_NO_FLOW);
+            bool drops = (birth.vip->flags & VIP_DROPS_STRANGERS) != 0;
+            return on_no_flow(worker, packet, meta, drops, LBRL_DROP_NO_FLOW);
         }
         const uint8_t *tcp = packet->data + meta->transport;
         birth.sequence = get32(tcp + 4) - !is_plain_syn(meta);
         birth.options = lbrl_tcp_options(tcp);
     }
-    if (one_way) {
-        return one_way_stranger(worker, packet, &birth);
-    }
     flow_ref_t ref;
-    uint8_t reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
+    uint8_t reason;
+    if (one_way) {
+        lbrl_verdict_t verdict = one_way_stranger(worker, packet, &birth);
+        return verdict == LBRL_VERDICT_DROP && packet->reason == LBRL_DROP_NO_BACKEND
+                   ? on_no_backend(worker, packet, meta, birth.vip)
+                   : verdict;
+    }
+    reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
     if (is_exhausted(worker, reason)) {
         return reply_icmp(worker, packet, meta, REPLY_PROHIBITED, reason);
     }
     if (reason) {
-        return drop(packet, reason);
+        return reason == LBRL_DROP_NO_BACKEND ? on_no_backend(worker, packet, meta, birth.vip)
+                                              : drop(packet, reason);
     }
     translate(worker, &ref, packet, meta, true);
     return LBRL_VERDICT_FORWARD;
@@ -167,20 +200,24 @@ static lbrl_verdict_t on_new_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, 
     return on_new_flow_to(worker, packet, meta, LBRL_NO_SLOT);
 }
 
-/* The client's packet to a backend that has failed: UDP starts anew, TCP learns that its connection is gone. */
+/* The client's packet to a backend that has failed: UDP starts anew, TCP learns that its connection is gone. The flow stays
+ * until its client has been told. */
 static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
                                         lbrl_packet_t *packet, const meta_t *meta)
 {
-    bool one_way = vip_is_one_way(ref->vip);
-    flow_remove(worker, ref);
-    if (meta->protocol == PROTO_UDP || is_plain_syn(meta)) {
-        return on_new_flow(worker, packet, meta);
+    bool anew = meta->protocol == PROTO_UDP || is_plain_syn(meta);
+    if (anew || vip_is_one_way(ref->vip)) {
+        flow_remove(worker, ref);
+        return anew ? on_new_flow(worker, packet, meta)
+                    : drop(packet,
+                           LBRL_DROP_BACKEND_FAILED); /* a RST would come from the wrong side */
     }
-    if (one_way) {
-        return drop(packet,
-                    LBRL_DROP_BACKEND_FAILED); /* a RST of ours would come from the wrong side */
+    lbrl_verdict_t verdict =
+        reply_reset(worker, packet, meta, ANSWER_FLOW, LBRL_DROP_BACKEND_FAILED);
+    if (verdict == LBRL_VERDICT_REPLY || (meta->tcp_flags & TCP_RST)) {
+        flow_remove(worker, ref);
     }
-    return reply_reset(worker, packet, meta, LBRL_DROP_BACKEND_FAILED);
+    return verdict;
 }
 
 /* The client's packet to a backend that is gone from the VIP. What begins a flow goes to another backend, and so does
@@ -243,7 +280,7 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
     bool from_client = !(meta->flags & META_RETURN);
     if (UNLIKELY(entry == FLOW_NONE)) {
         if (!from_client) {
-            return drop(packet, LBRL_DROP_NO_FLOW_RETURN);
+            return on_no_flow(worker, packet, meta, false, LBRL_DROP_NO_FLOW_RETURN);
         }
         if (ttl_expired(packet, meta) && is_vip_address(worker->table, &meta->dst)) {
             return answer_expired(worker, packet, meta);

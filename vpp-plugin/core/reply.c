@@ -5,21 +5,48 @@ enum {
     V6_QUOTE_MAX = 1280 - IPV6_HEADER - ICMP_HEADER, /* RFC 4443, 2.4 */
 };
 
-/* Token bucket, refilled by the time of vectors. */
-static bool take_token(lbrl_worker_t *worker)
+/* Per worker and bucket. An established flow is reset once, and its client is known: that needs hardly a bound. */
+static const struct {
+    uint32_t per_second, burst;
+    bool by_sender;
+} rates[ANSWER_KINDS] = {[ANSWER_FLOW] = {10000, 2048, false},
+                         [ANSWER_REFUSAL] = {1000, 256, false},
+                         [ANSWER_EXPIRED] = {1000, 256, false},
+                         [ANSWER_TOO_BIG] = {250, 64, true}};
+
+void reply_begin(lbrl_worker_t *worker, uint64_t now_us)
 {
-    uint64_t elapsed = worker->now_us - worker->answers_us;
-    uint64_t earned = elapsed * ANSWERS_PER_SECOND / 1000000;
-    if (earned) {
-        uint64_t tokens = worker->answers + earned;
-        worker->answers = tokens > ANSWERS_BURST ? ANSWERS_BURST : (uint32_t)tokens;
-        worker->answers_us = worker->now_us;
+    for (unsigned kind = 0; kind < ANSWER_KINDS; kind++) {
+        for (unsigned i = 0; i < ANSWER_SENDERS; i++) {
+            worker->tokens[kind][i] = (tokens_t){now_us, rates[kind].burst};
+        }
     }
-    if (!worker->answers) {
+}
+
+static tokens_t *tokens_of(lbrl_worker_t *worker, const meta_t *meta, answer_t kind)
+{
+    uint64_t sender = 0;
+    if (rates[kind].by_sender) {
+        sender = tuple_hash(&worker->lb->key, &meta->src, &meta->src, 0, 0, 0);
+    }
+    return &worker->tokens[kind][sender % ANSWER_SENDERS];
+}
+
+/* Token bucket, refilled by the time of vectors. */
+static bool take_token(lbrl_worker_t *worker, const meta_t *meta, answer_t kind)
+{
+    tokens_t *tokens = tokens_of(worker, meta, kind);
+    uint64_t earned = (worker->now_us - tokens->since_us) * rates[kind].per_second / 1000000;
+    if (earned) {
+        uint64_t left = tokens->left + earned;
+        tokens->left = left > rates[kind].burst ? rates[kind].burst : (uint32_t)left;
+        tokens->since_us = worker->now_us;
+    }
+    if (!tokens->left) {
         count(&worker->stats.dropped[LBRL_DROP_RATE_BOUNDED], 1);
         return false;
     }
-    worker->answers--;
+    tokens->left--;
     return true;
 }
 
@@ -69,10 +96,10 @@ static uint64_t write_ip(uint8_t *ip, const ip_t *src, const ip_t *dst, bool v6,
 }
 
 lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
-                           uint8_t reason)
+                           answer_t kind, uint8_t reason)
 {
     packet->reason = reason;
-    if ((meta->tcp_flags & TCP_RST) || !take_token(worker)) {
+    if ((meta->tcp_flags & TCP_RST) || !take_token(worker, meta, kind)) {
         return LBRL_VERDICT_DROP;
     }
     const uint8_t *tcp = packet->data + meta->transport;
@@ -126,7 +153,11 @@ static lbrl_verdict_t answer(lbrl_worker_t *worker, lbrl_packet_t *packet, const
         count(&worker->stats.dropped[LBRL_DROP_NO_HEADROOM], 1);
         return LBRL_VERDICT_DROP;
     }
-    if (!take_token(worker)) {
+    static const answer_t answers[] = {[REPLY_PORT_UNREACHABLE] = ANSWER_REFUSAL,
+                                       [REPLY_PROHIBITED] = ANSWER_REFUSAL,
+                                       [REPLY_TIME_EXCEEDED] = ANSWER_EXPIRED,
+                                       [REPLY_TOO_BIG] = ANSWER_TOO_BIG};
+    if (!take_token(worker, meta, answers[kind])) {
         return LBRL_VERDICT_DROP;
     }
     reframe(packet, packet->data - header, header + quote);

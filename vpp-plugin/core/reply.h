@@ -1,12 +1,16 @@
-/* Answers: packets turned round in place. All but echo replies are bounded in rate, per worker. */
+/* Answers: packets turned round in place. All but echo replies are bounded in rate, per worker and kind. */
 #ifndef LBRL_REPLY_H
 #define LBRL_REPLY_H
 
 #include "internal.h"
 
-/* RST for a TCP packet, as its receiver would send it (RFC 9293, 3.10.7.1). `reason`: why it is not forwarded. */
+/* Fills the token buckets of a worker that begins. */
+void reply_begin(lbrl_worker_t *worker, uint64_t now_us);
+
+/* RST for a TCP packet, as its receiver would send it (RFC 9293, 3.10.7.1). `reason`: why it is not forwarded. DROP if it is a
+ * RST itself, or there is no token. */
 lbrl_verdict_t reply_reset(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
-                           uint8_t reason);
+                           answer_t kind, uint8_t reason);
 
 typedef enum reply_icmp_kind {
     REPLY_PORT_UNREACHABLE,

@@ -202,7 +202,8 @@ int lbrl_node_set(lbrl_t *lb, const uint8_t scheduler_key[16], uint32_t nodes)
         lb->node.nodes = nodes;
         arena_node_write(&lb->arena, &lb->node);
     }
-    int error = LBRL_OK;
+    bool shared = lb->table->shared;
+    int error = shared == (nodes > 1) ? LBRL_OK : table_publish(lb, false);
     for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
         if (lb->records[i].state != VIP_FREE) {
             int published = vip_publish(lb, i, same_node ? 0 : DUE_SCHEDULE);

@@ -204,6 +204,11 @@ static lbrl_backend_config_t backend_config(const slot_t *slot)
     return config;
 }
 
+static uint8_t refusal_of(const arena_vip_t *record, uint8_t flag)
+{
+    return record->flags & flag ? LBRL_REFUSE_DROP : LBRL_REFUSE_REJECT;
+}
+
 int lbrl_vip_config(const lbrl_t *lb, uint64_t id, lbrl_vip_config_t *config,
                     lbrl_backend_config_t *backends, uint32_t max)
 {
@@ -215,7 +220,9 @@ int lbrl_vip_config(const lbrl_t *lb, uint64_t id, lbrl_vip_config_t *config,
     *config = (lbrl_vip_config_t){.id = id,
                                   .port = swap16(record->port),
                                   .protocol = record->protocol,
-                                  .client_affinity = record->client_affinity,
+                                  .client_affinity = (record->flags & VIP_CLIENT_AFFINITY) != 0,
+                                  .when_no_backends = refusal_of(record, VIP_DROPS_UNSERVED),
+                                  .when_no_flow = refusal_of(record, VIP_DROPS_STRANGERS),
                                   .scheduler = record->scheduler,
                                   .load = record->load,
                                   .feature_level = record->feature_level,

@@ -14,7 +14,7 @@ vip_t *vip_make(const lbrl_t *lb, uint32_t index)
     }
     vip->generation = record->generation;
     vip->protocol = record->protocol;
-    vip->affinity = record->client_affinity;
+    vip->flags = record->flags;
     vip->refuses = record->state != VIP_LIVE;
     vip->port = record->port;
     vip->index = (uint16_t)index;
@@ -142,6 +142,7 @@ int table_publish(lbrl_t *lb, bool remap)
     }
     table->map = map;
     memcpy(table->vips, lb->vips, vips * sizeof(table->vips[0]));
+    table->shared = lb->node.nodes > 1;
     table_sources(lb, table);
     const table_t *old = lb->table;
     __atomic_store_n(&lb->table, table, __ATOMIC_SEQ_CST);
@@ -278,8 +279,8 @@ int schedule_publish(lbrl_t *lb, uint32_t index)
     const arena_vip_t *record = &lb->records[index];
     vip_store_t *store = lb->stores[index];
     bool orphaned = store->orphan_steps == ORPHAN_STEPS;
-    bool maglev =
-        record->client_affinity || (record->scheduler == LBRL_SCHEDULER_MAGLEV && !orphaned);
+    bool maglev = (record->flags & VIP_CLIENT_AFFINITY) ||
+                  (record->scheduler == LBRL_SCHEDULER_MAGLEV && !orphaned);
     int error = fallback_publish(lb, index);
     if (error) {
         return error;

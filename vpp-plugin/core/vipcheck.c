@@ -189,6 +189,14 @@ static int check_choices(const lbrl_vip_config_t *config, lbrl_reason_t *reason)
         return refuse(reason, "feature_level: %u is none; the highest is %d", config->feature_level,
                       LBRL_LEVEL_COUNT - 1);
     }
+    if (config->when_no_backends >= LBRL_REFUSE_COUNT ||
+        config->when_no_flow >= LBRL_REFUSE_COUNT) {
+        return refuse(reason, "%s: %u is none; use 0 (reject) or 1 (drop)",
+                      config->when_no_backends >= LBRL_REFUSE_COUNT ? "when_no_backends"
+                                                                    : "when_no_flow",
+                      config->when_no_backends >= LBRL_REFUSE_COUNT ? config->when_no_backends
+                                                                    : config->when_no_flow);
+    }
     if (config->table_size != 0 && !lbrl_maglev_size_valid(config->table_size)) {
         return refuse(reason, "table_size: %u is not a prime of 3 to %u; 65537 is one",
                       config->table_size, LBRL_MAGLEV_SIZE_MAX);
@@ -220,7 +228,8 @@ bool vip_record_valid(const arena_vip_t *record)
            record->port != 0 && record->slots >= 1 && record->slots <= VIP_SLOTS_MAX &&
            choices_valid(record->protocol, record->scheduler, record->load,
                          record->feature_level) &&
-           lbrl_maglev_size_valid(record->table_size) && timeouts_valid(&record->timeouts) &&
+           record->flags <= VIP_FLAGS && lbrl_maglev_size_valid(record->table_size) &&
+           timeouts_valid(&record->timeouts) &&
            forwarding_valid(record->forwarding, record->dscp, record->mtu);
 }
 

@@ -53,6 +53,13 @@ static int plan_addresses(const lbrl_t *lb, vip_change_t *change)
     return LBRL_OK;
 }
 
+static uint8_t flags_of(const lbrl_vip_config_t *config)
+{
+    return (uint8_t)((config->client_affinity ? VIP_CLIENT_AFFINITY : 0) |
+                     (config->when_no_backends == LBRL_REFUSE_DROP ? VIP_DROPS_UNSERVED : 0) |
+                     (config->when_no_flow == LBRL_REFUSE_DROP ? VIP_DROPS_STRANGERS : 0));
+}
+
 static void plan_record(vip_change_t *change)
 {
     const lbrl_vip_config_t *config = change->config;
@@ -63,7 +70,7 @@ static void plan_record(vip_change_t *change)
     record->protocol = config->protocol;
     record->scheduler = config->scheduler;
     record->load = config->load;
-    record->client_affinity = config->client_affinity != 0;
+    record->flags = flags_of(config);
     record->feature_level = config->feature_level;
     record->forwarding = config->forwarding;
     record->dscp = config->dscp;
@@ -275,7 +282,7 @@ static uint64_t picking_state(const lbrl_t *lb, uint32_t index)
 static bool schedule_differs(const arena_vip_t *a, const arena_vip_t *b)
 {
     return a->scheduler != b->scheduler || a->table_size != b->table_size ||
-           a->client_affinity != b->client_affinity;
+           ((a->flags ^ b->flags) & VIP_CLIENT_AFFINITY);
 }
 
 /* Directory and slots first, then what workers see of them. */

@@ -195,7 +195,7 @@ class Core
                  const std::string &scheduler, bool client_affinity, uint32_t table_size,
                  uint32_t drain_timeout, const std::vector<uint32_t> &timeouts,
                  uint8_t feature_level, const std::string &forwarding, uint8_t dscp, uint16_t mtu,
-                 const std::string &load, uint64_t now_us)
+                 const std::string &load, bool drop_unserved, bool drop_strangers, uint64_t now_us)
     {
         lbrl_vip_config_t config = {};
         if (addresses.size() > LBRL_ADDRESSES_MAX) {
@@ -213,6 +213,8 @@ class Core
         config.port = port;
         config.protocol = protocol;
         config.client_affinity = client_affinity;
+        config.when_no_backends = drop_unserved ? LBRL_REFUSE_DROP : LBRL_REFUSE_REJECT;
+        config.when_no_flow = drop_strangers ? LBRL_REFUSE_DROP : LBRL_REFUSE_REJECT;
         config.scheduler = scheduler_of(scheduler);
         config.load = load_of(load);
         config.feature_level = feature_level;
@@ -658,7 +660,8 @@ void register_core(nb::module_ &m)
              "scheduler"_a = "lsq", "client_affinity"_a = false, "table_size"_a = 251,
              "drain_timeout"_a = 300000, "timeouts"_a = std::vector<uint32_t>(),
              "feature_level"_a = 0, nb::kw_only(), "forwarding"_a = "nat", "dscp"_a = 0,
-             "mtu"_a = 0, "load"_a = "open", "now_us"_a)
+             "mtu"_a = 0, "load"_a = "open", "drop_unserved"_a = false, "drop_strangers"_a = false,
+             "now_us"_a)
         .def("remove_vip", &Core::remove_vip, "id"_a, "now_us"_a)
         .def("set_weights", &Core::set_weights, "vip"_a, "weights"_a, "generations"_a)
         .def("reset_weights", &Core::reset_weights, "vip"_a)

@@ -226,10 +226,10 @@ class EmbeddedDataplane
     }
 
     void set_vip(uint64_t id, const std::vector<nb::bytes> &addresses, uint16_t port,
-                 uint8_t protocol, bool client_affinity, int scheduler, int load,
-                 uint32_t table_size, int level, int forwarding, uint8_t dscp, uint16_t tunnel_mtu,
-                 const std::vector<uint32_t> &timeouts_ms, uint32_t drain_ms,
-                 const std::vector<Backend> &backends)
+                 uint8_t protocol, bool client_affinity, int when_no_backends, int when_no_flow,
+                 int scheduler, int load, uint32_t table_size, int level, int forwarding,
+                 uint8_t dscp, uint16_t tunnel_mtu, const std::vector<uint32_t> &timeouts_ms,
+                 uint32_t drain_ms, const std::vector<Backend> &backends)
     {
         std::vector<lbrl_backend_config_t> native = to_backends(backends);
         lbrl_vip_config_t config = {};
@@ -244,6 +244,8 @@ class EmbeddedDataplane
         config.port = port;
         config.protocol = protocol;
         config.client_affinity = client_affinity ? 1 : 0;
+        config.when_no_backends = static_cast<uint8_t>(when_no_backends);
+        config.when_no_flow = static_cast<uint8_t>(when_no_flow);
         config.scheduler = static_cast<uint8_t>(scheduler);
         config.load = static_cast<uint8_t>(load);
         config.feature_level = static_cast<uint8_t>(level);
@@ -411,8 +413,9 @@ void penstock::register_embedded(nb::module_ &m)
         .def("set_node", &EmbeddedDataplane::set_node, "scheduler_key"_a, "nodes"_a,
              "Set what all nodes of a DataPlane share.")
         .def("set_vip", &EmbeddedDataplane::set_vip, "id"_a, nb::kw_only(), "addresses"_a, "port"_a,
-             "protocol"_a, "client_affinity"_a, "scheduler"_a, "load"_a, "table_size"_a, "level"_a,
-             "forwarding"_a, "dscp"_a, "tunnel_mtu"_a, "timeouts_ms"_a, "drain_ms"_a, "backends"_a,
+             "protocol"_a, "client_affinity"_a, "when_no_backends"_a, "when_no_flow"_a,
+             "scheduler"_a, "load"_a, "table_size"_a, "level"_a, "forwarding"_a, "dscp"_a,
+             "tunnel_mtu"_a, "timeouts_ms"_a, "drain_ms"_a, "backends"_a,
              "Make a VIP be so, whole or not at all. Backends: (id, address, port, state, weight).")
         .def("remove_vip", &EmbeddedDataplane::remove_vip, "id"_a, "Drain a VIP, then remove it.")
         .def("publish", &EmbeddedDataplane::publish, "Publish a frame of every VIP now.")

@@ -129,6 +129,8 @@ static void send_vip(vl_api_registration_t *client, u32 context, u64 id)
                                  rmp->protocol = config.protocol;
                                  rmp->port = config.port;
                                  rmp->client_affinity = config.client_affinity;
+                                 rmp->when_no_backends = config.when_no_backends;
+                                 rmp->when_no_flow = config.when_no_flow;
                                  rmp->scheduler = config.scheduler;
                                  rmp->load = config.load;
                                  rmp->feature_level = config.feature_level;

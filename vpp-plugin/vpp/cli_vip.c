@@ -98,7 +98,8 @@ static int drop_address(lbrl_vip_config_t *config, const lbrl_address_t *address
 #define VIP_KNOWN                                                                                  \
     "also|without <address>, id <hex>, forwarding nat|gre|l3dsr, dscp <1-63>, mtu <n>, scheduler " \
     "maglev|sed|lsq|alias|p2c, load open|active, features off|basic|full, table-size <prime>, "    \
-    "[no] client-affinity, drain <seconds>, timeout <which> <seconds>, del"
+    "[no] client-affinity, no-backends|no-flow reject|drop, drain <seconds>, "                     \
+    "timeout <which> <seconds>, del"
 
 /* A word and its value, which the core checks. 0 if it is none of these. */
 static uword unformat_vip_field(unformat_input_t *line, va_list *arguments)
@@ -108,6 +109,8 @@ static uword unformat_vip_field(unformat_input_t *line, va_list *arguments)
            unformat(line, "forwarding %U", unformat_lb_rl_forwarding, &config->forwarding) ||
            unformat(line, "scheduler %U", unformat_lb_rl_scheduler, &config->scheduler) ||
            unformat(line, "load %U", unformat_lb_rl_load, &config->load) ||
+           unformat(line, "no-backends %U", unformat_lb_rl_refusal, &config->when_no_backends) ||
+           unformat(line, "no-flow %U", unformat_lb_rl_refusal, &config->when_no_flow) ||
            unformat(line, "features %U", unformat_lb_rl_level, &config->feature_level) ||
            unformat(line, "table-size %u", &config->table_size) ||
            unformat(line, "timeout %U", unformat_lb_rl_timeout, &config->timeouts) ||
@@ -215,8 +218,8 @@ VLIB_CLI_COMMAND(lb_rl_vip_command, static) = {
         "lb rl vip <address> port <n> [tcp|udp] [also <address>]... [without <address>]... "
         "[id <hex>] [forwarding nat|gre|l3dsr] [dscp <1-63>] [mtu <n>] "
         "[scheduler maglev|sed|lsq|alias|p2c] [load open|active] [features off|basic|full] "
-        "[table-size <prime>] [[no] client-affinity] [drain <seconds>] [timeout " TIMEOUTS
-        "]... [del]",
+        "[table-size <prime>] [[no] client-affinity] [no-backends|no-flow reject|drop] [drain "
+        "<seconds>] [timeout " TIMEOUTS "]... [del]",
     .function = vip_command,
     .is_mp_safe = 1,
 };

@@ -231,9 +231,10 @@ format_function_t format_lb_rl_endpoint; /* const u8 [16], int port */
 
 /* u32: the core's number; and from the word to it, u8 *. */
 format_function_t format_lb_rl_protocol, format_lb_rl_scheduler, format_lb_rl_forwarding,
-    format_lb_rl_level, format_lb_rl_load, format_lb_rl_backend_state, format_lb_rl_flow_state;
+    format_lb_rl_level, format_lb_rl_load, format_lb_rl_refusal, format_lb_rl_backend_state,
+    format_lb_rl_flow_state;
 unformat_function_t unformat_lb_rl_protocol, unformat_lb_rl_scheduler, unformat_lb_rl_forwarding,
-    unformat_lb_rl_level, unformat_lb_rl_load, unformat_lb_rl_backend_state;
+    unformat_lb_rl_level, unformat_lb_rl_load, unformat_lb_rl_refusal, unformat_lb_rl_backend_state;
 format_function_t format_lb_rl_timeouts;    /* const lbrl_timeouts_t * */
 unformat_function_t unformat_lb_rl_timeout; /* lbrl_timeouts_t *: one of them and its seconds */
 

@@ -119,6 +119,8 @@ static void show_vip_verbose(vlib_main_t *vm, const lbrl_vip_config_t *config,
     show_vip(vm, config, backends, status);
     vlib_cli_output(vm, "  forwarding %U, table-size %u, drain %.3f s", format_forwarding, config,
                     config->table_size, config->drain_timeout / 1e3);
+    vlib_cli_output(vm, "  no-backends %U, no-flow %U", format_lb_rl_refusal,
+                    config->when_no_backends, format_lb_rl_refusal, config->when_no_flow);
     vlib_cli_output(vm, "  timeouts %U", format_lb_rl_timeouts, &config->timeouts);
     vlib_cli_output(vm, "  objects %s, %s", status->frames, status->actions);
     for (u32 i = 0; i < config->backend_count; i++) {

@@ -39,6 +39,7 @@ WORDS(scheduler, [LBRL_SCHEDULER_MAGLEV] = "maglev", [LBRL_SCHEDULER_SED] = "sed
       [LBRL_SCHEDULER_LSQ] = "lsq", [LBRL_SCHEDULER_ALIAS] = "alias", [LBRL_SCHEDULER_P2C] = "p2c")
 WORDS(forwarding, [LBRL_FORWARD_NAT] = "nat", [LBRL_FORWARD_GRE] = "gre",
       [LBRL_FORWARD_L3DSR] = "l3dsr")
+WORDS(refusal, [LBRL_REFUSE_REJECT] = "reject", [LBRL_REFUSE_DROP] = "drop")
 WORDS(level, [LBRL_LEVEL_OFF] = "off", [LBRL_LEVEL_BASIC] = "basic", [LBRL_LEVEL_FULL] = "full")
 WORDS(load, [LBRL_LOAD_OPEN] = "open", [LBRL_LOAD_ACTIVE] = "active")
 WORDS(backend_state, [LBRL_BACKEND_ACTIVE] = "active", [LBRL_BACKEND_DRAINING] = "draining",

@@ -86,6 +86,13 @@ class BackendState(StrEnum):
     UNREADY = "unready"  # keeps its flows for as long as it is listed so
 
 
+class Refusal(StrEnum):
+    """What becomes of packets that cannot be served."""
+
+    REJECT = "reject"  # TCP gets a RST, UDP an ICMP port unreachable
+    DROP = "drop"
+
+
 class FeatureLevel(StrEnum):
     """How much is measured of each flow."""
 
@@ -149,6 +156,8 @@ class Vip(Message):
         1500  # GRE: of the way to the backends, outer header included; IPv6 VIPs: 1304 or more, 1324 with IPv6 backends
     )
     client_affinity: bool = False  # all flows of one client address to the same backend (maglev)
+    when_no_backends: Refusal = Refusal.REJECT  # new flows that no backend takes
+    when_no_flow: Refusal = Refusal.REJECT  # TCP without a flow; dropped always where nodes > 1, and with GRE and L3DSR
     scheduler: Scheduler = Scheduler()
     features: FeatureLevel = FeatureLevel.BASIC
     timeouts: Timeouts = Timeouts()

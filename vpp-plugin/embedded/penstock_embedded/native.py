@@ -16,6 +16,7 @@ from penstock_embedded.messages import (
     Forwarding,
     NatSource,
     Protocol,
+    Refusal,
     SchedulerLoad,
     SchedulerType,
     Timeouts,
@@ -34,6 +35,7 @@ SCHEDULERS = {
 LOADS = {SchedulerLoad.OPEN: 0, SchedulerLoad.ACTIVE: 1}
 LEVELS = {FeatureLevel.OFF: 0, FeatureLevel.BASIC: 1, FeatureLevel.FULL: 2}
 FORWARDING = {Forwarding.NAT: 0, Forwarding.GRE: 1, Forwarding.L3DSR: 2}
+REFUSALS = {Refusal.REJECT: 0, Refusal.DROP: 1}
 STATES = {BackendState.ACTIVE: 1, BackendState.DRAINING: 2, BackendState.FAILED: 3, BackendState.UNREADY: 4}
 STATES_BACK = {number: state for state, number in STATES.items()}
 
@@ -76,6 +78,8 @@ def vip_arguments(vip: Vip) -> dict[str, Any]:
         "port": vip.port,
         "protocol": PROTOCOLS[vip.protocol],
         "client_affinity": vip.client_affinity,
+        "when_no_backends": REFUSALS[vip.when_no_backends],
+        "when_no_flow": REFUSALS[vip.when_no_flow],
         "scheduler": SCHEDULERS[vip.scheduler.type],
         "load": LOADS[vip.scheduler.load],
         "table_size": vip.scheduler.table_size,

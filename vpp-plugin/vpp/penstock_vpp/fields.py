@@ -33,6 +33,8 @@ def vip(value: Vip) -> dict[str, Any]:
         "protocol": native.PROTOCOLS[value.protocol],
         "port": value.port,
         "client_affinity": value.client_affinity,
+        "when_no_backends": native.REFUSALS[value.when_no_backends],
+        "when_no_flow": native.REFUSALS[value.when_no_flow],
         "scheduler": native.SCHEDULERS[value.scheduler.type],
         "load": native.LOADS[value.scheduler.load],
         "forwarding": native.FORWARDING[value.forwarding],

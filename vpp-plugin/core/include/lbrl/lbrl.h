@@ -199,6 +199,13 @@ typedef enum lbrl_forwarding {
         2, /* the backend's address as destination; the VIP's DSCP tells it which VIP it was */
 } lbrl_forwarding_t;
 
+/* What becomes of packets that cannot be served. */
+typedef enum lbrl_refusal {
+    LBRL_REFUSE_REJECT = 0, /* TCP gets a RST, UDP an ICMP port unreachable; bounded in rate */
+    LBRL_REFUSE_DROP = 1,
+    LBRL_REFUSE_COUNT
+} lbrl_refusal_t;
+
 typedef struct lbrl_backend_config {
     uint64_t id; /* stable; not 0. The same id with another address or port is another backend */
     lbrl_address_t address;
@@ -212,11 +219,15 @@ typedef struct lbrl_vip_config {
     lbrl_address_t addresses[LBRL_ADDRESSES_MAX];
     uint32_t address_count; /* >= 1, of one family */
     uint16_t port;
-    uint8_t protocol;        /* 6 or 17 */
-    uint8_t client_affinity; /* all flows of a client address to one backend, by Maglev */
-    uint8_t scheduler;       /* lbrl_scheduler_type_t */
-    uint8_t load;            /* lbrl_load_t */
-    uint8_t feature_level;   /* lbrl/features.h; takes effect while frames are bound */
+    uint8_t protocol;         /* 6 or 17 */
+    uint8_t client_affinity;  /* all flows of a client address to one backend, by Maglev */
+    uint8_t when_no_backends; /* lbrl_refusal_t: of new flows that no backend takes */
+    uint8_t
+        when_no_flow; /* lbrl_refusal_t: of TCP packets that belong to no flow. Always dropped where several nodes
+                                 share the load, and with GRE and L3DSR */
+    uint8_t scheduler;     /* lbrl_scheduler_type_t */
+    uint8_t load;          /* lbrl_load_t */
+    uint8_t feature_level; /* lbrl/features.h; takes effect while frames are bound */
     uint8_t
         forwarding; /* lbrl_forwarding_t; immutable. Backends are of the VIP's family, but with GRE of any */
     uint8_t dscp; /* L3DSR: 1 .. 63; else 0 */
