@@ -113,8 +113,9 @@ def _build_roles(images: Iterable[Image]) -> None:
         with step(f"base image ({builder.name})"):
             base = builder.base()
         for image in images:
-            with step(f"image {image.reference}"):
-                builder.build(_dockerfile(image.name), ROOT, image.reference, {"BASE": base})
+            with step(f"image {image.reference}") as report:
+                builder.build(_dockerfile(image.name), ROOT, image.reference, {"BASE": base}, report)
+                report("archive")
                 unfinished = image.archive.with_suffix(".tmp")
                 builder.save(image.reference, unfinished)
                 unfinished.replace(image.archive)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from e2e.cluster.binaries import cache_root
@@ -15,6 +17,8 @@ from e2e.images.base import SUITE, write_base
 from e2e.images.errors import ImageError
 
 DEFAULT_BASE = f"debian:{SUITE}-slim"
+Report = Callable[[str], None]
+_STEP = re.compile(r"(?P<step>(?:\[\d+/\d+\] )?STEP \d+/\d+: .+)|#\d+ (?P<docker>\[[^\]]*\d+/\d+\] .+)")
 _BUILD_SECONDS = 3600
 _PULL_SECONDS = 120
 # What this machine needs to reach package registries a build needs as well. The certificates are an overlay (O):
@@ -32,8 +36,10 @@ class Builder(ABC):
         """Return the name of the base image, after it was pulled or made."""
 
     @abstractmethod
-    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
-        """Build an image."""
+    def build(
+        self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str], report: Report | None = None
+    ) -> None:
+        """Build an image; report each step of the Dockerfile that begins."""
 
     @abstractmethod
     def save(self, tag: str, target: Path) -> None:
@@ -52,19 +58,41 @@ class Builder(ABC):
         return
 
 
-def _run(command: Sequence[str], *, seconds: float, environment: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=seconds,
-        env={**os.environ, **(environment or {})},
+def _run(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    report: Report | None = None,
+) -> str:
+    """Run a builder; return what it prints, and report the steps in it."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
     )
-    if done.returncode != 0:
-        raise ImageError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout[-4000:]}")
-    return done.stdout
+    alarm = threading.Timer(seconds, process.kill)
+    alarm.start()
+    lines = []
+    try:
+        with process:
+            for line in process.stdout or ():
+                lines.append(line)
+                if report and (found := step_of(line)):
+                    report(found)
+    finally:
+        alarm.cancel()
+    printed = "".join(lines)
+    if process.returncode != 0:
+        raise ImageError(f"{' '.join(command)} failed ({process.returncode}):\n{printed[-4000:]}")
+    return printed
+
+
+def step_of(line: str) -> str:
+    """Return the step of a Dockerfile that a builder's line announces, or an empty string.
+
+    buildah and podman print `[2/7] STEP 3/5: RUN ...`, docker `#9 [tools 2/4] RUN ...`.
+    """
+    match = _STEP.match(line)
+    return " ".join((match["step"] or match["docker"]).split()) if match else ""
 
 
 class Docker(Builder):
@@ -83,12 +111,14 @@ class Docker(Builder):
         """Return the official image: an engine pulls it when it builds."""
         return DEFAULT_BASE
 
-    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+    def build(
+        self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str], report: Report | None = None
+    ) -> None:
         """Build an image; podman also takes the machine's certificates and pip settings along."""
         volumes = _volumes() if self.name == "podman" else []
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         command = [self.name, "build", "--network=host", *volumes, *options, f"--file={dockerfile}", f"--tag={tag}"]
-        _run([*command, str(context)], seconds=_BUILD_SECONDS)
+        _run([*command, str(context)], seconds=_BUILD_SECONDS, report=report)
 
     def save(self, tag: str, target: Path) -> None:
         """Write an image archive."""
@@ -129,11 +159,13 @@ class Buildah(Builder):
         self._buildah("bud", f"--tag={self._made_base}", str(context))
         return self._made_base
 
-    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+    def build(
+        self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str], report: Report | None = None
+    ) -> None:
         """Build an image, layer by layer from the cache."""
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         options += ["--layers", "--network=host", *_volumes(), f"--file={dockerfile}", f"--tag={tag}"]
-        self._buildah("bud", *options, str(context))
+        self._buildah("bud", *options, str(context), report=report)
 
     def save(self, tag: str, target: Path) -> None:
         """Write an image archive."""
@@ -164,8 +196,9 @@ class Buildah(Builder):
         store = [f"--root={root}", f"--runroot={run_root}", f"--storage-driver={driver}"]
         return ["nice", "buildah", *store]
 
-    def _buildah(self, *arguments: str) -> str:
-        return _run([*self._command(), *arguments], seconds=_BUILD_SECONDS, environment={"BUILDAH_ISOLATION": "chroot"})
+    def _buildah(self, *arguments: str, report: Report | None = None) -> str:
+        environment = {"BUILDAH_ISOLATION": "chroot"}
+        return _run([*self._command(), *arguments], seconds=_BUILD_SECONDS, environment=environment, report=report)
 
     def _succeeds(self, *arguments: str) -> bool:
         command = [*self._command(), *arguments]

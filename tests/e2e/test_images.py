@@ -14,7 +14,7 @@ import pytest
 from e2e.images import base
 from e2e.images.archive import extend_archive, write_archive
 from e2e.images.build import ROLES, ROOT, VPP, Image, digest, forget, inputs
-from e2e.images.builders import Buildah
+from e2e.images.builders import Buildah, step_of
 
 
 def program(folder: Path, content: str = "#!/bin/sh\n") -> Path:
@@ -171,3 +171,18 @@ def test_a_store_forgets_images_whose_archives_are_gone(tmp_path: Path, monkeypa
     finally:
         builder.tidy()
     assert left == {"dev-new", "by-hand"}
+
+
+@pytest.mark.parametrize(
+    ("line", "step"),
+    [
+        ("[3/8] STEP 2/4: RUN pip install   x &&     true\n", "[3/8] STEP 2/4: RUN pip install x && true"),
+        ("STEP 1/2: FROM base\n", "STEP 1/2: FROM base"),
+        ("#12 [tools 2/4] RUN apt-get update\n", "[tools 2/4] RUN apt-get update"),
+        ("#12 0.532 Get:1 http://deb.debian.org/debian bookworm InRelease\n", ""),
+        ("[12/80] Building C object core/CMakeFiles/lbrl.dir/flowtable.c.o\n", ""),
+        ("COMMIT\n", ""),
+    ],
+)
+def test_a_step_of_a_dockerfile_is_reported(line: str, step: str) -> None:
+    assert step_of(line) == step
