@@ -65,7 +65,7 @@ generate: build ## write CRDs, RBAC, admission policy and reference pages from t
 	@$(BIN)/python -m tools.generate
 
 .PHONY: docs
-docs: generate ## check the documentation: generated pages are current, links resolve
+docs: generate ## check the documentation: generated pages are current, what it refers to is there
 	@$(BIN)/python -m tools.check_docs
 
 .PHONY: images

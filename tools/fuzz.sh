@@ -9,7 +9,7 @@ wanted=" $* "
 skipped=()
 
 configure() { # DIRECTORY CMAKE_ARGUMENT...
-    cmake -S vpp-plugin -B "$1" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    cmake -S vpp-plugin -B "$1" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Release \
         -DPENSTOCK_FUZZ=ON -DPENSTOCK_SANITIZE=address,undefined "${@:2}" >/dev/null
 }
 

@@ -70,6 +70,7 @@ else
 fi
 check "go vet" tools/go_modules.sh go vet ./...
 check "generated files" "$bin/python" -m tools.generate --check
+check "references of docs" "$bin/python" -m tools.check_docs
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "lint failed: ${failed[*]}" >&2

@@ -114,7 +114,7 @@ void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us);
 /* The weight that a backend starts with: its configured one, as it compares with those in force. */
 float weights_of_newcomer(const lbrl_t *lb, uint32_t index, float configured);
 
-/* Flow entries found in `from`'s memory are checked and made part of this one (attach.c). */
+/* Flow entries and directory records found in the arena are checked before they are used (attach.c). */
 void attach_flows(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
 int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
 

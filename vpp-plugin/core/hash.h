@@ -1,6 +1,6 @@
-/* SipHash-1-3 over 64-bit words, the keyed hash of flow table, checks and schedulers. Its output is not portable between
- * byte orders: it never leaves the machine, but for the scheduler's (see scheduler use in pick.c, which builds its words
- * by value). */
+/* SipHash-1-3 over 64-bit words, the keyed hash of flow table, checks and schedulers. Words are read as they lie in memory,
+ * so that results differ between machines of different byte order: nodes that have to pick the same backends (pick.c) need
+ * the same one. Maglev tables (maglev.c) are the same everywhere. */
 #ifndef LBRL_HASH_H
 #define LBRL_HASH_H
 

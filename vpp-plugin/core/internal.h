@@ -1,9 +1,9 @@
 /*
  * What control side and workers share. Read with lbrl.h (threading) and arena.h (truth).
  *
- * Workers reach everything through the published table. The table, VIPs and schedulers never change once published:
- * the control thread replaces them and retires the old ones (epoch.h). A VIP's store stays while the VIP lives; its
- * members say who writes them.
+ * Workers reach everything through the published table. table_t, vip_t and schedule_t never change once published: the
+ * control thread replaces them and retires the old ones (retire.c). What changes in place lies in a VIP's store, which
+ * stays while the VIP lives: its slots, sinks and counts. Their members say who writes them, and which are atomic.
  */
 #ifndef LBRL_INTERNAL_H
 #define LBRL_INTERNAL_H

@@ -66,7 +66,9 @@ const char *lbrl_error_text(int error)
     case LBRL_ERR_TOO_SMALL:
         return "the arena's memory is smaller than its configuration needs";
     case LBRL_ERR_IMMUTABLE:
-        return "protocol, port and family of a VIP cannot change: remove it and make another";
+        return "protocol, port, address family and forwarding of a VIP cannot change: remove it "
+               "and "
+               "make another";
     case LBRL_ERR_FRAMES:
         return "the frames object has other slots than the VIP, or fewer workers";
     case LBRL_ERR_VERSION:

@@ -22,7 +22,9 @@ namespace
 {
     switch (code) {
     case LBRL_MAGLEV_INVALID_SIZE:
-        throw nb::value_error("size: must be a prime from 3 to 16777216, for example 65537");
+        throw nb::value_error(("size: must be a prime from 3 to " +
+                               std::to_string(LBRL_MAGLEV_SIZE_MAX) + ", for example 65537")
+                                  .c_str());
     case LBRL_MAGLEV_INVALID_WEIGHT:
         throw nb::value_error("weights: must be numbers from 0 to 1e30");
     case LBRL_MAGLEV_DUPLICATE_ID:

@@ -35,8 +35,10 @@ typedef enum lbrl_level {
  * one cache line.
  *
  * X(symbol, name, recorded from, observed from, kind, unit, event, condition, one-way, two-way,
- * offload, UDP) kind      "total" counts since the slot was taken, "gauge" rises and falls one-way
- * how it is had where only client to server is seen (GRE, L3DSR); two-way: both directions (NAT)
+ *   offload, UDP)
+ *   kind      "total" counts since the slot was taken, "gauge" rises and falls
+ *   one-way   how it is measured where only client to server is seen (GRE, L3DSR)
+ *   two-way   the same where both directions are seen (NAT)
  *   offload   what a super-packet (GRO, TSO, USO) counts for */
 #define LBRL_COUNTERS(X)                                                                           \
     X(N_PACKET, "n_packet", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "packets",                   \

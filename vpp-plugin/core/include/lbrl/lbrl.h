@@ -1,6 +1,6 @@
 /*
- * lbrl: the load balancer itself. Packets, time, memory and randomness are handed in; it makes no
- * system call, but for what its allocator makes on the control side.
+ * lbrl: the load balancer itself. Packets, time, memory and randomness are handed in. Workers make
+ * no system call; the control side makes those of its allocator, and asks for huge pages.
  *
  * Threading. One control thread calls everything that takes an lbrl_t, except where noted. Each
  * worker thread calls everything that takes its own lbrl_worker_t. Neither ever waits for the
@@ -49,7 +49,7 @@ typedef enum lbrl_error {
     LBRL_ERR_GEOMETRY =
         -106, /* sound arena of another size or version: make a new one and import */
     LBRL_ERR_TOO_SMALL = -107, /* memory handed over is smaller than lbrl_arena_size() */
-    LBRL_ERR_IMMUTABLE = -108, /* protocol, family and forwarding of a VIP cannot change */
+    LBRL_ERR_IMMUTABLE = -108, /* protocol, port, family and forwarding of a VIP cannot change */
     LBRL_ERR_FRAMES = -109,    /* frames memory does not fit the VIP */
     LBRL_ERR_VERSION = -110,   /* arena of a version that cannot be read: VIPs must be told again */
 } lbrl_error_t;

@@ -28,7 +28,7 @@ typedef struct lbrl_maglev_backend {
 #define LBRL_MAGLEV_SIZE_DEFAULT 65537u
 
 typedef enum lbrl_maglev_error {
-    LBRL_MAGLEV_INVALID_SIZE = -1,   /* not a prime of 3 .. 2^24 */
+    LBRL_MAGLEV_INVALID_SIZE = -1,   /* not a prime of 3 .. LBRL_MAGLEV_SIZE_MAX */
     LBRL_MAGLEV_INVALID_WEIGHT = -2, /* negative, above 1e30 or not a number */
     LBRL_MAGLEV_DUPLICATE_ID = -3,
     LBRL_MAGLEV_NO_MEMORY = -4,

@@ -2,14 +2,14 @@
  * object.
  *
  * Frames (data plane -> agent): 3 counter frames, each guarded by a sequence number, and live
- * reservoirs per worker. Actions (agent -> data plane): 3 weight frames, guarded the same way. Each
- * side maps the other's object read-only.
+ * reservoirs per worker. Actions (agent -> data plane): 3 weight frames, guarded the same way. The
+ * agent maps frames read-only; the data plane copies actions with pread and maps none of them.
  *
- *     lbrl_shm_header_t         a constant part, then the part that changes, on separate cache
- * lines lbrl_shm_field_t[fields]  name -> place, type, offset, count active, generation frames
- * only, live: a bit and a byte per slot frame 0, 1, 2             lbrl_frame_t, then one column
- * over slots per field worker 0 .. W-1           frames only, live: samples seen and reservoirs of
- * each channel
+ *     lbrl_shm_header_t         a constant part, then on other cache lines the part that changes
+ *     lbrl_shm_field_t[fields]  name -> place, type, offset, count
+ *     active, generation        frames only, live: a bit and a byte per slot
+ *     frame 0, 1, 2             lbrl_frame_t, then one column over slots per field
+ *     worker 0 .. W-1           frames only, live: samples seen and reservoirs of each channel
  *
  * Objects are preallocated and never truncated. What is too small for its VIP is replaced by a new
  * object, and the old one is marked retired. Readers find everything by the field table; offsets
