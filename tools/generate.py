@@ -11,7 +11,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.generators import addresses, admission, cli_reference, crds, examples, features, kinds_reference, rbac
+from tools.generators import (
+    addresses,
+    admission,
+    cli_reference,
+    crds,
+    examples,
+    features,
+    kinds_reference,
+    metrics_reference,
+    rbac,
+)
 from tools.generators.output import Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +33,7 @@ GENERATORS: dict[str, Callable[[], Files]] = {
     "addresses": addresses.render,
     "kinds-reference": kinds_reference.render,
     "cli-reference": cli_reference.render,
+    "metrics-reference": metrics_reference.render,
     "features": features.render,
 }
 
