@@ -18,6 +18,8 @@ from penstock_operator import kinds, serving
 from penstock_operator.apply import Writer
 from penstock_operator.feed import Feed
 from penstock_operator.keys import WorkKey
+from penstock_operator.object_metrics import object_metrics
+from penstock_operator.plan.allocation import World
 from penstock_operator.store import Store
 from penstock_operator.sweep import Sweeper
 
@@ -60,12 +62,19 @@ class OperatorMetrics(Collector):
         self.store: Store | None = None
         self.reflectors: list[Reflector] = []
         self.sweeper: Sweeper | None = None
+        self.world: Callable[[], World] | None = None
 
     def observe(
-        self, feed: Feed, writer: Writer, events: EventRecorder, reflectors: list[Reflector], sweeper: Sweeper
+        self,
+        feed: Feed,
+        writer: Writer,
+        events: EventRecorder,
+        reflectors: list[Reflector],
+        sweeper: Sweeper,
+        world: Callable[[], World],
     ) -> None:
         """Count what these parts do from now on."""
-        self.queue, self.store = feed.queue, feed.store
+        self.queue, self.store, self.world = feed.queue, feed.store, world
         self.writer, self.events, self.reflectors, self.sweeper = writer, events, reflectors, sweeper
 
     def collect(self) -> Iterator[Metric]:
@@ -95,6 +104,8 @@ class OperatorMetrics(Collector):
             for res in (kinds.VIPS, kinds.POLICIES, kinds.POOLS, kinds.DATA_PLANES, kinds.DATA_PLANE_NODES):
                 family.add_metric([res.kind], self.store.count(res))
             yield family
+            if self.world is not None:
+                yield from object_metrics(self.store, self.world())
         family = GaugeMetricFamily(
             "penstock_operator_watch_age_seconds", "Time since a watch was last known to be current.", labels=["kind"]
         )

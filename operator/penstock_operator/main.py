@@ -124,7 +124,7 @@ class Operator:
             feed.store, writer, events, settings.installation, feed.queue.add_after, settings.reserved_cidrs
         )
         self.heart.stuck_seconds = feed.queue.stuck_seconds
-        self.metrics.observe(feed, writer, events, reflectors, sweeper)
+        self.metrics.observe(feed, writer, events, reflectors, sweeper, reconciler.world)
 
         def on_event(resource: Resource, type_: str | None, raw: Object) -> None:
             feed.event(resource, type_, raw)

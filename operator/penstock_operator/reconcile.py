@@ -123,7 +123,7 @@ class Reconciler:
         before = status.read_status(vip.raw.get("status"))
         wanted = status.invalid_status(before, metadata.get("generation", 0), vip.message, now())
         if wanted != before:
-            log.warning("object can't be read", kind="LoadBalancerVIP", name=metadata["name"], error=vip.message)
+            log.warning("object cannot be read", kind="LoadBalancerVIP", name=metadata["name"], error=vip.message)
             identity = {name: metadata[name] for name in ("name", "namespace", "uid")}
             await self._writer.raw_status(kinds.VIPS, identity, wanted)
 
@@ -232,7 +232,7 @@ class Reconciler:
     def _data_plane_view(self, name: str) -> DataPlaneView | None:
         found = self._store.get(kinds.DATA_PLANES, ("", name))
         if isinstance(found, Unreadable):
-            log.warning("object can't be read", kind="DataPlane", name=name, error=found.message)
+            log.warning("object cannot be read", kind="DataPlane", name=name, error=found.message)
             return None  # what runs goes on running
         data_planes = self._data_planes()
         data_planes.pop(name, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import structlog
@@ -30,7 +30,7 @@ from penstock_api.names import DATAPLANE_LABEL
 from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_ACCOUNTS, SERVICE_CIDRS, SERVICES, Key, Object, Resource
 
 from penstock_operator import kinds
-from penstock_operator.plan.facts import Name, NodeFacts, PodFacts, ServiceFacts
+from penstock_operator.plan.facts import Name, NodeFacts, PodFacts, ServiceFacts, parse_networks
 from penstock_operator.plan.heartbeats import NO_BEATS, Beats
 from penstock_operator.plan.ledger import Claim, Ledger
 
@@ -80,7 +80,7 @@ def _parser(model: type[KubeObject]) -> Callable[[Object], Any]:
 
 
 def _networks(raw: Object) -> Networks:
-    return tuple(ip_network(text, strict=False) for text in (raw.get("spec") or {}).get("cidrs") or ())
+    return parse_networks((raw.get("spec") or {}).get("cidrs") or ())
 
 
 def _account(raw: Object) -> str:
@@ -131,8 +131,8 @@ class Store:
 
     def all(self, resource: Resource) -> dict[Key, Any]:
         """Return all readable objects of a kind."""
-        entries = self._entries[resource]
-        return {key: entry.value for key, entry in entries.items() if not isinstance(entry.value, Unreadable)}
+        entries = list(self._entries[resource].items())  # metrics are computed in another thread
+        return {key: entry.value for key, entry in entries if not isinstance(entry.value, Unreadable)}
 
     def get(self, resource: Resource, key: Key) -> Any:
         """Return one object, an `Unreadable`, or None."""
@@ -158,7 +158,13 @@ class Store:
         known = self._entries[resource].get(key)
         if uid in self._gone or (known and known.uid == uid and known.version >= version):
             return None
-        value = READERS[resource](raw)
+        try:
+            value = READERS[resource](raw)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # One object that others wrote must not end the watch of all; what was known of it stays.
+            name = "/".join(filter(None, key))
+            log.warning("object cannot be read", kind=resource.kind, name=name, error=repr(error))
+            return None
         self._entries[resource][key] = Entry(uid, version, value)
         return self._changed(resource, key, known.value if known else None, value)
 

@@ -12,7 +12,7 @@ from penstock_operator.plan.acceptance import Neighbours, judge
 from penstock_operator.plan.allocation import World, assign
 from penstock_operator.plan.facts import NodeFacts, ServiceFacts
 from penstock_operator.plan.ledger import Claim, Ledger
-from penstock_operator.plan.pools import Pools, pool_status
+from penstock_operator.plan.pools import Pools, pool_status, pool_use
 from penstock_operator.plan.reserved import Reserved
 from plan_builders import NOW, data_plane, node, policy, pool, vip
 
@@ -401,6 +401,12 @@ def test_pools_say_how_full_they_are(pools: Any, usable: str, used: str, free: s
         )
         == found
     )
+
+
+def test_a_held_address_that_something_else_claims_counts_once() -> None:
+    reserved = Reserved([node("lb-9", "203.0.113.1")])
+    assert pool_use(pool("203.0.113.1-203.0.113.4"), [ip_address("203.0.113.1")], reserved) == (1, 3)
+    assert pool_use(pool("203.0.113.1-203.0.113.4"), [], reserved) == (0, 3)
 
 
 LONG = "1111:1111:1111:1111:111"  # of an address, less its last digit: nothing to shorten

@@ -10,17 +10,35 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import structlog
 from operator_rig import until
-from penstock_kube import EventRecorder, KubeClient, Superseded, Unavailable, WorkQueue, config
-from penstock_operator import health, main, serving
+from penstock_api import KubeObject, LoadBalancerVIP, parse
+from penstock_kube import (
+    NODES,
+    PODS,
+    SERVICE_CIDRS,
+    SERVICES,
+    EventRecorder,
+    KubeClient,
+    Resource,
+    Superseded,
+    Unavailable,
+    WorkQueue,
+    config,
+)
+from penstock_operator import health, kinds, main, serving
 from penstock_operator.apply import Writer
 from penstock_operator.feed import Feed
+from penstock_operator.plan.allocation import World
+from penstock_operator.plan.pools import Pools
+from penstock_operator.plan.reserved import Reserved
 from penstock_operator.settings import Settings, SettingsError
 from penstock_operator.store import Store
 from penstock_operator.sweep import Sweeper
+from plan_builders import pool, vip
 from prometheus_client import CollectorRegistry, generate_latest
 
 
@@ -103,11 +121,63 @@ async def test_metrics_count_what_the_parts_do() -> None:
         feed = Feed(Store(), WorkQueue())
         writer = Writer(client, feed.store, feed.learn, lambda: True)
         events = EventRecorder(client, controller="c", instance="i")
-        metrics.observe(feed, writer, events, [], Sweeper(client, feed.store, (), feed.tell))
+        sweeper = Sweeper(client, feed.store, (), feed.tell)
+        reserved = Reserved()
+        public = pool("203.0.113.10-203.0.113.13")
+        world = World(Pools([public], reserved), reserved, feed.store.ledger)
+        metrics.observe(feed, writer, events, [], sweeper, lambda: world)
+        feed.store.put(kinds.POOLS, versioned(public))
+        feed.store.put(kinds.VIPS, versioned(ready_vip()))
         page = generate_latest(registry).decode()
     for name in ("queue_keys 0.0", "handled_total 0.0", "writes_total 0.0", "swept_total 0.0", "events_total 0.0"):
         assert f"penstock_operator_{name}" in page
-    assert 'penstock_operator_objects{kind="LoadBalancerVIP"} 0.0' in page
+    for line in (
+        'penstock_operator_objects{kind="LoadBalancerVIP"} 1.0',
+        'penstock_pool_addresses_used{pool="public"} 1.0',
+        'penstock_pool_addresses_free{pool="public"} 3.0',
+        'penstock_vip_ready{name="web",namespace="shop"} 1.0',
+        'penstock_vip_nodes_programmed{name="web",namespace="shop"} 2.0',
+        'penstock_vip_announced{address="203.0.113.10",name="web",namespace="shop",node="lb-1"} 1.0',
+    ):
+        assert line in page
+
+
+def versioned(obj: KubeObject) -> dict[str, Any]:
+    raw = obj.to_dict()
+    raw["metadata"]["resourceVersion"] = "1"
+    return raw
+
+
+def ready_vip() -> KubeObject:
+    raw = vip(held=["203.0.113.10"]).to_dict()
+    since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    raw["status"] |= {
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", **since}],
+        "nodes": {"selected": 2, "ready": 2, "programmed": 2},
+        "announcements": [{"address": "203.0.113.10", "nodeName": "lb-1"}],
+    }
+    return parse(LoadBalancerVIP, raw)
+
+
+@pytest.mark.parametrize(
+    ("resource", "fields"),
+    [
+        (NODES, {"spec": {"podCIDRs": ["10.0.0.0/99", None]}, "status": {"addresses": [{}], "conditions": [{}]}}),
+        (NODES, {"spec": {"podCIDR": "x"}, "status": {"conditions": [{"type": "Ready", "lastTransitionTime": "x"}]}}),
+        (NODES, {"spec": {"taints": [{}]}, "status": {"addresses": 7}}),
+        (SERVICES, {"spec": {"externalIPs": ["010.0.0.1", None]}, "status": {"loadBalancer": {"ingress": [{}]}}}),
+        (SERVICES, {"spec": {"clusterIPs": 7}}),
+        (SERVICE_CIDRS, {"spec": {"cidrs": ["x", "10.96.0.0/16"]}}),
+        (PODS, {"status": {"containerStatuses": [{"state": {"waiting": None}}], "conditions": [{}]}}),
+        (PODS, {"spec": {"affinity": {"nodeAffinity": 7}}}),
+    ],
+)
+def test_an_odd_object_of_others_stops_nobody(resource: Resource, fields: dict[str, Any]) -> None:
+    feed = Feed(Store(), WorkQueue())
+    for version in ("1", "2"):
+        metadata = {"name": "odd", "namespace": "shop", "uid": "u", "resourceVersion": version}
+        feed.event(resource, "MODIFIED", {"metadata": metadata, **fields})
+    feed.event(resource, "DELETED", {"metadata": {"name": "odd", "namespace": "shop", "uid": "u"}})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ async def test_a_vip_is_accepted_programmed_and_ready(operator: RunningOperator,
     assert vip["status"]["addresses"] == ["203.0.113.10"]
     assert vip["status"]["dataPlaneName"] == "edge"
     assert vip["status"]["observedGeneration"] == vip["metadata"]["generation"]
-    assert condition(vip, "Programmed")["reason"] == "Progressing"  # the nodes start
+    vip = await cluster.wait_vip(lambda obj: condition(obj, "Programmed")["reason"] == "Progressing")  # nodes start
     assert condition(vip, "Reconciling")["status"] == "True"
     await cluster.report("lb-1", entry(vip))
     await cluster.report("lb-2")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address, ip_network
@@ -68,7 +69,7 @@ class NodeFacts:
             ),
             addresses=tuple(address for _, address in found if address is not None),
             internal=tuple(address for kind, address in found if kind == "InternalIP" and address is not None),
-            pod_networks=tuple(ip_network(network, strict=False) for network in networks),
+            pod_networks=parse_networks(networks),
             ready=ready.get("status") == "True",
             ready_changed=parse_time(ready.get("lastTransitionTime")),
         )
@@ -183,5 +184,17 @@ def parse_address(text: str | None) -> IPAddress | None:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Read a time of the API server."""
-    return datetime.fromisoformat(text) if text else None
+    """Read a time of the API server; None for what is none."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+def parse_networks(texts: Iterable[str | None]) -> tuple[IPNetwork, ...]:
+    """Read networks, but for those that are none."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            found.append(ip_network(text or "", strict=False))
+    return tuple(found)

@@ -225,4 +225,5 @@ class Ledger:
 
     def held_addresses(self) -> set[IPAddress]:
         """Return all addresses that VIPs hold."""
-        return {address for claim in self._claims.values() for address in claim.held}
+        claims = list(self._claims.values())  # metrics are computed in another thread
+        return {address for claim in claims for address in claim.held}

@@ -91,16 +91,21 @@ def assignable(block: AddressBlock) -> tuple[int, int]:
     return first, last
 
 
+def pool_use(pool: AddressPool, held: Iterable[IPAddress], reserved: Reserved) -> tuple[int, int]:
+    """Return how many addresses of a pool VIPs hold, and how many are left."""
+    used = {address for address in held if pool.spec.contains(address)}
+    total = sum(last - first + 1 for first, last in map(assignable, pool.spec.addresses))
+    claimed = sum(reserved.count_in(block, without=used) for block in pool.spec.addresses)
+    return len(used), max(total - len(used) - claimed, 0)
+
+
 def pool_status(
     pool: AddressPool, pools: Pools, held: Iterable[IPAddress], reserved: Reserved, now: datetime
 ) -> PoolStatus:
     """Return the status of a pool: usable, and how full."""
     verdict = pools.verdicts[pool.metadata.name]
     generation = pool.metadata.generation
-    used = sum(1 for address in held if pool.spec.contains(address))
-    total = sum(last - first + 1 for first, last in map(assignable, pool.spec.addresses))
-    taken = sum(reserved.count_in(block) for block in pool.spec.addresses)
-    free = max(total - used - taken, 0)
+    used, free = pool_use(pool, held, reserved)
     conditions = set_condition(
         pool.status.conditions,
         ConditionType.ACCEPTED,

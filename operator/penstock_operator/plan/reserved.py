@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import ip_network
 from itertools import repeat
 
@@ -56,6 +56,6 @@ class Reserved:
                 return owner
         return None
 
-    def count_in(self, block: AddressBlock) -> int:
-        """Count single reserved addresses in a block."""
-        return sum(1 for address in self._owners if address in block)
+    def count_in(self, block: AddressBlock, without: Collection[IPAddress] = ()) -> int:
+        """Count single reserved addresses in a block, but those that VIPs hold."""
+        return sum(1 for address in self._owners if address in block and address not in without)
