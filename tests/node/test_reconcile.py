@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from penstock_node import ApplyError, NatSource, Tun, TunError, open_tun, reconcile, withdraw
+from penstock_node import ApplyError, NatSource, NodeWatch, Tun, TunError, open_tun, reconcile, withdraw
 from penstock_node.actual import ActualNode
 from penstock_node.changes import (
     AddRoute,
@@ -109,6 +109,33 @@ def test_drift_is_put_back(lab: Lab, drift: str) -> None:
     assert lab.node.run(reconcile, lab.desired())
     assert lab.node.run(reconcile, lab.desired()) == ()
     assert _comparable(lab) == right
+
+
+UNANNOUNCED = {"accept_local off"}  # the kernel sends no message about it
+
+
+@pytest.mark.parametrize("drift", sorted(DRIFTS.keys() - UNANNOUNCED))
+def test_drift_is_noticed_at_once(lab: Lab, drift: str) -> None:
+    lab.node.run(reconcile, lab.desired())
+    with lab.node.run(NodeWatch) as watch:
+        assert not watch.changed()
+        lab.node.shell(DRIFTS[drift].format(node4=lab.node4, vip4=lab.vip4))
+        assert watch.changed()
+
+
+def test_nothing_is_noticed_of_a_node_that_stays_as_it_is(lab: Lab) -> None:
+    lab.node.run(reconcile, lab.desired())
+    with lab.node.run(NodeWatch) as watch:
+        assert lab.node.run(reconcile, lab.desired()) == ()
+        assert not watch.changed()
+
+
+def test_changes_that_overflow_the_socket_are_noticed(lab: Lab) -> None:
+    with lab.node.run(NodeWatch) as watch:
+        routes = "\n".join(f"route add 198.18.{n // 250}.{n % 250}/32 dev server0" for n in range(5000))
+        lab.node.run(subprocess.run, ["ip", "-batch", "-"], input=routes, text=True, check=True)
+        assert watch.changed()
+        assert not watch.changed()
 
 
 def test_a_lost_table_comes_back_without_its_memory(lab: Lab) -> None:

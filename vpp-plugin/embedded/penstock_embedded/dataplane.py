@@ -38,7 +38,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 STALL_SECONDS = 0.5  # between two looks at the watchdog
-WATCH_SECONDS = 1.0  # between two looks at drains and at the device
+WATCH_SECONDS = 0.5  # between two looks at drains, at the device and at changes of the node
 
 
 class Dataplane:

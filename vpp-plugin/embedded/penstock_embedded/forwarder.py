@@ -5,7 +5,6 @@ One thread at a time may change a forwarder; `state`, `vip_statuses` and `stats`
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +18,11 @@ from penstock_embedded.engine import Engine
 from penstock_embedded.messages import ApplyResult, DesiredState, Error, NatSource, Vip, VipResult, VipStatus
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
 from penstock_embedded.plumbing import plumb
+from penstock_embedded.repairs import Repairs
 from penstock_embedded.settings import Settings
 from penstock_embedded.state import State
 
 log = structlog.get_logger()
-
-REPAIR_SECONDS = 30.0  # between two looks at routes, rules and the nft table when nothing changed
 
 FIXES = {
     "exhausted": "start the data plane with a larger flow table, more VIPs or more slots",
@@ -58,7 +56,8 @@ class Forwarder:
         self._settings = settings
         self._instance_id = instance_id
         self._engine: Engine | None = None
-        self._repair_at = 0.0
+        self._repairs = Repairs()
+        self._blocked: tuple[str, ...] = ()  # firewall chains that drop what is forwarded
         self._keeper = state.Keeper()
         self.state = State()
 
@@ -82,6 +81,7 @@ class Forwarder:
 
     def close(self) -> None:
         """Let go of everything and change nothing on the node."""
+        self._repairs.close()
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.close()
@@ -121,7 +121,7 @@ class Forwarder:
         )
 
     def maintain(self) -> None:
-        """Follow drains that end and the device; now and then repair what others change on the node."""
+        """Follow drains that end and the device; repair what others change on the node."""
         engine = self._engine
         if engine is None:
             return
@@ -136,7 +136,7 @@ class Forwarder:
             self._attach(engine)
         elif self.state.generation is None:
             return  # an arena that outlived its state forwards: what the node needs for that, the next apply says
-        elif gone or time.monotonic() >= self._repair_at:
+        elif gone or self._repairs.due():
             self._plumb(Outcome(), self.state.nat_sources or ())
 
     def _begin(self) -> Engine:
@@ -165,10 +165,11 @@ class Forwarder:
         engine.start()
 
     def _plumb(self, outcome: Outcome, sources: tuple[NatSource, ...]) -> None:
+        self._repairs.begin()
         plumbed = plumb(self._settings, self.state.addresses_beside(sources), sources)
+        self._blocked = plumbed.blocked
         outcome.changed |= plumbed.changed
         outcome.node += [error for error in plumbed.errors if error not in outcome.node]
-        self._repair_at = time.monotonic() + REPAIR_SECONDS
         if plumbed.new_device and self._engine is not None:
             self._engine.stop()
             self._engine.start()
@@ -239,7 +240,7 @@ class Forwarder:
             return {}
         counters = self._engine.stats()
         problems = [self._keeper.problem] if self._keeper.problem else []
-        return counters | {"findings": (*counters["findings"], *problems)}
+        return counters | {"findings": (*counters["findings"], *problems, *self._blocked)}
 
 
 def _vip_result(vip: Vip, outcome: Outcome) -> VipResult:

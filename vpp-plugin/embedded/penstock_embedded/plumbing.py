@@ -6,7 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
-from penstock_node import ApplyError, Change, CreateTun, CreateVeth, DesiredNode, NodeError, Tun, Veth, reconcile
+from penstock_node import (
+    ApplyError,
+    Change,
+    CreateTun,
+    CreateVeth,
+    DesiredNode,
+    NodeError,
+    Tun,
+    Veth,
+    reconcile,
+    what_blocks_forwarding,
+)
 from penstock_node import NatSource as NodeSource
 
 from penstock_embedded.messages import Address, Error, NatSource
@@ -22,6 +33,7 @@ class Plumbed:
     changed: bool
     new_device: bool  # descriptors of an earlier device are dead
     errors: tuple[Error, ...]
+    blocked: tuple[str, ...] = ()  # firewall chains that drop what is forwarded, each with its remedy
 
 
 def tun_of(settings: Settings) -> Tun:
@@ -67,7 +79,17 @@ def plumb_device(
         )
     for change in changes:
         log.info("node changed", change=str(change))
-    return Plumbed(bool(changes), _has_new_device(changes), ())
+    return Plumbed(bool(changes), _has_new_device(changes), (), _what_blocks(desired))
+
+
+def _what_blocks(desired: DesiredNode) -> tuple[str, ...]:
+    """Return what a user should know of firewalls: health checks are packets of the node itself and pass them."""
+    try:
+        found = what_blocks_forwarding(desired)
+    except (NodeError, OSError) as error:
+        log.warning("firewall cannot be read", error=str(error))
+        return ()
+    return tuple(f"{each.message}; run `{' && '.join(each.remedy)}` on the node" for each in found)
 
 
 def _has_new_device(changes: Iterable[Change]) -> bool:

@@ -8,11 +8,12 @@ to announce) is enough, and /proc/sys may be read-only.
 
 from penstock_node.announcer import Announcer
 from penstock_node.changes import Change, CreateTun, CreateVeth
-from penstock_node.checks import Finding, Severity, Surroundings, preflight
+from penstock_node.checks import Finding, Severity, Surroundings, preflight, what_blocks_forwarding
 from penstock_node.desired import Address, DesiredNode, NatSource, Tun, Veth
 from penstock_node.errors import AnnounceError, ApplyError, NodeError, ObserveError, TunError
 from penstock_node.reconciliation import provide, reconcile, withdraw
 from penstock_node.tun import VNET_HEADER_BYTES, dropped_by_queue, open_tun
+from penstock_node.watch import NodeWatch
 
 __all__ = [
     "VNET_HEADER_BYTES",
@@ -27,6 +28,7 @@ __all__ = [
     "Finding",
     "NatSource",
     "NodeError",
+    "NodeWatch",
     "ObserveError",
     "Severity",
     "Surroundings",
@@ -38,5 +40,6 @@ __all__ = [
     "preflight",
     "provide",
     "reconcile",
+    "what_blocks_forwarding",
     "withdraw",
 ]

@@ -63,6 +63,14 @@ def preflight(desired: DesiredNode, surroundings: Surroundings | None = None) ->
     return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))
 
 
+def what_blocks_forwarding(desired: DesiredNode) -> tuple[Finding, ...]:
+    """Return the firewall chains that drop packets between the device and the network.
+
+    Raises `ObserveError` when the node cannot be read.
+    """
+    return tuple(_check_forward_policy(_Node(desired, Surroundings())))
+
+
 class _Node:
     """What the checks look at, read once and only if asked for."""
 

@@ -298,9 +298,10 @@ class VppDataplane:
             )
         reply = self._api.stats()
         problems = (self._keeper.problem,) if self._keeper.problem else ()
+        blocked = self._wire.blocked if self._wire is not None else ()
         return Stats(
             instance_id=instance.instance_id,
-            findings=(*_missing_objects(instance.directory, self._state), *problems),
+            findings=(*_missing_objects(instance.directory, self._state), *problems, *blocked),
             uptime_seconds=uptime,
             packets=reply.packets,
             forwarded=reply.forwarded,

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 from penstock_embedded.messages import Address, NatSource
 from penstock_embedded.plumbing import Plumbed, plumb_device
+from penstock_embedded.repairs import Repairs
 from penstock_node import Veth
 from penstock_node import withdraw as withdraw_node
 
@@ -18,7 +19,6 @@ from penstock_vpp.startup import CARDS_NAME, WIRE_NAME, CardType, host_interface
 
 log = structlog.get_logger()
 
-REPAIR_SECONDS = 30.0  # between two looks at routes, rules and the nft table when nothing changed
 STARTING_SECONDS = 5.0  # VPP executes the commands that make its interface a moment after its first answer
 
 
@@ -33,7 +33,8 @@ class Wire:
         self._cards = vpp_dir / CARDS_NAME
         self._arrivals = interfaces
         self._wanted: tuple[frozenset[Address], tuple[NatSource, ...]] | None = None
-        self._repair_at = 0.0
+        self._repairs = Repairs()
+        self.blocked: tuple[str, ...] = ()  # firewall chains that drop what is forwarded
         self._missing_since: float | None = None
         self._withdrawn = False
 
@@ -44,15 +45,16 @@ class Wire:
         """
         self._wanted = (frozenset(addresses if self._lead_vips else ()), tuple(sources))
         self._withdrawn = False
-        self._repair_at = time.monotonic() + REPAIR_SECONDS
+        self._repairs.begin()
         plumbed = plumb_device(self._veth, *self._wanted, interfaces=self._arrivals)
+        self.blocked = plumbed.blocked
         if plumbed.new_device:
             self.connect()
         return plumbed
 
     def repair(self) -> None:
-        """Put back, now and then, what others changed on the node."""
-        if self._wanted is not None and time.monotonic() >= self._repair_at:
+        """Put back what others changed on the node."""
+        if self._wanted is not None and self._repairs.due():
             for error in self.lead(*self._wanted).errors:
                 log.warning("not all of the node is as desired", error=error.message)
 
