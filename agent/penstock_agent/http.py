@@ -1,6 +1,7 @@
 """A small HTTP server: GET of a few paths, nothing else, on the agent's own event loop.
 
-That it runs on the loop is the point: an agent whose loop is stuck does not answer its probe.
+That it runs on the loop is the point: an agent whose loop is stuck does not answer its probe. Connections, answers,
+and the time that each may take are bounded; a client that is slow makes room for one that is not.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -17,10 +19,22 @@ import structlog
 log = structlog.get_logger(__name__)
 
 READ_SECONDS = 5.0  # for a request to arrive
-WRITE_SECONDS = 30.0  # for an answer of some megabytes to leave
+CHUNK_BYTES = 64 * 1024  # of an answer that are handed to the kernel at once: no client holds a copy of the rest
+CHUNK_SECONDS = 5.0  # for a chunk to leave
+CLOSE_SECONDS = 1.0  # for the last chunk to leave
+MOST_CONNECTIONS = 128
+MOST_ANSWERS = 8  # at once: each has an answer of its own, of up to some megabytes
+PATIENCE_SECONDS = 2.0  # after which an answer makes room for another one
 LONGEST_REQUEST = 16 * 1024  # head of a request; a Prometheus server sends some hundred bytes
 COMPRESS_BYTES = 8 * 1024  # longer answers are compressed for those who take it
-STATUS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
+STATUS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +51,15 @@ Page = Callable[[Query], Awaitable[Response]]
 
 
 class HttpServer:
-    """Serves pages by path; an async context manager."""
+    """Serves pages by path; an async context manager. Pages in `always` are answered however many others are."""
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page], always: Collection[str] = ()) -> None:
         self._host = host or None
         self._port = port
         self._pages = pages
+        self._always = always
+        self._open: dict[asyncio.StreamWriter, float] = {}  # connections, by age
+        self._answering: dict[asyncio.StreamWriter, float] = {}  # those that get an answer, and since when
         self._server: asyncio.Server | None = None
 
     @property
@@ -61,26 +78,38 @@ class HttpServer:
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(READ_SECONDS):
-                request = await _read(reader)
-            response = await self._answer(request)
-            body, encoding = response.body, ""
-            if request.takes_gzip and len(body) >= COMPRESS_BYTES:
-                # In a thread, which lets go of the interpreter; the fastest level saves nine tenths already.
-                body = await asyncio.to_thread(gzip.compress, body, 1)
-                encoding = "Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
-            head = (
-                f"HTTP/1.1 {response.status} {STATUS[response.status]}\r\n"
-                f"Content-Type: {response.content_type}\r\n{encoding}Content-Length: {len(body)}\r\n"
-                "Connection: close\r\n\r\n"
-            )
-            writer.write(head.encode() + (b"" if request.method == "HEAD" else body))
-            async with asyncio.timeout(WRITE_SECONDS):
-                await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        if len(self._open) >= MOST_CONNECTIONS:
+            # One that has not sent its request yet goes first, else the oldest.
+            waiting = next((each for each in self._open if each not in self._answering), None)
+            _abort(self._open, waiting or next(iter(self._open)))
+        self._open[writer] = time.monotonic()
+        try:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(READ_SECONDS):
+                    request = await _read(reader)
+                await self._respond(request, writer)
+        finally:
+            self._open.pop(writer, None)
+            self._answering.pop(writer, None)
+            await _close(writer)
+
+    async def _respond(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        if request.path not in self._always and request.path in self._pages:
+            if not self._has_room():
+                await _send(Response(b"too many answers at once; try again\n", status=503), request, writer)
+                return
+            self._answering[writer] = time.monotonic()
+        await _send(await self._answer(request), request, writer)
+
+    def _has_room(self) -> bool:
+        """Tell whether another answer may be made; the oldest one is cut for it if it takes long."""
+        if len(self._answering) < MOST_ANSWERS:
+            return True
+        oldest, since = next(iter(self._answering.items()))
+        if time.monotonic() - since < PATIENCE_SECONDS:
+            return False
+        _abort(self._answering, oldest)
+        return True
 
     async def _answer(self, request: _Request) -> Response:
         if request.problem:
@@ -95,6 +124,41 @@ class HttpServer:
         except Exception:
             log.exception("page failed", path=request.path)
             return Response(b"see the agent's log\n", status=500)
+
+
+def _abort(connections: dict[asyncio.StreamWriter, float], writer: asyncio.StreamWriter) -> None:
+    del connections[writer]
+    writer.transport.abort()
+
+
+async def _send(response: Response, request: _Request, writer: asyncio.StreamWriter) -> None:
+    body, encoding = response.body, ""
+    if request.takes_gzip and len(body) >= COMPRESS_BYTES:
+        # In a thread, which lets go of the interpreter; the fastest level saves nine tenths already.
+        body = await asyncio.to_thread(gzip.compress, body, 1)
+        encoding = "Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
+    head = (
+        f"HTTP/1.1 {response.status} {STATUS[response.status]}\r\n"
+        f"Content-Type: {response.content_type}\r\n{encoding}Content-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    writer.write(head.encode())
+    rest = memoryview(b"" if request.method == "HEAD" else body)
+    for start in range(0, len(rest), CHUNK_BYTES):
+        writer.write(rest[start : start + CHUNK_BYTES])
+        async with asyncio.timeout(CHUNK_SECONDS):
+            await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
+    except OSError:
+        pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ async def serve(settings: Settings, *, ready: Callable[[Agent, int], None] = lam
             running.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         agent, jobs = await assemble(settings, stack)
-        server = HttpServer(settings.host, settings.port, pages(agent, settings))
+        server = HttpServer(settings.host, settings.port, pages(agent, settings), always=("/healthz",))
         await stack.enter_async_context(server)
         await stack.enter_async_context(_running(jobs))
         ready(agent, server.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,20 +51,22 @@ class Reading(NamedTuple):
 
 def read_files(path: Path) -> Reading:
     """Read a directory of YAML files, or one file. Raises OSError where `path` itself cannot be read."""
-    found: list[FileObject] = []
+    return join(read_file(file) for file in _files_of(path))
+
+
+def join(readings: Iterable[Reading]) -> Reading:
+    """Put readings together; an object that several have is the first one's."""
+    found: dict[tuple[str, str], FileObject] = {}
     problems: list[Problem] = []
-    for file in _files_of(path):
-        reading = read_file(file)
+    for reading in readings:
         problems += reading.problems
         for each in reading.objects:
-            first = next((other for other in found if other.identity == each.identity), None)
-            if first is None:
-                found.append(each)
-            else:
+            first = found.setdefault(each.identity, each)
+            if first is not each:
                 kind, key = each.identity
                 text = f"{each.where}: {kind} {key} is in {first.where}, too; remove one of them"
                 problems.append(Problem(each.file, text))
-    return Reading(tuple(found), tuple(problems))
+    return Reading(tuple(found.values()), tuple(problems))
 
 
 def read_file(file: Path) -> Reading:

@@ -1,13 +1,21 @@
-"""/healthz and /metrics, from threads of their own: they answer even when the loop hangs, and then say so."""
+"""/healthz and /metrics, from threads of their own: they answer even when the loop hangs, and then say so.
+
+Connections are bounded; the oldest one makes room for another. A client that is slow is cut.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+MOST_CONNECTIONS = 32
+CLIENT_SECONDS = 5.0  # for a line of a request to arrive, and for an answer to leave
 
 
 class Answer(NamedTuple):
@@ -31,12 +39,39 @@ def metrics(body: bytes) -> Answer:
     return Answer(200, CONTENT_TYPE_LATEST, body)
 
 
+class _Http(ThreadingHTTPServer):
+    """A thread for each connection, of which there are not many."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._connections: list[socket.socket] = []
+        self._changing = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._changing:
+            if len(self._connections) >= MOST_CONNECTIONS:
+                with contextlib.suppress(OSError):
+                    self._connections.pop(0).shutdown(socket.SHUT_RDWR)
+            self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._changing, contextlib.suppress(ValueError):
+            self._connections.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep clients that went away out of the log."""
+
+
 class Server:
     """An HTTP server of a few GET paths; a context manager."""
 
     def __init__(self, port: int, routes: dict[str, Route]) -> None:
         class Handler(BaseHTTPRequestHandler):
-            timeout = 5.0  # a client that never finishes its request
+            timeout = CLIENT_SECONDS
 
             def do_GET(self) -> None:
                 route = routes.get(self.path.partition("?")[0])
@@ -50,10 +85,7 @@ class Server:
             def log_message(self, *_: object) -> None:
                 """Keep probes out of the log."""
 
-        class Http(ThreadingHTTPServer):
-            daemon_threads = True
-
-        self._server = Http(("", port), Handler)
+        self._server = _Http(("", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), daemon=True)
 
     @property

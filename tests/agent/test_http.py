@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
 
 import httpx
 import pytest
+from penstock_agent import http
 from penstock_agent.http import HttpServer, Response
+from waiting import eventually
 
 
 async def fine(query):
@@ -79,3 +83,89 @@ async def test_long_answers_are_compressed_for_those_who_take_it(url, path, acce
     assert (answer.headers.get("content-encoding") == "gzip") is compressed
     assert answer.content == (await long({})).body if path == "/long" else b"fine\n"
     assert (int(answer.headers["content-length"]) < 2000) is (compressed or path == "/fine")
+
+
+BODY = b"x" * 8_000_000  # more than the kernel buffers for a client that does not read
+
+
+class Slow(asyncio.Protocol):
+    """A client that sends a request and reads nothing of the answer."""
+
+    def __init__(self, request):
+        self.request = request
+        self.lost = False
+
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.pause_reading()
+        transport.write(self.request)
+
+    def connection_lost(self, _):
+        self.lost = True
+
+
+@contextlib.asynccontextmanager
+async def slow_clients(url, count, request):
+    host, port = url.removeprefix("http://").split(":")
+    loop = asyncio.get_running_loop()
+    clients = [(await loop.create_connection(lambda: Slow(request), host, int(port)))[1] for _ in range(count)]
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.transport.abort()
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def serving():
+    built = Counter()
+
+    async def big(_):
+        built["big"] += 1
+        return Response(bytes(BODY))
+
+    async with HttpServer("127.0.0.1", 0, {"/healthz": fine, "/big": big}, always=("/healthz",)) as server:
+        server.built = built
+        server.url = f"http://127.0.0.1:{server.port}"
+        yield server
+
+
+async def status(url):
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(url)).status_code
+
+
+async def test_slow_readers_hold_few_answers_and_the_probe_is_answered():
+    async with serving() as server, slow_clients(server.url, 60, b"GET /big HTTP/1.1\r\n\r\n"):
+        await eventually(lambda: server.built["big"] == http.MOST_ANSWERS)
+        assert await status(f"{server.url}/healthz") == 200
+        assert await status(f"{server.url}/big") == 503
+        assert server.built["big"] == http.MOST_ANSWERS
+
+
+async def test_a_slow_reader_makes_room_for_another_client(monkeypatch):
+    monkeypatch.setattr(http, "PATIENCE_SECONDS", 0.2)
+    request = b"GET /big HTTP/1.1\r\n\r\n"
+    async with serving() as server, slow_clients(server.url, http.MOST_ANSWERS, request):
+        await eventually(lambda: server.built["big"] == http.MOST_ANSWERS)
+        await asyncio.sleep(0.3)
+        assert await status(f"{server.url}/big") == 200
+
+
+async def test_a_client_that_reads_nothing_is_cut(monkeypatch):
+    monkeypatch.setattr(http, "CHUNK_SECONDS", 0.2)
+    async with serving() as server, slow_clients(server.url, 1, b"GET /big HTTP/1.1\r\n\r\n"):
+        await eventually(lambda: server._answering)
+        await eventually(lambda: not server._answering and not server._open)
+
+
+async def test_silent_connections_make_room():
+    async with serving() as server, slow_clients(server.url, http.MOST_CONNECTIONS + 50, b"GET"):
+        assert await status(f"{server.url}/healthz") == 200
+        assert len(server._open) <= http.MOST_CONNECTIONS
+
+
+async def test_an_answer_arrives_whole():
+    async with serving() as server, httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{server.url}/big", headers={"Accept-Encoding": "identity"})).content == BODY

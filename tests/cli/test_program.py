@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -157,6 +158,41 @@ def test_validate_fails_for_what_the_operator_would_refuse(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "DataPlaneNotFound" in done.stdout
     assert "1 of 1 objects would be refused" in done.stderr
+
+
+def test_validate_takes_files_without_an_option() -> None:
+    done = penstock("validate", "examples/kubernetes")
+    assert done.returncode == 0
+    assert "4 objects would be accepted" in done.stdout
+
+
+def test_validate_accepts_what_run_serves_and_names_every_bad_object(tmp_path: Path) -> None:
+    shutil.copytree("examples/standalone", tmp_path / "files")
+    good = penstock("validate", str(tmp_path / "files"))
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "penstock run" in " ".join(good.stdout.split())
+    (tmp_path / "files/bad.yaml").write_text("a: [")
+    (tmp_path / "files/copy.yaml").write_text((tmp_path / "files/dataplane.yaml").read_text())
+    bad = penstock("validate", str(tmp_path / "files"))
+    assert bad.returncode == 1
+    assert "bad.yaml:2: not YAML" in bad.stderr
+    assert "dataplane.yaml:" in bad.stderr  # the same objects again
+    assert bad.stdout.count("accepted ") == good.stdout.count("accepted ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name files or directories"),
+        (["/nowhere"], "/nowhere: No such file"),
+        (["/dev/null"], "no object of"),
+    ],
+)
+def test_validate_says_what_it_cannot_read(arguments: list[str], words: str) -> None:
+    done = penstock("validate", *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_init_names_the_label_that_is_no_assignment() -> None:

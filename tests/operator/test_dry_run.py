@@ -143,3 +143,37 @@ async def test_a_real_cluster_is_gathered(cluster: Cluster) -> None:
     assert surroundings.services
     body: dict[str, Any] = dict(propose(surroundings).pool)
     assert body["spec"]["addresses"] == ["192.0.2.208-192.0.2.223"]
+
+
+def service(*ports: dict[str, Any], **spec: Any) -> ServiceFacts:
+    return ServiceFacts.from_raw(
+        {"metadata": {"namespace": "shop", "name": "web"}, "spec": {"ports": list(ports), **spec}}
+    )
+
+
+HTTP = {"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}
+NAMED = {"name": "named", "port": 443, "targetPort": "https", "protocol": "TCP"}
+
+
+@pytest.mark.parametrize(
+    ("port", "facts", "warning"),
+    [
+        ({"port": 80}, service(HTTP), ""),
+        ({"port": 8080}, service(HTTP), ""),
+        ({"port": 81, "targetPort": 8080}, service(HTTP), ""),
+        ({"port": 81, "targetPort": "http"}, service(HTTP), ""),
+        ({"port": 81, "targetPort": 8443}, service(NAMED), ""),  # pods say which number it is
+        ({"port": 81}, service(HTTP), "no port for 81/TCP (it has: http 80/TCP to 8080)"),
+        ({"port": 80, "targetPort": 9}, service(HTTP), "no port for 9/TCP"),
+        ({"port": 80, "targetPort": "htp"}, service(HTTP), "no port for htp/TCP"),
+        ({"port": 80, "protocol": "UDP"}, service(HTTP), "no port for 80/UDP"),
+        ({"port": 80}, service(), "(it has: none)"),
+        ({"port": 80}, service(type="ExternalName", externalName="example.com"), "is an ExternalName"),
+    ],
+)
+def test_ports_are_held_against_those_of_the_service(port: dict[str, Any], facts: ServiceFacts, warning: str) -> None:
+    surroundings = Surroundings(services=[facts], existing=[pool("203.0.113.9"), data_plane()])
+    unchecked = {"backends": {"service": {"name": "web"}}, "healthCheck": {"type": "None"}}
+    (outcome,) = dry_run([vip("web", ports=[port], **unchecked)], surroundings).outcomes
+    found = [text for text in outcome.warnings if "Service web" in text or "ExternalName" in text]
+    assert (warning in found[0]) if warning else not found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -226,3 +227,18 @@ def test_run_ends_on_a_signal(settings: Settings) -> None:
         assert main.run(settings.model_copy(update={"health_port": 0, "metrics_port": 0})) == 0
     finally:
         timer.cancel()
+
+
+def test_silent_connections_make_room_for_the_probe() -> None:
+    with serving.Server(0, {"/healthz": lambda: serving.text(200, "ok")}) as server:
+        address = ("127.0.0.1", server.port)
+        silent = [socket.create_connection(address) for _ in range(serving.MOST_CONNECTIONS + 20)]
+        try:
+            for each in silent:
+                each.sendall(b"GET /healthz HTTP/1.1\r\n")
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=5) as answer:
+                assert answer.read() == b"ok\n"
+            assert len(server._server._connections) <= serving.MOST_CONNECTIONS
+        finally:
+            for each in silent:
+                each.close()

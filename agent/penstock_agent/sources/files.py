@@ -36,6 +36,7 @@ from pydantic import BaseModel
 from penstock_agent.desired import Name, Served, Snapshot
 from penstock_agent.errors import ConfigError
 from penstock_agent.files import StateStore
+from penstock_agent.findings import NodeFindings
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +132,12 @@ class FilesSource:
         self._on_change()
 
     def _take(self, served: standalone.Served) -> None:
-        snapshot = self._snapshot_of(served)
+        snapshot = snapshot_of(
+            served,
+            node_name=self._node_name,
+            scheduler_key=self._scheduler_key,
+            addresses=self._node_addresses or default_addresses(),
+        )
         kept = {each.identity: each for each in served.objects}
         if kept != self._kept:
             self._kept = kept
@@ -140,39 +146,45 @@ class FilesSource:
             self._snapshot = snapshot
             log.info("files read", path=str(self._path), vips=len(snapshot.vips), policies=len(snapshot.policies))
 
-    def _snapshot_of(self, found: standalone.Served) -> Snapshot:
-        served = []
-        for vip in _of(found, LoadBalancerVIP):
-            uid = vip.metadata.uid or f"file:{vip.key}"
-            named = vip.model_copy(update={"metadata": vip.metadata.model_copy(update={"uid": uid})})
-            served.append(Served(named, vip.spec.addresses or ()))
-        return Snapshot(
-            node=self._node(found.data_plane),
-            vips=tuple(served),
-            policies={(p.metadata.namespace, p.metadata.name): p.spec for p in _of(found, RLPolicy)},
-            vip_addresses=frozenset(address for item in served for address in item.addresses),
-        )
 
-    def _node(self, dataplane: DataPlane | None) -> DataPlaneNodeSpec:
-        spec = (dataplane or DataPlane.model_validate({"metadata": {"name": "default"}})).spec
-        addresses = self._node_addresses or default_addresses()
-        for address in addresses:
-            if not is_unicast(address):
-                raise ConfigError(f"node_addresses: {address} cannot be reached from backends; name a routable address")
-        return DataPlaneNodeSpec(
-            data_plane_name=dataplane.metadata.name if dataplane else "default",
-            node_name=self._node_name or "localhost",
-            scheduler_key=self._scheduler_key,
-            features=spec.features,
-            nat_source=NodeNatSource(
-                addresses=addresses,
-                port_first=spec.nat_source.port_first,
-                port_last=spec.nat_source.port_last,
-            ),
-            announcement=spec.announcement,
-            # Who writes these files owns the machine: without a DataPlane nobody restricts anybody.
-            static_endpoint_cidrs=spec.static_endpoint_cidrs if dataplane else ANY_NETWORK,
-        )
+def snapshot_of(
+    found: standalone.Served, *, node_name: str, scheduler_key: str, addresses: tuple[Address, ...]
+) -> Snapshot:
+    """Return what objects of files ask of the node with these addresses. Raises ConfigError."""
+    served = []
+    for vip in _of(found, LoadBalancerVIP):
+        uid = vip.metadata.uid or f"file:{vip.key}"
+        named = vip.model_copy(update={"metadata": vip.metadata.model_copy(update={"uid": uid})})
+        served.append(Served(named, vip.spec.addresses or ()))
+    return Snapshot(
+        node=_node(found.data_plane, node_name, scheduler_key, addresses),
+        vips=tuple(served),
+        policies={(p.metadata.namespace, p.metadata.name): p.spec for p in _of(found, RLPolicy)},
+        vip_addresses=frozenset(address for item in served for address in item.addresses),
+    )
+
+
+def _node(
+    dataplane: DataPlane | None, name: str, scheduler_key: str, addresses: tuple[Address, ...]
+) -> DataPlaneNodeSpec:
+    spec = (dataplane or DataPlane.model_validate({"metadata": {"name": "default"}})).spec
+    for address in addresses:
+        if not is_unicast(address):
+            raise ConfigError(f"node_addresses: {address} cannot be reached from backends; name a routable address")
+    return DataPlaneNodeSpec(
+        data_plane_name=dataplane.metadata.name if dataplane else "default",
+        node_name=name or "localhost",
+        scheduler_key=scheduler_key,
+        features=spec.features,
+        nat_source=NodeNatSource(
+            addresses=addresses,
+            port_first=spec.nat_source.port_first,
+            port_last=spec.nat_source.port_last,
+        ),
+        announcement=spec.announcement,
+        # Who writes these files owns the machine: without a DataPlane nobody restricts anybody.
+        static_endpoint_cidrs=spec.static_endpoint_cidrs if dataplane else ANY_NETWORK,
+    )
 
 
 class KeptObject(BaseModel):
@@ -194,6 +206,11 @@ class Kept(BaseModel):
     """What was served last: the last good state of objects that have gone bad when the next process starts."""
 
     objects: tuple[KeptObject, ...] = ()
+
+
+def last_good(state_dir: Path) -> dict[tuple[str, str], FileObject]:
+    """Return what an agent with this state directory served last."""
+    return _kept(StateStore(state_dir, NodeFindings()).load(KEPT, Kept))
 
 
 def _kept(kept: Kept | None) -> dict[tuple[str, str], FileObject]:

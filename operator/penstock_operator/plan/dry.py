@@ -6,7 +6,7 @@ their files, and what is not in the files (`Surroundings`) is as told, or assume
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -21,11 +21,12 @@ from penstock_api import (
     VipStatus,
 )
 from penstock_api.fields import IPNetwork
+from penstock_api.vip import VipPort
 
 from penstock_operator.plan import nodes as plan_nodes
 from penstock_operator.plan.acceptance import Neighbours, Verdict, judge
 from penstock_operator.plan.allocation import World
-from penstock_operator.plan.facts import Name, NodeFacts, ServiceFacts
+from penstock_operator.plan.facts import Name, NodeFacts, ServiceFacts, ServicePort
 from penstock_operator.plan.ledger import Claim, Ledger
 from penstock_operator.plan.pools import Pools
 from penstock_operator.plan.reserved import Reserved
@@ -104,7 +105,35 @@ def _vip(vip: LoadBalancerVIP, objects: Sequence[KubeObject], found: Surrounding
         world.ledger.put(Claim.of(vip.model_copy(update={"status": status})))
     else:
         world.ledger.remove((vip.metadata.namespace, vip.metadata.name))
-    return _vip_outcome(vip, verdict)
+    return _vip_outcome(vip, verdict, tuple(_port_warnings(vip, found.services or ())))
+
+
+def _port_warnings(vip: LoadBalancerVIP, services: Sequence[ServiceFacts]) -> Iterator[str]:
+    """Say which ports of a VIP its Service has not: they would have no backends."""
+    backend = vip.spec.backends.service
+    name = (vip.metadata.namespace, backend.name if backend else "")
+    service = next((each for each in services if each.name == name), None)
+    if service is None:
+        return
+    if service.external_name:
+        yield f"spec.backends.service: {backend and backend.name} is an ExternalName and has no endpoints; use another"
+        return
+    for index, port in enumerate(vip.spec.ports):
+        if not any(_serves(each, port) for each in service.ports):
+            have = ", ".join(map(str, service.ports)) or "none"
+            wanted = f"{port.target_port or port.port}/{port.protocol}"
+            yield f"spec.ports[{index}]: Service {backend and backend.name} has no port for {wanted} (it has: {have})"
+
+
+def _serves(service: ServicePort, port: VipPort) -> bool:
+    """Tell whether a VIP's port may find endpoints by a Service's: by its name, its target, or its number."""
+    if service.protocol != str(port.protocol):
+        return False
+    if isinstance(port.target_port, str):
+        return service.name == port.target_port
+    wanted = port.target_port or port.port
+    by_number = port.target_port is None and service.port == wanted
+    return by_number or service.target == wanted or isinstance(service.target, str)
 
 
 def _neighbours(vip: LoadBalancerVIP, objects: Sequence[KubeObject], found: Surroundings) -> Neighbours:
@@ -119,7 +148,7 @@ def _neighbours(vip: LoadBalancerVIP, objects: Sequence[KubeObject], found: Surr
     )
 
 
-def _vip_outcome(vip: LoadBalancerVIP, verdict: Verdict) -> Outcome:
+def _vip_outcome(vip: LoadBalancerVIP, verdict: Verdict, more: tuple[str, ...]) -> Outcome:
     problem = verdict.problem
     return Outcome(
         kind=vip.info.kind,
@@ -129,7 +158,7 @@ def _vip_outcome(vip: LoadBalancerVIP, verdict: Verdict) -> Outcome:
         message=problem.message if problem else "the spec is valid and its addresses are free",
         addresses=tuple(map(str, verdict.addresses)),
         data_plane=verdict.data_plane.metadata.name if verdict.data_plane else "",
-        warnings=tuple(warning.message for warning in verdict.warnings),
+        warnings=(*(warning.message for warning in verdict.warnings), *more),
     )
 
 

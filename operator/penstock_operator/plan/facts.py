@@ -76,12 +76,34 @@ class NodeFacts:
 
 
 @dataclass(frozen=True)
+class ServicePort:
+    """A port of a Service; its target is a number, or the name of a port of pods."""
+
+    name: str
+    port: int
+    protocol: str
+    target: int | str
+
+    @classmethod
+    def from_raw(cls, raw: Mapping[str, Any]) -> Self:
+        """Cut a port down; the API server fills in protocol and target."""
+        port = int(raw.get("port") or 0)
+        return cls(str(raw.get("name") or ""), port, str(raw.get("protocol") or "TCP"), raw.get("targetPort") or port)
+
+    def __str__(self) -> str:
+        named = f"{self.name} " if self.name else ""
+        return f"{named}{self.port}/{self.protocol} to {self.target}"
+
+
+@dataclass(frozen=True)
 class ServiceFacts:
     """A Service: that it exists, the addresses it has, and the field that each of them is in."""
 
     name: Name
     addresses: tuple[IPAddress, ...] = ()
     fields: tuple[str, ...] = ()
+    ports: tuple[ServicePort, ...] = ()
+    external_name: str = ""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> Self:
@@ -96,7 +118,9 @@ class ServiceFacts:
         found = [(address, field) for text, field in texts if (address := parse_address(text)) is not None]
         metadata = raw["metadata"]
         addresses, fields = tuple(a for a, _ in found), tuple(field for _, field in found)
-        return cls((metadata["namespace"], metadata["name"]), addresses, fields)
+        ports = tuple(ServicePort.from_raw(port) for port in spec.get("ports") or ())
+        external = str(spec.get("externalName") or "") if spec.get("type") == "ExternalName" else ""
+        return cls((metadata["namespace"], metadata["name"]), addresses, fields, ports, external)
 
 
 @dataclass(frozen=True)
