@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from penstock_api.dataplane import FeatureLevelName
 from penstock_api.dataplanenodereport import Finding, FindingReason
+from penstock_api.fields import Protocol
 from penstock_api.rlpolicy import Heuristic, PolicyMode, PolicySpec, SchedulerLoad, default_scheduler
 from penstock_api.vip import Affinity, FlowTimeouts, Forwarding, HealthCheck, HealthCheckType, VipPort
 from penstock_embedded import messages
@@ -69,6 +70,7 @@ class Builder:
         if resolved.shortfall is not None:
             self._note([resolved.shortfall])
         check = self._spec.health_check
+        unchecked = port.protocol is Protocol.UDP and check.port is None  # no connection can be made to it
         try:
             vip = self._vip(port, addresses, self._limited(resolved.backends))
         except ValidationError as error:
@@ -83,7 +85,7 @@ class Builder:
             kept=kept,
             shortfall=resolved.shortfall,
             policy=_choice(self._policy),
-            check=_check(check),
+            check=None if unchecked else _check(check),
             check_port=check.port,
             rules=_rules(check),
         )

@@ -193,7 +193,7 @@ class HealthCheck(Model):
     type: HealthCheckType = HealthCheckType.TCP
     """How a backend is asked whether it works."""
     port: Port | None = None
-    """Port that is asked. Default: the one that flows go to."""
+    """Port that is asked. Default: the one that flows go to; without it, backends of a UDP port are not checked."""
     path: HttpPath | None = None
     """Path and query of the GET request; HTTP needs it."""
     expected_statuses: (
@@ -312,7 +312,8 @@ class VipSpec(Model):
             field="addressFamilies",
         ),
         Rule(
-            cel="!has(self.addresses) || ("
+            # An entry that is no address has an error of its own, and says nothing of families.
+            cel="!has(self.addresses) || self.addresses.exists(a, !isIP(a)) || ("
             "self.addresses.all(a, !isIP(a) || (ip(a).family() == 4 ? 'IPv4' : 'IPv6') in self.addressFamilies) && "
             "self.addressFamilies.all(f, self.addresses.exists(a, "
             "isIP(a) && (ip(a).family() == 4 ? 'IPv4' : 'IPv6') == f)))",
@@ -367,12 +368,12 @@ class VipSpec(Model):
             field="ports",
         ),
         Rule(
-            cel="self.healthCheck.type == 'None' || has(self.healthCheck.port) || "
+            cel="self.healthCheck.type != 'HTTP' || has(self.healthCheck.port) || "
             "self.ports.all(p, p.protocol == 'TCP')",
-            message="a UDP port can't be checked by a connection to it",
+            message="a UDP port cannot be checked by HTTP",
             fix="set healthCheck.port to a TCP port of the backends, or healthCheck.type to None",
             holds=lambda self: (
-                self.health_check.type is HealthCheckType.NONE
+                self.health_check.type is not HealthCheckType.HTTP
                 or self.health_check.port is not None
                 or all(port.protocol is Protocol.TCP for port in self.ports)
             ),

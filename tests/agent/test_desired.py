@@ -317,6 +317,13 @@ def test_who_is_refused_stands_in_nobodys_way():
     assert [(core.owner.name, core.vip.port) for core in result.vips] == [("a", 80), ("c", 443)]
 
 
+def test_backends_of_a_udp_port_are_checked_by_another_port_or_not_at_all():
+    ports = [{"port": 53, "protocol": "UDP"}, {"port": 53}]
+    for check, checked in (({}, [False, True]), ({"port": 8080}, [True, True])):
+        result = planned(vip(ports=ports, healthCheck=check))
+        assert [bool(core.targets) for core in result.vips] == checked
+
+
 @pytest.mark.parametrize("older", ["a", "b"])
 def test_a_holder_keeps_its_port_when_an_edit_of_another_vip_requests_it(older):
     """The operator has not seen the edit yet, or has refused it."""

@@ -91,6 +91,29 @@ def test_a_vip_may_say_as_little_as_ports_and_backends(rest: Rest) -> None:
     assert "addresses" not in stored
 
 
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"addresses": ["203.0.113.10/32"]}, "spec.addresses[0]"),
+        ({"addresses": ["203.0.113.10", "web"]}, "spec.addresses[1]"),
+        ({"ports": [{"port": 70000}]}, "spec.ports[0].port"),
+        ({"backends": {"endpoints": [{"address": "10.1.2.3/8"}]}}, "spec.backends.endpoints[0].address"),
+    ],
+)
+def test_one_mistake_is_one_error(spec: dict[str, Any], field: str, rest: Rest) -> None:
+    answer = rest.create(named(VIP, spec=VIP["spec"] | spec))
+    assert answer.status == 422, answer.body
+    assert answer.fields == [field], answer.message
+
+
+def test_a_udp_port_needs_no_word_about_health_checks(rest: Rest) -> None:
+    spec = {"ports": [{"port": 53}], "backends": {"service": {"name": "dns"}}}
+    mine = named(VIP, spec=spec)
+    created(rest, mine)
+    answer = rest.merge(mine, {"spec": {"ports": [{"port": 53, "protocol": "UDP"}]}})
+    assert answer.status == 200, answer.message
+
+
 def test_a_data_plane_needs_no_spec(rest: Rest) -> None:
     stored = created(rest, named(DATAPLANE, spec=REMOVED))["spec"]
     assert stored["natSource"] == {"type": "NodeAddress", "portFirst": 16384, "portLast": 28671}

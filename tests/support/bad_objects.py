@@ -304,9 +304,9 @@ BAD: tuple[Bad, ...] = (
     ),
     Bad("status 999", "vip", {"spec.healthCheck.expectedStatuses": ["999"]}, "spec.healthCheck.expectedStatuses[0]"),
     Bad(
-        "UDP with a TCP check",
+        "UDP with an HTTP check",
         "vip",
-        {"spec.ports.0.protocol": "UDP", "spec.healthCheck": {}},
+        {"spec.ports.0.protocol": "UDP", "spec.healthCheck": {"type": "HTTP", "path": "/healthz"}},
         "spec.healthCheck",
         ("healthCheck.port", "None"),
     ),
