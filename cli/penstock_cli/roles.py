@@ -41,7 +41,10 @@ def dataplane(
         list[int] | None, typer.Option(help="User id that may use the control socket, beside our own; repeatable.")
     ] = None,
     group: Annotated[
-        int | None, typer.Option(help="Group id that may open the control socket and read frames.")
+        int | None, typer.Option(help="Group id that may open the control socket, read frames and write actions.")
+    ] = None,
+    agent_state_dir: Annotated[
+        Path | None, typer.Option(help="Directory of the agent's state, for members of the group to write.")
     ] = None,
     interface: Annotated[
         list[str] | None,
@@ -88,6 +91,7 @@ def dataplane(
             queues=queues,
             allowed_uids=tuple(allow_uid or ()),
             group=group,
+            agent_state_dir=agent_state_dir,
             interfaces=tuple(interface or ()),
             shortcut=shortcut,
             grace_seconds=grace_seconds,

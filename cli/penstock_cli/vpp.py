@@ -110,6 +110,7 @@ def start(
     hugepages: Hugepages = 0,
     card: Cards = None,
     node_name: NodeName = "",
+    group: Annotated[int | None, typer.Option(help="Group id that may read frames and write actions.")] = None,
     log_level: LogLevel = logs.LogLevel.INFO,
 ) -> None:
     """Write startup.conf for this machine and run VPP under a supervisor, which starts it again when it ends.
@@ -132,6 +133,7 @@ def start(
         hugepages_mebibytes=hugepages,
         cards=_cards(card or []),
         node_name=node_name,
+        group=group,
     )
     raise typer.Exit(pod.start(settings))
 
@@ -157,6 +159,9 @@ def control(
         list[int] | None, typer.Option(help="User id that may use the control socket, beside our own; repeatable.")
     ] = None,
     group: Annotated[int | None, typer.Option(help="Group id that may open the control socket.")] = None,
+    agent_state_dir: Annotated[
+        Path | None, typer.Option(help="Directory of the agent's state, for members of the group to write.")
+    ] = None,
     log_level: LogLevel = logs.LogLevel.INFO,
 ) -> None:
     """Answer the control socket for a VPP that runs beside: the same protocol as the embedded data plane's.
@@ -179,6 +184,7 @@ def control(
             interfaces=tuple(interface or ()),
             allowed_uids=tuple(allow_uid or ()),
             group=group,
+            agent_state_dir=agent_state_dir,
         )
     except ValidationError as error:
         fail(describe_validation(error))

@@ -550,6 +550,21 @@ def test_the_hash_changes_with_what_pods_run() -> None:
     assert hash_of() != hash_of(resources={"dataPlane": {"limits": {"memory": "1Gi"}}})
 
 
+def test_the_agent_is_not_root_and_the_data_plane_shares_files_with_it_by_group() -> None:
+    agent = daemonsets.agent_daemon_set(data_plane(), INSTALLATION)["spec"]["template"]["spec"]
+    powers = agent["containers"][0]["securityContext"]
+    assert (powers["runAsUser"], powers["runAsGroup"], powers["runAsNonRoot"]) == (65532, 65532, True)
+    assert powers["capabilities"] == {"drop": ["ALL"]}
+    for kind in ("embedded", "vpp"):
+        pod = daemonsets.data_plane_daemon_set(data_plane(type=kind), INSTALLATION)["spec"]["template"]["spec"]
+        assert pod["securityContext"]["supplementalGroups"] == [65532]
+        arguments = [container.get("args", []) for container in pod["containers"]]
+        assert all("--group" in each for each in arguments)
+        (serving,) = [each for each in arguments if "--run-dir" in each]
+        assert serving[serving.index("--allow-uid") + 1] == "65532"
+        assert serving[serving.index("--agent-state-dir") + 1] == "/var/lib/penstock/edge"
+
+
 def resources_of(**spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     found = []
     for render in (daemonsets.data_plane_daemon_set, daemonsets.agent_daemon_set):

@@ -110,6 +110,8 @@ Mapping Mapping::create(const std::string &path, size_t size)
     if (fd < 0) {
         raise_errno(path);
     }
+    // Whatever the umask: a data plane of another user reads it by its group.
+    (void)::fchmod(fd, 0640);
     int code = ::posix_fallocate(fd, 0, static_cast<off_t>(size));
     if (code != 0) {
         ::unlink(path.c_str());

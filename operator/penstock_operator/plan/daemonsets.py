@@ -81,9 +81,14 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
         "args": [
             *("--run-dir", pods.run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)),
             *([] if data_plane.spec.shortcut else ["--no-shortcut"]),
+            *pods.for_agent(name),
         ],
         "securityContext": pods.security(capabilities),
-        "volumeMounts": [*pods.shared_mounts(name), {"name": "tun", "mountPath": "/dev/net/tun"}],
+        "volumeMounts": [
+            *pods.shared_mounts(name),
+            pods.state_mount(name),
+            {"name": "tun", "mountPath": "/dev/net/tun"},
+        ],
         **pods.probes("penstock-probe", pods.run_dir(name)),
         "resources": pods.resources(
             data_plane.spec.resources.data_plane, pods.DATA_PLANE_MEBIBYTES + pods.table_mebibytes(data_plane)
@@ -99,7 +104,7 @@ def agent_daemon_set(data_plane: DataPlane, installation: Installation, account:
     """
     name = data_plane.metadata.name
     pod = pods.pod(data_plane, [_agent(data_plane, installation)], AGENT_ACCOUNT)
-    pod["volumes"] = [*pods.shared_volumes(name), pods.host_path("state", pods.state_dir(name))]
+    pod["volumes"] = pods.shared_volumes(name)
     labels = _labels(name, "agent")
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
     metadata: Manifest = {"labels": labels}
@@ -125,8 +130,8 @@ def _agent(data_plane: DataPlane, installation: Installation) -> Manifest:
             {"name": "PENSTOCK_PORT", "value": str(AGENT_METRICS_PORT)},
         ],
         "ports": [{"name": "metrics", "containerPort": AGENT_METRICS_PORT, "protocol": "TCP"}],
-        "securityContext": pods.security([]),
-        "volumeMounts": [*pods.shared_mounts(name), {"name": "state", "mountPath": pods.state_dir(name)}],
+        "securityContext": pods.security([], user=pods.AGENT_ID),
+        "volumeMounts": [*pods.shared_mounts(name), pods.state_mount(name)],
         "livenessProbe": {
             "httpGet": {"path": "/healthz", "port": "metrics", "scheme": "HTTP"},
             "initialDelaySeconds": 10,

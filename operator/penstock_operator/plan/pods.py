@@ -10,6 +10,8 @@ from penstock_api.names import DATAPLANE_LABEL
 
 Manifest = dict[str, Any]
 
+AGENT_ID = 65532  # user and group of the agent; docker/agent.Dockerfile has the same
+
 REQUESTED_MEMORY = "64Mi"
 AGENT_MEBIBYTES = 512
 DATA_PLANE_MEBIBYTES = (
@@ -27,7 +29,8 @@ def pod(data_plane: DataPlane, containers: list[Manifest], account: str) -> Mani
         "nodeSelector": {DATAPLANE_LABEL: data_plane.metadata.name},
         "priorityClassName": "system-node-critical",
         "terminationGracePeriodSeconds": 10,
-        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        # Files are shared by this group: a data plane that is a member can give it files without a capability.
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, "supplementalGroups": [AGENT_ID]},
         "containers": containers,
     }
     tolerations = [toleration.to_dict() for toleration in data_plane.spec.tolerations]
@@ -36,15 +39,15 @@ def pod(data_plane: DataPlane, containers: list[Manifest], account: str) -> Mani
     return found
 
 
-def security(capabilities: list[str]) -> Manifest:
+def security(capabilities: list[str], user: int = 0) -> Manifest:
     """Return the powers of a container: these capabilities and no other."""
-    # User 0 in both pods: the agent owns the files that it shares with the data plane, and has no capability at all.
     powers: Manifest = {"drop": ["ALL"]}
     if capabilities:
         powers["add"] = capabilities
     return {
-        "runAsUser": 0,
-        "runAsGroup": 0,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "runAsNonRoot": user != 0,
         "privileged": False,
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -60,6 +63,16 @@ def shared_mounts(name: str) -> list[Manifest]:
     ]
 
 
+def state_mount(name: str) -> Manifest:
+    """Return where a container has the agent's state: the agent's, and of the data plane that hands it over."""
+    return {"name": "state", "mountPath": state_dir(name)}
+
+
+def for_agent(name: str) -> list[str]:
+    """Return the options by which a data plane lets the agent in."""
+    return ["--allow-uid", str(AGENT_ID), "--group", str(AGENT_ID), "--agent-state-dir", state_dir(name)]
+
+
 def shared_memory(name: str) -> str:
     """Return the directory of the node in which flow arena, frames and actions lie."""
     return f"/dev/shm/penstock/{name}"  # noqa: S108 - the node's own, one directory of it
@@ -70,6 +83,7 @@ def shared_volumes(name: str) -> list[Manifest]:
     return [
         host_path("shm", shared_memory(name)),
         host_path("run", run_dir(name)),
+        host_path("state", state_dir(name)),
     ]
 
 

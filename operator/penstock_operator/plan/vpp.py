@@ -49,7 +49,7 @@ def _vpp(data_plane: DataPlane) -> Manifest:
     return {
         "name": "vpp",
         "command": ["penstock", "vpp", "start"],
-        "args": _start_arguments(data_plane),
+        "args": [*_start_arguments(data_plane), "--group", str(pods.AGENT_ID)],
         "env": [pods.downward("NODE_NAME", "spec.nodeName")],
         "securityContext": pods.security(_vpp_capabilities(data_plane)),
         "volumeMounts": [_shm_mount(data_plane), {"name": "vpp", "mountPath": VPP_DIR}],
@@ -70,11 +70,13 @@ def _control(data_plane: DataPlane) -> Manifest:
             *("--run-dir", run_dir, "--vpp-dir", VPP_DIR),
             *("--shm-dir", pods.shared_memory(data_plane.metadata.name), "--wire"),
             *(["--cards"] if _interfaces(data_plane) else []),
+            *pods.for_agent(data_plane.metadata.name),
         ],
         "securityContext": pods.security(capabilities),
         "volumeMounts": [
             _shm_mount(data_plane),
             {"name": "run", "mountPath": run_dir},
+            pods.state_mount(data_plane.metadata.name),
             {"name": "vpp", "mountPath": VPP_DIR},
         ],
         # Ready while VPP answers through it; alive while it answers, so that it outlives a VPP that is away.

@@ -65,8 +65,9 @@ struct lbio {
     lbio_problem_t shortage; /* why the last frames could not be made */
     uint64_t remake_us;      /* when those of unshown VIPs are due */
     uint64_t heartbeat_us;
-    bool deaf;        /* agents are not followed */
-    uint8_t *scratch; /* of the control thread: a copy of an actions object */
+    uint64_t strays_us; /* of the last look for objects of no VIP */
+    bool deaf;          /* agents are not followed */
+    uint8_t *scratch;   /* of the control thread: a copy of an actions object */
     size_t scratch_size;
 
     bool running;

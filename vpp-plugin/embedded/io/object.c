@@ -1,7 +1,8 @@
-#include "object.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -185,6 +186,29 @@ static bool is_ours(const struct stat *status)
     return S_ISREG(status->st_mode) && status->st_uid == geteuid() && status->st_size > 0;
 }
 
+/* Takes away what another user has put at a name of ours: in a directory of ours that others may write, that is for us
+ * to do. Returns whether the name is free. */
+static bool set_aside(const lbio_directory_t *directory, const char *name)
+{
+    struct stat status;
+    char aside[LBIO_NAME_MAX + 32];
+    if (fstat(directory->fd, &status) != 0 || status.st_uid != geteuid()) {
+        return false;
+    }
+    if (fstatat(directory->fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        return errno == ENOENT;
+    }
+    if (status.st_uid == geteuid()) {
+        return false;
+    }
+    if (unlinkat(directory->fd, name, 0) == 0) {
+        return true;
+    }
+    /* A directory, with something in it perhaps. */
+    (void)snprintf(aside, sizeof(aside), "%s.foreign-%" PRIx64, name, lbio_now_us());
+    return renameat(directory->fd, name, directory->fd, aside) == 0;
+}
+
 /* One attempt: 1 done (or nothing there), 0 try again, -1 failed. */
 static int try_lock(lbio_object_t *object, const lbio_directory_t *directory, const char *name,
                     lbio_problem_t *problem)
@@ -197,12 +221,19 @@ static int try_lock(lbio_object_t *object, const lbio_directory_t *directory, co
         fd = openat(directory->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     }
     if (fd < 0) {
-        return errno == ENOENT ? 1
-                               : lbio_object_problem(problem, directory, name, "cannot be opened",
-                                                     "remove it if it belongs to no data plane");
+        int error = errno;
+        if (error == ENOENT || set_aside(directory, name)) {
+            return 1;
+        }
+        errno = error;
+        return lbio_object_problem(problem, directory, name, "cannot be opened",
+                                   "remove it if it belongs to no data plane");
     }
     if (fstat(fd, &status) != 0 || !is_ours(&status)) {
         (void)close(fd);
+        if (set_aside(directory, name)) {
+            return 1;
+        }
         errno = EPERM;
         return lbio_object_problem(problem, directory, name, "is not ours", "remove it");
     }

@@ -14,8 +14,10 @@
 
 #define PREFIX "penstock."
 
-#define REMAKE_US  1000000u /* between two attempts to make frames for which there was no memory */
-#define REMAKE_MAX 16u      /* in one step, which holds the lock */
+#define STRAYS_US  10000000u /* between two looks for objects of no VIP */
+#define STRAYS_MAX 16384u    /* most files that one of them reads */
+#define REMAKE_US  1000000u  /* between two attempts to make frames for which there was no memory */
+#define REMAKE_MAX 16u       /* in one step, which holds the lock */
 
 void lbio_vip_name(char out[LBIO_NAME_MAX], uint64_t id, const char *kind)
 {
@@ -313,7 +315,29 @@ int lbio_vip_remove(lbio_t *io, uint64_t id, lbio_problem_t *problem)
 
 /* ---- All of them ---- */
 
-/* Removes frames that belong to no VIP of the core: their VIP went while no process looked. */
+/* Removes an object of a VIP that the core has not. Of frames it tells their readers. */
+static void remove_stray(const lbio_t *io, const char *found)
+{
+    char kind[8] = "";
+    char expected[LBIO_NAME_MAX];
+    uint64_t id = 0;
+    if (sscanf(found, PREFIX "%16" SCNx64 ".%7s", &id, kind) != 2 ||
+        lbio_vip_find(io, id) != NULL) {
+        return;
+    }
+    bool frames = strcmp(kind, "frames") == 0;
+    lbio_vip_name(expected, id, kind);
+    if (strcmp(expected, found) != 0 || (!frames && strcmp(kind, "actions") != 0)) {
+        return;
+    }
+    if (frames) {
+        retire_file(io, expected);
+    }
+    lbio_object_unlink(&io->directory, expected);
+}
+
+/* Removes objects that belong to no VIP of the core: their VIP went while no process looked, or an agent did not remove
+ * what was its own. A directory that somebody has filled is read in part, since others wait meanwhile. */
 static void remove_strays(const lbio_t *io)
 {
     int fd = openat(io->directory.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -325,18 +349,8 @@ static void remove_strays(const lbio_t *io)
         return;
     }
     const struct dirent *entry;
-    while ((entry = readdir(directory)) != NULL) {
-        char expected[LBIO_NAME_MAX];
-        uint64_t id = 0;
-        if (sscanf(entry->d_name, PREFIX "%16" SCNx64 ".frames", &id) != 1 ||
-            lbio_vip_find(io, id) != NULL) {
-            continue;
-        }
-        lbio_vip_name(expected, id, "frames");
-        if (strcmp(expected, entry->d_name) == 0) {
-            retire_file(io, expected);
-            lbio_object_unlink(&io->directory, expected);
-        }
+    for (uint32_t i = 0; i < STRAYS_MAX && (entry = readdir(directory)) != NULL; i++) {
+        remove_stray(io, entry->d_name);
     }
     (void)closedir(directory);
 }
@@ -407,6 +421,10 @@ void lbio_vips_sweep(lbio_t *io, uint64_t now_us)
 {
     lbrl_vip_status_t status;
     show_unshown(io, now_us);
+    if (now_us - io->strays_us >= STRAYS_US) {
+        io->strays_us = now_us;
+        remove_strays(io);
+    }
     for (uint32_t i = io->vip_count; i-- > 0;) {
         const lbio_vip_t *vip = io->vips[i];
         if (vip->removing && lbrl_vip_status(io->core, vip->id, &status, NULL, 0) != LBRL_OK) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,6 +14,7 @@ from penstock_embedded.boot import boot_id
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip
 from penstock_embedded.plumbing import tun_of
 from penstock_embedded.settings import Settings
+from penstock_embedded.sharing import share_directory
 
 log = structlog.get_logger()
 
@@ -115,17 +115,3 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """Return the counters since the start."""
         return self._core.stats() | {"queue_dropped": dropped_by_queue(self._tun.name)}
-
-
-def share_directory(path: Path, group: int | None) -> None:
-    """Let members of the group make objects of their own in a directory of ours, and touch no others'."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        status = path.stat()
-    except OSError as error:
-        log.warning("shared-memory directory cannot be made", path=str(path), error=str(error))
-        return
-    if group is None or status.st_uid != os.geteuid() or status.st_mode & 0o1002 == 0o1002:
-        return  # nothing to share, not ours, or open to everybody as /dev/shm is
-    os.chown(path, -1, group)
-    path.chmod(0o1770)

@@ -9,6 +9,7 @@ from penstock_embedded import client, serving
 from penstock_embedded.dataplane import Dataplane
 from penstock_embedded.messages import Hello, Method, Stats
 from penstock_embedded.settings import Settings
+from penstock_embedded.sharing import hand_over
 from penstock_embedded.supervisor import Supervisor
 
 
@@ -21,6 +22,7 @@ def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     """Run a data plane in this process until SIGTERM; the node stays as it is then."""
     dataplane = Dataplane(settings)
     dataplane.resume()
+    hand_over(settings.agent_state_dir, settings.group)
     asyncio.run(serving.serve(dataplane, settings, ready))
     return 0
 

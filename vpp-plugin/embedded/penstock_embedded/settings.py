@@ -36,6 +36,9 @@ class Settings(BaseModel):
     group: Annotated[
         int | None, Field(ge=0, description="group id that may open the control socket and read frames")
     ] = None
+    agent_state_dir: Annotated[
+        Path | None, Field(description="directory of the agent's state, for members of the group to write")
+    ] = None
     device: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,15}$", description="name of the TUN device")] = TUN_NAME
     interfaces: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=15)], ...],

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from penstock_embedded import serving
+from penstock_embedded.sharing import hand_over
 from penstock_embedded.supervisor import Supervisor
 
 from penstock_vpp.dataplane import VppDataplane
@@ -19,5 +20,6 @@ def run(settings: Settings) -> int:
 
 def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     """Serve in this process until SIGTERM."""
+    hand_over(settings.agent_state_dir, settings.group)
     asyncio.run(serving.serve(VppDataplane(settings), settings, ready, vpp=str(settings.vpp_socket)))
     return 0

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import structlog
+from penstock_embedded.sharing import share_directory
 from penstock_embedded.supervisor import Backoff, Supervisor
 from penstock_node import Finding, Severity, Veth, provide
 
@@ -68,6 +69,7 @@ def _become_vpp(settings: PodSettings, ready: Callable[[], None]) -> int:
         )
     startup = settings.startup(processors)
     settings.vpp_dir.mkdir(parents=True, exist_ok=True)
+    share_directory(settings.shm_dir, settings.group)
     for name in _SOCKETS:
         (settings.vpp_dir / name).unlink(missing_ok=True)
     configuration = settings.vpp_dir / STARTUP_NAME

@@ -33,6 +33,9 @@ class Settings(BaseModel):
         Field(max_length=16, description="user ids that may use the control socket, beside this process's own"),
     ] = ()
     group: Annotated[int | None, Field(ge=0, description="group id that may open the control socket")] = None
+    agent_state_dir: Annotated[
+        Path | None, Field(description="directory of the agent's state, for members of the group to write")
+    ] = None
     wire: Annotated[
         bool, Field(description="keep a veth pair between node and VPP, lead packets there, and announce VIPs")
     ] = False
@@ -99,6 +102,7 @@ class PodSettings(BaseModel):
 
     vpp_dir: Annotated[Path, Field(description="directory of VPP's sockets and startup files")] = Path("/run/vpp")
     shm_dir: Annotated[Path, Field(description="shared-memory directory: arena, frames, actions")] = SHARED_MEMORY
+    group: Annotated[int | None, Field(ge=0, description="group id that may read frames and write actions")] = None
     program: Annotated[Path, Field(description="VPP's program")] = Path("/usr/bin/vpp")
     plugin_path: Annotated[str, Field(description="where VPP looks for plugins, separated by colons")] = PLUGIN_PATH
     xdp_program: Annotated[Path, Field(description="what leads frames of a card of type AfXdp to VPP")] = XDP_PROGRAM
@@ -117,6 +121,7 @@ class PodSettings(BaseModel):
         return Startup(
             vpp_dir=self.vpp_dir,
             shm_dir=self.shm_dir,
+            group=self.group,
             plugin_path=self.plugin_path,
             xdp_program=self.xdp_program,
             flow_table_size=self.flow_table_size,

@@ -83,6 +83,7 @@ class Startup:
 
     vpp_dir: Path = Path("/run/vpp")
     shm_dir: Path = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
+    group: int | None = None  # that may read frames
     plugin_path: str = ""
     flow_table_size: int = 65_536
     max_vips: int = 1024
@@ -133,6 +134,7 @@ def render_startup(startup: Startup) -> str:
             *(f"directory {startup.shm_dir}", f"flows {startup.flow_table_size}"),
             *(f"vips {startup.max_vips}", f"slots {startup.max_slots}"),
             *([f"client-table {CLIENT_TABLE}"] if startup.cards else []),
+            *([f"group {startup.group}"] if startup.group is not None else []),
         ),
         _section("dpdk", *_dpdk(startup.cards)),
     ]
