@@ -64,6 +64,10 @@ lint: build ## ruff, mypy, import-linter, clang-format, clang-tidy, warnings as 
 generate: build ## write CRDs, RBAC, admission policy and reference pages from the models
 	@$(BIN)/python -m tools.generate
 
+.PHONY: locks
+locks: ## find the newest packages for the images, and write them with their hashes to docker/locks
+	@tools/locks.sh
+
 .PHONY: docs
 docs: generate ## check the documentation: generated pages are current, what it refers to is there
 	@$(BIN)/python -m tools.check_docs

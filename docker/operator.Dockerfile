@@ -6,29 +6,21 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 
-# Lists of packages come from pyproject.toml; as long as they stay the same, so do the layers that install them.
-FROM base AS requirements
-WORKDIR /src
-COPY pyproject.toml ./
-COPY docker/requirements.py docker/
-RUN mkdir /requirements \
- && python3 docker/requirements.py --build > /requirements/build.txt \
- && python3 docker/requirements.py operator > /requirements/role.txt
-
+# Packages come by the hashes of docker/locks; as long as these stay the same, so do the layers that install them.
 FROM base AS tools
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends cmake g++ ninja-build python3-dev python3-pip python3-venv \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=requirements /requirements/build.txt /requirements/
+COPY docker/locks/build.txt /locks/
 RUN python3 -m venv /opt/tools \
- && /opt/tools/bin/pip install --no-cache-dir --requirement /requirements/build.txt \
+ && /opt/tools/bin/pip install --no-cache-dir --require-hashes --requirement /locks/build.txt \
  && python3 -m venv --without-pip /opt/penstock
 WORKDIR /src
 
 FROM tools AS dependencies
-COPY --from=requirements /requirements/role.txt /requirements/
+COPY docker/locks/operator.txt /locks/
 RUN /opt/tools/bin/pip --python /opt/penstock/bin/python install --no-cache-dir \
-      --requirement /requirements/role.txt \
+      --require-hashes --requirement /locks/operator.txt \
  && find /opt/penstock -type d -name tests -prune -exec rm -rf {} +
 
 # One wheel of pure Python serves all images.

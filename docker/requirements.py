@@ -1,6 +1,6 @@
 """Print what an image installs: `requirements.py ROLE` a role's packages, `requirements.py --build` the build's.
 
-The lists are pyproject.toml's. An image installs them before any code is copied, so an edit of code keeps that layer.
+The lists are pyproject.toml's. `make locks` turns them into docker/locks, by which images install.
 """
 
 import sys
