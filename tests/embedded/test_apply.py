@@ -16,6 +16,29 @@ from tests.support.lab import UDP_PORT, Lab, eventually
 pytestmark = pytest.mark.netns
 
 
+def test_addresses_of_the_node_and_its_gateways_are_no_vips(lab: Lab, dataplane: RunningDataplane) -> None:
+    gateway = "10.77.0.250"
+    lab.balancer.sh(f"ip route add 198.51.100.0/24 via {gateway}")
+    try:
+        for address in (lab.balancer_ipv4.replace("10.77.0", "10.77.1"), "fd77:1::1", gateway):
+            result = dataplane.try_apply(vip(lab), vip(lab, address, port=81))
+            refusals = [each.error for each in result.vips]
+            assert refusals[0] is None
+            assert (refusals[1].code, refusals[1].field) == ("conflict", "addresses")
+            assert address in refusals[1].message
+    finally:
+        lab.balancer.sh(f"ip route del 198.51.100.0/24 via {gateway}")
+
+
+def test_an_address_that_a_vip_has_stays_when_the_node_takes_it_too(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    lab.balancer.sh(f"ip address add {VIP_IPV4}/32 dev lo")
+    try:
+        dataplane.apply(vip(lab, drain_timeout=7))
+    finally:
+        lab.balancer.sh(f"ip address del {VIP_IPV4}/32 dev lo")
+
+
 def backends(lab: Lab, *names: str, **states: str) -> list[dict[str, Any]]:
     rows = [row for row in vip(lab)["backends"] if row["id"] in names]
     return [row | {"state": states.get(row["id"], "active")} for row in rows]

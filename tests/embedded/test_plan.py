@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock_embedded.messages import Announcement, Backend, DesiredState, NatSource, Scheduler, SchedulerType, Vip
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
 from penstock_embedded.refusals import places, refusals
-from penstock_embedded.state import State, forget, load, save
+from penstock_embedded.state import Keeper, State, load
 
 KEY = "00112233445566778899aabbccddeeff"
 SOURCE = NatSource(address=ip_address("10.0.0.1"), port_first=16384, port_last=28671)
@@ -317,14 +317,24 @@ def test_state_is_remembered_whole_or_not_at_all(tmp_path: Any) -> None:
     path = tmp_path / "penstock.state"
     assert load(path) == State()
     state = in_force(vip(1)).model_copy(update={"removing": {vip(2).id: vip(2)}, "backend_names": {2**63: "web-0"}})
-    save(path, state)
+    keeper = Keeper()
+    keeper.save(path, state)
     assert load(path) == state
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_bytes(path.read_bytes()[:100])
     assert load(path) == State()
-    forget(path)
-    forget(path)
+    keeper.forget(path)
+    keeper.forget(path)
     assert not path.exists()
+
+
+def test_addresses_of_others_are_refused_but_for_those_in_force() -> None:
+    occupied = {ip_address(f"203.0.113.{number}"): "a gateway of this node" for number in (1, 2)}
+    planned = plan(desired(vip(1, drain_timeout=7), vip(2), vip(3)), in_force(vip(1)), (), occupied)
+    assert planned.changes == (SetVip(vip(1, drain_timeout=7)), SetVip(vip(3)))
+    (error,) = planned.refused.values()
+    assert (error.code, error.field) == ("conflict", "addresses")
+    assert "203.0.113.2 is a gateway of this node" in error.message
 
 
 def test_only_addresses_of_vips_are_announced() -> None:

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from penstock_embedded.messages import Announcement, BackendState, DesiredState, Error, NatSource, SchedulerType, Vip
+from penstock_embedded.messages import (
+    Address,
+    Announcement,
+    BackendState,
+    DesiredState,
+    Error,
+    NatSource,
+    SchedulerType,
+    Vip,
+)
 from penstock_embedded.refusals import places, refusals, source_refusals
 from penstock_embedded.state import State
 
@@ -55,16 +65,21 @@ class Plan:
     errors: tuple[Error, ...] = ()
 
 
-def plan(desired: DesiredState, actual: State, found: Iterable[str] = ()) -> Plan:
+def plan(
+    desired: DesiredState,
+    actual: State,
+    found: Iterable[str] = (),
+    occupied: Mapping[Address, str] = MappingProxyType({}),
+) -> Plan:
     """Return what turns `actual` into `desired`; no changes when it is so already.
 
-    `found` are VIPs that the core has but `actual` does not: an arena outlived the state. Removals come
-    first: what they free may be what another VIP takes. For the same reason VIPs that give up an address are changed
-    before those that take it.
+    `found` are VIPs that the core has but `actual` does not: an arena outlived the state. `occupied` are addresses that
+    no VIP may take on this node, with whose they are. Removals come first: what they free may be what another VIP
+    takes. For the same reason VIPs that give up an address are changed before those that take it.
     """
     wanted = {vip.id: vip for vip in desired.vips}
     changed = {vip.id for vip in desired.vips if actual.vips.get(vip.id) != vip}
-    refused = refusals(desired, actual, changed)
+    refused = refusals(desired, actual, changed, occupied)
     changes: list[Change] = [RemoveVip(known) for known in sorted({*actual.vips, *found}) if known not in wanted]
     if (desired.scheduler_key, desired.nodes) != (actual.scheduler_key, actual.nodes):
         changes.append(SetNode(desired.scheduler_key, desired.nodes))

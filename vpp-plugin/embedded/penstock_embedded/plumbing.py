@@ -15,13 +15,15 @@ from penstock_node import (
     NodeError,
     Tun,
     Veth,
+    occupied_addresses,
     reconcile,
     what_blocks_forwarding,
 )
 from penstock_node import NatSource as NodeSource
 
-from penstock_embedded.messages import Address, Error, NatSource
+from penstock_embedded.messages import Address, DesiredState, Error, NatSource
 from penstock_embedded.settings import Settings
+from penstock_embedded.state import State
 
 log = structlog.get_logger()
 
@@ -39,6 +41,17 @@ class Plumbed:
 def tun_of(settings: Settings) -> Tun:
     """Return the device that the settings ask for."""
     return Tun(name=settings.device, queues=settings.queues)
+
+
+def occupied(desired: DesiredState, actual: State) -> dict[Address, str]:
+    """Return addresses that no VIP may take on this node; none where they cannot be read, or no VIP takes a new one."""
+    if {address for vip in desired.vips for address in vip.addresses} <= actual.addresses():
+        return {}
+    try:
+        return occupied_addresses()
+    except NodeError as error:
+        log.warning("VIPs are not compared with the node's addresses", error=str(error))
+        return {}
 
 
 def plumb(settings: Settings, addresses: Iterable[Address], sources: Iterable[NatSource]) -> Plumbed:

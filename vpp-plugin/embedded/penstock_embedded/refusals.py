@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from math import isqrt
+from types import MappingProxyType
 
 from penstock_embedded.addresses import unusable
 from penstock_embedded.messages import Address, DesiredState, Error, Forwarding, Vip
@@ -22,7 +23,12 @@ def places(vip: Vip) -> frozenset[Place]:
     return frozenset((address, vip.protocol.value, vip.port) for address in vip.addresses)
 
 
-def refusals(desired: DesiredState, actual: State, changed: Collection[str]) -> dict[str, Error]:
+def refusals(
+    desired: DesiredState,
+    actual: State,
+    changed: Collection[str],
+    occupied: Mapping[Address, str] = MappingProxyType({}),
+) -> dict[str, Error]:
     """Return why VIPs are refused, by id: for what they are, for what they were, or for what others have.
 
     `changed` are those that are not as wanted. Who is refused stays as it is and keeps its places, which may refuse
@@ -34,7 +40,9 @@ def refusals(desired: DesiredState, actual: State, changed: Collection[str]) -> 
     for vip in desired.vips:
         if vip.id in ids:
             refused[vip.id] = _error("conflict", "id", f"VIP id {vip.id} appears twice", "send each VIP once")
-        elif vip.id in changed and (problem := _impossible(vip) or _fixed(known.get(vip.id), vip)):
+        elif vip.id in changed and (
+            problem := _impossible(vip) or _fixed(known.get(vip.id), vip) or _occupied(vip, known.get(vip.id), occupied)
+        ):
             refused[vip.id] = problem
         ids.add(vip.id)
     sources = {source.address for source in desired.nat_sources}
@@ -117,6 +125,15 @@ def _fixed(before: Vip | None, vip: Vip) -> Error | None:
         if not same:
             message = "protocol, port, forwarding and address family of a VIP cannot change"
             return _error("unsupported", field, message, "send it under another id")
+    return None
+
+
+def _occupied(vip: Vip, before: Vip | None, occupied: Mapping[Address, str]) -> Error | None:
+    """Refuse an address that is another's already; one that the VIP has in force it keeps."""
+    for address in vip.addresses:
+        if address in occupied and (before is None or address not in before.addresses):
+            message = f"{address} is {occupied[address]}"
+            return _error("conflict", "addresses", message, "give the VIP an address of its own")
     return None
 
 

@@ -11,6 +11,7 @@ from penstock_node.changes import Change, CreateTun, CreateVeth
 from penstock_node.checks import Finding, Severity, Surroundings, preflight, what_blocks_forwarding
 from penstock_node.desired import Address, DesiredNode, NatSource, Tun, Veth
 from penstock_node.errors import AnnounceError, ApplyError, NodeError, ObserveError, TunError
+from penstock_node.netlink import occupied_addresses
 from penstock_node.reconciliation import provide, reconcile, withdraw
 from penstock_node.tun import VNET_HEADER_BYTES, dropped_by_queue, open_tun
 from penstock_node.watch import NodeWatch
@@ -36,6 +37,7 @@ __all__ = [
     "TunError",
     "Veth",
     "dropped_by_queue",
+    "occupied_addresses",
     "open_tun",
     "preflight",
     "provide",

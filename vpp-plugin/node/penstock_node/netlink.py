@@ -37,12 +37,13 @@ from penstock_node.constants import (
     DEVICE_ALIAS,
     DEVICE_GROUP,
     LOCAL_TABLE,
+    MAIN_TABLE,
     NFT_TABLE,
     PROTOCOL,
     SOURCE_TABLE,
     VIP_TABLE,
 )
-from penstock_node.desired import Tun
+from penstock_node.desired import Address, Tun
 from penstock_node.devconf import Ipv4Setting
 from penstock_node.errors import ApplyError, NodeError, ObserveError
 from penstock_node.rtnetlink import Channel
@@ -94,6 +95,41 @@ def default_interfaces() -> tuple[str, ...]:
             return routes.default_interfaces(channel, dict(socket.if_nameindex()))
     except (NetlinkError, OSError) as error:
         raise ObserveError(f"cannot read the default routes: {_reason(error)}") from error
+
+
+def occupied_addresses() -> dict[Address, str]:
+    """Return addresses that can be no VIP's here, and whose they are: this machine's, its gateways'.
+
+    Raises `ObserveError`.
+    """
+    try:
+        with IPRoute(strict_check=True) as channel:
+            names = dict(socket.if_nameindex())
+            own = {
+                _address_of(message, "IFA_LOCAL") or _address_of(message, "IFA_ADDRESS"): message["index"]
+                for message in channel.get_addr()
+            }
+            gateways = {gateway for family in Family for gateway in _gateways(channel, family)}
+    except (NetlinkError, OSError) as error:
+        raise ObserveError(f"cannot read the addresses of the node: {_reason(error)}") from error
+    found = dict.fromkeys(gateways, "a gateway of this node")
+    found |= {
+        address: f"an address of this node ({names.get(index, index)})" for address, index in own.items() if address
+    }
+    return found
+
+
+def _gateways(channel: IPRoute, family: Family) -> Iterator[Address]:
+    for route in channel.get_routes(family=int(family), table=MAIN_TABLE):
+        hops = route.get_attr("RTA_MULTIPATH") or ()
+        for message in (route, *hops):
+            if (gateway := _address_of(message, "RTA_GATEWAY")) is not None:
+                yield gateway
+
+
+def _address_of(message: Any, attribute: str) -> Address | None:
+    text = message.get_attr(attribute)
+    return ip_address(text) if text else None
 
 
 def links() -> dict[str, Link]:
