@@ -7,7 +7,11 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from penstock_api import AddressPool, DataPlane, DataPlaneNode, LoadBalancerVIP, RLPolicy, parse
+from penstock_api.names import DATAPLANE_LABEL
+from penstock_operator.plan import daemonsets
+from penstock_operator.plan.dataplane import DataPlanePlan, plan_data_plane
 from penstock_operator.plan.facts import NodeFacts, PodFacts, Taint
+from penstock_operator.plan.view import DataPlaneView
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -114,3 +118,22 @@ def pod(
         trouble,
         NOW - timedelta(seconds=age),
     )
+
+
+INSTALLATION = daemonsets.Installation("penstock-system", "penstock/dataplane:1", "penstock/agent:1")
+LABELLED = {"role": "lb", DATAPLANE_LABEL: "edge"}
+
+
+def data_plane_view(plane: Any, facts: Any = (), existing: Any = (), **more: Any) -> DataPlaneView:
+    values: dict[str, Any] = {"others": (), "pods": (), "daemon_sets": frozenset(), "reports": {}, **more}
+    return DataPlaneView(
+        name="edge",
+        data_plane=plane,
+        nodes={each.name: each for each in facts},
+        data_plane_nodes={each.spec.node_name: each for each in existing},
+        **values,
+    )
+
+
+def data_plane_plan(*arguments: Any, **more: Any) -> DataPlanePlan:
+    return plan_data_plane(data_plane_view(*arguments, **more), INSTALLATION, NOW, draw_key=lambda: "f" * 32)
