@@ -319,6 +319,19 @@ def test_a_namespace_holds_no_more_addresses_than_its_quota() -> None:
     assert "holds 0 of 1" in found.problem.message
 
 
+def test_no_vip_is_given_an_address_that_another_forwards_to() -> None:
+    """The other would lose its server."""
+    endpoints = {"endpoints": [{"address": "203.0.113.11", "port": 80}]}
+    live = vip("a", held=["203.0.113.10"], backends=endpoints)
+    mine = vip(addresses=["203.0.113.11"], age=900)
+    found = assign(mine, world(mine, live))
+    assert found.problem is not None
+    assert "203.0.113.11 is an endpoint of VIP shop/a" in found.problem.message
+    assert addresses(assign(vip(), world(vip(), live))) == ["203.0.113.12"]
+    idle = vip("a", backends=endpoints)  # never accepted
+    assert addresses(assign(mine, world(mine, idle))) == ["203.0.113.11"]
+
+
 def test_a_status_without_ports_holds_those_of_the_spec() -> None:
     """An earlier version wrote none."""
     old = vip("a", held=["203.0.113.10"], heldPorts=[], age=1)

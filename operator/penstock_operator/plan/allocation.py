@@ -111,6 +111,9 @@ def _not_for(claim: Claim, address: IPAddress, world: World, beside: Iterable[IP
     if owner := world.reserved.owner(address):
         message = f"{address} is {owner}; choose an address that nothing else uses"
         return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
+    if server := world.ledger.served_by(address):
+        message = f"{address} is an endpoint of VIP {'/'.join(server)}; choose an address that nothing else uses"
+        return Problem(Reason.ADDRESS_NOT_ALLOWED, message)
     return _membership(claim, address, world.pools) or _quota_problem(claim, address, beside, world)
 
 

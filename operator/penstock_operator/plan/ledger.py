@@ -33,6 +33,7 @@ class Claim:
     wanted: frozenset[IPAddress]
     decided: bool  # the operator has seen this generation of its spec
     readable: bool = True  # else its ports are unknown, and it shares with nobody
+    servers: frozenset[IPAddress] = frozenset()  # static endpoints that it forwards to
 
     @classmethod
     def of(cls, vip: LoadBalancerVIP, data_plane: str = "") -> Claim:
@@ -55,6 +56,7 @@ class Claim:
             held=frozenset(status.addresses),
             wanted=frozenset(() if frozen else vip.spec.addresses or ()),
             decided=decided and (not data_plane or status.data_plane_name == data_plane),
+            servers=frozenset(each.address for each in vip.spec.backends.endpoints or () if status.addresses),
         )
 
     @classmethod
@@ -138,6 +140,7 @@ class Ledger:
         self._claims: dict[Name, Claim] = {}
         self._by_address: dict[IPAddress, set[Name]] = {}
         self._by_namespace: dict[str, set[Name]] = {}
+        self._by_server: dict[IPAddress, set[Name]] = {}
         self._held: dict[int, list[int]] = {4: [], 6: []}  # held addresses as numbers, sorted, by IP version
 
     def put(self, claim: Claim) -> None:
@@ -148,6 +151,8 @@ class Ledger:
                 insort(self._held[address.version], int(address))
         self._claims[claim.name] = claim
         self._by_namespace.setdefault(claim.name[0], set()).add(claim.name)
+        for address in claim.servers:
+            self._by_server.setdefault(address, set()).add(claim.name)
         for address in claim.held | claim.wanted:
             self._by_address.setdefault(address, set()).add(claim.name)
 
@@ -157,6 +162,8 @@ class Ledger:
         if claim is None:
             return
         self._by_namespace[name[0]].discard(name)
+        for address in claim.servers:
+            self._by_server[address].discard(name)
         for address in claim.held | claim.wanted:
             names = self._by_address[address]
             names.discard(name)
@@ -194,8 +201,10 @@ class Ledger:
         return [other for other in self._others(claim, address) if other.excludes(claim)]
 
     def is_free(self, address: IPAddress) -> bool:
-        """Return whether no VIP holds an address or requests it."""
-        return not any(self._claims[name].competes(address) for name in self._by_address.get(address, ()))
+        """Return whether no VIP holds an address, requests it or forwards to it."""
+        return not self.served_by(address) and not any(
+            self._claims[name].competes(address) for name in self._by_address.get(address, ())
+        )
 
     def is_held(self, address: IPAddress) -> bool:
         """Return whether a VIP holds an address."""
@@ -217,6 +226,10 @@ class Ledger:
     def names_on(self, address: IPAddress) -> frozenset[Name]:
         """Return the VIPs that hold or claim an address."""
         return frozenset(self._by_address.get(address, ()))
+
+    def served_by(self, address: IPAddress) -> Name | None:
+        """Return a VIP that forwards to an address: as a VIP's, it would be taken from it."""
+        return min(self._by_server.get(address, ()), default=None)
 
     def held_in(self, namespace: str, without: Name) -> frozenset[IPAddress]:
         """Return the addresses that VIPs of a namespace hold, one VIP left out."""
