@@ -121,7 +121,7 @@ static void mend_checks(uint8_t *memory)
         arena_vip_write(&arena, i, &vip);
         for (uint64_t s = 0; s < vip.slots && vip.slot_base + s < arena.slot_count; s++) {
             arena_slot_t *slot = &arena.slots[vip.slot_base + s];
-            slot->check = arena_slot_check(&arena, slot, vip.id);
+            slot->check = arena_slot_check(&arena, (uint32_t)(vip.slot_base + s), slot, vip.id);
         }
     }
     for (uint32_t i = 0; i < arena.flow_count; i++) {

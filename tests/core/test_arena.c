@@ -326,6 +326,101 @@ static void absurd_record_is_not_followed(void)
     rig_free(&rig);
 }
 
+static uint8_t *vip_pair(const arena_t *arena, uint32_t index, size_t *size)
+{
+    *size = 2 * (sizeof(arena_copy_t) + sizeof(arena_vip_t));
+    return arena->base + arena->header->vip_offset + index * *size;
+}
+
+/* A record that was copied whole, check and all, to the place of another: flows there would follow it to a wrong backend. */
+static void record_in_another_place_is_not_followed(void)
+{
+    for (int vips = 0; vips < 2; vips++) {
+        rig_t rig = rig_make(1, 4);
+        connection_t c[CONNECTIONS];
+        open_many(&rig, c);
+        lbrl_close(rig.lb);
+        arena_t arena = inspect(&rig);
+        const uint32_t base = arena_vip(&arena, 0)->slot_base;
+        if (vips) {
+            size_t size;
+            uint8_t *first = vip_pair(&arena, 0, &size), *third = vip_pair(&arena, 2, &size);
+            memcpy(third, first, size);
+            memset(first, 0, size);
+        } else {
+            arena.slots[base + 1] = arena.slots[base];
+            arena.slots[base] = (arena_slot_t){.id = 0};
+        }
+        rig.config.now_us = rig.now_us;
+        CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+        CHECK_EQUAL(rig.report.vips, vips ? 1 : 3);
+        CHECK(rig.report.flows_dropped > 0);
+        lbrl_flow_info_t flow;
+        uint64_t cursor = 0;
+        while (lbrl_flow_next(rig.lb, &cursor, rig.now_us, &flow)) {
+            for (unsigned i = 0; i < CONNECTIONS; i++) {
+                CHECK(flow.client_port != c[i].client_port || flow.nat_port != c[i].nat_port ||
+                      memcmp(&flow.backend, &c[i].backend, sizeof(flow.backend)) == 0);
+            }
+        }
+        rig_free(&rig);
+    }
+}
+
+/* As version 1 wrote it: checks of records do not depend on their places. */
+static void make_version_1(rig_t *rig)
+{
+    arena_t from = inspect(rig), to = from;
+    const lbrl_key_t key = lbrl_key_load(from.header->seed);
+    const arena_node_t node = *arena_node(&from);
+    to.version = ARENA_VERSION_UNPLACED;
+    for (uint32_t i = 0; i < from.vip_count; i++) {
+        size_t size;
+        if (!arena_vip(&from, i)) {
+            continue;
+        }
+        const arena_vip_t vip = *arena_vip(&from, i);
+        memset(vip_pair(&from, i, &size), 0, size);
+        arena_vip_write(&to, i, &vip);
+        for (uint32_t s = vip.slot_base; s < vip.slot_base + vip.slots; s++) {
+            to.slots[s].check = arena_slot_check(&to, s, &to.slots[s], vip.id);
+        }
+    }
+    memset(from.base + from.header->node_offset, 0,
+           from.header->vip_offset - from.header->node_offset);
+    arena_node_write(&to, &node);
+    to.header->version = ARENA_VERSION_UNPLACED;
+    to.header->check = lbrl_hash_bytes(&key, to.header, offsetof(arena_header_t, check));
+}
+
+static void arena_of_the_version_before_is_imported(void)
+{
+    rig_t old = rig_make(1, 4);
+    connection_t c[CONNECTIONS];
+    open_many(&old, c);
+    lbrl_close(old.lb);
+    make_version_1(&old);
+    CHECK_EQUAL(lbrl_open(&old.lb, &old.config, old.arena, old.arena_size, &old.report),
+                LBRL_ERR_GEOMETRY);
+    CHECK_EQUAL(old.report.version, ARENA_VERSION_UNPLACED);
+    rig_t rig = rig_sized(4096, 1);
+    rig.now_us = old.now_us;
+    CHECK_EQUAL(lbrl_import(rig.lb, old.arena, old.arena_size, rig.now_us, &rig.report), 0);
+    CHECK_EQUAL(rig.report.version, ARENA_VERSION_UNPLACED);
+    CHECK_EQUAL(rig.report.vips, 3);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+    for (unsigned i = 0; i < CONNECTIONS; i++) {
+        c[i].rig = &rig;
+    }
+    all_go_on(c);
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.version, ARENA_VERSION);
+    CHECK_EQUAL(rig.report.flows, CONNECTIONS);
+    all_go_on(c);
+    rig_free(&rig);
+    free(old.arena);
+}
+
 static void foreign_memory_is_formatted_anew(void)
 {
     rig_t rig = rig_make(1, 4);
@@ -580,6 +675,8 @@ int main(void)
     half_written_record_leaves_the_one_before();
     absurd_record_is_not_followed();
     foreign_memory_is_formatted_anew();
+    record_in_another_place_is_not_followed();
+    arena_of_the_version_before_is_imported();
     arena_of_another_version_is_left_as_it_is();
     opening_refuses_what_cannot_be();
     arena_of_another_size_is_imported();

@@ -494,7 +494,7 @@ def test_import_and_weights() -> None:
     (first,) = old.process([penstock_core.Packet(bytes(syn))], 2_000_000)
     new = penstock_core.Core(flows=1024, seed=bytes(32))
     new.import_arena(old.arena(), 2_000_000)
-    assert new.report == {"status": "imported", "vips": 1, "flows": 1, "flows_dropped": 0, "version": 1}
+    assert new.report == {"status": "imported", "vips": 1, "flows": 1, "flows_dropped": 0, "version": 2}
     (again,) = new.process([penstock_core.Packet(bytes(syn))], 2_000_100)
     assert IP(again.data)[TCP].sport == IP(first.data)[TCP].sport
     assert IP(again.data).dst == IP(first.data).dst

@@ -62,6 +62,7 @@ static void arena_point(arena_t *arena, uint8_t *memory)
     arena->flow_count = arena->header->flows;
     arena->vip_count = arena->header->vips;
     arena->slot_count = arena->header->slots;
+    arena->version = arena->header->version;
 }
 
 void arena_format(arena_t *arena, void *memory, const arena_header_t *plan, const uint8_t seed[16],
@@ -116,7 +117,7 @@ arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size)
         return ARENA_EMPTY;
     }
     const uint32_t version = arena_version(memory, size);
-    if (version != ARENA_VERSION) {
+    if (version != ARENA_VERSION && version != ARENA_VERSION_UNPLACED) {
         return version ? ARENA_OTHER : ARENA_FOREIGN;
     }
     arena_header_t plan;
@@ -125,6 +126,7 @@ arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size)
         return ARENA_FOREIGN;
     }
     memcpy(plan.seed, header.seed, sizeof(plan.seed));
+    plan.version = version;
     if (memcmp(&plan, &header, offsetof(arena_header_t, check)) != 0) {
         return ARENA_FOREIGN;
     }
@@ -134,15 +136,23 @@ arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size)
 
 /* ------------------------------------------------------------------------------- records in two copies */
 
-static uint32_t copy_check(const arena_t *arena, uint32_t sequence, const void *body, size_t size)
+/* What binds a check to a place: a valid record that is copied elsewhere is not valid there. */
+static uint64_t placed(const arena_t *arena, uint64_t place)
 {
-    lbrl_key_t key = {arena->key.k0 ^ sequence, arena->key.k1};
-    return (uint32_t)lbrl_hash_bytes(&key, body, size);
+    return arena->version == ARENA_VERSION_UNPLACED ? 0 : place + 1;
+}
+
+static uint32_t copy_check(const arena_t *arena, const arena_copy_t *copy, uint32_t sequence,
+                           size_t size)
+{
+    uint64_t place = placed(arena, (uint64_t)((const uint8_t *)copy - arena->base));
+    lbrl_key_t key = {arena->key.k0 ^ sequence, arena->key.k1 ^ place};
+    return (uint32_t)lbrl_hash_bytes(&key, copy + 1, size);
 }
 
 static bool copy_valid(const arena_t *arena, const arena_copy_t *copy, size_t size)
 {
-    return copy->sequence != 0 && copy->check == copy_check(arena, copy->sequence, copy + 1, size);
+    return copy->sequence != 0 && copy->check == copy_check(arena, copy, copy->sequence, size);
 }
 
 /* Index of the newest valid copy of a pair, or -1. */
@@ -178,7 +188,7 @@ static void pair_write(arena_t *arena, uint8_t *pair, const void *body, size_t s
     sequence += sequence == 0;
     __atomic_store_n(&other->sequence, 0, __ATOMIC_SEQ_CST);
     memcpy(other + 1, body, size);
-    other->check = copy_check(arena, sequence, body, size);
+    other->check = copy_check(arena, other, sequence, size);
     __atomic_store_n(&other->sequence, sequence, __ATOMIC_SEQ_CST);
 }
 
@@ -209,9 +219,10 @@ void arena_vip_write(arena_t *arena, uint32_t index, const arena_vip_t *vip)
 
 /* ------------------------------------------------------------------------------- slots and flows */
 
-uint32_t arena_slot_check(const arena_t *arena, const arena_slot_t *slot, uint64_t vip_id)
+uint32_t arena_slot_check(const arena_t *arena, uint32_t index, const arena_slot_t *slot,
+                          uint64_t vip_id)
 {
-    lbrl_key_t key = {arena->key.k0 ^ vip_id, arena->key.k1};
+    lbrl_key_t key = {arena->key.k0 ^ vip_id, arena->key.k1 ^ placed(arena, index)};
     return (uint32_t)lbrl_hash_bytes(&key, slot, offsetof(arena_slot_t, state));
 }
 
@@ -221,7 +232,7 @@ void arena_slot_write(arena_t *arena, uint32_t index, const arena_slot_t *slot, 
     __atomic_store_n(&record->state, SLOT_FREE, __ATOMIC_SEQ_CST);
     arena_slot_t made = *slot;
     made.state = SLOT_FREE;
-    made.check = arena_slot_check(arena, slot, vip_id);
+    made.check = arena_slot_check(arena, index, slot, vip_id);
     *record = made;
     __atomic_store_n(&record->state, slot->state, __ATOMIC_SEQ_CST);
 }

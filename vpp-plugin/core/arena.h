@@ -21,10 +21,13 @@
 /*
  * Of the layout: what lies where, what its numbers mean, and how checks and hashes are computed. test_arena_layout holds
  * them to this number. Bytes that are reserved and 0 may get a meaning without another version, if 0 says what was so
- * before. The first 16 bytes of the header are those of every version. Whoever makes a second version gives
- * lbrl_import() what reads the first one.
+ * before. The first 16 bytes of the header are those of every version. Whoever makes another version has lbrl_import() read
+ * the ones before.
  */
-#define ARENA_VERSION 1u
+#define ARENA_VERSION 2u
+
+/* Checks of records said nothing of where they lie. lbrl_import() reads it. */
+#define ARENA_VERSION_UNPLACED 1u
 
 /* NAT sources in force and those whose flows are still going. */
 #define SOURCES_HELD 16
@@ -44,7 +47,7 @@ typedef struct arena_header {
 /* One copy of a record that exists twice; the body follows. Sequence 0: not valid. */
 typedef struct arena_copy {
     uint32_t sequence;
-    uint32_t check; /* of sequence and body */
+    uint32_t check; /* of place, sequence and body */
 } arena_copy_t;
 
 typedef enum source_state {
@@ -121,10 +124,10 @@ typedef struct arena_slot {
     uint16_t port;      /* network order */
     uint8_t generation; /* 1 .. 255 */
     uint8_t state;      /* slot_state_t in force */
-    uint32_t check;     /* of the above but state, and of the VIP's id */
-    float weight;       /* configured */
-    uint8_t removed;    /* no longer configured */
-    uint8_t wanted;     /* slot_state_t configured; a number that is none counts as `state` */
+    uint32_t check; /* of the above but state, of the VIP's id, and of the place in the directory */
+    float weight;   /* configured */
+    uint8_t removed; /* no longer configured */
+    uint8_t wanted;  /* slot_state_t configured; a number that is none counts as `state` */
     uint8_t reserved[2];
 } arena_slot_t;
 
@@ -184,6 +187,7 @@ typedef struct arena {
     flow_t *flows;
     lbrl_key_t key;
     uint32_t flow_count, vip_count, slot_count;
+    uint32_t version; /* ARENA_VERSION, or what lbrl_import() reads */
 } arena_t;
 
 /* Geometry for a configuration; false if that is out of range. */
@@ -197,13 +201,13 @@ void arena_format(arena_t *arena, void *memory, const arena_header_t *plan, cons
 void arena_rekey(arena_t *arena, const uint8_t seed[16]);
 
 typedef enum arena_kind {
-    ARENA_EMPTY,   /* zeroes */
-    ARENA_SOUND,   /* `arena` is filled */
-    ARENA_OTHER,   /* says that it is of another version; nothing else about it is known */
+    ARENA_EMPTY, /* zeroes */
+    ARENA_SOUND, /* `arena` is filled */
+    ARENA_OTHER, /* says that it is of a version that cannot be read; nothing else about it is known */
     ARENA_FOREIGN, /* damaged, or no arena */
 } arena_kind_t;
 
-/* Checks header and bounds of mapped memory. Writes nothing into it. */
+/* Checks header and bounds of mapped memory. Writes nothing into it. A sound one may be of an earlier version. */
 arena_kind_t arena_inspect(arena_t *arena, const void *memory, size_t size);
 
 /* The version that memory says it is of, whether it is sound or not; 0: it is no arena of this byte order. */
@@ -215,7 +219,9 @@ const arena_vip_t *arena_vip(const arena_t *arena, uint32_t index);
 void arena_node_write(arena_t *arena, const arena_node_t *node);
 void arena_vip_write(arena_t *arena, uint32_t index, const arena_vip_t *vip);
 
-uint32_t arena_slot_check(const arena_t *arena, const arena_slot_t *slot, uint64_t vip_id);
+/* Of a record at place `index` of the directory. */
+uint32_t arena_slot_check(const arena_t *arena, uint32_t index, const arena_slot_t *slot,
+                          uint64_t vip_id);
 /* Takes a record into use: identity first, state last. */
 void arena_slot_write(arena_t *arena, uint32_t index, const arena_slot_t *slot, uint64_t vip_id);
 

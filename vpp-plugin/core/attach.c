@@ -45,7 +45,7 @@ static int attach_slots(lbrl_t *lb, uint32_t index, uint64_t now_ms)
             continue;
         }
         if (record->state > SLOT_FAILED || record->generation == 0 ||
-            record->check != arena_slot_check(&lb->arena, record, vip->id) ||
+            record->check != arena_slot_check(&lb->arena, vip->slot_base + i, record, vip->id) ||
             (!record->removed && id_taken(store, i, record->id))) {
             record->state = SLOT_FREE;
             continue;

@@ -127,8 +127,8 @@ static int take_arena(lbrl_t *lb, const lbrl_config_t *config, void *memory, siz
     report->version = arena_version(memory, size);
     if (kind == ARENA_SOUND) {
         const arena_header_t *found = lb->arena.header;
-        if (found->size != plan.size || found->flows != plan.flows || found->vips != plan.vips ||
-            found->slots != plan.slots) {
+        if (lb->arena.version != ARENA_VERSION || found->size != plan.size ||
+            found->flows != plan.flows || found->vips != plan.vips || found->slots != plan.slots) {
             return LBRL_ERR_GEOMETRY;
         }
         report->status = LBRL_ARENA_ATTACHED;
@@ -252,8 +252,9 @@ static int import_directory(lbrl_t *lb, const arena_t *old)
         arena_vip_t record = *found;
         record.slot_base = next;
         for (uint32_t s = 0; s < found->slots; s++) {
-            const arena_slot_t *slot = &old->slots[found->slot_base + s];
-            if (slot->check == arena_slot_check(old, slot, found->id)) {
+            uint32_t place = found->slot_base + s;
+            const arena_slot_t *slot = &old->slots[place];
+            if (slot->check == arena_slot_check(old, place, slot, found->id)) {
                 arena_slot_write(&lb->arena, next + s, slot, found->id);
             }
         }
@@ -321,7 +322,6 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
     if (lbrl_vip_ids(lb, NULL, 0) != 0) {
         return LBRL_ERR_INVALID;
     }
-    /* a version before this one would be read here into what this one has */
     arena_kind_t kind = arena_inspect(&from, old, old_size);
     if (kind != ARENA_SOUND) {
         return kind == ARENA_OTHER ? LBRL_ERR_VERSION : LBRL_ERR_GEOMETRY;

@@ -113,8 +113,7 @@ int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t are
 /*
  * Copies directory and flows from another arena (other size) into this one, which must be new and without
  * VIPs; call it before the workers start. Every entry is checked like at attach. `old` is only read.
- * There has been one version of arenas so far: of any other LBRL_ERR_VERSION, and nothing is copied. A second
- * version has to read the first.
+ * Versions 1 and 2 are read: of any other LBRL_ERR_VERSION, and nothing is copied.
  */
 int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
                 lbrl_attach_report_t *report);
