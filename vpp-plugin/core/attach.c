@@ -229,54 +229,71 @@ static bool is_duplicate(lbrl_worker_t *worker, const partition_t *partition, co
 
 static void attach_port(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t partition)
 {
-    const flow_t *flow = ref->flow;
-    const source_t *source = &worker->table->sources[flow->source];
-    port_map_t *map = ref->slot->endpoint->maps[flow->source];
+    const flow_keep_t *keep = ref->keep;
+    const source_t *source = &worker->table->sources[keep->source];
+    port_map_t *map = ref->slot->endpoint->maps[keep->source];
     port_share_t *share = &map->shares[partition];
-    bool rests = (flow->flags & FLOW_PORT_RETURNED) != 0;
-    port_ring(map, partition)[port_index(&source->is, swap16(flow->nat_port))] =
-        rests ? PORT_USE_RESTS : PORT_USE_TAKEN;
+    port_ring(map, partition)[port_index(&source->is, swap16(keep->nat_port))] =
+        keep->bits & KEEP_PORT_RETURNED ? PORT_USE_RESTS : PORT_USE_TAKEN;
     share->count++; /* says that the share must be settled */
-    share->half_open = (uint16_t)(share->half_open + flow_is_half_open(flow->state));
-    index_add(&ref->partition->index[BY_SERVER],
-              flow_server_hash(&worker->lb->key, ref->vip, &source->is.address, flow), ref->entry);
+    share->half_open = (uint16_t)(share->half_open + ((keep->bits & KEEP_HALF_OPEN) != 0));
+    index_add(&ref->partition->index[BY_SERVER], keep->server_hash, ref->entry);
 }
 
 static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    const flow_t *flow = ref->flow;
+    const uint16_t slot = ref->keep->slot;
     flow_count_entry(worker, ref, 1);
-    if (flow->flags & FLOW_OPEN) {
-        ref->counts->load[flow->slot]++;
-        ref->vip->store->total[flow->slot]++;
-        ref->counts->sink->counters[flow->slot].value[LBRL_COUNTER_N_FLOW_ON]++;
+    if (ref->keep->bits & KEEP_OPEN) {
+        ref->counts->load[slot]++;
+        ref->vip->store->total[slot]++;
+        ref->counts->sink->counters[slot].value[LBRL_COUNTER_N_FLOW_ON]++;
     }
 }
 
+/* Flags follow from the state, in case the process died between the two. */
+static uint8_t flags_of(const vip_t *vip, const flow_t *flow)
+{
+    uint8_t flags =
+        (uint8_t)(flow_is_closed(flow->state) ? flow->flags & ~FLOW_OPEN : flow->flags | FLOW_OPEN);
+    if (!vip_is_one_way(vip) && (!(flags & FLOW_QUARANTINE) || flow->state != LBRL_FLOW_CLOSING)) {
+        flags &= (uint8_t)~(FLOW_QUARANTINE | FLOW_PORT_RETURNED);
+    }
+    return flags;
+}
+
+static flow_keep_t keep_of(const lbrl_t *lb, const flow_t *flow)
+{
+    const vip_t *vip = lb->vips[flow->vip];
+    const ip_t *source = &lb->node.sources[flow->source].address;
+    const bool returned = !vip_is_one_way(vip) && (flow->flags & FLOW_PORT_RETURNED);
+    return (flow_keep_t){
+        .client_hash = flow_client_hash(&lb->key, vip, flow),
+        .server_hash = vip_is_one_way(vip) ? 0 : flow_server_hash(&lb->key, vip, source, flow),
+        .vip = flow->vip,
+        .slot = flow->slot,
+        .nat_port = flow->nat_port,
+        .source = flow->source,
+        .address = flow->address,
+        .bits = (uint8_t)((flow->flags & FLOW_OPEN ? KEEP_OPEN : 0) |
+                          (returned ? KEEP_PORT_RETURNED : 0))};
+}
+
 /* Makes a sound entry findable and counted. */
-static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry)
+static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry, flow_t *sound)
 {
     partition_t *partition = &lb->partitions[number];
     lbrl_worker_t *worker = &lb->workers[lb->owner[number]];
-    flow_ref_t ref = flow_ref(worker, partition, entry);
-    flow_t *flow = ref.flow;
-    if (is_duplicate(worker, partition, flow)) {
+    if (is_duplicate(worker, partition, sound)) {
         return false;
     }
-    /* flags follow from the state, in case the process died between the two */
-    flow->flags =
-        (uint8_t)(flow_is_closed(flow->state) ? flow->flags & ~FLOW_OPEN : flow->flags | FLOW_OPEN);
-    if (!vip_is_one_way(ref.vip) &&
-        (!(flow->flags & FLOW_QUARANTINE) || flow->state != LBRL_FLOW_CLOSING)) {
-        flow->flags &= (uint8_t)~(FLOW_QUARANTINE | FLOW_PORT_RETURNED);
-    }
-    index_add(&partition->index[BY_CLIENT], flow_client_hash(&lb->key, ref.vip, flow), entry);
+    sound->flags = flags_of(lb->vips[sound->vip], sound);
+    const flow_keep_t keep = keep_of(lb, sound);
+    partition->flows[entry] = *sound; /* as it was checked, whatever has been written there since */
+    flow_keep(partition, entry, &keep, sound->state);
+    flow_ref_t ref = flow_ref(worker, partition, entry);
+    index_add(&partition->index[BY_CLIENT], keep.client_hash, entry);
     partition->used++;
-    if (flow_is_half_open(flow->state)) {
-        list_append(partition, &partition->half_open, entry);
-    } else if (flow_is_closed(flow->state)) {
-        list_append(partition, &partition->closed, entry);
-    }
     if (!vip_is_one_way(ref.vip)) {
         attach_port(worker, &ref, number);
     }
@@ -287,7 +304,7 @@ static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry)
 static bool is_expired(const lbrl_t *lb, const flow_t *flow, uint32_t now_ms)
 {
     int32_t silence = (int32_t)(now_ms - flow->last_ms);
-    return silence > (int64_t)flow_timeout(lb->vips[flow->vip], flow) || silence < -60000;
+    return silence > (int64_t)flow_timeout(lb->vips[flow->vip], flow) || silence < -CLOCKS_APART_MS;
 }
 
 static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
@@ -297,21 +314,21 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
     partition->fresh = 0;
     partition->free_head = FLOW_NONE;
     for (uint32_t entry = 0; entry < partition->flow_count; entry++) {
-        flow_t *flow = &partition->flows[entry];
-        if (flow->state == LBRL_FLOW_FREE) {
+        flow_t found = partition->flows[entry];
+        if (found.state == LBRL_FLOW_FREE) {
             continue;
         }
-        if (attach_partition_of(lb, flow) == number && !is_expired(lb, flow, now_ms) &&
-            adopt(lb, number, entry)) {
+        if (attach_partition_of(lb, &found) == number && !is_expired(lb, &found, now_ms) &&
+            adopt(lb, number, entry, &found)) {
             report->flows++;
             partition->fresh = entry + 1;
         } else {
-            flow->state = LBRL_FLOW_FREE;
+            partition->flows[entry].state = LBRL_FLOW_FREE;
             report->flows_dropped++;
         }
     }
     for (uint32_t entry = partition->fresh; entry-- > 0;) {
-        if (partition->flows[entry].state == LBRL_FLOW_FREE) {
+        if (!(partition->keeps[entry].bits & KEEP_USED)) {
             partition->links[entry].next = partition->free_head;
             partition->free_head = entry;
         }

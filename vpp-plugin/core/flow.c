@@ -10,14 +10,14 @@ enum {
 
 uint64_t flow_client_hash(const lbrl_key_t *key, const vip_t *vip, const flow_t *flow)
 {
-    return tuple_hash(key, &flow->client, &vip->addresses[flow->address], flow->client_port,
+    return tuple_hash(key, &flow->client, &vip->addresses[address_of_vip(flow)], flow->client_port,
                       vip->port, vip->protocol);
 }
 
 uint64_t flow_server_hash(const lbrl_key_t *key, const vip_t *vip, const ip_t *source,
                           const flow_t *flow)
 {
-    const slot_t *slot = &vip->slots[flow->slot];
+    const slot_t *slot = &vip->slots[slot_of(flow)];
     /* nameless ones lie where no packet looks */
     const uint8_t protocol = flow_is_nameless(flow) ? 0 : vip->protocol;
     return tuple_hash(key, &slot->address, source, slot->port, flow->nat_port, protocol);
@@ -38,7 +38,7 @@ uint32_t flow_find(const lbrl_worker_t *worker, const partition_t *partition, co
 
 static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
 {
-    uint16_t slot = ref->flow->slot;
+    uint16_t slot = ref->keep->slot;
     int32_t change = open ? 1 : -1;
     ref->counts->load[slot] += change;
     if (worker->lb->worker_count > 1) {
@@ -47,28 +47,46 @@ static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
     }
     ref->flow->flags =
         (uint8_t)(open ? ref->flow->flags | FLOW_OPEN : ref->flow->flags & ~FLOW_OPEN);
+    ref->keep->bits = (uint8_t)(open ? ref->keep->bits | KEEP_OPEN : ref->keep->bits & ~KEEP_OPEN);
 }
 
 static void leave_counts(const lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     lbrl_sink_t *sink = sink_of(ref->counts);
-    lbrl_sink_flow_close(sink, ref->flow->slot);
+    lbrl_sink_flow_close(sink, ref->keep->slot);
     if (side_is(sink)) {
         side_close(worker, sink, ref->flow);
     }
 }
 
-static flow_list_t *list_of(partition_t *partition, uint8_t state)
+/* The list that flows of a state are in, as the bit that says so; 0: none. */
+static uint8_t list_bit(uint8_t state)
 {
-    return flow_is_half_open(state) ? &partition->half_open
-           : flow_is_closed(state)  ? &partition->closed
-                                    : NULL;
+    return flow_is_half_open(state) ? KEEP_HALF_OPEN : flow_is_closed(state) ? KEEP_CLOSED : 0;
+}
+
+static flow_list_t *list_of(partition_t *partition, uint8_t bits)
+{
+    return bits & KEEP_HALF_OPEN ? &partition->half_open
+           : bits & KEEP_CLOSED  ? &partition->closed
+                                 : NULL;
+}
+
+/* Puts an entry that is in no list into that of a state. */
+static void join_list(partition_t *partition, uint32_t entry, uint8_t state)
+{
+    flow_keep_t *keep = &partition->keeps[entry];
+    keep->bits |= list_bit(state);
+    flow_list_t *list = list_of(partition, keep->bits);
+    if (list) {
+        list_append(partition, list, entry);
+    }
 }
 
 /* NULL where the flow has no NAT port. */
 static port_map_t *map_of(const flow_ref_t *ref)
 {
-    return vip_is_one_way(ref->vip) ? NULL : ref->slot->endpoint->maps[ref->flow->source];
+    return vip_is_one_way(ref->vip) ? NULL : ref->slot->endpoint->maps[ref->keep->source];
 }
 
 static uint32_t partition_number(const lbrl_worker_t *worker, const partition_t *partition)
@@ -78,34 +96,40 @@ static uint32_t partition_number(const lbrl_worker_t *worker, const partition_t 
 
 static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    flow_list_t *list = list_of(ref->partition, ref->flow->state);
+    flow_list_t *list = list_of(ref->partition, ref->keep->bits);
     if (list) {
         list_unlink(ref->partition, list, ref->entry);
     }
-    if (flow_is_half_open(ref->flow->state) && !vip_is_one_way(ref->vip)) {
+    if ((ref->keep->bits & KEEP_HALF_OPEN) && !vip_is_one_way(ref->vip)) {
         map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
     }
+    ref->keep->bits &= (uint8_t)~(KEEP_HALF_OPEN | KEEP_CLOSED);
 }
 
 void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, const flow_t *flow)
 {
-    const vip_t *vip = worker->table->vips[flow->vip];
-    lbrl_sink_prefetch(sink_of(&vip->workers[worker->index]), flow->slot);
+    const vip_t *vip = vip_of(worker->table, flow);
+    if (UNLIKELY(!vip)) {
+        return;
+    }
+    const lbrl_sink_t *sink = sink_of(&vip->workers[worker->index]);
+    lbrl_sink_prefetch(sink, slot_in(sink, flow));
     __builtin_prefetch(&partition->links[flow - partition->flows], 1);
-    if (!vip_is_one_way(vip)) {
-        const port_map_t *map = vip->slots[flow->slot].endpoint->maps[flow->source];
+    const endpoint_t *endpoint = vip->slots[slot_of(flow)].endpoint;
+    const port_map_t *map = endpoint ? endpoint->maps[source_of(flow)] : NULL;
+    if (map) { /* else one-way */
         __builtin_prefetch(&map->shares[partition_number(worker, partition)], 1);
     }
 }
 
 void flow_set_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
 {
-    if (open == ((ref->flow->flags & FLOW_OPEN) != 0)) {
+    if (open == ((ref->keep->bits & KEEP_OPEN) != 0)) {
         return;
     }
     count_open(worker, ref, open);
     if (open) {
-        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->flow->slot);
+        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->keep->slot);
     } else {
         leave_counts(worker, ref);
     }
@@ -113,91 +137,79 @@ void flow_set_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
 
 void flow_move(lbrl_worker_t *worker, const flow_ref_t *ref, uint8_t state)
 {
-    flow_t *flow = ref->flow;
-    if (list_of(ref->partition, flow->state) != list_of(ref->partition, state)) {
+    if ((ref->keep->bits & (KEEP_HALF_OPEN | KEEP_CLOSED)) != list_bit(state)) {
         leave_list(worker, ref);
-        flow_list_t *list = list_of(ref->partition, state);
-        if (list) {
-            list_append(ref->partition, list, ref->entry);
-        }
+        join_list(ref->partition, ref->entry, state);
     }
-    __atomic_store_n(&flow->state, state, __ATOMIC_RELEASE);
+    __atomic_store_n(&ref->flow->state, state, __ATOMIC_RELEASE);
     flow_set_open(worker, ref, !flow_is_closed(state));
 }
 
-static uint16_t port_of(const lbrl_worker_t *worker, const flow_t *flow)
+static uint16_t port_of(const lbrl_worker_t *worker, const flow_keep_t *keep)
 {
-    return port_index(&worker->table->sources[flow->source].is, swap16(flow->nat_port));
+    return port_index(&worker->table->sources[keep->source].is, swap16(keep->nat_port));
 }
 
 void flow_rest_port(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    if (!(ref->flow->flags & FLOW_PORT_RETURNED)) {
+    if (!(ref->keep->bits & KEEP_PORT_RETURNED)) {
+        ref->keep->bits |= KEEP_PORT_RETURNED;
         ref->flow->flags |= FLOW_PORT_RETURNED;
         port_return(map_of(ref), partition_number(worker, ref->partition),
-                    (uint16_t)(port_of(worker, ref->flow) | PORT_RESTS));
+                    (uint16_t)(port_of(worker, ref->keep) | PORT_RESTS));
     }
 }
 
 /* One writer; the control thread frees slot, address and source when the sums are 0. */
 void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t change)
 {
-    int32_t *cells[] = {&ref->counts->entries[ref->flow->slot],
-                        &ref->counts->address_entries[ref->flow->address],
-                        &worker->source_entries[ref->flow->source]};
+    int32_t *cells[] = {&ref->counts->entries[ref->keep->slot],
+                        &ref->counts->address_entries[ref->keep->address],
+                        &worker->source_entries[ref->keep->source]};
     unsigned n = vip_is_one_way(ref->vip) ? 2 : 3;
     for (unsigned i = 0; i < n; i++) {
         __atomic_store_n(cells[i], *cells[i] + change, __ATOMIC_RELEASE);
     }
 }
 
-static flow_hashes_t hashes_of(const lbrl_worker_t *worker, const flow_ref_t *ref)
+void flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    flow_hashes_t hashes = {.client = flow_client_hash(&worker->lb->key, ref->vip, ref->flow)};
+    __builtin_prefetch(index_home(&ref->partition->index[BY_CLIENT], ref->keep->client_hash), 1);
     if (!vip_is_one_way(ref->vip)) {
-        const ip_t *source = &worker->table->sources[ref->flow->source].is.address;
-        hashes.server = flow_server_hash(&worker->lb->key, ref->vip, source, ref->flow);
-    }
-    return hashes;
-}
-
-flow_hashes_t flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref)
-{
-    const flow_hashes_t hashes = hashes_of(worker, ref);
-    __builtin_prefetch(index_home(&ref->partition->index[BY_CLIENT], hashes.client), 1);
-    if (!vip_is_one_way(ref->vip)) {
-        __builtin_prefetch(index_home(&ref->partition->index[BY_SERVER], hashes.server), 1);
+        __builtin_prefetch(index_home(&ref->partition->index[BY_SERVER], ref->keep->server_hash),
+                           1);
     }
     flow_fetch_move(worker, ref->partition, ref->flow);
-    return hashes;
 }
 
 void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    const flow_hashes_t hashes = hashes_of(worker, ref);
-    flow_remove_at(worker, ref, &hashes);
-}
-
-void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_hashes_t *hashes)
-{
-    flow_t *flow = ref->flow;
-    index_remove(&ref->partition->index[BY_CLIENT], hashes->client, ref->entry);
+    flow_keep_t *keep = ref->keep;
+    index_remove(&ref->partition->index[BY_CLIENT], keep->client_hash, ref->entry);
     leave_list(worker, ref);
     if (!vip_is_one_way(ref->vip)) {
-        index_remove(&ref->partition->index[BY_SERVER], hashes->server, ref->entry);
-        if (!(flow->flags & FLOW_PORT_RETURNED)) {
+        index_remove(&ref->partition->index[BY_SERVER], keep->server_hash, ref->entry);
+        if (!(keep->bits & KEEP_PORT_RETURNED)) {
             port_return(map_of(ref), partition_number(worker, ref->partition),
-                        port_of(worker, flow));
+                        port_of(worker, keep));
         }
     }
-    if (flow->flags & FLOW_OPEN) {
+    if (keep->bits & KEEP_OPEN) {
         count_open(worker, ref, false);
         leave_counts(worker, ref);
     }
-    __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
+    __atomic_store_n(&ref->flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
+    keep->bits = 0;
     entry_release(ref->partition, ref->entry);
     worker->removals++;
     flow_count_entry(worker, ref, -1);
+}
+
+void flow_keep(partition_t *partition, uint32_t entry, const flow_keep_t *keep, uint8_t state)
+{
+    partition->keeps[entry] = *keep;
+    partition->keeps[entry].bits |= KEEP_USED;
+    join_list(partition, entry, state);
 }
 
 /* Replaces the client of an entry that is in neither index by one that has no packets: the address that is none, and a port by
@@ -205,15 +217,22 @@ void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_has
 static void forget_client(const lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     flow_t *flow = ref->flow;
+    flow_keep_t *keep = ref->keep;
     const uint32_t partition = partition_number(worker, ref->partition);
+    const ip_t nobody = {{0}};
+    uint16_t port = keep->nat_port;
+    do {
+        keep->client_hash =
+            tuple_hash(&worker->lb->key, &nobody, &ref->vip->addresses[keep->address], ++port,
+                       ref->vip->port, ref->vip->protocol);
+    } while ((keep->client_hash & (LBRL_PARTITIONS - 1)) != partition);
+    const ip_t *source = &worker->table->sources[keep->source].is.address;
+    keep->server_hash = tuple_hash(&worker->lb->key, &ref->slot->address, source, ref->slot->port,
+                                   keep->nat_port, 0);
     /* killed meanwhile, the entry is free */
     __atomic_store_n(&flow->state, LBRL_FLOW_FREE, __ATOMIC_RELEASE);
-    flow->client = (ip_t){{0}};
-    flow->client_port = flow->nat_port;
-    while ((flow_client_hash(&worker->lb->key, ref->vip, flow) & (LBRL_PARTITIONS - 1)) !=
-           partition) {
-        flow->client_port++;
-    }
+    flow->client = nobody;
+    flow->client_port = port;
     flow->check = arena_flow_check(&worker->lb->key, flow);
     flow->flags &= (uint8_t)~(FLOW_CLIENT_FIN | FLOW_SERVER_FIN); /* nameless from here on */
     __atomic_store_n(&flow->state, LBRL_FLOW_CLOSING, __ATOMIC_RELEASE);
@@ -221,22 +240,20 @@ static void forget_client(const lbrl_worker_t *worker, const flow_ref_t *ref)
 
 void flow_make_way(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
-    if (!flow_server_closed_first(ref->vip, ref->flow)) {
+    if (vip_is_one_way(ref->vip) || !flow_server_closed_first(ref->vip, ref->flow)) {
         flow_remove(worker, ref);
         return;
     }
-    if (!(ref->flow->flags & FLOW_QUARANTINE)) { /* the client never answered the server's FIN */
+    if (!(ref->keep->bits & KEEP_PORT_RETURNED)) { /* the client never answered the server's FIN */
         ref->flow->flags |= FLOW_QUARANTINE;
         ref->flow->last_ms = worker->now_ms;
         flow_rest_port(worker, ref);
     }
-    const flow_hashes_t known = hashes_of(worker, ref);
-    index_remove(&ref->partition->index[BY_CLIENT], known.client, ref->entry);
-    index_remove(&ref->partition->index[BY_SERVER], known.server, ref->entry);
+    index_remove(&ref->partition->index[BY_CLIENT], ref->keep->client_hash, ref->entry);
+    index_remove(&ref->partition->index[BY_SERVER], ref->keep->server_hash, ref->entry);
     forget_client(worker, ref);
-    const flow_hashes_t nameless = hashes_of(worker, ref);
-    index_add(&ref->partition->index[BY_CLIENT], nameless.client, ref->entry);
-    index_add(&ref->partition->index[BY_SERVER], nameless.server, ref->entry);
+    index_add(&ref->partition->index[BY_CLIENT], ref->keep->client_hash, ref->entry);
+    index_add(&ref->partition->index[BY_SERVER], ref->keep->server_hash, ref->entry);
     worker->removals++;
 }
 
@@ -245,7 +262,7 @@ void flow_make_way(lbrl_worker_t *worker, const flow_ref_t *ref)
 static void recycle(lbrl_worker_t *worker, partition_t *partition, uint32_t entry)
 {
     flow_ref_t ref = flow_ref(worker, partition, entry);
-    if (flow_is_half_open(ref.flow->state)) {
+    if (ref.keep->bits & KEEP_HALF_OPEN) {
         count(&worker->stats.recycled, 1);
     }
     flow_remove(worker, &ref);
@@ -283,7 +300,7 @@ static bool may_yield_port(const lbrl_worker_t *worker, const flow_ref_t *ref,
                            const port_map_t *map)
 {
     const flow_t *flow = ref->flow;
-    if (map_of(ref) != map || (flow->flags & FLOW_PORT_RETURNED)) {
+    if (map_of(ref) != map || (ref->keep->bits & KEEP_PORT_RETURNED)) {
         return false;
     }
     return !flow_server_closed_first(ref->vip, flow) ||
@@ -465,20 +482,20 @@ static uint8_t untracked(const vip_worker_t *counts, uint32_t slot, uint8_t reas
 }
 
 /* Makes the flow findable and counted. */
-static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth_t *birth,
-                  uint64_t server_hash)
+static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth_t *birth)
 {
     partition_t *partition = ref->partition;
     const flow_t *flow = ref->flow;
     index_add(&partition->index[BY_CLIENT], birth->meta->hash, ref->entry);
-    list_append(partition, &partition->half_open, ref->entry);
+    join_list(partition, ref->entry, LBRL_FLOW_SYN);
     if (!vip_is_one_way(ref->vip)) {
-        index_add(&partition->index[BY_SERVER], server_hash, ref->entry);
+        index_add(&partition->index[BY_SERVER], ref->keep->server_hash, ref->entry);
         map_of(ref)->shares[partition_number(worker, partition)].half_open++;
     }
     flow_count_entry(worker, ref, 1);
     lbrl_sink_t *sink = sink_of(ref->counts);
-    lbrl_sink_flow_open(sink, flow->slot, ref->counts->load[flow->slot]);
+    const uint16_t slot = ref->keep->slot;
+    lbrl_sink_flow_open(sink, slot, ref->counts->load[slot]);
     if (side_is(sink) && !birth->joined) {
         side_open(worker, sink, flow, birth);
     }
@@ -525,7 +542,15 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
         return untracked(counts, slot, LBRL_DROP_NO_NAT_PORT);
     }
     write_entry(worker, &partition->flows[entry], birth, &right);
+    partition->keeps[entry] = (flow_keep_t){.client_hash = birth->meta->hash,
+                                            .server_hash = right.server_hash,
+                                            .vip = vip->index,
+                                            .slot = right.slot,
+                                            .nat_port = right.nat_port,
+                                            .source = right.source,
+                                            .address = birth->address,
+                                            .bits = KEEP_USED};
     *ref = flow_ref(worker, partition, entry);
-    enter(worker, ref, birth, right.server_hash);
+    enter(worker, ref, birth);
     return LBRL_DROP_NONE;
 }

@@ -8,6 +8,7 @@
 typedef struct flow_ref {
     partition_t *partition;
     flow_t *flow;
+    flow_keep_t *keep;
     const vip_t *vip;
     slot_t *slot;
     vip_worker_t *counts;
@@ -21,8 +22,9 @@ static inline flow_ref_t flow_ref(const lbrl_worker_t *worker, partition_t *part
     ref.partition = partition;
     ref.entry = entry;
     ref.flow = &partition->flows[entry];
-    ref.vip = worker->table->vips[ref.flow->vip];
-    ref.slot = &ref.vip->slots[ref.flow->slot];
+    ref.keep = &partition->keeps[entry];
+    ref.vip = worker->table->vips[ref.keep->vip];
+    ref.slot = &ref.vip->slots[ref.keep->slot];
     ref.counts = &ref.vip->workers[worker->index];
     return ref;
 }
@@ -30,18 +32,22 @@ static inline flow_ref_t flow_ref(const lbrl_worker_t *worker, partition_t *part
 /* Whether a tuple is what the flow's client sends. */
 static inline bool flow_from_client(const table_t *table, const flow_t *flow, const meta_t *meta)
 {
-    const vip_t *vip = table->vips[flow->vip];
-    return ip_equal(&flow->client, &meta->src) && flow->client_port == meta->sport &&
+    const vip_t *vip = vip_of(table, flow);
+    const uint32_t address = address_of_vip(flow);
+    return vip && ip_equal(&flow->client, &meta->src) && flow->client_port == meta->sport &&
            vip->port == meta->dport && vip->protocol == meta->protocol &&
-           ip_equal(&vip->addresses[flow->address], &meta->dst) &&
-           !(vip->retired_addresses >> flow->address & 1);
+           ip_equal(&vip->addresses[address], &meta->dst) &&
+           !(vip->retired_addresses >> address & 1);
 }
 
 /* Whether a tuple is what the flow's backend sends. */
 static inline bool flow_from_server(const table_t *table, const flow_t *flow, const meta_t *meta)
 {
-    const vip_t *vip = table->vips[flow->vip];
-    const slot_t *slot = &vip->slots[flow->slot];
+    const vip_t *vip = vip_of(table, flow);
+    if (UNLIKELY(!vip)) {
+        return false;
+    }
+    const slot_t *slot = &vip->slots[slot_of(flow)];
     return flow->nat_port == meta->dport && flow->source == meta->source &&
            slot->port == meta->sport && vip->protocol == meta->protocol &&
            ip_equal(&slot->address, &meta->src);
@@ -102,23 +108,21 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref);
  * long as its port has to rest, without a client. No packet finds it. */
 void flow_make_way(lbrl_worker_t *worker, const flow_ref_t *ref);
 
-/* Both hashes of a flow, which say where its traces in the indexes are. */
-typedef struct flow_hashes {
-    uint64_t client, server; /* server: 0 where the flow has no NAT port */
-} flow_hashes_t;
-
-/* Computes them and fetches what flow_remove_at() will touch: to remove many, prepare all and then remove all. */
-flow_hashes_t flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref);
-void flow_remove_at(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_hashes_t *hashes);
+/* Fetches what flow_remove() will touch: to remove many, prepare all and then remove all. */
+void flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref);
 
 /* Fetches what a packet will touch that moves a flow to another state. */
 void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, const flow_t *flow);
+
+/* Takes an entry that was found in the arena into use, and into the list of its state; into no index and no count. */
+void flow_keep(partition_t *partition, uint32_t entry, const flow_keep_t *keep, uint8_t state);
 
 /* Fetches what the partition's next new flow will touch. */
 static inline void flow_fetch_birth(const partition_t *partition)
 {
     uint32_t entry = partition->free_head != FLOW_NONE ? partition->free_head : partition->fresh;
     __builtin_prefetch(&partition->flows[entry], 1);
+    __builtin_prefetch(&partition->keeps[entry], 1);
     __builtin_prefetch(&partition->links[entry], 1);
     if (partition->half_open.tail != FLOW_NONE) {
         __builtin_prefetch(&partition->links[partition->half_open.tail], 1);
@@ -149,8 +153,9 @@ static inline bool flow_server_closed_first(const vip_t *vip, const flow_t *flow
 /* Milliseconds of silence after which the flow goes. */
 static inline uint32_t flow_timeout(const vip_t *vip, const flow_t *flow)
 {
-    const uint32_t timeout = vip->timeout_of[flow->state];
-    if (flow->state != LBRL_FLOW_CLOSING) {
+    const uint8_t state = flow->state;
+    const uint32_t timeout = state < LBRL_FLOW_STATES ? vip->timeout_of[state] : 0;
+    if (state != LBRL_FLOW_CLOSING) {
         return timeout;
     }
     if (flow->flags & FLOW_QUARANTINE) {

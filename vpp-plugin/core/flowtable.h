@@ -47,10 +47,32 @@ typedef struct flow_list {
     uint32_t head, tail, count;
 } flow_list_t;
 
+/* Bits of flow_keep_t. */
+enum {
+    KEEP_USED = 1,
+    KEEP_OPEN = 2,          /* counted as open */
+    KEEP_PORT_RETURNED = 4, /* the NAT port stands in the ring of free ports */
+    KEEP_HALF_OPEN = 8,     /* in partition_t.half_open */
+    KEEP_CLOSED = 16,       /* in partition_t.closed */
+};
+
+/*
+ * What the process relies on of an entry: where it stands in indexes, lists and counts. The arena is memory that others may
+ * have a way to; what an edit there makes of a flow is a wrong flow, but never a wrong place in memory.
+ */
+typedef struct flow_keep {
+    uint64_t client_hash, server_hash; /* server: where the flow has a NAT port */
+    uint16_t vip, slot;
+    uint16_t nat_port; /* network order */
+    uint8_t source, address;
+    uint8_t bits; /* KEEP_* */
+} flow_keep_t;
+
 /* Written by the worker that owns the partition only; counts are read by others. */
 typedef struct partition {
     flow_index_t index[INDEXES];
     flow_t *flows;
+    flow_keep_t *keeps;
     flow_link_t *links; /* an entry is in at most one list: free, half_open, closed */
     uint32_t flow_count;
     uint32_t free_head;

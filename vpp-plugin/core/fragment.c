@@ -198,7 +198,8 @@ uint8_t fragment_later(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_
 {
     partition_t *partition = &worker->lb->partitions[fragment->partition];
     const flow_t *flow = &partition->flows[fragment->entry];
-    if (flow->state == LBRL_FLOW_FREE || flow->check != fragment->flow_check) {
+    if (!(partition->keeps[fragment->entry].bits & KEEP_USED) ||
+        flow->check != fragment->flow_check) {
         return LBRL_DROP_FRAGMENT_UNKNOWN; /* the flow has gone meanwhile */
     }
     *ref = flow_ref(worker, partition, fragment->entry);

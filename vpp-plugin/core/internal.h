@@ -26,6 +26,7 @@ enum {
      * the port has then rested for another. */
     HALF_CLOSED_MS = 2 * QUARANTINE_MS,
     FRAGMENT_MS = 30000,
+    CLOCKS_APART_MS = 60000, /* a flow that was last seen so far in the future has been edited */
     FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
     GONE_SILENCE_MS =
         5000, /* removed backends: after which one that does not answer a connection has failed for it */
@@ -152,6 +153,7 @@ typedef struct source {
 
 typedef struct table {
     const vip_map_t *map;
+    uint32_t vip_count;         /* entries of vips[] */
     uint16_t return_first;      /* lowest port of all held sources */
     uint16_t return_span;       /* from it to the highest */
     uint32_t source_count;      /* entries of held[] */
@@ -347,6 +349,36 @@ static inline lbrl_sink_t *sink_of(const vip_worker_t *counts)
 static inline bool vip_is_one_way(const vip_t *vip)
 {
     return UNLIKELY(vip->forwarding != LBRL_FORWARD_NAT);
+}
+
+/* The VIP that an entry names, or NULL: see flow_keep_t. */
+static inline const vip_t *vip_of(const table_t *table, const flow_t *flow)
+{
+    const uint32_t index = flow->vip;
+    return LIKELY(index < table->vip_count) ? table->vips[index] : NULL;
+}
+
+/* What an entry names, if only within bounds. */
+static inline uint32_t source_of(const flow_t *flow)
+{
+    return flow->source % SOURCES_HELD;
+}
+
+static inline uint32_t address_of_vip(const flow_t *flow)
+{
+    return flow->address % LBRL_ADDRESSES_MAX;
+}
+
+static inline uint32_t slot_of(const flow_t *flow)
+{
+    return flow->slot % VIP_SLOTS_MAX;
+}
+
+/* For what is recorded of an entry's slot. */
+static inline uint32_t slot_in(const lbrl_sink_t *sink, const flow_t *flow)
+{
+    const uint32_t slot = flow->slot;
+    return LIKELY(slot < sink->slots) ? slot : 0;
 }
 
 static inline bool flow_is_half_open(uint8_t state)

@@ -54,15 +54,18 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t
 {
     const table_t *table = worker->table;
     const flow_t *flow = plain->flow;
-    const vip_t *vip = table->vips[flow->vip];
-    const slot_t *slot = &vip->slots[flow->slot];
+    const vip_t *vip = vip_of(table, flow);
+    if (UNLIKELY(!vip)) {
+        return false;
+    }
+    const slot_t *slot = &vip->slots[slot_of(flow)];
     plain->mtu = 0;
     if (meta->flags & META_RETURN) {
         if (UNLIKELY(!flow_from_server(table, flow, meta) ||
                      __atomic_load_n(&slot->state, __ATOMIC_RELAXED) == SLOT_GONE)) {
             return false;
         }
-        plain->src = &vip->addresses[flow->address];
+        plain->src = &vip->addresses[address_of_vip(flow)];
         plain->dst = &flow->client;
         plain->sport = vip->port;
         plain->dport = flow->client_port;
@@ -76,14 +79,14 @@ static inline bool plain_settle(const lbrl_worker_t *worker, const lbrl_packet_t
                 return false;
             }
         } else {
-            plain->src = &table->sources[flow->source].is.address;
+            plain->src = &table->sources[source_of(flow)].is.address;
             plain->dst = &slot->address;
             plain->sport = flow->nat_port;
             plain->dport = slot->port;
         }
     }
     plain->sink = sink_of(&vip->workers[worker->index]);
-    lbrl_sink_prefetch(plain->sink, flow->slot);
+    lbrl_sink_prefetch(plain->sink, slot_in(plain->sink, flow));
     side_prefetch(worker->lb, plain->sink, flow);
     return true;
 }

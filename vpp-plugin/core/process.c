@@ -264,7 +264,8 @@ static inline uint32_t settle(const lbrl_worker_t *worker, const partition_t *pa
 {
     if (LIKELY(meta->candidate != FLOW_NONE)) {
         const flow_t *flow = &partition->flows[meta->candidate];
-        if (LIKELY(flow->state != LBRL_FLOW_FREE && flow_matches(worker->table, flow, meta))) {
+        if (LIKELY((partition->keeps[meta->candidate].bits & KEEP_USED) &&
+                   flow_matches(worker->table, flow, meta))) {
             return meta->candidate;
         }
     } else if (LIKELY(worker->stats.created == worker->known)) {
@@ -329,10 +330,10 @@ static lbrl_verdict_t on_flow_fragment(lbrl_worker_t *worker, lbrl_packet_t *pac
     if (reason) {
         return drop(packet, reason);
     }
-    lbrl_sink_packet(sink_of(ref.counts), ref.flow->slot, 1, packet->length, false,
+    lbrl_sink_packet(sink_of(ref.counts), ref.keep->slot, 1, packet->length, false,
                      first->from_client);
     if (vip_is_one_way(ref.vip)) {
-        return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
+        return one_way_pass_on(worker, ref.vip, ref.keep->slot, packet, meta);
     }
     return LBRL_VERDICT_FORWARD;
 }
@@ -385,7 +386,7 @@ static lbrl_verdict_t on_icmp_error(lbrl_worker_t *worker, lbrl_packet_t *packet
     }
     flow_ref_t ref = flow_ref(worker, &worker->lb->partitions[meta->partition], entry);
     if (vip_is_one_way(ref.vip)) {
-        return one_way_pass_on(worker, ref.vip, ref.flow->slot, packet, meta);
+        return one_way_pass_on(worker, ref.vip, ref.keep->slot, packet, meta);
     }
     icmp_translate(worker, packet, meta, &ref);
     return LBRL_VERDICT_FORWARD;
@@ -480,7 +481,8 @@ static inline void fetch_others(const lbrl_worker_t *worker, const meta_t *meta,
     const partition_t *partition = &worker->lb->partitions[meta->partition];
     if (!nominee) {
         flow_fetch_birth(partition);
-    } else if (nominee->state != LBRL_FLOW_FREE) {
+    } else {
+        __builtin_prefetch(&partition->keeps[meta->candidate], 1);
         flow_fetch_move(worker, partition, nominee);
     }
 }

@@ -12,25 +12,26 @@ typedef struct translation {
 } translation_t;
 
 static inline translation_t translation_to_server(const table_t *table, const slot_t *slot,
-                                                  const flow_t *flow)
+                                                  const flow_keep_t *keep)
 {
-    const source_t *source = &table->sources[flow->source];
+    const source_t *source = &table->sources[keep->source];
     return (translation_t){&source->is.address, &slot->address, source->sum + slot->sum,
-                           flow->nat_port, slot->port};
+                           keep->nat_port, slot->port};
 }
 
-static inline translation_t translation_to_client(const vip_t *vip, const flow_t *flow)
+static inline translation_t translation_to_client(const vip_t *vip, const flow_t *flow,
+                                                  const flow_keep_t *keep)
 {
-    return (translation_t){&vip->addresses[flow->address], &flow->client,
-                           vip->sums[flow->address] + sum_ip(&flow->client), vip->port,
+    return (translation_t){&vip->addresses[keep->address], &flow->client,
+                           vip->sums[keep->address] + sum_ip(&flow->client), vip->port,
                            flow->client_port};
 }
 
 static inline translation_t translation_of(const table_t *table, const flow_ref_t *ref,
                                            bool from_client)
 {
-    return from_client ? translation_to_server(table, ref->slot, ref->flow)
-                       : translation_to_client(ref->vip, ref->flow);
+    return from_client ? translation_to_server(table, ref->slot, ref->keep)
+                       : translation_to_client(ref->vip, ref->flow, ref->keep);
 }
 
 /* Change that new addresses make to a sum that covers them. */

@@ -37,10 +37,10 @@ HOT float seconds_since(const lbrl_worker_t *worker, uint64_t then_us)
 static void set_busy(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow,
                      side_t *side, bool busy)
 {
-    const vip_t *vip = worker->table->vips[flow->vip];
-    if (busy != side->busy && (!busy || vip->counts_busy)) {
+    const vip_t *vip = vip_of(worker->table, flow);
+    if (busy != side->busy && vip && (!busy || vip->counts_busy)) {
         side->busy = busy;
-        pick_busy(worker, vip, flow->slot, sink->era, busy ? 1 : -1);
+        pick_busy(worker, vip, slot_in(sink, flow), sink->era, busy ? 1 : -1);
     }
 }
 
@@ -49,7 +49,7 @@ HOT void set_active(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const 
 {
     if (active != ((side->flags & SIDE_ACTIVE) != 0)) {
         side->flags ^= SIDE_ACTIVE;
-        lbrl_sink_active(sink, flow->slot, active ? 1 : -1);
+        lbrl_sink_active(sink, slot_in(sink, flow), active ? 1 : -1);
         set_busy(worker, sink, flow, side, active);
     }
 }
@@ -233,7 +233,7 @@ HOT void tcp_segment(const passage_t *p, bool from_client, bool quiet)
 HOT void client_packet(const passage_t *p, const lbrl_packet_t *packet, uint32_t segments)
 {
     side_t *side = p->side;
-    lbrl_slot_counters_t *row = &p->sink->counters[p->flow->slot];
+    lbrl_slot_counters_t *row = &p->sink->counters[slot_in(p->sink, p->flow)];
     const float share = segments == 1 ? 1e-6f : 1e-6f / (float)segments;
     uint64_t now_us = p->worker->now_us;
     side->bytes += packet->length;
@@ -266,8 +266,8 @@ HOT passage_t passage_of(const lbrl_worker_t *worker, lbrl_sink_t *sink, const f
     p.flags = 0;
     p.sampled = sampled;
     if (sampled) {
-        p.sampling =
-            lbrl_sink_begin(sink, flow->slot, lbrl_sink_random_index(sink), worker->now_us);
+        p.sampling = lbrl_sink_begin(sink, slot_in(sink, flow), lbrl_sink_random_index(sink),
+                                     worker->now_us);
     }
     return p;
 }
@@ -314,7 +314,7 @@ static void pass_in_part(const lbrl_worker_t *worker, lbrl_sink_t *sink, const f
                          uint32_t segments, bool from_client)
 {
     if (meta->payload && !(sink->one_way && (flow->flags & FLOW_JOINED))) {
-        lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
+        lbrl_sink_sample(sink, slot_in(sink, flow), LBRL_CHANNEL_FLOW_DURATION,
                          flow_age(flow, worker->now_us), worker->now_us);
     }
     if (side) {
@@ -351,7 +351,7 @@ side_t *side_begin(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const f
 void side_open(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flow,
                const flow_birth_t *birth)
 {
-    lbrl_slot_counters_t *row = &sink->counters[flow->slot];
+    lbrl_slot_counters_t *row = &sink->counters[slot_in(sink, flow)];
     side_t *side = side_begin(worker, sink, flow);
     const bool sampled = is_sampled(sink) && row->flow_us;
     passage_t p = passage_of(worker, sink, flow, side, sampled);
@@ -372,7 +372,8 @@ void side_completed(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t
 {
     const side_t *side = find_side(worker, sink, flow);
     if (side) {
-        lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_BYTE_F, (float)side->bytes, worker->now_us);
+        lbrl_sink_sample(sink, slot_in(sink, flow), LBRL_CHANNEL_BYTE_F, (float)side->bytes,
+                         worker->now_us);
     }
 }
 

@@ -307,27 +307,27 @@ int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flo
 {
     for (; *cursor < lb->arena.flow_count; (*cursor)++) {
         const flow_t *flow = &lb->arena.flows[*cursor];
-        if (flow->state == LBRL_FLOW_FREE || flow->vip >= lb->arena.vip_count ||
-            !lb->vips[flow->vip]) {
+        const uint32_t index = flow->vip;
+        if (flow->state == LBRL_FLOW_FREE || index >= lb->arena.vip_count || !lb->vips[index]) {
             continue;
         }
-        const vip_t *vip = lb->vips[flow->vip];
-        const slot_t *slot = &vip->slots[flow->slot];
+        const vip_t *vip = lb->vips[index];
+        const slot_t *slot = &vip->slots[slot_of(flow)];
         *info = (lbrl_flow_info_t){.client_port = swap16(flow->client_port),
                                    .vip_port = swap16(vip->port),
                                    .backend_port = swap16(slot->port),
                                    .nat_port = swap16(flow->nat_port),
-                                   .vip_id = lb->records[flow->vip].id,
-                                   .slot = flow->slot,
+                                   .vip_id = lb->records[index].id,
+                                   .slot = (uint16_t)slot_of(flow),
                                    .partition = (uint8_t)(*cursor / lb->partitions[0].flow_count),
                                    .protocol = vip->protocol,
                                    .state = flow->state,
                                    .open = (flow->flags & FLOW_OPEN) != 0,
                                    .idle_ms = (uint32_t)(now_us / 1000) - flow->last_ms};
         address_out(&info->client, &flow->client);
-        address_out(&info->vip, &vip->addresses[flow->address]);
+        address_out(&info->vip, &vip->addresses[address_of_vip(flow)]);
         address_out(&info->backend, &slot->address);
-        address_out(&info->source, &lb->node.sources[flow->source].address);
+        address_out(&info->source, &lb->node.sources[source_of(flow)].address);
         (*cursor)++;
         return 1;
     }

@@ -142,6 +142,7 @@ int table_publish(lbrl_t *lb, bool remap)
     }
     table->map = map;
     memcpy(table->vips, lb->vips, vips * sizeof(table->vips[0]));
+    table->vip_count = vips;
     table->shared = lb->node.nodes > 1;
     table_sources(lb, table);
     const table_t *old = lb->table;

@@ -13,7 +13,7 @@ static void complete(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     if (!(ref->flow->flags & FLOW_COMPLETED)) {
         ref->flow->flags |= FLOW_COMPLETED;
-        lbrl_sink_flow_completed(sink_of(ref->counts), ref->flow->slot,
+        lbrl_sink_flow_completed(sink_of(ref->counts), slot_in(sink_of(ref->counts), ref->flow),
                                  flow_age(ref->flow, worker->now_us), worker->now_us);
         if (side_is(sink_of(ref->counts))) {
             side_completed(worker, sink_of(ref->counts), ref->flow);
@@ -30,7 +30,8 @@ static void client_syn(const flow_ref_t *ref, const segment_t *segment)
     flow_t *flow = ref->flow;
     uint32_t end = segment->sequence + 1 + segment->payload;
     if (end == flow->client_end) {
-        lbrl_sink_count(sink_of(ref->counts), flow->slot, LBRL_COUNTER_N_RTR, 1);
+        lbrl_sink_count(sink_of(ref->counts), slot_in(sink_of(ref->counts), flow),
+                        LBRL_COUNTER_N_RTR, 1);
         return;
     }
     if (flow->state == LBRL_FLOW_SYN_ACK) {
@@ -261,7 +262,7 @@ void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client)
         flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
     } else if (flow->state == LBRL_FLOW_UDP_EXCHANGE) {
         flow_move(worker, ref, LBRL_FLOW_UDP_STREAM);
-    } else if (flow->state == LBRL_FLOW_UDP_NEW) {
+    } else if (flow->state == LBRL_FLOW_UDP_NEW && (ref->keep->bits & KEEP_HALF_OPEN)) {
         /* still unanswered: the longest silent is recycled first */
         list_unlink(ref->partition, &ref->partition->half_open, ref->entry);
         list_append(ref->partition, &ref->partition->half_open, ref->entry);

@@ -75,15 +75,15 @@ static inline void track_features(lbrl_sink_t *sink, const flow_t *flow, uint32_
     if (payload) {
         if (UNLIKELY(sequence != flow->client_end)) {
             if ((int32_t)(sequence - flow->client_end) > 0) {
-                lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_OOO, 1);
+                lbrl_sink_count(sink, slot_in(sink, flow), LBRL_COUNTER_N_OOO, 1);
             } else if ((int32_t)(sequence + payload - flow->client_end) <= 0 &&
                        !track_keep_alive(flow, sequence, payload)) {
-                lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_RTR, 1);
+                lbrl_sink_count(sink, slot_in(sink, flow), LBRL_COUNTER_N_RTR, 1);
             }
         }
     } else if (ack == flow->client_ack && window == flow->client_window &&
                sequence == flow->client_end) {
-        lbrl_sink_count(sink, flow->slot, LBRL_COUNTER_N_DPK, 1);
+        lbrl_sink_count(sink, slot_in(sink, flow), LBRL_COUNTER_N_DPK, 1);
     }
 }
 
@@ -145,12 +145,13 @@ static inline void track_packet(const lbrl_worker_t *worker, const flow_t *flow,
     if (UNLIKELY(packet->gso_type != LBRL_GSO_NONE && meta->payload != 0)) {
         segments = (meta->payload + packet->gso_size - 1) / packet->gso_size;
     }
-    lbrl_sink_packet(sink, flow->slot, segments, packet->length, meta->payload != 0, from_client);
+    lbrl_sink_packet(sink, slot_in(sink, flow), segments, packet->length, meta->payload != 0,
+                     from_client);
     if (side_is(sink)) {
         side_packet(worker, sink, flow, packet, meta, segments, from_client);
     } else if (meta->payload && lbrl_sink_level(sink) != LBRL_LEVEL_OFF &&
                !(sink->one_way && (flow->flags & FLOW_JOINED))) {
-        lbrl_sink_sample(sink, flow->slot, LBRL_CHANNEL_FLOW_DURATION,
+        lbrl_sink_sample(sink, slot_in(sink, flow), LBRL_CHANNEL_FLOW_DURATION,
                          flow_age(flow, worker->now_us), worker->now_us);
     }
 }

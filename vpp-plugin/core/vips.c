@@ -219,11 +219,14 @@ static int plan_record_and_slots(const lbrl_t *lb, vip_change_t *change)
 static void move_slots(lbrl_t *lb, const vip_change_t *change)
 {
     const arena_vip_t *old = &lb->records[change->index];
-    arena_slot_t *to = lb->arena.slots + change->record.slot_base;
     for (uint32_t i = 0; i < change->record.slots; i++) {
-        __atomic_store_n(&to[i].state, SLOT_FREE, __ATOMIC_SEQ_CST);
+        uint32_t to = change->record.slot_base + i;
+        __atomic_store_n(&lb->arena.slots[to].state, SLOT_FREE, __ATOMIC_SEQ_CST);
         if (!change->created && i < old->slots) {
-            to[i] = lb->arena.slots[old->slot_base + i];
+            const arena_slot_t slot = lb->arena.slots[old->slot_base + i];
+            if (slot.check == arena_slot_check(&lb->arena, old->slot_base + i, &slot, old->id)) {
+                arena_slot_write(&lb->arena, to, &slot, old->id);
+            }
         }
     }
     memset(lb->slot_used + change->record.slot_base, 1, change->record.slots);

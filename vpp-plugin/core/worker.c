@@ -15,9 +15,9 @@ enum {
 /* Whether the flow has lost its VIP's address, its NAT source or its slot. */
 static bool is_orphan(const table_t *table, const flow_ref_t *ref)
 {
-    const flow_t *flow = ref->flow;
-    return (ref->vip->retired_addresses >> flow->address & 1) ||
-           (!vip_is_one_way(ref->vip) && table->sources[flow->source].is.state == SOURCE_RETIRED) ||
+    const flow_keep_t *keep = ref->keep;
+    return (ref->vip->retired_addresses >> keep->address & 1) ||
+           (!vip_is_one_way(ref->vip) && table->sources[keep->source].is.state == SOURCE_RETIRED) ||
            __atomic_load_n(&ref->slot->reap, __ATOMIC_RELAXED);
 }
 
@@ -39,16 +39,20 @@ typedef struct judge {
 static bool is_over(lbrl_worker_t *worker, partition_t *partition, uint32_t entry, judge_t *judge)
 {
     const flow_t *flow = &partition->flows[entry];
-    if (flow->state == LBRL_FLOW_FREE) {
+    const flow_keep_t *keep = &partition->keeps[entry];
+    if (!(keep->bits & KEEP_USED)) {
         return false;
     }
-    const vip_t *vip = worker->table->vips[flow->vip];
-    if (flow->vip != judge->vip) {
-        *judge = (judge_t){flow->vip, only_silence_counts(worker, vip)};
+    const vip_t *vip = worker->table->vips[keep->vip];
+    if (keep->vip != judge->vip) {
+        *judge = (judge_t){keep->vip, only_silence_counts(worker, vip)};
+    }
+    if (UNLIKELY(flow->state == LBRL_FLOW_FREE)) {
+        return true; /* not by us */
     }
     /* another thread's clock may be ahead of ours: a negative silence is none */
     int32_t silence = (int32_t)(worker->now_ms - flow->last_ms);
-    bool silent = silence > (int64_t)flow_timeout(vip, flow);
+    bool silent = silence > (int64_t)flow_timeout(vip, flow) || silence < -CLOCKS_APART_MS;
     if (silent || LIKELY(judge->only_silence)) {
         return silent;
     }
@@ -56,7 +60,7 @@ static bool is_over(lbrl_worker_t *worker, partition_t *partition, uint32_t entr
     if (is_orphan(worker->table, &ref)) {
         return true;
     }
-    if (vip_is_one_way(vip) && silence > ONE_WAY_SILENCE_MS && (flow->flags & FLOW_OPEN)) {
+    if (vip_is_one_way(vip) && silence > ONE_WAY_SILENCE_MS && (keep->bits & KEEP_OPEN)) {
         flow_set_open(worker, &ref, false);
     } else if (side_is(sink_of(ref.counts))) {
         side_age(worker, sink_of(ref.counts), flow);
@@ -68,19 +72,18 @@ static bool is_over(lbrl_worker_t *worker, partition_t *partition, uint32_t entr
 static void age_entries(lbrl_worker_t *worker, partition_t *partition, uint32_t first, uint32_t n)
 {
     flow_ref_t over[SWEEP_BATCH];
-    flow_hashes_t hashes[SWEEP_BATCH];
     uint32_t count_ = 0;
     judge_t judge = {UINT32_MAX, false};
     for (uint32_t i = 0; i < n; i++) {
         __builtin_prefetch(&partition->flows[first + i] + SWEEP_AHEAD); /* or beyond: no matter */
         if (is_over(worker, partition, first + i, &judge)) {
             over[count_] = flow_ref(worker, partition, first + i);
-            hashes[count_] = flow_prepare_removal(worker, &over[count_]);
+            flow_prepare_removal(worker, &over[count_]);
             count_++;
         }
     }
     for (uint32_t i = 0; i < count_; i++) {
-        flow_remove_at(worker, &over[i], &hashes[i]);
+        flow_remove(worker, &over[i]);
     }
 }
 
