@@ -50,10 +50,11 @@ class Reporter:
         self._shortages = shortages
         self._leave = leave
         self._in_force: dict[str, int] = {}
-        self._written: dict[str, NodeReport] = {}
+        self._written: dict[str, NodeReport | None] = {}  # None: to be written again
         self._status: DataPlaneNodeStatus | None = None
         self._counted_at = float("-inf")
         self._owner = ""  # uid of the DataPlaneNode that all this was written for
+        self._lists = 0  # of the DataPlaneNodes, when all this was written
         self.errors = 0
 
     async def run(self) -> None:
@@ -75,6 +76,9 @@ class Reporter:
             return
         if node.metadata.uid != self._owner:
             self._owner, self._written, self._status = node.metadata.uid, {}, None
+        if self._source.lists != self._lists:
+            # Behind a new list the API server may have an older state than what was written.
+            self._lists, self._written, self._status = self._source.lists, dict.fromkeys(self._written), None
         if node.deleting:
             await self._go(node)
             return

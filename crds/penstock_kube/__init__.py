@@ -20,7 +20,7 @@ from penstock_kube.errors import (
     Unavailable,
 )
 from penstock_kube.events import EventRecorder
-from penstock_kube.lease import LeaderLease, LeaseLostError, NodeLease
+from penstock_kube.lease import HistoryRewoundError, LeaderLease, LeaseLostError, NodeLease
 from penstock_kube.reflector import Key, Reflector, drop_managed_fields, key_of
 from penstock_kube.resources import (
     CRDS,
@@ -57,6 +57,7 @@ __all__ = [
     "EventRecorder",
     "Forbidden",
     "Gone",
+    "HistoryRewoundError",
     "Invalid",
     "Key",
     "KubeClient",

@@ -22,12 +22,19 @@ class LeaseLostError(Exception):
     """Somebody else leads, or may soon: stop writing at once."""
 
 
+class HistoryRewoundError(Exception):
+    """The API server has an older state than it had (etcd restored from a backup): what is known of it is void."""
+
+
 _KEPT = ("resourceVersion", "labels", "annotations", "ownerReferences")
 """Metadata that a renewal repeats: a chart that made the lease knows it by its labels and annotations."""
 
 
 class LeaderLease:
     """One holder at a time: `await acquire()`, then run `await hold()` beside the work; it raises when lost.
+
+    As the holder alone writes the record, it also notices when that is an older one than it wrote: `hold()` raises
+    HistoryRewoundError, and the lease stays held.
 
     A holder that could not renew for `renew_deadline` seconds gives up before others may take over after
     `duration`. Expiry is judged by our own clock since the record last changed, never by comparing the clocks of
@@ -81,12 +88,16 @@ class LeaderLease:
         while True:
             await asyncio.sleep(self._retry)
             remaining = self._renew_deadline - (time.monotonic() - self._renewed_at)
+            written = self._record
             try:
                 # Half of the time at most, so that a request that hangs leaves room for another.
                 async with asyncio.timeout(min(max(remaining, 0.0), self._renew_deadline / 2)):
                     renewed = await self._attempt()
             except TimeoutError:
                 renewed = False
+            if self._is_before(written):
+                await self._attempt()
+                raise HistoryRewoundError(f"lease {self._namespace}/{self._name} is as it was some time ago")
             if not renewed and (self._taken() or not self.held):
                 raise LeaseLostError(f"lease {self._namespace}/{self._name} is lost (holder {self.holder or 'none'})")
 
@@ -98,6 +109,12 @@ class LeaderLease:
         body = self._body(holder="", duration=1)
         with contextlib.suppress(errors.ApiError):
             await self._client.replace(LEASES, body)
+
+    def _is_before(self, written: Object) -> bool:
+        """Tell whether the record, which we alone write, is one from before the last that we wrote."""
+        now, then = self._record.get("spec") or {}, written.get("spec") or {}
+        ours = now.get("holderIdentity") == then.get("holderIdentity") == self._identity
+        return ours and str(now.get("renewTime") or "") < str(then.get("renewTime") or "")
 
     def _taken(self) -> bool:
         return self.holder not in ("", self._identity)

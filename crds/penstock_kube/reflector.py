@@ -18,6 +18,10 @@ Key = tuple[str, str]  # (namespace, name); namespace is empty for cluster-scope
 
 log = structlog.get_logger(__name__)
 
+CHECK_SECONDS = (10.0, 30.0)  # after a broken watch until the next list, spread so that clients do not list together
+CHECK_SECONDS_MAX = 600.0  # where watches break all the time, say by a proxy
+CALM_SECONDS = 600.0  # without a broken watch, after which the first of these counts again
+
 
 def key_of(obj: Object) -> Key:
     """Return the key of a raw object."""
@@ -37,8 +41,10 @@ class Reflector:
     `prune` sees every object as it arrives and returns what is kept of it, or None to keep nothing: memory is
     bounded by what it keeps. `on_change` is called with the pruned object, or None when it is gone, after the
     cache changed; equal objects are not reported again. What either raises is logged with the object and ends
-    nothing. Broken connections resume where they ended; an expired version lists again and reports the difference;
-    a watch that is silent for `idle_seconds` is opened anew.
+    nothing. Broken connections resume where they ended, and some seconds later everything is listed again: behind
+    them, the history of the API server may have become another one (etcd restored from a backup), whose versions
+    say nothing of ours. An expired version lists again and reports the difference; a watch that is silent for
+    `idle_seconds` is opened anew.
     """
 
     def __init__(
@@ -67,6 +73,9 @@ class Reflector:
         self._version: str | None = None
         self._alive_at = time.monotonic()
         self._failures = 0
+        self._check_at: float | None = None  # when to list again after a broken watch
+        self._check_after = 0.0
+        self._broken_at = float("-inf")
         self.synced = asyncio.Event()
         self.last_error: errors.ApiError | None = None  # None once the server answers again
         self.relists = 0
@@ -91,6 +100,8 @@ class Reflector:
         """Keep the cache current until cancelled."""
         while True:
             try:
+                if self._check_at is not None and time.monotonic() >= self._check_at:
+                    self._version = None
                 version = self._version or await self._list()
                 await self._watch(version)
             except errors.Gone:
@@ -115,6 +126,7 @@ class Reflector:
         for key in [key for key in self._objects if key not in seen]:
             self._forget(key)
         self._version = version
+        self._check_at = None
         self.relists += 1
         self.synced.set()
         return version
@@ -123,6 +135,8 @@ class Reflector:
         # Jittered, so that the watches of many agents do not end together.
         server_seconds = int(240 + 120 * random.random())  # noqa: S311 - spreads load, no secret
         started = time.monotonic()
+        if self._check_at is not None:
+            server_seconds = min(server_seconds, max(1, int(self._check_at - started) + 1))
         async for event in self._client.watch(
             self._res,
             self._namespace,
@@ -134,9 +148,22 @@ class Reflector:
         ):
             self._touch()
             self._handle(event)
+        if time.monotonic() - started < server_seconds - 1.0:
+            self._note_broken()  # a server that stops ends its watches first
         if time.monotonic() - started < 1.0:
             await asyncio.sleep(self._backoff(None))  # a server that ends watches at once is not hammered
         self._touch()
+
+    def _note_broken(self) -> None:
+        """Have everything listed again some time after a watch broke."""
+        now = time.monotonic()
+        if now - self._broken_at > CALM_SECONDS:
+            self._check_after = 0.0
+        self._broken_at = now
+        if self._check_at is None:
+            first = random.uniform(*CHECK_SECONDS)  # noqa: S311 - spreads load, no secret
+            self._check_after = min(2 * self._check_after or first, CHECK_SECONDS_MAX)
+            self._check_at = now + self._check_after
 
     def _handle(self, event: WatchEvent) -> None:
         self._version = event.object["metadata"]["resourceVersion"]
@@ -186,6 +213,7 @@ class Reflector:
     def _note_failure(self, error: errors.ApiError) -> None:
         self.errors += 1
         self.last_error = error
+        self._note_broken()
         if not isinstance(error, errors.Unavailable):
             self._version = None  # the server answered, and not with a watch: begin again from a list
         if self._failures in (0, 10) or not error.retriable:

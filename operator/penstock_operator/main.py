@@ -22,6 +22,7 @@ from penstock_kube import (
     SERVICES,
     ApiError,
     EventRecorder,
+    HistoryRewoundError,
     Key,
     KubeClient,
     KubeConfigError,
@@ -106,11 +107,22 @@ class Operator:
                 if not self.stop.is_set():
                     self.leading.set()
                     self.metrics.leading = True
-                    await self._lead(client, lease)
+                    await self._lead_through_restores(client, lease)
             finally:
                 beating.cancel()
                 self.metrics.leading = False
                 await lease.release()
+
+    async def _lead_through_restores(self, client: KubeClient, lease: LeaderLease) -> None:
+        """Lead; where the API server has an older state than it had, begin anew with nothing but the lease."""
+        while True:
+            try:
+                await self._lead(client, lease)
+            except HistoryRewoundError as error:
+                self.following.clear()
+                log.warning("state of the API server is an older one, beginning anew", error=str(error))
+            else:
+                return
 
     async def _lead(self, client: KubeClient, lease: LeaderLease) -> None:
         settings = self.settings

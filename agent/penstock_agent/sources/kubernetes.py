@@ -89,6 +89,11 @@ class KubernetesSource:
         return list(self._nodes.objects.values())
 
     @property
+    def lists(self) -> int:
+        """How often this DataPlane's nodes were listed."""
+        return self._watches["dataplanenodes"].relists
+
+    @property
     def snapshot(self) -> Snapshot | None:
         """What users want; None until all is known, and while this node is not (or no longer) to serve."""
         if self._stale:
