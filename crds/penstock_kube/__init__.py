@@ -21,7 +21,7 @@ from penstock_kube.errors import (
 )
 from penstock_kube.events import EventRecorder
 from penstock_kube.lease import HistoryRewoundError, LeaderLease, LeaseLostError, NodeLease
-from penstock_kube.reflector import Key, Reflector, drop_managed_fields, key_of
+from penstock_kube.reflector import Key, Reflector, drop_managed_fields, key_of, version_of
 from penstock_kube.resources import (
     CRDS,
     DAEMON_SETS,
@@ -78,4 +78,5 @@ __all__ = [
     "WorkQueue",
     "drop_managed_fields",
     "key_of",
+    "version_of",
 ]

@@ -29,6 +29,12 @@ def key_of(obj: Object) -> Key:
     return metadata.get("namespace", ""), metadata["name"]
 
 
+def version_of(obj: Object) -> int:
+    """Return the version of a raw object as a number, 0 where it is none: by contract it may be any text."""
+    text = obj["metadata"].get("resourceVersion")
+    return int(text) if isinstance(text, str) and len(text) <= 40 and text.isascii() and text.isdigit() else 0
+
+
 def drop_managed_fields(obj: Object) -> Object | None:
     """Prune what no reader needs: managed fields are often half of an object."""
     obj["metadata"].pop("managedFields", None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from penstock_kube import Key, Object, Resource, WorkQueue
+import structlog
+from penstock_kube import Key, Object, Resource, WorkQueue, key_of
 
 from penstock_operator.keys import SUMMING, WorkKey, affected, beats_changed, everything
 from penstock_operator.store import Change, Store
+
+log = structlog.get_logger(__name__)
 
 SUMMING_DELAY = 0.5  # seconds that sums wait for further changes
 
@@ -44,7 +47,14 @@ class Feed:
             self.queue.add(key)
 
     def event(self, resource: Resource, type_: str | None, raw: Object) -> None:
-        """Take in an event of a watch."""
+        """Take in an event of a watch; what one object's event breaks is logged and ends nothing."""
+        try:
+            self._take(resource, type_, raw)
+        except Exception:
+            name = "/".join(filter(None, key_of(raw)))
+            log.exception("event cannot be handled, going on", kind=resource.kind, name=name)
+
+    def _take(self, resource: Resource, type_: str | None, raw: Object) -> None:
         if type_ == "DELETED":
             metadata = raw["metadata"]
             self.forget(resource, (metadata.get("namespace", ""), metadata["name"]), metadata.get("uid", ""))

@@ -6,6 +6,7 @@ not used: they keep objects for ever whose deletion fell into a broken watch (se
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,12 +23,25 @@ from penstock_api import (
     KubeObject,
     LoadBalancerVIP,
     RLPolicy,
+    Source,
     VipReport,
     VipStatus,
     parse,
 )
 from penstock_api.names import DATAPLANE_LABEL
-from penstock_kube import DAEMON_SETS, NODES, PODS, SERVICE_ACCOUNTS, SERVICE_CIDRS, SERVICES, Key, Object, Resource
+from penstock_kube import (
+    DAEMON_SETS,
+    NODES,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICE_CIDRS,
+    SERVICES,
+    Key,
+    Object,
+    Resource,
+    version_of,
+)
+from pydantic import ValidationError
 
 from penstock_operator import kinds
 from penstock_operator.plan.facts import Name, NodeFacts, PodFacts, ServiceFacts, parse_networks
@@ -79,6 +93,25 @@ def _parser(model: type[KubeObject]) -> Callable[[Object], Any]:
     return read
 
 
+def _read_report(raw: Object) -> Any:
+    """Read a report; entries that cannot be read are left out, because the others are of other VIPs."""
+    found = _parser(DataPlaneNodeReport)(raw)
+    entries = (raw.get("report") or {}).get("vips")
+    if not isinstance(found, Unreadable) or not isinstance(entries, list):
+        return found
+    readable = [entry for entry in entries if _is_entry(entry)]
+    log.warning("entries of a report not understood", report=raw["metadata"]["name"], error=found.message)
+    return _parser(DataPlaneNodeReport)(raw | {"report": raw["report"] | {"vips": readable}})
+
+
+def _is_entry(raw: object) -> bool:
+    try:
+        VipReport.model_validate_json(json.dumps(raw), strict=True, extra=Source.API_SERVER.extra)
+    except ValidationError:
+        return False
+    return True
+
+
 def _networks(raw: Object) -> Networks:
     return parse_networks((raw.get("spec") or {}).get("cidrs") or ())
 
@@ -100,7 +133,7 @@ READERS: Mapping[Resource, Callable[[Object], Any]] = {
     kinds.POOLS: _parser(AddressPool),
     kinds.DATA_PLANES: _parser(DataPlane),
     kinds.DATA_PLANE_NODES: _parser(DataPlaneNode),
-    kinds.REPORTS: _parser(DataPlaneNodeReport),
+    kinds.REPORTS: _read_report,
     NODES: NodeFacts.from_raw,
     SERVICES: ServiceFacts.from_raw,
     PODS: PodFacts.from_raw,
@@ -154,16 +187,14 @@ class Store:
         """
         metadata = raw["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
-        uid, version = metadata.get("uid", ""), int(metadata.get("resourceVersion") or 0)
+        uid, version = metadata.get("uid", ""), version_of(raw)
         known = self._entries[resource].get(key)
-        if uid in self._gone or (known and known.uid == uid and known.version >= version):
+        if uid in self._gone or (known and known.uid == uid and version and known.version >= version):
             return None
         try:
             value = READERS[resource](raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # One object that others wrote must not end the watch of all; what was known of it stays.
-            name = "/".join(filter(None, key))
-            log.warning("object cannot be read", kind=resource.kind, name=name, error=repr(error))
+        except Exception:  # one object's fault must not cost the others their turn; what was known of it stays
+            log.exception("object cannot be read", kind=resource.kind, name="/".join(filter(None, key)))
             return None
         self._entries[resource][key] = Entry(uid, version, value)
         return self._changed(resource, key, known.value if known else None, value)

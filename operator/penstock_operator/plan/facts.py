@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, Self
 
@@ -199,26 +199,38 @@ def _container_trouble(container: Mapping[str, Any], reason: str, message: str) 
     return f"{reason} {container.get('name', '')}: {message[:_TEXT_LIMIT]}"
 
 
-def parse_address(text: str | None) -> IPAddress | None:
+def parse_address(text: object) -> IPAddress | None:
     """Read an address; None for what is none (`None` of headless Services, host names)."""
     try:
-        return ip_address(text) if text else None
+        return ip_address(_decimal(text)) if isinstance(text, str) and text else None
     except ValueError:
         return None
 
 
-def parse_time(text: str | None) -> datetime | None:
+def parse_networks(texts: Iterable[object]) -> tuple[IPNetwork, ...]:
+    """Read networks, but for those that are none."""
+    return tuple(network for text in texts if (network := _parse_network(text)) is not None)
+
+
+def _parse_network(text: object) -> IPNetwork | None:
+    try:
+        return ip_network(_decimal(text), strict=False) if isinstance(text, str) and text else None
+    except ValueError:
+        return None
+
+
+def _decimal(text: str) -> str:
+    """Strip leading zeros of IPv4 addresses: Kubernetes stored such ones once, and reads them as decimal."""
+    return _LEADING_ZEROS.sub("", text) if ":" not in text else text
+
+
+_LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
+
+
+def parse_time(text: object) -> datetime | None:
     """Read a time of the API server; None for what is none."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        found = datetime.fromisoformat(text) if isinstance(text, str) and text else None
     except ValueError:
         return None
-
-
-def parse_networks(texts: Iterable[str | None]) -> tuple[IPNetwork, ...]:
-    """Read networks, but for those that are none."""
-    found = []
-    for text in texts:
-        with contextlib.suppress(ValueError):
-            found.append(ip_network(text or "", strict=False))
-    return tuple(found)
+    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found

@@ -62,8 +62,10 @@ class Claim:
     @classmethod
     def of_unreadable(cls, raw: Mapping[str, Any]) -> Claim:
         """Read what a VIP holds that this version cannot read: another version gave it, and it stays."""
-        metadata, status = raw["metadata"], raw.get("status") or {}
-        held = (parse_address(text) for text in status.get("addresses") or ())
+        metadata, status = raw["metadata"], raw.get("status")
+        status = status if isinstance(status, Mapping) else {}
+        texts = status.get("addresses")
+        held = (parse_address(text) for text in texts) if isinstance(texts, list) else ()
         return cls(
             name=(metadata["namespace"], metadata["name"]),
             uid=metadata.get("uid", ""),
