@@ -21,7 +21,7 @@ _RST = 0x04
 class HttpConnection:
     """One kept-alive HTTP connection from the client to a VIP."""
 
-    def __init__(self, lab: Lab, address: str, port: int = 80, *, timeout: float = 10.0) -> None:
+    def __init__(self, lab: Lab, address: str, port: int = 80, *, timeout: float = 30.0) -> None:
         self.socket = lab.client.run(socket.create_connection, (address, port), timeout)
         self._connection = http.client.HTTPConnection(address, port)
         self._connection.sock = self.socket
@@ -53,13 +53,13 @@ class HttpConnection:
         return self._connection.getresponse().read()
 
 
-def get(lab: Lab, address: str, path: str = "/", port: int = 80, *, timeout: float = 10.0) -> bytes:
+def get(lab: Lab, address: str, path: str = "/", port: int = 80, *, timeout: float = 30.0) -> bytes:
     """Ask for one page on a connection of its own."""
     with HttpConnection(lab, address, port, timeout=timeout) as connection:
         return connection.get(path)
 
 
-def udp_socket(lab: Lab, address: str, port: int, *, timeout: float = 2.0) -> socket.socket:
+def udp_socket(lab: Lab, address: str, port: int, *, timeout: float = 10.0) -> socket.socket:
     """Return a UDP socket of the client that is connected to a VIP."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     datagrams = lab.client.run(socket.socket, family, socket.SOCK_DGRAM)

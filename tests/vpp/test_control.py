@@ -306,6 +306,11 @@ def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> 
         ("lb rl sources 10.77.0.1 ports 80-127", "port_first: 80"),
         ("lb rl sources 10.77.0.1 ports 16384-28670", "port_last: 28670"),
         ("lb rl sources 10.77.0.1", "<address> ports <first>-<last>"),
+        ("lb rl vip 203.0.113.10", "port: missing or not a number"),
+        ("lb rl vip 203.0.113.10 port http", "port: missing or not a number"),
+        ("lb rl as 203.0.113.1 server 10.77.1.1 port 80", "port: missing or not a number"),
+        ("lb rl as 203.0.113.1 port 80 server 10.77.1.1", "port: missing or not a number"),
+        ("lb rl vip 203.0.113.1 port 80 forwarding gre", "forwarding of a VIP cannot change"),
         ("lb rl enable", "already enabled"),
         ("lb rl enable directory here", "absolute path"),
     ],
@@ -317,6 +322,27 @@ def test_bad_commands_name_what_is_wrong_and_change_nothing(balancer: RunningVpp
     said = balancer.ctl(command)
     assert says in said, said
     assert balancer.ctl("show lb rl vips") == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("flows 10", "flows: 10; must be 64 to 4194304"),
+        ("flows 4194305", "flows: 4194305; must be 64 to 4194304"),
+        ("vips 0", "vips: 0; must be 1 to 65535"),
+        ("slots 7", "slots: 7; must be 8 to 16777216"),
+    ],
+)
+def test_a_size_out_of_its_range_is_refused_by_its_field(balancer: RunningVpp, settings: str, says: str) -> None:
+    balancer.ctl("lb rl disable")
+    assert says in balancer.ctl(f"lb rl enable directory {balancer.shm} {settings}")
+
+
+def test_help_lists_the_commands(balancer: RunningVpp) -> None:
+    listed = balancer.ctl("help lb rl")
+    for command in ("enable", "disable", "vip", "as", "sources", "agent", "node"):
+        assert command in listed.split(), listed
+    assert {"vips", "node", "agent", "flows", "stats", "memory"} <= set(balancer.ctl("help show lb rl").split())
 
 
 def test_a_disabled_load_balancer_says_how_to_enable_it(balancer: RunningVpp) -> None:

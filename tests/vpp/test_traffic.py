@@ -69,13 +69,13 @@ def test_a_port_that_is_not_configured_refuses(lab: Lab, balancer: RunningVpp, a
 def test_the_vip_answers_ping(lab: Lab, balancer: RunningVpp) -> None:
     balancer.balance(VIP_IPV4)
     balancer.balance(VIP_IPV6)
-    lab.client.sh(f"ping -c 2 -i 0.05 -W 1 {VIP_IPV4}")
-    lab.client.sh(f"ping -6 -c 2 -i 0.05 -W 1 {VIP_IPV6}")
+    lab.client.sh(f"ping -c 2 -i 0.05 -W 20 {VIP_IPV4}")
+    lab.client.sh(f"ping -6 -c 2 -i 0.05 -W 20 {VIP_IPV6}")
 
 
 def test_the_balancers_own_address_answers_ping_beside_its_nat_ports(lab: Lab, balancer: RunningVpp) -> None:
     balancer.balance(VIP_IPV4)
-    lab.client.sh(f"ping -c 2 -i 0.05 -W 1 {lab.balancer_ipv4}")
+    lab.client.sh(f"ping -c 2 -i 0.05 -W 20 {lab.balancer_ipv4}")
 
 
 @BOTH

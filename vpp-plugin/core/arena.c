@@ -2,8 +2,8 @@
 
 enum { CACHE_LINE = 64 };
 
-#define FLOWS_MAX (LBRL_PARTITIONS << 16) /* entry numbers have 16 bits in a partition */
-#define SLOTS_MAX (1u << 24)
+static_assert(LBRL_FLOWS_MIN == LBRL_PARTITIONS, "an entry per partition");
+static_assert(LBRL_FLOWS_MAX == LBRL_PARTITIONS << 16, "16 bits number an entry");
 
 typedef struct node_pair {
     struct {
@@ -26,8 +26,8 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 
 bool arena_plan(arena_header_t *header, uint32_t flows, uint32_t vips, uint32_t slots)
 {
-    if (flows < LBRL_PARTITIONS || flows > FLOWS_MAX || vips < 1 || vips > UINT16_MAX ||
-        slots < 8 || slots > SLOTS_MAX) {
+    if (flows < LBRL_FLOWS_MIN || flows > LBRL_FLOWS_MAX || vips < 1 || vips > LBRL_VIPS_MAX ||
+        slots < LBRL_SLOTS_MIN || slots > LBRL_SLOTS_MAX) {
         return false;
     }
     memset(header, 0, sizeof(*header));

@@ -34,6 +34,17 @@ int lb_rl_settings_check(const lb_rl_settings_t *settings, lbio_problem_t *probl
         return lb_rl_refuse(problem, "%s: %u is no table's number; 0 is the default table",
                             settings->client_table == none ? "client_table" : "server_table", none);
     }
+    if (settings->flows < LBRL_FLOWS_MIN || settings->flows > LBRL_FLOWS_MAX) {
+        return lb_rl_refuse(problem, "flows: %u; must be %u to %u", settings->flows, LBRL_FLOWS_MIN,
+                            LBRL_FLOWS_MAX);
+    }
+    if (settings->vips < 1 || settings->vips > LBRL_VIPS_MAX) {
+        return lb_rl_refuse(problem, "vips: %u; must be 1 to %u", settings->vips, LBRL_VIPS_MAX);
+    }
+    if (settings->slots < LBRL_SLOTS_MIN || settings->slots > LBRL_SLOTS_MAX) {
+        return lb_rl_refuse(problem, "slots: %u; must be %u to %u", settings->slots, LBRL_SLOTS_MIN,
+                            LBRL_SLOTS_MAX);
+    }
     if (settings->interval_ms < 1 || settings->interval_ms > LB_RL_INTERVAL_MAX_MS) {
         return lb_rl_refuse(problem, "interval_ms: %u; must be 1 to %u", settings->interval_ms,
                             LB_RL_INTERVAL_MAX_MS);

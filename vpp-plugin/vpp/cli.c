@@ -1,6 +1,34 @@
 /* The command line, but for VIPs and their servers: life, agents, node, NAT sources. */
 #include "lb_rl.h"
 
+/* ---- parents: VPP lists nothing of a command that only has sub-commands, unless it has help ---- */
+
+VLIB_CLI_COMMAND(lb_rl_command, static) = {
+    .path = "lb rl",
+    .short_help = "Penstock's load balancer",
+    .long_help = "Penstock's load balancer; `help lb rl <command>` shows the options of one:\n"
+                 "  enable    open flow arena and shared memory, and forward\n"
+                 "  disable   stop forwarding; `withdraw` removes the VIPs as well\n"
+                 "  sources   set the addresses and ports that servers see\n"
+                 "  vip       make, change or remove a VIP\n"
+                 "  as        make, change or remove a server of a VIP\n"
+                 "  agent     follow agents' weights, ignore them, or name a policy\n"
+                 "  node      set the key of the Maglev tables and the number of nodes\n"
+                 "`help show lb rl` lists what can be shown.",
+};
+
+VLIB_CLI_COMMAND(lb_rl_show_command, static) = {
+    .path = "show lb rl",
+    .short_help = "Show Penstock's load balancer",
+    .long_help = "Show Penstock's load balancer:\n"
+                 "  vips      VIPs, servers, flows and weights; `verbose` for all that was set\n"
+                 "  node      key and number of nodes, NAT sources\n"
+                 "  agent     whose weights are in force\n"
+                 "  flows     the flow table\n"
+                 "  stats     counters\n"
+                 "  memory    sizes",
+};
+
 /* ---- enable, disable ---- */
 
 /* What `again` enables with: the settings of the last time, or of startup.conf. */

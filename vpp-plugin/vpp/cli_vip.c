@@ -57,6 +57,9 @@ static u64 number_of(const lb_rl_vip_name_t *name)
 
 static int port_is_good(u32 port, lbio_problem_t *problem)
 {
+    if (port == LB_RL_NO_PORT) {
+        return lb_rl_refuse(problem, "port: missing or not a number; say `<address> port <n>`");
+    }
     return port >= 1 && port <= 65535 ? 0
                                       : lb_rl_refuse(problem, "port: %u; must be 1 to 65535", port);
 }
@@ -226,6 +229,8 @@ VLIB_CLI_COMMAND(lb_rl_vip_command, static) = {
 
 /* ---- lb rl as ---- */
 
+#define AS_KNOWN "<VIP> port <n> [tcp|udp] server <address> port <n> first"
+
 /* The place of a backend in the configuration, backend_count if it is new. */
 static u32 place_of(const lbrl_vip_config_t *config, const lb_rl_vip_name_t *server)
 {
@@ -266,10 +271,17 @@ static int as_line(vlib_main_t *vm, unformat_input_t *line, lbrl_backend_config_
     if (lb_rl_ready(problem) != 0) {
         return -1;
     }
-    if (!unformat(line, "%U server %U port %u", unformat_lb_rl_vip_name, &name,
-                  unformat_lb_rl_address, &server.address, &server.port)) {
-        return lb_rl_unknown(line, problem,
-                             "<VIP> port <n> [tcp|udp] server <address> port <n> first");
+    if (!unformat(line, "%U", unformat_lb_rl_vip_name, &name)) {
+        return lb_rl_unknown(line, problem, AS_KNOWN);
+    }
+    if (port_is_good(name.port, problem) != 0) {
+        return -1;
+    }
+    if (!unformat(line, "server %U", unformat_lb_rl_address, &server.address)) {
+        return lb_rl_unknown(line, problem, AS_KNOWN);
+    }
+    if (!unformat(line, "port %u", &server.port)) {
+        server.port = LB_RL_NO_PORT;
     }
     if (!find_vip(&name, &config, backends)) {
         return lb_rl_refuse(

@@ -240,10 +240,12 @@ unformat_function_t unformat_lb_rl_timeout; /* lbrl_timeouts_t *: one of them an
 
 /* ---- unformat.c ---- */
 
+#define LB_RL_NO_PORT (~0u)
+
 /* What the command line calls a VIP by: any of its addresses. */
 typedef struct lb_rl_vip_name {
     lbrl_address_t address;
-    u32 port; /* not checked yet */
+    u32 port; /* not checked yet; LB_RL_NO_PORT: none was read */
     u8 protocol;
 } lb_rl_vip_name_t;
 

@@ -43,8 +43,11 @@ uword unformat_lb_rl_milliseconds(unformat_input_t *input, va_list *arguments)
 uword unformat_lb_rl_vip_name(unformat_input_t *input, va_list *arguments)
 {
     lb_rl_vip_name_t *name = va_arg(*arguments, lb_rl_vip_name_t *);
-    if (!unformat(input, "%U port %u", unformat_lb_rl_address, &name->address, &name->port)) {
+    if (!unformat(input, "%U", unformat_lb_rl_address, &name->address)) {
         return 0;
+    }
+    if (!unformat(input, "port %u", &name->port)) {
+        name->port = LB_RL_NO_PORT;
     }
     name->protocol = IP_PROTOCOL_TCP;
     (void)unformat(input, "%U", unformat_lb_rl_protocol, &name->protocol);

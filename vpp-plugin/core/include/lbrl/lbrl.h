@@ -31,6 +31,11 @@ extern "C" {
 
 #define LBRL_PARTITIONS    64 /* fixed: the low 6 bits of a NAT port name the owner */
 #define LBRL_WORKERS_MAX   64
+#define LBRL_FLOWS_MIN     64u      /* entries of a flow table: one per partition */
+#define LBRL_FLOWS_MAX     4194304u /* entry numbers have 16 bits in a partition */
+#define LBRL_VIPS_MAX      65535u   /* core VIPs of a directory */
+#define LBRL_SLOTS_MIN     8u       /* that all VIPs share */
+#define LBRL_SLOTS_MAX     (1u << 24)
 #define LBRL_ADDRESSES_MAX 8    /* of one VIP */
 #define LBRL_SOURCES_MAX   8    /* NAT sources in force at one time */
 #define LBRL_BACKENDS_MAX  1024 /* of one VIP, draining ones included */
@@ -64,11 +69,11 @@ typedef struct lbrl_address {
  */
 
 typedef struct lbrl_config {
-    uint32_t flows; /* entries of the flow table, half-open ones included; 64 .. 2^22, rounded up to
-                       64 */
-    uint32_t vips;  /* core VIPs that the directory holds, 1 .. 65535 */
-    uint32_t
-        slots; /* slots that all VIPs share, 8 .. 2^24; a VIP takes at least twice its backends */
+    uint32_t flows;   /* entries of the flow table, half-open ones included; LBRL_FLOWS_MIN ..
+                       LBRL_FLOWS_MAX, rounded up to 64 */
+    uint32_t vips;    /* core VIPs that the directory holds, 1 .. LBRL_VIPS_MAX */
+    uint32_t slots;   /* that all VIPs share, LBRL_SLOTS_MIN .. LBRL_SLOTS_MAX; a VIP takes at least
+                       twice its backends */
     uint32_t workers; /* 1 .. LBRL_WORKERS_MAX */
     uint32_t
         grace_ms; /* weights of a silent agent stay in force for so long; 0: LBRL_ORPHAN_GRACE_MS */
