@@ -77,12 +77,14 @@ class ClusterAgents:
 
     async def _one(self, pod: str, port: int) -> AgentState | str:
         from penstock_agent.state import AgentState
-        from penstock_kube import ApiError
+        from penstock_kube import ApiError, Forbidden
         from pydantic import ValidationError
 
         path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}:{port}/proxy/{self._path}"
         try:
             return AgentState.model_validate(await self._client.get_path(path))
+        except Forbidden as error:
+            return f"{pod}: {error}; this needs the right to get pods/proxy in namespace {self._namespace}"
         except (ApiError, ValidationError) as error:
             return f"{pod}: {error}"
 

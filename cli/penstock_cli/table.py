@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group, RenderableType
@@ -101,7 +101,7 @@ def _backend(backend: BackendView, heaviest: float, rate: float) -> dict[str, Re
     weight = backend.weight or 0.0
     mean, p50, p90 = _durations(backend.fct)
     return {
-        "backend": f"{backend.address}:{backend.port}",
+        "backend": _place(backend),
         "state": _state(backend),
         "weight": "-" if backend.weight is None else f"{weight:.3g}",
         "": Text("█" * round(BAR_CELLS * weight / heaviest) if heaviest > 0 else "", style="cyan"),
@@ -117,10 +117,49 @@ def _backend(backend: BackendView, heaviest: float, rate: float) -> dict[str, Re
     }
 
 
+def _place(backend: BackendView) -> str:
+    address = f"[{backend.address}]" if backend.address.version == 6 else str(backend.address)
+    return f"{address}:{backend.port}"
+
+
 def _state(backend: BackendView) -> Text:
     if not backend.healthy:
         return Text(f"failed: {backend.health_error}"[:40] if backend.health_error else "failed", style="red")
     return Text(backend.state.value, style="green" if backend.state.value == "active" else "yellow")
+
+
+def lines(states: Iterable[AgentState], problems: Iterable[str] = ()) -> Iterator[str]:
+    """The same as plain lines, for files and pipes: never wrapped, without boxes, bars and colors."""
+    for state in sorted(states, key=lambda state: state.node):
+        link = state.link
+        yield (
+            f"node {state.node} ({state.dataplane}): data plane {'connected' if link.connected else 'away'}, "
+            f"flows {link.flows}/{link.flow_capacity}, packets {link.packets}, dropped {sum(link.dropped.values())}, "
+            f"announces {', '.join(map(str, state.announced)) or '-'}"
+        )
+        yield from (f"  {text}" for text in (state.source_error, link.error, *state.findings) if text)
+        for vip in sorted(state.vips, key=lambda vip: vip.key):
+            yield from _vip_lines(vip)
+    yield from problems
+
+
+def _vip_lines(vip: VipView) -> Iterator[str]:
+    fallback = f", using {vip.fallback}: {vip.fallback_reason}" if vip.fallback_reason else ""
+    addresses = ", ".join(map(str, vip.addresses))
+    yield (
+        f"  {vip.namespace}/{vip.name}  {addresses} {vip.port}/{vip.protocol.value}  "
+        f"{vip.policy} ({vip.mode}){fallback}  {vip.scheduler.value}{'  paused' if vip.paused else ''}"
+    )
+    rate = sum(backend.flow_rate for backend in vip.backends)
+    rows = [_backend(backend, 0.0, rate) for backend in vip.backends]
+    columns = [name for name in COLUMNS if name]
+    table = [columns, *([str(row[name]) for name in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in table) for index in range(len(columns))]
+    for line in table:
+        cells = zip(columns, line, widths, strict=True)
+        aligned = (c.ljust(w) if COLUMNS[name] == "left" else c.rjust(w) for name, c, w in cells)
+        yield f"    {'  '.join(aligned)}".rstrip()
+    yield from (f"    {text}" for text in (*vip.errors, *vip.warnings))
 
 
 def _durations(durations: Durations | None) -> tuple[str, str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from penstock_cli.agents import LOCAL_URL, Agents, Answers, ClusterAgents, UrlAgents, cluster_client
-from penstock_cli.failure import reported
+from penstock_cli.failure import fail, reported
 from penstock_cli.roles import Kubeconfig, Namespace
 
 
@@ -43,7 +44,8 @@ def top(
     """Show, live, every VIP with its backends: weights in force, open flows, rates, latencies, health.
 
     Latencies are completion times of flows as the load balancer saw them pass; nothing is asked of servers or clients.
-    Where the DataPlane has features: full, medians of handshake and first byte stand beside them.
+    Where the DataPlane has features: full, medians of handshake and first byte stand beside them. Without a terminal
+    the table is plain lines. The exit code is 1 if no agent answered in the last round.
     """
     from penstock_kube import ApiError, KubeConfigError
 
@@ -57,18 +59,28 @@ def top(
         async with cluster_client(kubeconfig) as client:
             yield ClusterAgents(client, namespace, within)
 
-    async def show() -> None:
+    async def show() -> Answers:
         async with connect() as agents:
             if output is Output.JSON:
-                await _lines(agents, interval, rounds)
-            else:
-                await _live(agents, interval, rounds)
+                return await _json(agents, interval, rounds)
+            if sys.stdout.isatty():
+                return await _live(agents, interval, rounds)
+            return await _plain(agents, interval, rounds)
 
     with reported(ApiError, KubeConfigError):
         try:
-            asyncio.run(show())
+            last = asyncio.run(show())
         except KeyboardInterrupt:
             raise typer.Exit from None
+    if not last.states:
+        fail(_why_none(last, urls, namespace))
+
+
+def _why_none(answers: Answers, urls: tuple[str, ...], namespace: str) -> str:
+    if answers.problems:
+        return f"no agent answered: {answers.problems[0]}"
+    assert not urls  # noqa: S101 - each of them gives a state or a problem
+    return f"no agent in namespace {namespace}; name another one by --namespace, or make a DataPlane"
 
 
 async def _rounds(agents: Agents, interval: float, rounds: int) -> AsyncIterator[Answers]:
@@ -82,19 +94,39 @@ async def _rounds(agents: Agents, interval: float, rounds: int) -> AsyncIterator
         await asyncio.sleep(max(0.0, interval - (time.monotonic() - began)))
 
 
-async def _lines(agents: Agents, interval: float, rounds: int) -> None:
+async def _json(agents: Agents, interval: float, rounds: int) -> Answers:
+    answers = Answers((), ())
     async for answers in _rounds(agents, interval, rounds):
         agents_json = [state.model_dump(mode="json") for state in answers.states]
         typer.echo(json.dumps({"agents": agents_json, "problems": answers.problems}))
+        if not answers.states and not rounds:
+            break  # nobody would notice that there is nothing to see
+    return answers
 
 
-async def _live(agents: Agents, interval: float, rounds: int) -> None:
+async def _plain(agents: Agents, interval: float, rounds: int) -> Answers:
+    from penstock_cli.table import lines
+
+    answers = Answers((), ())
+    async for answers in _rounds(agents, interval, rounds):
+        for line in lines(answers.states):
+            typer.echo(line)
+        for problem in answers.problems:
+            typer.echo(f"penstock: {problem}", err=True)
+        if not answers.states and not rounds:
+            break
+    return answers
+
+
+async def _live(agents: Agents, interval: float, rounds: int) -> Answers:
     from rich.console import Console
     from rich.live import Live
 
     from penstock_cli.table import render
 
     console = Console()
+    answers = Answers((), ())
     with Live(console=console, screen=console.is_terminal and rounds != 1, auto_refresh=False) as live:
         async for answers in _rounds(agents, interval, rounds):
             live.update(render(answers.states, answers.problems, width=console.width), refresh=True)
+    return answers

@@ -122,6 +122,21 @@ def test_top_shows_the_table(agent_url: str) -> None:
     assert "10.0.0.1:8080" in done.stdout
 
 
+def test_top_prints_plain_lines_without_a_terminal(agent_url: str) -> None:
+    done = penstock("top", "--url", agent_url, "--rounds", "1")
+    assert max(map(len, done.stdout.splitlines())) > 80  # nothing is wrapped
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize("rounds", ["0", "1"])
+def test_top_fails_where_no_agent_answers(output: str, rounds: str) -> None:
+    done = penstock("top", "--url", "http://127.0.0.1:9", "-o", output, "--rounds", rounds)
+    assert done.returncode == 1
+    assert "no agent answered: http://127.0.0.1:9: " in done.stderr
+
+
 def test_top_says_which_agent_gave_no_answer(agent_url: str) -> None:
     done = penstock("top", "--url", agent_url, "--url", "http://127.0.0.1:9", "-o", "json", "--rounds", "1")
     answer = json.loads(done.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from penstock_agent.state import AgentState, BackendView, DataPlaneView, Durations
-from penstock_cli.table import render, seconds
+from penstock_cli.table import lines, render, seconds
 from rich.console import Console
 
 
@@ -158,3 +158,17 @@ def test_no_agent_is_said() -> None:
 
 def test_durations_have_the_unit_that_fits() -> None:
     assert [seconds(value) for value in (0.00005, 0.0123, 1.5)] == ["50 us", "12.3 ms", "1.5 s"]
+
+
+def test_addresses_of_ipv6_are_in_brackets() -> None:
+    shown = "\n".join(lines([state(backend("2001:db8::1"), backend("10.0.0.1"))]))
+    assert "[2001:db8::1]:8080" in shown
+    assert "10.0.0.1:8080" in shown
+
+
+def test_plain_lines_say_what_the_table_says() -> None:
+    shown = list(lines([state(backend("10.0.0.1"))], ["somebody: gave no answer"]))
+    assert shown[0].startswith("node ")
+    assert any("shop/web  203.0.113.10 80/TCP  little (Active)" in line for line in shown)
+    assert any("10.0.0.1:8080" in line and "4.2 ms" in line for line in shown)
+    assert shown[-1] == "somebody: gave no answer"

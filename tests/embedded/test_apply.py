@@ -240,3 +240,25 @@ def test_an_arena_too_small_for_its_vips_says_so(lab: Lab) -> None:
         assert "more VIPs" in errors[1].fix
         assert get(lab, VIP_IPV4) in (b"s1", b"s2")
         running.withdraw()
+
+
+@pytest.mark.parametrize("where", ["the default route's", "another interface's", "IPv6"])
+def test_an_address_of_the_node_is_no_vip(lab: Lab, dataplane: RunningDataplane, where: str) -> None:
+    number = "1" if where == "the default route's" else "s1"
+    address = {"the default route's": lab.balancer_ipv4, "another interface's": "10.77.1.1", "IPv6": "fd77:1::1"}[where]
+    result = dataplane.try_apply(vip(lab, address), vip(lab))
+    error = next(each.error for each in result.vips if each.error)
+    assert error.code == "conflict"
+    assert address in error.message
+    assert number in error.message or "NAT source" in error.message
+    assert get(lab, VIP_IPV4) in (b"s1", b"s2")  # the others are not concerned
+
+
+def test_a_vip_keeps_an_address_that_the_node_got_later(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab))
+    lab.balancer.sh(f"ip addr add {VIP_IPV4}/32 dev lo")
+    try:
+        dataplane.apply(vip(lab, key="test/renamed"))
+        assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+    finally:
+        lab.balancer.sh(f"ip addr del {VIP_IPV4}/32 dev lo")

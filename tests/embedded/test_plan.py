@@ -337,6 +337,18 @@ def test_addresses_of_others_are_refused_but_for_those_in_force() -> None:
     assert "203.0.113.2 is a gateway of this node" in error.message
 
 
+def test_a_state_that_cannot_be_written_is_written_later(tmp_path: Any) -> None:
+    path = tmp_path / "absent" / "penstock.state"
+    (tmp_path / "absent").write_text("in the way")
+    keeper = Keeper()
+    keeper.save(path, in_force(vip(1)))
+    assert str(path) in keeper.problem
+    (tmp_path / "absent").unlink()
+    keeper.again()
+    assert keeper.problem == ""
+    assert load(path) == in_force(vip(1))
+
+
 def test_only_addresses_of_vips_are_announced() -> None:
     gateway, own, drains, refused = "203.0.113.254", "203.0.113.1", "203.0.113.2", "203.0.113.3"
     actual = in_force(vip(1)).model_copy(update={"removing": {vip(2).id: vip(2)}})
