@@ -261,6 +261,26 @@ def test_agents_are_replaced_when_their_account_is_another_one() -> None:
     assert [each["metadata"]["name"] for each in found.daemon_sets] == ["penstock-edge-agent"]  # to clear the node
 
 
+@pytest.mark.parametrize(
+    ("pods", "silent", "message"),
+    [
+        ([pod("lb-1", forwards=False)], (), "waiting for agents to clear lb-1"),
+        (
+            [pod("lb-1", forwards=False, ready=False, trouble="ErrImagePull agent:9")],
+            (),
+            "waiting for agents to clear lb-1; node lb-1: pod pod-lb-1: ErrImagePull agent:9",
+        ),
+        ([pod("lb-1")], ("edge.lb-1",), "lb-1; node lb-1: its agent does not renew its Lease, see its pod and log"),
+    ],
+)
+def test_a_departure_that_hangs_names_the_cause(pods: Any, silent: tuple[str, ...], message: str) -> None:
+    facts = [node(labels=LABELLED)]
+    beats = Beats(silent=frozenset(silent))
+    found = plan(data_plane(deleting=True), facts, [data_plane_node("lb-1")], pods=pods, beats=beats)
+    assert found.status is not None
+    assert next(c for c in found.status.conditions if c.type == "Ready").message.endswith(message)
+
+
 def test_a_node_conflict_is_not_hidden() -> None:
     older = data_plane("core", age=900, nodeSelector={"role": "lb"})
     found = plan(data_plane(), [node()], others=[older])

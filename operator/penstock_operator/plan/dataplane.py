@@ -22,7 +22,7 @@ from penstock_api.conditions import ConditionType
 from penstock_api.names import NODE_FINALIZER, node_object_name
 
 from penstock_operator.plan import daemonsets, nodes, rollout
-from penstock_operator.plan.dataplane_status import data_plane_status, seconds_until_started, silence
+from penstock_operator.plan.dataplane_status import data_plane_status, hindrance, seconds_until_started, silence
 from penstock_operator.plan.facts import NodeFacts, PodFacts
 from penstock_operator.plan.handover import still_announced
 from penstock_operator.plan.pods import Manifest
@@ -160,7 +160,7 @@ def _leave(view: DataPlaneView, installation: daemonsets.Installation, now: date
     status = None
     if data_plane is not None:
         waiting = ", ".join(sorted(view.data_plane_nodes)[:NAMES_SHOWN])
-        message = f"waiting for agents to clear {waiting}" if waiting else "removing the DaemonSets"
+        message = f"waiting for agents to clear {waiting}{hindrance(view)}" if waiting else "removing the DaemonSets"
         conditions = data_plane.status.conditions
         generation = data_plane.metadata.generation
         for type_, value in ((ConditionType.READY, False), (ConditionType.RECONCILING, True)):

@@ -86,6 +86,17 @@ def silence(node: DataPlaneNode, namespace: str, now: datetime) -> Condition:
     return next(each for each in after if each.type == ConditionType.READY)
 
 
+def hindrance(view: DataPlaneView) -> str:
+    """Return why a node that has to be cleared cannot be; empty where none is hindered."""
+    for name, node in sorted(view.data_plane_nodes.items()):
+        troubled = next((pod for pod in view.pods_on(name) if pod.trouble and not pod.ready), None)
+        if troubled is not None:
+            return f"; node {name}: pod {troubled.name[1]}: {troubled.trouble}"
+        if node.metadata.name in view.beats.silent:
+            return f"; node {name}: its agent does not renew its Lease, see its pod and log"
+    return ""
+
+
 def _conditions(
     data_plane: DataPlane,
     selection: nodes.Selection,
