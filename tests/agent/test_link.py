@@ -215,6 +215,16 @@ async def test_answers_of_a_newer_data_plane_are_read(socket):
         await adapter.close()
 
 
+async def test_an_absent_data_plane_is_named_without_error_numbers(socket):
+    adapter = EmbeddedDataPlane(socket)
+    with pytest.raises(DataPlaneUnreachableError, match=r"no data plane listens at .*; look at the data-plane pod"):
+        await adapter.hello()
+    async with RecordingDataPlane(socket) as dataplane:
+        await dataplane.stop()  # its socket may be left
+        with pytest.raises(DataPlaneUnreachableError, match="no data plane listens at "):
+            await adapter.hello()
+
+
 async def test_a_silent_data_plane_is_given_up(socket):
     async with RecordingDataPlane(socket) as dataplane:
         dataplane.silent = True

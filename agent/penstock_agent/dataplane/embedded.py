@@ -83,10 +83,7 @@ class EmbeddedDataPlane:
                     reply = await self._exchange(request)
             except (OSError, EOFError, ValueError) as error:
                 await self.close()
-                raise DataPlaneUnreachableError(
-                    f"data plane at {self._path}: {method} failed: {str(error) or type(error).__name__}; "
-                    "is `penstock dataplane` running with this run directory?"
-                ) from error
+                raise DataPlaneUnreachableError(self._unreachable(method, error)) from error
             except asyncio.CancelledError:
                 # Half a reply may be on the wire: nobody else may read it as theirs.
                 await self.close()
@@ -95,6 +92,14 @@ class EmbeddedDataPlane:
             refusal = reply.error
             raise DataPlaneRefusedError(refusal.code, refusal.field, refusal.message, refusal.fix)
         return reply.result or {}
+
+    def _unreachable(self, method: Method, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return (
+                f"no data plane listens at {self._path}; look at the data-plane pod of this node and its log, or start "
+                "`penstock dataplane` with this run directory"
+            )
+        return f"data plane at {self._path}: {method} failed: {str(error) or type(error).__name__}; look at its log"
 
     async def _exchange(self, request: Request) -> Reply:
         if self._streams is None:
