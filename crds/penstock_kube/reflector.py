@@ -172,7 +172,11 @@ class Reflector:
             self._check_at = now + self._check_after
 
     def _handle(self, event: WatchEvent) -> None:
-        self._version = event.object["metadata"]["resourceVersion"]
+        metadata = event.object.get("metadata")
+        if not isinstance(metadata, dict) or (event.type != "BOOKMARK" and not metadata.get("name")):
+            self._version = None
+            raise errors.Unavailable(f"watch {self._res.plural}: an event without an object; listing again")
+        self._version = metadata.get("resourceVersion") or self._version
         if event.type == "DELETED":
             self._forget(key_of(event.object))
         elif event.type in ("ADDED", "MODIFIED"):

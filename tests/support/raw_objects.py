@@ -26,7 +26,7 @@ times = st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456Z", 
 versions = st.sampled_from(["1", "7", "99999999999999999999", "9" * 5000, "", "abc", "-5", "\u0663"])
 labels = st.dictionaries(
     st.sampled_from(["penstock.dev/dataplane", "penstock.dev/component", "kubernetes.io/service-name", "x"]),
-    st.text(max_size=10),
+    st.sampled_from(["a", "b", "edge", ""]) | st.text(max_size=10),
     max_size=3,
 )
 
@@ -41,7 +41,7 @@ def named(namespaced, **fields):
     metadata = st.fixed_dictionaries(
         {
             "name": st.sampled_from(["a", "b"]),
-            **({"namespace": st.sampled_from(["shop", "other"])} if namespaced else {}),
+            **({"namespace": st.sampled_from(["default", "other"])} if namespaced else {}),
         },
         optional={
             "uid": st.sampled_from(["u1", "u2"]),
@@ -109,6 +109,8 @@ def other_versions(draw, kind):
     raw = copy.deepcopy(GOOD[kind])
     raw["metadata"] |= {"uid": draw(st.sampled_from(["u1", "u2"])), "resourceVersion": draw(versions), "generation": 1}
     body = "report" if kind == "report" else "spec"
+    if kind == "vip" and draw(st.booleans()):
+        raw["spec"] |= {"backends": {"service": {"name": "a"}}, "ports": [{"port": 80, "targetPort": draw(names)}]}
     if kind != "report" and draw(st.booleans()):
         raw["status"] = {"addresses": ["203.0.113.10"], "dataPlaneName": "edge", "observedGeneration": 1}
     for _ in range(draw(st.integers(0, 3))):
