@@ -113,7 +113,19 @@ class Agent:
             except TimeoutError:
                 pass
             self._dirty.clear()
+            self._reconcile_or_report()
+
+    def _reconcile_or_report(self) -> None:
+        """Reconcile; whatever that raises, the data plane keeps what it has and the agent goes on."""
+        subject = "desired state"
+        try:
             self.reconcile()
+        except Exception as error:
+            log.exception("desired state not computed, the last one stays")
+            text = f"desired state not computed, the last one stays: {type(error).__name__}: {error}; report this"
+            self.findings.report(subject, text)
+        else:
+            self.findings.report(subject, "")
 
     def reconcile(self) -> None:
         """Compute what should be, and hand it out."""
@@ -152,8 +164,8 @@ class Agent:
         if override != self._override:
             known = not override or override in policies.POLICIES
             log.warning("data plane was told which policy to use", policy=override or "as configured", known=known)
-        self._snapshot, self._override = snapshot, override
         planned = desired.plan(replace(snapshot, override=override), self.plan, self._memo)
+        self._snapshot, self._override = snapshot, override
         if planned != self.plan:
             _log_findings(self.plan, planned)
             self.plan = planned

@@ -67,6 +67,9 @@ class Reporter:
                 log.warning("report not written, trying again", error=str(error))
             except DataPlaneError as error:
                 log.warning("not withdrawn yet, trying again", error=str(error))
+            except Exception:  # what cannot be reported must not end what is forwarded
+                self.errors += 1
+                log.exception("report not made, trying again")
             await asyncio.sleep(WRITE_SECONDS)
 
     async def write(self) -> None:

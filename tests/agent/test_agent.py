@@ -11,12 +11,14 @@ from ipaddress import ip_address
 import httpx
 import penstock_core
 import pytest
+from penstock_agent import desired
 from penstock_agent.main import serve
 from penstock_agent.settings import Settings
 from penstock_agent.state import AgentState
 from penstock_embedded.messages import BackendState
 from prometheus_client.parser import text_string_to_metric_families
 from recording_dataplane import RecordingDataPlane
+from structlog.testing import capture_logs
 from waiting import StreamServer, eventually, running
 
 VIP = """\
@@ -324,3 +326,33 @@ async def test_removed_vips_leave(rig):
         await eventually(lambda: rig.dataplane.state.vips == ())
         await eventually(lambda: not agent.loop.vips)
         await eventually(lambda: json.loads((rig.path / "state" / "plan.json").read_text())["content"]["vips"] == [])
+
+
+async def test_endpoints_that_get_no_traffic_are_logged(rig, local_address):
+    networks = "apiVersion: penstock.dev/v1alpha1\nkind: DataPlane\nmetadata: {name: edge}\n"
+    (rig.path / "files" / "edge.yaml").write_text(networks + "spec: {staticEndpointCIDRs: [10.0.0.0/8]}\n")
+    rig.write([("172.16.0.1", 80)])
+    with capture_logs() as logs:
+        async with rig.dataplane, rig.agent() as agent:
+            await eventually(lambda: agent.plan is not None)
+            await asyncio.sleep(0.1)
+    (entry,) = (entry for entry in logs if entry["event"] == "finding")
+    assert (entry["vip"], entry["reason"]) == ("default/web", "EndpointNotAllowed")
+    assert entry["field"] == "spec.backends.endpoints[0].address"
+    assert "172.16.0.1" in entry["message"]
+
+
+async def test_a_state_that_cannot_be_computed_ends_nothing(rig, local_address, monkeypatch):
+    plan = desired.plan
+
+    def fail(*_):
+        raise ZeroDivisionError("by accident")
+
+    async with rig.dataplane, Backend(local_address) as one, rig.agent() as agent:
+        monkeypatch.setattr(desired, "plan", fail)
+        rig.write([(local_address, one.port)])
+        await eventually(lambda: any("by accident" in text for text in agent.node_findings))
+        monkeypatch.setattr(desired, "plan", plan)
+        agent.changed()
+        await eventually(lambda: agent.link.settled and agent.plan is not None)
+        await eventually(lambda: not agent.node_findings)
