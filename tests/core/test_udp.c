@@ -165,6 +165,27 @@ static void port_53_closes_with_its_answer(void)
     rig_free(&rig);
 }
 
+/* A and AAAA are asked from one socket, and the second answer may take longer than an answered flow is kept. */
+static void port_53_waits_for_as_many_answers_as_questions(void)
+{
+    rig_t rig = rig_with_udp();
+    exchange_t e = exchange_make(&rig, false, 30000, 53);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQUAL(ask(&e, 40), LBRL_VERDICT_FORWARD);
+        }
+        for (int i = 0; i < 3; i++) {
+            rig_pass(&rig, 4000);
+            CHECK_EQUAL(answer(&e, 90), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(state_of(&e), i < 2 ? LBRL_FLOW_UDP_EXCHANGE : LBRL_FLOW_UDP_ANSWERED);
+        }
+        rig_restart(&rig);
+    }
+    rig_pass(&rig, 2500);
+    CHECK_EQUAL(state_of(&e), LBRL_FLOW_FREE);
+    rig_free(&rig);
+}
+
 static void absent_checksum_stays_absent_and_a_computed_zero_does_not_look_so(void)
 {
     rig_t rig = rig_with_udp();
@@ -227,6 +248,7 @@ int main(void)
     question_keeps_its_backend_while_unanswered();
     client_that_rebinds_keeps_its_server_by_affinity_only();
     port_53_closes_with_its_answer();
+    port_53_waits_for_as_many_answers_as_questions();
     absent_checksum_stays_absent_and_a_computed_zero_does_not_look_so();
     ipv6_without_checksum_is_dropped();
     failed_backend_is_replaced_at_once();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -169,6 +170,20 @@ def test_a_packet_too_big_for_the_way_reaches_the_client_as_about_its_own(
         quoted = IPv6(bytes(seen.packet[ICMPv6PacketTooBig].payload))
     assert (quoted.src, quoted.dst) == (of_family(subject, address, "client"), address)
     assert bytes(quoted.payload)[:4] == (40000).to_bytes(2, "big") + (80).to_bytes(2, "big")
+
+
+def test_a_slow_answer_from_port_53_reaches_the_socket_that_asked_twice(subject: Subject) -> None:
+    """A and AAAA, of which the second is answered after an answered flow would have gone."""
+    backends = [{"id": server.name, "address": server.ipv4, "port": 5353} for server in subject.lab.servers]
+    subject.apply(vip(subject.lab, port=53, protocol="UDP", backends=backends))
+    question = addressed(subject.lab.client_ipv4, VIP_IPV4) / UDP(sport=4000, dport=53) / Raw(b"question")
+    first, second = subject.send("client", question), subject.send("client", question)
+    assert first.place == second.place
+    for _ in range(2):
+        header = addressed(second.packet.dst, second.packet.src)
+        answer = header / UDP(sport=5353, dport=second.packet[UDP].sport) / Raw(b"answer")
+        assert subject.send(second.place, answer).place == "client"
+        time.sleep(3)
 
 
 def test_fragments_follow_their_first(subject: Subject) -> None:

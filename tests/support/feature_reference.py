@@ -55,6 +55,7 @@ class Flow:
     client: Side = field(default_factory=Side)
     server: Side = field(default_factory=Side)
     mss: int = 536
+    questions: int = 0  # port 53: that have had no answer
     counted: bool = True
     completed: bool = False
     resting: bool = False  # both have closed, the server first or before it heard of the client's end
@@ -296,7 +297,7 @@ class Features:
         flow.shaken = True
 
     def reset(self, flow: Flow, seen: Seen) -> None:
-        """RFC 5961: only what lies within the receiver's window can be true."""
+        """RFC 5961: a receiver believes the number that it wants, which is what it acknowledged or what was sent."""
         tcp = seen.packet[TCP]
         sender, receiver = (flow.client, flow.server) if seen.from_client else (flow.server, flow.client)
         half_open = flow.state in ("syn", "syn_ack")
@@ -305,8 +306,7 @@ class Features:
         elif half_open:
             credible = (tcp.seq - receiver.ack) % 2**32 <= (sender.end - receiver.ack) % 2**32
         else:
-            window = 0xFFFF if flow.resting or self.one_way else receiver.window
-            credible = (tcp.seq - receiver.ack) % 2**32 <= (window << receiver.scale) + 1
+            credible = tcp.seq in (receiver.ack, sender.end)
         if not credible:
             return
         self.close(flow)
@@ -433,15 +433,20 @@ class Features:
     # ---- UDP
 
     def question(self, key: tuple[str, int], flow: Flow, seen: Seen) -> None:
-        """Port 53: an answer ends the flow, another question begins it anew."""
-        if not seen.from_client:
-            if flow.state != "answered":
-                self.complete(flow, seen)
-                flow.state = "answered"
-                self.close(flow)
-        elif flow.state == "answered":
-            self.flows[key] = Flow(seen.time_us, "udp")
-            self.counters["n_flow_on"] += 1
+        """Port 53: as many answers as questions end the flow, another question begins it anew."""
+        size, segment = len(seen.packet[UDP].payload), seen.segment_size
+        datagrams = -(-size // segment) if segment and size else 1
+        if seen.from_client:
+            if flow.state == "answered":
+                flow = self.flows[key] = Flow(seen.time_us, "udp")
+                self.counters["n_flow_on"] += 1
+            flow.questions += datagrams
+            return
+        flow.questions = max(flow.questions - datagrams, 0)
+        if flow.state != "answered" and flow.questions == 0:
+            self.complete(flow, seen)
+            flow.state = "answered"
+            self.close(flow)
 
     def datagram(self, flow: Flow, seen: Seen) -> None:
         if seen.from_client:

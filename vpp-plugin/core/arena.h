@@ -163,7 +163,11 @@ typedef struct flow {
     uint32_t last_ms;                /* of the last packet */
     uint32_t start_us;               /* of the first packet, with start_high as bits 32..39 */
     uint32_t client_end, server_end; /* next sequence number expected of each side */
-    uint32_t client_ack, server_ack; /* what each side has acknowledged */
+    union {
+        uint32_t client_ack; /* what each side has acknowledged */
+        uint32_t unanswered; /* UDP, port 53: questions that have had no answer, less one */
+    };
+    uint32_t server_ack;
     union {
         struct {
             uint16_t client_window, server_window; /* as sent, unscaled */

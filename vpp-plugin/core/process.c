@@ -59,7 +59,7 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
         track_tcp(worker, ref, packet, meta, from_client);
     } else {
         /* a datagram may begin its flow anew, and then belongs to that */
-        track_udp(worker, ref, from_client);
+        track_udp(worker, ref, track_segments(packet, meta), from_client);
         translate(worker, ref, packet, meta, from_client);
     }
     return LBRL_VERDICT_FORWARD;
@@ -190,6 +190,9 @@ static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packe
     if (reason) {
         return reason == LBRL_DROP_NO_BACKEND ? on_no_backend(worker, packet, meta, birth.vip)
                                               : drop(packet, reason);
+    }
+    if (birth.vip->dns) {
+        ref.flow->unanswered = track_segments(packet, meta) - 1;
     }
     translate(worker, &ref, packet, meta, true);
     return LBRL_VERDICT_FORWARD;

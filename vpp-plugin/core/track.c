@@ -240,31 +240,66 @@ void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_pac
 
 /* ------------------------------------------------------------------------------- UDP */
 
-void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client)
+static void await_answer(const flow_ref_t *ref)
+{
+    if (ref->flow->state == LBRL_FLOW_UDP_NEW && (ref->keep->bits & KEEP_HALF_OPEN)) {
+        /* still unanswered: the longest silent is recycled first */
+        list_unlink(ref->partition, &ref->partition->half_open, ref->entry);
+        list_append(ref->partition, &ref->partition->half_open, ref->entry);
+    }
+}
+
+/* Port 53: questions share a socket (A and AAAA), so that a flow is over with as many answers as it has had questions. */
+static void dns_question(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t datagrams)
+{
+    flow_t *flow = ref->flow;
+    if (flow->state != LBRL_FLOW_UDP_ANSWERED) {
+        flow->unanswered += datagrams;
+        await_answer(ref);
+        return;
+    }
+    flow->unanswered = datagrams - 1;
+    restart_clock(worker, flow);
+    if (side_is(sink_of(ref->counts))) {
+        side_begin(worker, sink_of(ref->counts), flow);
+    }
+    flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
+}
+
+static void dns_answer(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t datagrams)
+{
+    flow_t *flow = ref->flow;
+    if (flow->unanswered >= datagrams) {
+        flow->unanswered -= datagrams;
+        if (flow->state == LBRL_FLOW_UDP_NEW) {
+            flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
+        }
+        return;
+    }
+    flow->unanswered = 0;
+    if (flow->state != LBRL_FLOW_UDP_ANSWERED) {
+        complete(worker, ref);
+        flow_move(worker, ref, LBRL_FLOW_UDP_ANSWERED);
+    }
+}
+
+void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t datagrams, bool from_client)
 {
     flow_t *flow = ref->flow;
     flow->last_ms = worker->now_ms;
-    if (!from_client && ref->vip->dns) {
-        if (flow->state != LBRL_FLOW_UDP_ANSWERED) {
-            complete(worker, ref);
-            flow_move(worker, ref, LBRL_FLOW_UDP_ANSWERED);
+    if (ref->vip->dns) {
+        if (from_client) {
+            dns_question(worker, ref, datagrams);
+        } else {
+            dns_answer(worker, ref, datagrams);
         }
     } else if (!from_client) {
         if (flow->state == LBRL_FLOW_UDP_NEW) {
             flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
         }
-    } else if (flow->state == LBRL_FLOW_UDP_ANSWERED) {
-        /* another question from the same port */
-        restart_clock(worker, flow);
-        if (side_is(sink_of(ref->counts))) {
-            side_begin(worker, sink_of(ref->counts), flow);
-        }
-        flow_move(worker, ref, LBRL_FLOW_UDP_EXCHANGE);
     } else if (flow->state == LBRL_FLOW_UDP_EXCHANGE) {
         flow_move(worker, ref, LBRL_FLOW_UDP_STREAM);
-    } else if (flow->state == LBRL_FLOW_UDP_NEW && (ref->keep->bits & KEEP_HALF_OPEN)) {
-        /* still unanswered: the longest silent is recycled first */
-        list_unlink(ref->partition, &ref->partition->half_open, ref->entry);
-        list_append(ref->partition, &ref->partition->half_open, ref->entry);
+    } else {
+        await_answer(ref);
     }
 }

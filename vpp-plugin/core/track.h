@@ -8,7 +8,17 @@
 void track_tcp_slow(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
                     const meta_t *meta, bool from_client);
 
-void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, bool from_client);
+/* `datagrams`: as the wire carries the packet. */
+void track_udp(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t datagrams, bool from_client);
+
+/* Packets that the wire carries of one that the kernel hands over. */
+static inline uint32_t track_segments(const lbrl_packet_t *packet, const meta_t *meta)
+{
+    if (LIKELY(packet->gso_type == LBRL_GSO_NONE || meta->payload == 0)) {
+        return 1;
+    }
+    return (meta->payload + packet->gso_size - 1) / packet->gso_size;
+}
 
 static inline uint32_t track_window(const flow_t *flow, bool of_client)
 {
@@ -141,10 +151,7 @@ static inline void track_tcp(lbrl_worker_t *worker, const flow_ref_t *ref,
 static inline void track_packet(const lbrl_worker_t *worker, const flow_t *flow, lbrl_sink_t *sink,
                                 const lbrl_packet_t *packet, const meta_t *meta, bool from_client)
 {
-    uint32_t segments = 1;
-    if (UNLIKELY(packet->gso_type != LBRL_GSO_NONE && meta->payload != 0)) {
-        segments = (meta->payload + packet->gso_size - 1) / packet->gso_size;
-    }
+    uint32_t segments = track_segments(packet, meta);
     lbrl_sink_packet(sink, slot_in(sink, flow), segments, packet->length, meta->payload != 0,
                      from_client);
     if (side_is(sink)) {

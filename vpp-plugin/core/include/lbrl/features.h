@@ -55,13 +55,13 @@ typedef enum lbrl_level {
       "flow opened: +1; flow closed, reset, expired or silent: -1",                                \
       "a closing flow that sends in-window data counts again",                                     \
       "also leaves after T seconds of silence, counts again with its next packet", "as defined",   \
-      "none", "closes by timeout, port 53 with its answer")                                        \
+      "none", "closes by timeout, port 53 with its last answer")                                   \
     X(N_FLOW, "n_flow", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                         \
       "new flow assigned to the backend", "an entry in the flow table was made", "as defined",     \
       "as defined", "none", "first datagram of a 5-tuple")                                         \
     X(N_FCT, "n_fct", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
       "flow completed (the event of channel fct)", "its start was seen", "FIN of the client",      \
-      "FIN of both sides", "none", "port 53: the answer; others never")                            \
+      "FIN of both sides", "none", "port 53: the last answer; others never")                       \
     X(L_ASSIGN, "l_assign", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "flows",                    \
       "new flow adds the local count of open flows just before it", "with n_flow", "as defined",   \
       "as defined", "none", "as defined")                                                          \
@@ -104,7 +104,8 @@ typedef enum lbrl_level {
  * The client's bytes are IP lengths, a super-packet's one header counted once. Times are those at
  * which the vector with the packet was taken in. Channels of level full are sampled of flows whose
  * first packet was seen while the level was full; a later fragment counts as a packet and is not
- * sampled. On port 53 the question after an answer begins the flow anew.
+ * sampled. On port 53 a flow has had its last answer with as many as
+ * it has had questions; a question after that begins it anew.
  *
  * X(symbol, name, level, unit, event, value, condition, one-way, two-way, offload, UDP) */
 #define LBRL_CHANNELS(X)                                                                           \
@@ -115,7 +116,7 @@ typedef enum lbrl_level {
       "each datagram")                                                                             \
     X(FCT, "fct", LBRL_LEVEL_BASIC, "seconds", "flow completed", "time since its first packet",    \
       "start of the flow was seen; never after a reset or a timeout", "FIN of the client",         \
-      "FIN of the second side", "none", "port 53: the answer; others never")                       \
+      "FIN of the second side", "none", "port 53: the last answer; others never")                  \
     X(BYTE_P, "byte_p", LBRL_LEVEL_FULL, "bytes", "packet of the client", "its IP length",         \
       "its flow is tracked", "as defined", "as defined",                                           \
       "one sample per super-packet: headers and one segment", "as defined")                        \
