@@ -81,6 +81,11 @@ class StateCollector(Collector):
             value=link.recycled,
         )
         yield CounterMetricFamily(
+            "penstock_dataplane_evicted_flows",
+            "Open flows that made room for new ones, for they had been silent for longest.",
+            value=link.evicted,
+        )
+        yield CounterMetricFamily(
             "penstock_dataplane_queue_dropped_packets",
             "Packets that found the queue to the data plane full.",
             value=link.queue_dropped,

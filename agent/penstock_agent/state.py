@@ -85,6 +85,7 @@ class DataPlaneView(View):
     flow_capacity: int
     half_open: int
     recycled: int = 0
+    evicted: int = 0
     queue_dropped: int = 0
     packets: int
     forwarded: int

@@ -137,8 +137,9 @@ class FlowTimeouts(Model):
 
     tcp_handshake_seconds: Annotated[int, Field(ge=1, le=300)] = 10
     """A TCP connection that is not yet established."""
-    tcp_established_seconds: Annotated[int, Field(ge=1, le=604_800)] = 900
-    """An established TCP connection."""
+    tcp_established_seconds: Annotated[int, Field(ge=1, le=604_800)] = 7440
+    """An established TCP connection. Default: 2 h 4 min, which RFC 5382 asks for. Where the flow table or the NAT ports
+    of a backend are used up, open flows that have been silent for longest, 30 s at least, make room for new ones."""
     tcp_closing_seconds: Annotated[int, Field(ge=1, le=300)] = 10
     """A TCP connection that both ends have closed, or one has reset; with `NAT`, one end alone: at least 120 s."""
     udp_unreplied_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
@@ -148,7 +149,7 @@ class FlowTimeouts(Model):
     udp_stream_seconds: Annotated[int, Field(ge=1, le=86_400)] = 180
     """UDP in both directions, repeatedly."""
     udp_dns_answered_seconds: Annotated[int, Field(ge=1, le=3600)] = 1
-    """UDP on port 53 once its question is answered."""
+    """UDP on port 53 once it has had as many answers as questions."""
 
 
 _DEFAULT_STATUSES = ((200, 399),)

@@ -86,7 +86,7 @@ def test_a_vip_may_say_as_little_as_ports_and_backends(rest: Rest) -> None:
     assert stored["addressFamilies"] == ["IPv4"]
     assert stored["ports"] == [{"port": 80, "protocol": "TCP"}]
     assert stored["healthCheck"]["type"] == "TCP"
-    assert stored["timeouts"]["tcpEstablishedSeconds"] == 900
+    assert stored["timeouts"]["tcpEstablishedSeconds"] == 7440
     assert "interfaces" not in stored
     assert "addresses" not in stored
 

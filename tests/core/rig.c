@@ -47,6 +47,13 @@ void rig_set_sources(rig_t *rig)
     CHECK_EQUAL(lbrl_sources_set(rig->lb, sources, 2), 0);
 }
 
+lbrl_timeouts_t rig_timeouts(void)
+{
+    lbrl_timeouts_t timeouts = lbrl_timeouts_default();
+    timeouts.tcp_established = 900000;
+    return timeouts;
+}
+
 lbrl_vip_config_t rig_vip(uint64_t id, const char *address, uint16_t port, uint8_t protocol,
                           lbrl_backend_config_t *backends, uint32_t count)
 {
@@ -57,7 +64,7 @@ lbrl_vip_config_t rig_vip(uint64_t id, const char *address, uint16_t port, uint8
                                 .protocol = protocol,
                                 .scheduler = LBRL_SCHEDULER_LSQ,
                                 .table_size = 251,
-                                .timeouts = lbrl_timeouts_default(),
+                                .timeouts = rig_timeouts(),
                                 .drain_timeout = 300000,
                                 .backends = backends,
                                 .backend_count = count};

@@ -27,6 +27,9 @@ void rig_free(rig_t *rig);
 /* As after a restart: closes and opens on the same arena. */
 void rig_restart(rig_t *rig);
 
+/* The defaults, but 900 s for established connections: tests wait until they age out. */
+lbrl_timeouts_t rig_timeouts(void);
+
 /* A VIP's configuration with defaults; `backends` is filled with ids id * 1000 + 1.. */
 lbrl_vip_config_t rig_vip(uint64_t id, const char *address, uint16_t port, uint8_t protocol,
                           lbrl_backend_config_t *backends, uint32_t count);

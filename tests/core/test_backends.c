@@ -73,7 +73,7 @@ static void configuration_in_force_is_told_after_a_restart_too(void)
         CHECK_EQUAL(config.port, 80);
         CHECK_EQUAL(config.protocol, 6);
         CHECK_EQUAL(config.drain_timeout, 5000);
-        CHECK_EQUAL(config.timeouts.tcp_established, lbrl_timeouts_default().tcp_established);
+        CHECK_EQUAL(config.timeouts.tcp_established, rig_timeouts().tcp_established);
         CHECK_EQUAL(config.address_count, 1);
         CHECK(memcmp(&config.addresses[0], &vip, sizeof(vip)) == 0);
         CHECK_EQUAL(config.backend_count, 2);

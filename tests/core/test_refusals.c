@@ -133,7 +133,7 @@ static connection_t aged_out(rig_t *rig, uint16_t port)
 {
     connection_t c = connection_make(rig, CLIENT[0], port, VIP[0]);
     connection_open(&c);
-    rig_pass(rig, lbrl_timeouts_default().tcp_established + 2000);
+    rig_pass(rig, rig_timeouts().tcp_established + 2000);
     CHECK_EQUAL(connection_flow(&c).state, LBRL_FLOW_FREE);
     return c;
 }

@@ -6,6 +6,7 @@
 enum {
     RESTING_TRIES = 64,    /* resting ports that a new flow looks at: a quarter of them fit */
     HOLDERS_SEARCHED = 64, /* oldest flows of a list searched for one of the same port map */
+    IDLE_SEARCHED = 128,   /* entries searched for the open flow that has been silent for longest */
 };
 
 uint64_t flow_client_hash(const lbrl_key_t *key, const vip_t *vip, const flow_t *flow)
@@ -268,8 +269,55 @@ static void recycle(lbrl_worker_t *worker, partition_t *partition, uint32_t entr
     flow_remove(worker, &ref);
 }
 
-/* An entry for a new half-open flow. Room is made at the cost of half-open flows when they are many, of closed ones
- * when the partition is full, never of established ones. */
+/* Milliseconds for which an open flow has been silent, if that is long enough for it to make room, else 0. Flows that are half
+ * open or closed make room in the order of their lists. */
+static int32_t idle_ms(const lbrl_worker_t *worker, const partition_t *partition, uint32_t entry)
+{
+    const uint8_t bits = partition->keeps[entry].bits;
+    if (!(bits & KEEP_USED) || (bits & (KEEP_HALF_OPEN | KEEP_CLOSED))) {
+        return 0;
+    }
+    int32_t silence = (int32_t)(worker->now_ms - partition->flows[entry].last_ms);
+    return silence >= (int32_t)IDLE_YIELDS_MS ? silence : 0;
+}
+
+/* Among the entries that are next in turn, the open flow that has been silent for longest, or FLOW_NONE. `map`: only those
+ * with a port of it. In a small partition these are all, in a large one a sample: nothing is kept in order of silence. */
+static uint32_t find_idle(const lbrl_worker_t *worker, partition_t *partition,
+                          const port_map_t *map)
+{
+    uint32_t found = FLOW_NONE;
+    int32_t longest = 0;
+    uint32_t n = partition->fresh < IDLE_SEARCHED ? partition->fresh : IDLE_SEARCHED;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t entry = partition->hand < partition->fresh ? partition->hand : 0;
+        partition->hand = entry + 1;
+        int32_t idle = idle_ms(worker, partition, entry);
+        if (idle > longest) {
+            flow_ref_t ref = flow_ref(worker, partition, entry);
+            if (!map || map_of(&ref) == map) {
+                longest = idle;
+                found = entry;
+            }
+        }
+    }
+    return found;
+}
+
+static bool evict_idle(lbrl_worker_t *worker, partition_t *partition, const port_map_t *map)
+{
+    uint32_t entry = find_idle(worker, partition, map);
+    if (entry == FLOW_NONE) {
+        return false;
+    }
+    flow_ref_t ref = flow_ref(worker, partition, entry);
+    flow_remove(worker, &ref);
+    count(&worker->stats.evicted, 1);
+    return true;
+}
+
+/* An entry for a new half-open flow. Room is made at the cost of half-open flows when they are many, and when the partition
+ * is full of closed ones, of open ones that have been silent for long, and of half-open ones. */
 static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition)
 {
     if (partition->half_open.count >= partition->half_open_max) {
@@ -277,6 +325,9 @@ static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition)
     }
     uint32_t entry = entry_take(partition);
     if (entry == FLOW_NONE) {
+        if (partition->closed.head == FLOW_NONE && evict_idle(worker, partition, NULL)) {
+            return entry_take(partition);
+        }
         uint32_t victim = partition->closed.head != FLOW_NONE ? partition->closed.head
                                                               : partition->half_open.head;
         if (victim == FLOW_NONE) {
@@ -380,7 +431,8 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     for (unsigned tries = 0; tries < RESTING_TRIES; tries++) {
         uint16_t port = port_take(map, number);
         if (port == PORT_NONE && !recycle_port(worker, partition, &partition->half_open, map) &&
-            !recycle_port(worker, partition, &partition->closed, map)) {
+            !recycle_port(worker, partition, &partition->closed, map) &&
+            !evict_idle(worker, partition, map)) {
             worker->ports_spent = 1;
             return PORT_NONE;
         }

@@ -82,6 +82,7 @@ typedef struct partition {
     flow_list_t half_open; /* oldest first */
     flow_list_t closed;    /* oldest first: the first to make room */
     uint32_t sweep;        /* next entry that ageing looks at */
+    uint32_t hand;         /* next one that is asked to make room for being idle */
 } __attribute__((aligned(64))) partition_t;
 
 /* Steps through the entries that a hash nominates. */

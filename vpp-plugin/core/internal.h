@@ -27,6 +27,8 @@ enum {
     HALF_CLOSED_MS = 2 * QUARANTINE_MS,
     FRAGMENT_MS = 30000,
     CLOCKS_APART_MS = 60000, /* a flow that was last seen so far in the future has been edited */
+    IDLE_YIELDS_MS =
+        30000, /* open flows that have been silent for so long make room for new ones */
     FAILED_GRACE_MS = 60000, /* removed backends: time in which clients still learn by RST */
     GONE_SILENCE_MS =
         5000, /* removed backends: after which one that does not answer a connection has failed for it */
@@ -233,7 +235,7 @@ typedef struct tokens {
 
 typedef struct worker_stats {
     uint64_t packets, bytes, forwarded, replied, passed, handed_over;
-    uint64_t created, recycled;
+    uint64_t created, recycled, evicted;
     uint64_t dropped[LBRL_DROP_COUNT];
 } worker_stats_t;
 

@@ -13,7 +13,7 @@ enum {
 
 lbrl_timeouts_t lbrl_timeouts_default(void)
 {
-    return (lbrl_timeouts_t){10000, 900000, 10000, 10000, 30000, 180000, 1000};
+    return (lbrl_timeouts_t){10000, 7440000, 10000, 10000, 30000, 180000, 1000};
 }
 
 size_t lbrl_arena_size(const lbrl_config_t *config)

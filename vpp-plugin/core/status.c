@@ -275,7 +275,8 @@ static void add_worker(const worker_stats_t *from, lbrl_stats_t *stats)
     } sums[] = {{&from->packets, &stats->packets},       {&from->bytes, &stats->bytes},
                 {&from->forwarded, &stats->forwarded},   {&from->replied, &stats->replied},
                 {&from->passed, &stats->passed},         {&from->handed_over, &stats->handed_over},
-                {&from->created, &stats->flows_created}, {&from->recycled, &stats->flows_recycled}};
+                {&from->created, &stats->flows_created}, {&from->recycled, &stats->flows_recycled},
+                {&from->evicted, &stats->flows_evicted}};
     for (unsigned i = 0; i < sizeof(sums) / sizeof(sums[0]); i++) {
         *sums[i].to += __atomic_load_n(sums[i].from, __ATOMIC_RELAXED);
     }

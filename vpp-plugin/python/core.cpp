@@ -370,6 +370,7 @@ class Core
         out["dropped"] = dropped;
         out["flows_created"] = stats.flows_created;
         out["flows_recycled"] = stats.flows_recycled;
+        out["flows_evicted"] = stats.flows_evicted;
         out["flows"] = stats.flows;
         out["flow_capacity"] = stats.flow_capacity;
         out["half_open"] = stats.half_open;

@@ -329,6 +329,7 @@ class EmbeddedDataplane
         out["flow_capacity"] = stats.core.flow_capacity;
         out["half_open"] = stats.core.half_open;
         out["recycled"] = stats.core.flows_recycled;
+        out["evicted"] = stats.core.flows_evicted;
         out["vectors"] = stats.vectors;
         out["write_errors"] = stats.write_errors;
         out["heartbeat_us"] = stats.heartbeat_us;

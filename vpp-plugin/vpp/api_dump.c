@@ -287,6 +287,7 @@ void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp)
             rmp->handed_over = stats.handed_over;
             rmp->flows_created = stats.flows_created;
             rmp->flows_recycled = stats.flows_recycled;
+            rmp->flows_evicted = stats.flows_evicted;
             rmp->flows = stats.flows;
             rmp->flow_capacity = stats.flow_capacity;
             rmp->half_open = stats.half_open;

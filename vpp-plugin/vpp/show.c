@@ -29,6 +29,7 @@ static clib_error_t *show_stats(vlib_main_t *vm, unformat_input_t *input,
                 {"handed over", stats.handed_over},
                 {"flows created", stats.flows_created},
                 {"half-open flows recycled", stats.flows_recycled},
+                {"idle flows evicted", stats.flows_evicted},
                 {"flows", stats.flows},
                 {"half-open flows", stats.half_open},
                 {"room for flows", stats.flow_capacity}};

@@ -19,6 +19,7 @@ lbrl_stats_t lb_rl_stats(bool since_clear)
     stats.handed_over -= since->handed_over;
     stats.flows_created -= since->flows_created;
     stats.flows_recycled -= since->flows_recycled;
+    stats.flows_evicted -= since->flows_evicted;
     for (u32 i = 0; i < LBRL_DROP_COUNT; i++) {
         stats.dropped[i] -= since->dropped[i];
     }

@@ -135,6 +135,7 @@ class Dataplane:
             flow_capacity=counters.get("flow_capacity", 0),
             half_open=counters.get("half_open", 0),
             recycled=counters.get("recycled", 0),
+            evicted=counters.get("evicted", 0),
             queue_dropped=counters.get("queue_dropped", 0),
             findings=tuple(counters.get("findings", ())),
             lost_announcements=self._announcements.lost,

@@ -131,7 +131,7 @@ class Timeouts(Message):
     """Seconds of silence after which a flow's state is dropped."""
 
     tcp_handshake: Annotated[float, Field(gt=0, le=300)] = 10.0
-    tcp_established: Annotated[float, Field(gt=0, le=604_800)] = 900.0
+    tcp_established: Annotated[float, Field(gt=0, le=604_800)] = 7440.0  # RFC 5382, REQ-5
     tcp_closing: Annotated[float, Field(gt=0, le=300)] = 10.0
     udp_unreplied: Annotated[float, Field(gt=0, le=3600)] = 10.0
     udp_exchange: Annotated[float, Field(gt=0, le=3600)] = 30.0
@@ -330,6 +330,7 @@ class Stats(Answer):
     flow_capacity: int
     half_open: int
     recycled: int = 0  # half-open flows that made room for new ones before their handshake or time-out ended
+    evicted: int = 0  # open flows that made room for new ones, for they had been silent for longest
     queue_dropped: int = 0  # packets that found the device's queue full, since the device was made
     # Announced addresses that another node was heard to announce: given up until the next apply.
     findings: tuple[str, ...] = ()  # what is wanting on this node, each with its remedy

@@ -310,6 +310,7 @@ class VppDataplane:
             flow_capacity=reply.flow_capacity,
             half_open=reply.half_open,
             recycled=reply.flows_recycled,
+            evicted=reply.flows_evicted,
             policy=instance.policy,
         )
 

@@ -158,7 +158,8 @@ uint32_t lbrl_node(const lbrl_t *lb, uint8_t scheduler_key[16]);
  * protocol. */
 typedef struct lbrl_timeouts {
     uint32_t tcp_handshake;
-    uint32_t tcp_established;
+    uint32_t
+        tcp_established; /* 2 h 4 min and more, RFC 5382, REQ-5; where room is short, the longest silent make it */
     uint32_t tcp_closing; /* NAT: of flows that one end alone has closed, 120 s at least */
     uint32_t udp_unreplied;
     uint32_t udp_exchange;
@@ -166,7 +167,7 @@ typedef struct lbrl_timeouts {
     uint32_t udp_dns_answered;
 } lbrl_timeouts_t;
 
-/* The control protocol's defaults: 10 s, 900 s, 10 s, 10 s, 30 s, 180 s, 1 s. */
+/* The control protocol's defaults: 10 s, 7440 s, 10 s, 10 s, 30 s, 180 s, 1 s. */
 lbrl_timeouts_t lbrl_timeouts_default(void);
 
 typedef enum lbrl_backend_state {
@@ -372,6 +373,7 @@ typedef struct lbrl_stats {
     uint64_t forwarded, replied, passed, handed_over;
     uint64_t dropped[LBRL_DROP_COUNT];
     uint64_t flows_created, flows_recycled; /* recycled: half-open ones that made room */
+    uint64_t flows_evicted; /* open ones that made room, for they had been silent for longest */
     uint32_t flows, flow_capacity, half_open;
 } lbrl_stats_t;
 
@@ -399,7 +401,7 @@ typedef enum lbrl_flow_state {
     LBRL_FLOW_UDP_NEW = 5,      /* half open: no reply yet */
     LBRL_FLOW_UDP_EXCHANGE = 6, /* one question, one answer */
     LBRL_FLOW_UDP_STREAM = 7,
-    LBRL_FLOW_UDP_ANSWERED = 8, /* port 53 after its answer; out of the counts */
+    LBRL_FLOW_UDP_ANSWERED = 8, /* port 53 after as many answers as questions; out of the counts */
     LBRL_FLOW_STATES
 } lbrl_flow_state_t;
 
