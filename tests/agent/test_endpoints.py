@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import penstock_core
 import pytest
 from agent_objects import service
 from hypothesis import given
@@ -13,6 +14,7 @@ from penstock_agent.slices import Service, read_service, read_slice
 from penstock_api.dataplanenodereport import FindingReason
 from penstock_api.vip import Endpoint
 from penstock_embedded.messages import BackendState
+from penstock_embedded.native import backend_number
 
 
 def raw_slice(*endpoints, ports=({"name": "http", "port": 8080, "protocol": "TCP"},), name="web-1"):
@@ -111,6 +113,19 @@ def test_ids_are_the_same_on_all_ports_of_a_vip():
     assert {b.port for b in http.backends} == {8080}
     six = resolve(raw_slice(endpoint("2001:db8::1")), version=6)
     assert [backend.id for backend in six.backends] == ["2001:db8::1"]
+
+
+def test_clients_keep_their_server_on_all_ports():
+    ports = [{"name": "http", "port": 8080}, {"name": "https", "port": 8443}]
+    raw = raw_slice(*(endpoint(f"10.0.0.{i}") for i in range(1, 5)), ports=ports)
+
+    def servers_by_place(target):
+        found = resolve(raw, target=target).backends
+        numbers = [backend_number(backend.id) for backend in found]
+        table = penstock_core.maglev_table(numbers, [1.0] * len(numbers), 251, bytes(16))
+        return [found[index].address for index in table]
+
+    assert servers_by_place("http") == servers_by_place("https")
 
 
 def test_several_ports_of_one_address_are_several_servers():
