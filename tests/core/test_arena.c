@@ -79,6 +79,7 @@ static void flows_that_expired_meanwhile_are_gone(void)
     rig_restart(&rig);
     CHECK_EQUAL(rig.report.flows, 0);
     CHECK_EQUAL(rig.report.flows_dropped, CONNECTIONS);
+    CHECK_EQUAL(rig.report.flows_expired, CONNECTIONS);
     rig_free(&rig);
 }
 
@@ -93,6 +94,7 @@ static void flows_of_another_boot_are_gone_but_vips_are_not(void)
     CHECK_EQUAL(rig.report.vips, 3);
     CHECK_EQUAL(rig.report.flows, 0);
     CHECK_EQUAL(rig.report.flows_dropped, CONNECTIONS);
+    CHECK_EQUAL(rig.report.flows_expired, 0);
     connection_t fresh = connection_make(&rig, CLIENT[0], 52000, VIP[0]);
     connection_open(&fresh);
     rig_free(&rig);

@@ -154,3 +154,19 @@ def test_a_directory_that_is_gone_is_made_again(lab: Lab) -> None:
         running.apply(vip(lab))
         assert get(lab, VIP_IPV4) in (b"s1", b"s2")
         running.withdraw()
+
+
+def test_without_room_for_its_socket_a_data_plane_forwards(lab: Lab, tmp_path: Path) -> None:
+    with running_dataplane(lab, run_dir=tmp_path / "run") as running:
+        running.apply(vip(lab))
+        run_dir = running.settings.run_dir
+        shutil.rmtree(run_dir)
+        run_dir.write_text("in the way")
+        running.kill_child()
+        with HttpConnection(lab, VIP_IPV4, timeout=20) as kept:
+            name = kept.get()
+            assert not running.answers()
+            run_dir.unlink()
+            eventually(running.answers, seconds=10)
+            assert kept.get() == name
+        running.withdraw()

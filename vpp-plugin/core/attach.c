@@ -318,13 +318,15 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
         if (found.state == LBRL_FLOW_FREE) {
             continue;
         }
-        if (attach_partition_of(lb, &found) == number && !is_expired(lb, &found, now_ms) &&
-            adopt(lb, number, entry, &found)) {
+        const bool sound = attach_partition_of(lb, &found) == number;
+        const bool expired = sound && is_expired(lb, &found, now_ms);
+        if (sound && !expired && adopt(lb, number, entry, &found)) {
             report->flows++;
             partition->fresh = entry + 1;
         } else {
             partition->flows[entry].state = LBRL_FLOW_FREE;
             report->flows_dropped++;
+            report->flows_expired += expired;
         }
     }
     for (uint32_t entry = partition->fresh; entry-- > 0;) {

@@ -88,6 +88,7 @@ nb::dict to_dict(const lbrl_attach_report_t &report)
     out["vips"] = report.vips;
     out["flows"] = report.flows;
     out["flows_dropped"] = report.flows_dropped;
+    out["flows_expired"] = report.flows_expired;
     out["version"] = report.version;
     return out;
 }

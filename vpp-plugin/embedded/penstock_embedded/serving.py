@@ -15,6 +15,8 @@ from penstock_embedded.server import ControlServer, Handler
 
 log = structlog.get_logger()
 
+LISTEN_SECONDS = 1.0  # until the control socket is tried again
+
 
 class Driver(Handler, Protocol):
     """A data plane that looks after itself while it is served."""
@@ -47,9 +49,7 @@ async def serve(driver: Driver, endpoint: Endpoint, ready: Callable[[], None] = 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = ControlServer(endpoint.socket_path, driver, uids=endpoint.trusted_uids(), group=endpoint.group)
-    await server.start()
-    ready()
-    log.info("data plane ready", socket=str(endpoint.socket_path), **about)
+    listening = asyncio.create_task(_listen(server, endpoint, ready, about))
     watch = asyncio.create_task(driver.watch())
     waiting = asyncio.create_task(stop.wait())
     try:
@@ -58,9 +58,27 @@ async def serve(driver: Driver, endpoint: Endpoint, ready: Callable[[], None] = 
         if watch.done():
             watch.result()
     finally:
-        for task in (watch, waiting):
+        for task in (listening, watch, waiting):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await server.stop()
         await driver.close()
+
+
+async def _listen(server: ControlServer, endpoint: Endpoint, ready: Callable[[], None], about: dict[str, str]) -> None:
+    """Open the control socket. Where that fails, for a full disk say, traffic goes on and it is tried again."""
+    failed = False
+    while True:
+        try:
+            await server.start()
+        except OSError as error:
+            if not failed:
+                log.error("control socket cannot be opened", socket=str(endpoint.socket_path), error=str(error))  # noqa: TRY400 - for people
+            failed = True
+        else:
+            log.info("data plane ready", socket=str(endpoint.socket_path), **about)
+            ready()
+            return
+        ready()  # it forwards: a restart would not help
+        await asyncio.sleep(LISTEN_SECONDS)

@@ -98,6 +98,7 @@ typedef struct lbrl_attach_report {
     uint32_t vips;          /* VIPs found and forwarding */
     uint32_t flows;         /* flows found and kept */
     uint32_t flows_dropped; /* entries that were torn, foreign, expired or of another boot */
+    uint32_t flows_expired; /* of those: flows whose timeout ended, mostly while no process ran */
     uint32_t version;       /* that the memory said it was of; 0: it was no arena */
 } lbrl_attach_report_t;
 
