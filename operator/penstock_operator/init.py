@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import yaml
@@ -17,7 +17,7 @@ from penstock_kube import NODES, SERVICE_CIDRS, SERVICES, KubeClient, NotFound
 
 from penstock_operator import kinds
 from penstock_operator.plan.dry import Surroundings
-from penstock_operator.plan.facts import NodeFacts, ServiceFacts
+from penstock_operator.plan.facts import NodeFacts, ServiceFacts, parse_networks
 from penstock_operator.plan.nodes import ALWAYS_TOLERATED, matches
 from penstock_operator.plan.reserved import Reserved
 
@@ -63,7 +63,7 @@ async def gather(client: KubeClient) -> Surroundings:
     return Surroundings(
         nodes=[NodeFacts.from_raw(node) for node in nodes],
         services=[ServiceFacts.from_raw(service) for service in services],
-        service_networks=[ip_network(text) for cidr in cidrs for text in (cidr.get("spec") or {}).get("cidrs") or ()],
+        service_networks=[n for cidr in cidrs for n in parse_networks((cidr.get("spec") or {}).get("cidrs") or ())],
         existing=await _existing(client),
     )
 
