@@ -27,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--provider", choices=PROVIDERS, default="local", help="of the cluster (default local)")
     command.add_argument("--cluster", default=DEFAULT_NAME, help=f"name of the cluster (default {DEFAULT_NAME})")
     options = parser.parse_args(arguments)
+    cluster = find(options.provider, options.cluster) if options.load else None
+    if cluster is not None and not cluster.exists():
+        note(f"error: no cluster {options.cluster} is up to load images into: `make cluster-up` first")
+        return 1
     try:
         with step("images"):
             images = build(options.names or names)
-        if options.load:
-            _load(find(options.provider, options.cluster), images)
+        if cluster is not None:
+            _load(cluster, images)
     except ClusterError as error:
         note(f"error: {error}")
         return 1

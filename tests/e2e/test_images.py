@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from e2e.images import base
+from e2e.images.__main__ import main
 from e2e.images.archive import extend_archive, write_archive
 from e2e.images.build import ROLES, ROOT, VPP, Image, digest, forget, inputs
 from e2e.images.builders import Buildah, step_of
@@ -186,3 +187,8 @@ def test_a_store_forgets_images_whose_archives_are_gone(tmp_path: Path, monkeypa
 )
 def test_a_step_of_a_dockerfile_is_reported(line: str, step: str) -> None:
     assert step_of(line) == step
+
+
+def test_images_are_not_built_for_a_cluster_that_is_not_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "--load", "--cluster", "no-such"]) == 1
+    assert "no cluster no-such is up" in capsys.readouterr().err
