@@ -16,6 +16,7 @@ from penstock_kube import ApiError, KubeClient, NotFound, Object, Resource
 
 from penstock_agent import reports
 from penstock_agent.agent import Agent
+from penstock_agent.announcer import Address
 from penstock_agent.errors import DataPlaneError
 from penstock_agent.reports import NodeFacts, Trouble
 from penstock_agent.shortages import Shortages
@@ -50,6 +51,7 @@ class Reporter:
         self._shortages = shortages
         self._leave = leave
         self._in_force: dict[str, int] = {}
+        self._announced: frozenset[Address] = frozenset()  # by the state that the data plane took last
         self._written: dict[str, NodeReport | None] = {}  # None: to be written again
         self._status: DataPlaneNodeStatus | None = None
         self._counted_at = float("-inf")
@@ -98,8 +100,15 @@ class Reporter:
         if agent.link.answered:
             self._in_force = {core.owner.uid: core.owner.generation for core in agent.plan.vips}
         found = reports.vip_reports(agent.plan, agent.outcome, self._in_force, agent.link.result, self._troubles())
-        announced = agent.announced if agent.link.hello is not None else frozenset()
-        return reports.with_announcements(found, agent.plan, announced)
+        return reports.with_announcements(found, agent.plan, self._announcing())
+
+    def _announcing(self) -> frozenset[Address]:
+        """Return what the data plane announces: the operator waits for it before it replaces a data plane."""
+        link = self._agent.link
+        if link.answered:
+            self._announced = self._agent.announced
+        lost = frozenset(link.stats.lost_announcements) if link.stats else frozenset()
+        return self._announced - lost if link.hello is not None else frozenset()
 
     def _troubles(self) -> dict[str, Trouble]:
         now = time.monotonic()

@@ -13,7 +13,7 @@ from penstock_agent.main import serve
 from penstock_agent.settings import Settings
 from penstock_agent.telling import ABOUT, About, Situation
 from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_lease_name
-from penstock_embedded.messages import Method
+from penstock_embedded.messages import Error, Method
 from penstock_kube import EVENTS, LEASES, Invalid
 from recording_dataplane import RecordingDataPlane
 from waiting import eventually, let_connections_go
@@ -434,10 +434,14 @@ async def test_a_draining_node_leaves_its_addresses_to_others_and_reports_it(clu
         await eventually(lambda: a.announced and b.announced and not a.announced & b.announced, 15)
         share = a.announced
         await soon(lambda: reported(a, share))
+        a.dataplane.refuse_all = Error(code="busy", message="not now")
         await drain("a", True)
-        await eventually(lambda: b.announced == set(ADDRESSES) and not a.announced, 10)
-        await soon(lambda: reported(a, ()))
+        await eventually(lambda: b.announced == set(ADDRESSES), 10)
         await soon(lambda: reported(b, ADDRESSES))
+        assert await reported(a, share)  # its data plane still announces
+        a.dataplane.refuse_all = None
+        await eventually(lambda: not a.announced, 20)
+        await soon(lambda: reported(a, ()))
         await drain("b", True)  # nobody else is left
         await eventually(lambda: a.announced == share, 10)
         await drain("a", False)
