@@ -33,6 +33,7 @@ static void write_segment(crowd_t *c, uint32_t i, uint32_t src, uint16_t sport, 
     uint8_t *ip = c->rooms[i] + HEADROOM_BYTES;
     memset(ip, 0, HEADERS);
     ip[0] = 0x45;
+    ip[6] = 0x40; /* as TCP does: the path's MTU is to be found out */
     put16(ip + 2, (uint16_t)(HEADERS + payload));
     ip[8] = 64;
     ip[9] = PROTO_TCP;

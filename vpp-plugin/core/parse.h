@@ -108,7 +108,9 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     uint32_t unlike = (uint32_t)(ip[0] ^ 0x45) | (load16(ip + 6) & swap16(0x3fff)) |
                       (uint32_t)(ip[9] ^ PROTO_TCP) |
                       (uint32_t)(sum_fold(sum_fold64(sum)) ^ 0xffff);
-    bool short_of = headers < IPV4_HEADER + TCP_HEADER || total < headers || packet->length < total;
+    bool short_of =
+        headers < IPV4_HEADER + TCP_HEADER || total < headers ||
+        packet->length - total > UINT16_MAX; /* or wraps: the packet is longer than its buffer */
     bool odd = v4_unanswerable(src) || ip[8] <= 1 || load16(tcp) == 0;
     if (__builtin_expect(unlike != 0 || short_of || odd, 0)) {
         return false;
@@ -124,8 +126,7 @@ static inline bool parse_plain(lbrl_packet_t *packet, meta_t *meta)
     if (packet->gso_type != LBRL_GSO_NONE && packet->gso_size == 0) {
         return false;
     }
-    meta->trailer =
-        (uint16_t)(packet->length - total < UINT16_MAX ? packet->length - total : UINT16_MAX);
+    meta->trailer = (uint16_t)(packet->length - total);
     packet->length = total;
     meta->src = ip_from_v4(src);
     meta->dst = ip_from_v4(dst);

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <vnet/buffer.h>
 #include <vnet/feature/feature.h>
+#include <vnet/fib/fib_entry.h>
+#include <vnet/fib/fib_table.h>
 #include <vnet/ip/ip.h>
 #include <vnet/tcp/tcp_packet.h>
 #include <vnet/udp/udp_packet.h>
