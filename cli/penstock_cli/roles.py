@@ -43,6 +43,9 @@ def dataplane(
     group: Annotated[
         int | None, typer.Option(help="Group id that may open the control socket, read frames and write actions.")
     ] = None,
+    allowed_vips: Annotated[
+        Path | None, typer.Option(help="File with the addresses that VIPs may have, of the operator's; default: all.")
+    ] = None,
     agent_state_dir: Annotated[
         Path | None, typer.Option(help="Directory of the agent's state, for members of the group to write.")
     ] = None,
@@ -92,6 +95,7 @@ def dataplane(
             allowed_uids=tuple(allow_uid or ()),
             group=group,
             agent_state_dir=agent_state_dir,
+            allowed_vips=allowed_vips,
             interfaces=tuple(interface or ()),
             shortcut=shortcut,
             grace_seconds=grace_seconds,

@@ -159,6 +159,9 @@ def control(
         list[int] | None, typer.Option(help="User id that may use the control socket, beside our own; repeatable.")
     ] = None,
     group: Annotated[int | None, typer.Option(help="Group id that may open the control socket.")] = None,
+    allowed_vips: Annotated[
+        Path | None, typer.Option(help="File with the addresses that VIPs may have, of the operator's; default: all.")
+    ] = None,
     agent_state_dir: Annotated[
         Path | None, typer.Option(help="Directory of the agent's state, for members of the group to write.")
     ] = None,
@@ -185,6 +188,7 @@ def control(
             allowed_uids=tuple(allow_uid or ()),
             group=group,
             agent_state_dir=agent_state_dir,
+            allowed_vips=allowed_vips,
         )
     except ValidationError as error:
         fail(describe_validation(error))

@@ -23,6 +23,7 @@ from penstock_kube.events import EventRecorder
 from penstock_kube.lease import HistoryRewoundError, LeaderLease, LeaseLostError, NodeLease
 from penstock_kube.reflector import Key, Reflector, drop_managed_fields, key_of, version_of
 from penstock_kube.resources import (
+    CONFIG_MAPS,
     CRDS,
     DAEMON_SETS,
     ENDPOINT_SLICES,
@@ -39,6 +40,7 @@ from penstock_kube.resources import (
 from penstock_kube.workqueue import WorkQueue
 
 __all__ = [
+    "CONFIG_MAPS",
     "CRDS",
     "DAEMON_SETS",
     "ENDPOINT_SLICES",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -14,14 +14,25 @@ from penstock_api.names import (
     OPERATOR_MANAGER,
     node_lease_name,
 )
-from penstock_kube import DAEMON_SETS, LEASES, NODES, PODS, KubeClient, LeaseLostError, NotFound, Object, Resource
+from penstock_kube import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    LEASES,
+    NODES,
+    PODS,
+    KubeClient,
+    LeaseLostError,
+    NotFound,
+    Object,
+    Resource,
+)
 
 from penstock_operator import kinds
-from penstock_operator.plan.daemonsets import HASH_ANNOTATION
+from penstock_operator.plan.daemonsets import HASH_ANNOTATION, digest
 from penstock_operator.plan.dataplane import DataPlanePlan, NodeChange
 from penstock_operator.plan.facts import NodeFacts, PodFacts
 from penstock_operator.plan.nodes import node_labels
-from penstock_operator.plan.pods import Manifest
+from penstock_operator.plan.pods import ALLOWED_ANNOTATION, Manifest
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION
 from penstock_operator.store import Store
 
@@ -42,6 +53,7 @@ class Writer:
         self._learn = learn
         self._may_write = may_write
         self.writes = 0
+        self._allowed: dict[str, Object] = {}  # what ConfigMaps say, by name
 
     async def status(self, res: Resource, obj: KubeObject, status: Status) -> bool:
         """Write a status; return whether it needed writing."""
@@ -75,6 +87,33 @@ class Writer:
         await self._departures(plan, namespace)
         if obj is not None and plan.finalizer is False:
             await self._finalizer(obj, wanted=False)
+
+    async def allowed(self, manifest: Manifest, pods: Iterable[PodFacts]) -> None:
+        """Tell data planes which addresses VIPs may have; `pods` are those that have the ConfigMap."""
+        metadata = manifest["metadata"]
+        if self._allowed.get(metadata["name"]) == manifest["data"]:
+            return
+        try:
+            known = await self._client.get(CONFIG_MAPS, metadata["name"], metadata["namespace"])
+        except NotFound:
+            known = {}
+        if known.get("data") != manifest["data"]:
+            self._check()
+            await self._client.apply(CONFIG_MAPS, manifest, field_manager=OPERATOR_MANAGER)
+            self.writes += 1
+            for pod in pods:
+                await self._refresh(pod, digest(manifest["data"]))
+        self._allowed[metadata["name"]] = manifest["data"]
+
+    async def _refresh(self, pod: PodFacts, version: str) -> None:
+        """Have the kubelet bring a pod's volumes up to date now; by itself it takes up to two minutes."""
+        self._check()
+        annotations = {ALLOWED_ANNOTATION: version}
+        try:
+            await self._client.patch(PODS, pod.name[1], {"metadata": {"annotations": annotations}}, pod.name[0])
+        except NotFound:
+            return
+        self.writes += 1
 
     async def _nodes(self, plan: DataPlanePlan) -> None:
         for change in plan.nodes:

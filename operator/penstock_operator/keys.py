@@ -84,6 +84,7 @@ def _affected(store: Store, change: Change) -> Iterator[WorkKey]:
     elif resource in (kinds.POOLS, SERVICE_CIDRS):
         if _spec_changed(change):
             yield from _all_vips(store)
+            yield from _data_planes(store)  # which are told of pools
         yield from _pools(store)
     else:
         yield from _nodes_affected(store, change)

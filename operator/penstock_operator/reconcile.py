@@ -33,10 +33,11 @@ from penstock_kube import (
 from penstock_operator import kinds
 from penstock_operator.apply import Writer
 from penstock_operator.keys import Subject, WorkKey
-from penstock_operator.plan import acceptance, status
+from penstock_operator.plan import acceptance, allowed, status
 from penstock_operator.plan.allocation import World
 from penstock_operator.plan.daemonsets import ACCOUNT_ANNOTATION, Installation, agent_name
 from penstock_operator.plan.dataplane import plan_data_plane
+from penstock_operator.plan.facts import PodFacts
 from penstock_operator.plan.handover import ServedVip
 from penstock_operator.plan.ledger import Claim
 from penstock_operator.plan.pools import Pools, pool_status
@@ -220,6 +221,8 @@ class Reconciler:
         view = self._data_plane_view(key.name)
         if view is None:
             return
+        if view.data_plane is not None and not view.data_plane.deleting:
+            await self._tell_allowed(view.data_plane, view.pods)
         plan = plan_data_plane(view, self._installation, now())
         await self._writer.data_plane(key.name, view.data_plane, plan, self._installation.namespace)
         for node, found in plan.silent:
@@ -228,6 +231,11 @@ class Reconciler:
             self._tell(view.data_plane, view.data_plane.status.conditions, plan.status.conditions)
         if plan.look_again is not None:
             self._look_again(key, plan.look_again)
+
+    async def _tell_allowed(self, data_plane: DataPlane, pods: Sequence[PodFacts]) -> None:
+        pools, vips = (self._store.all(kind).values() for kind in (kinds.POOLS, kinds.VIPS))
+        manifest = allowed.config_map(data_plane, pools, vips, self._installation.namespace)
+        await self._writer.allowed(manifest, [pod for pod in pods if pod.forwards and not pod.deleting])
 
     def _data_plane_view(self, name: str) -> DataPlaneView | None:
         found = self._store.get(kinds.DATA_PLANES, ("", name))

@@ -308,6 +308,22 @@ def test_of_a_node_the_operator_changes_one_label(tokens: Tokens) -> None:
     assert_refused(tokens.agent.merge(node, {"metadata": {"labels": label}}))
 
 
+def test_of_a_pod_the_operator_changes_one_annotation(tokens: Tokens) -> None:
+    obj = pod(AGENT_POD, "penstock-agent", MINE)
+    note = {"penstock.dev/allowed": "0123"}
+    containers = tokens.admin.get(obj).body["spec"]["containers"]
+    assert tokens.operator.merge(obj, {"metadata": {"annotations": note}}).status == 200
+    assert tokens.operator.merge(obj, {"metadata": {"annotations": dict.fromkeys(note)}}).status == 200
+    for patch in (
+        {"metadata": {"annotations": {"other": "b"}}},
+        {"metadata": {"labels": {"other": "b"}}},
+        {"metadata": {"finalizers": ["example.com/never"]}},
+        {"spec": {"activeDeadlineSeconds": 1}},
+        {"spec": {"containers": [containers[0] | {"image": "other"}]}},
+    ):
+        assert_refused(tokens.operator.merge(obj, patch), "penstock.dev/allowed and nothing else")
+
+
 def test_the_data_planes_account_gets_no_token(installed: ControlPlane) -> None:
     mounted = installed.kubectl(
         "get",

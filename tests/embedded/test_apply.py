@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,3 +263,18 @@ def test_a_vip_keeps_an_address_that_the_node_got_later(lab: Lab, dataplane: Run
         assert get(lab, VIP_IPV4) in (b"s1", b"s2")
     finally:
         lab.balancer.sh(f"ip addr del {VIP_IPV4}/32 dev lo")
+
+
+def test_a_vip_waits_for_its_pool_to_be_handed_down(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "vips.json"
+    file.write_text('{"version": 1, "blocks": ["198.51.100.0/24"]}')
+    with running_dataplane(lab, allowed_vips=file) as running:
+        (refused,) = running.try_apply(vip(lab)).vips
+        assert refused.error is not None
+        assert "is in no AddressPool" in refused.error.message
+        file.write_text('{"version": 1, "blocks": ["198.51.100.0/24", "203.0.113.0/28"]}')
+        running.apply(vip(lab))
+        assert get(lab, VIP_IPV4) in (b"s1", b"s2")
+        file.write_text('{"version": 1, "blocks": []}')
+        running.apply(vip(lab, drain_timeout=7))  # what is in force stays
+        running.withdraw()

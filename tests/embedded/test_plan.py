@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock_embedded import allowed
 from penstock_embedded.messages import Announcement, Backend, DesiredState, NatSource, Scheduler, SchedulerType, Vip
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
-from penstock_embedded.refusals import places, refusals
+from penstock_embedded.refusals import Bounds, places, refusals
 from penstock_embedded.state import Keeper, State, load
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -330,7 +333,7 @@ def test_state_is_remembered_whole_or_not_at_all(tmp_path: Any) -> None:
 
 def test_addresses_of_others_are_refused_but_for_those_in_force() -> None:
     occupied = {ip_address(f"203.0.113.{number}"): "a gateway of this node" for number in (1, 2)}
-    planned = plan(desired(vip(1, drain_timeout=7), vip(2), vip(3)), in_force(vip(1)), (), occupied)
+    planned = plan(desired(vip(1, drain_timeout=7), vip(2), vip(3)), in_force(vip(1)), (), Bounds(occupied))
     assert planned.changes == (SetVip(vip(1, drain_timeout=7)), SetVip(vip(3)))
     (error,) = planned.refused.values()
     assert (error.code, error.field) == ("conflict", "addresses")
@@ -347,6 +350,36 @@ def test_a_state_that_cannot_be_written_is_written_later(tmp_path: Any) -> None:
     keeper.again()
     assert keeper.problem == ""
     assert load(path) == in_force(vip(1))
+
+
+@pytest.mark.parametrize("block", ["203.0.113.2", "203.0.113.2-203.0.113.3", "203.0.113.2/31", "2001:db8::/64"])
+def test_addresses_of_no_pool_are_refused_but_for_those_in_force(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "vips.json"
+    file.write_text(json.dumps({"version": 1, "blocks": [block], "later": 1}))
+    wanted = desired(vip(1, drain_timeout=7), vip(2), vip(4), vip(6, addresses=("2001:db8::6",)))
+    planned = plan(wanted, in_force(vip(1)), (), Bounds(allowed=allowed.load(file)))
+    allowed_now = {vip(6).id} if ":" in block else {vip(2).id}
+    assert planned.refused.keys() == {vip(2).id, vip(4).id, vip(6).id} - allowed_now
+    error = planned.refused[vip(4).id]
+    assert (error.code, error.field) == ("invalid", "addresses")
+    assert "203.0.113.4 is in no AddressPool" in error.message
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b'{"version": 2, "blocks": []}', b'{"version": 1, "blocks": ["x"]}']
+)
+def test_a_file_that_says_nothing_bounds_nothing(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "vips.json"
+    if content is not None:
+        file.write_bytes(content)
+    assert allowed.load(file) is None
+    assert allowed.load(None) is None
+
+
+def test_without_pools_nothing_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "vips.json"
+    file.write_text('{"version": 1, "blocks": []}')
+    assert plan(desired(vip(1)), in_force(), (), Bounds(allowed=allowed.load(file))).refused
 
 
 def test_only_addresses_of_vips_are_announced() -> None:

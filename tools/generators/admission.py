@@ -62,6 +62,7 @@ def objects(namespace: str) -> list[dict[str, Any]]:
     return [
         *_policy("penstock-agent-own-node", AGENT_ACCOUNT, namespace, agent),
         *_policy("penstock-operator-node-label", OPERATOR_ACCOUNT, namespace, _NODE_LABEL_POLICY),
+        *_policy("penstock-operator-pod-annotation", OPERATOR_ACCOUNT, namespace, _POD_ANNOTATION_POLICY),
     ]
 
 
@@ -95,6 +96,29 @@ _NODE_LABEL_POLICY = {
             f"variables.labels.all(k, k == '{DATAPLANE_LABEL}' || variables.oldLabels[?k] == variables.labels[?k]) && "
             f"variables.oldLabels.all(k, k == '{DATAPLANE_LABEL}' || k in variables.labels)",
             "message": f"of a Node the operator may change the label {DATAPLANE_LABEL} and nothing else",
+            "reason": "Forbidden",
+        }
+    ],
+}
+
+_ALLOWED_ANNOTATION = "penstock.dev/allowed"
+
+_POD_ANNOTATION_POLICY = {
+    "matchConstraints": {
+        "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods"]}]
+    },
+    "variables": [
+        {"name": "notes", "expression": "object.metadata.?annotations.orValue({})"},
+        {"name": "oldNotes", "expression": "oldObject.metadata.?annotations.orValue({})"},
+    ],
+    "validations": [
+        {
+            "expression": "object.spec == oldObject.spec && object.metadata.?labels == oldObject.metadata.?labels && "
+            "object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences && "
+            "object.metadata.?finalizers == oldObject.metadata.?finalizers && "
+            f"variables.notes.all(k, k == '{_ALLOWED_ANNOTATION}' || variables.oldNotes[?k] == variables.notes[?k]) && "
+            f"variables.oldNotes.all(k, k == '{_ALLOWED_ANNOTATION}' || k in variables.notes)",
+            "message": f"of a Pod the operator may change the annotation {_ALLOWED_ANNOTATION} and nothing else",
             "reason": "Forbidden",
         }
     ],

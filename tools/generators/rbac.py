@@ -44,8 +44,11 @@ _OPERATOR_CLUSTER = [
 
 _OPERATOR_NAMESPACE = [
     _rule("apps", ("daemonsets",), (*_READ, *_APPLY, "delete")),
-    _rule("", ("pods",), (*_READ, "delete")),  # one data-plane pod at a time is replaced
     _rule("", ("pods/proxy",), ("get",)),  # `penstock top` in the operator's pod reads agents' states
+    # One data-plane pod at a time is replaced; an annotation has its volumes refreshed, and an admission policy refuses
+    # all other changes.
+    _rule("", ("pods",), (*_READ, "patch", "delete")),
+    _rule("", ("configmaps",), ("get", *_APPLY)),  # addresses that data planes are told
     # Its own, those that agents renew, and those of lost nodes.
     _rule("coordination.k8s.io", ("leases",), ("get", "list", "create", "update", "delete")),
     _rule("", ("serviceaccounts",), _READ),  # the agents': pods of a deleted one have to be replaced

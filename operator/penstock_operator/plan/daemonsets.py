@@ -65,7 +65,8 @@ def data_plane_daemon_set(data_plane: DataPlane, installation: Installation) -> 
 def _embedded(data_plane: DataPlane, installation: Installation) -> Manifest:
     pod = pods.pod(data_plane, [_forwarder(data_plane, installation)], DATAPLANE_ACCOUNT)
     tun = pods.host_path("tun", "/dev/net/tun", "CharDevice")
-    return pod | {"volumes": [*pods.shared_volumes(data_plane.metadata.name), tun]}
+    name = data_plane.metadata.name
+    return pod | {"volumes": [*pods.shared_volumes(name), pods.allowed_volume(name), tun]}
 
 
 def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
@@ -87,6 +88,7 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
         "volumeMounts": [
             *pods.shared_mounts(name),
             pods.state_mount(name),
+            pods.allowed_mount(),
             {"name": "tun", "mountPath": "/dev/net/tun"},
         ],
         **pods.probes("penstock-probe", pods.run_dir(name)),

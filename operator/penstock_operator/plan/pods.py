@@ -10,6 +10,11 @@ from penstock_api.names import DATAPLANE_LABEL
 
 Manifest = dict[str, Any]
 
+ALLOWED_DIR = "/etc/penstock/allowed"
+ALLOWED_FILE = "vips.json"
+ALLOWED_ANNOTATION = "penstock.dev/allowed"
+"""On a data-plane pod: digest of what its ConfigMap says. A change of it has the kubelet refresh the volume."""
+
 AGENT_ID = 65532  # user and group of the agent; docker/agent.Dockerfile has the same
 
 REQUESTED_MEMORY = "64Mi"
@@ -68,9 +73,27 @@ def state_mount(name: str) -> Manifest:
     return {"name": "state", "mountPath": state_dir(name)}
 
 
+def allowed_name(name: str) -> str:
+    """Return the name of the ConfigMap with the addresses that VIPs of a DataPlane may have."""
+    return f"penstock-{name}-allowed"
+
+
+def allowed_volume(name: str) -> Manifest:
+    """Return the volume of that ConfigMap. A pod starts without it: then nothing is refused yet."""
+    return {"name": "allowed", "configMap": {"name": allowed_name(name), "optional": True}}
+
+
+def allowed_mount() -> Manifest:
+    """Return where a data plane has that ConfigMap."""
+    return {"name": "allowed", "mountPath": ALLOWED_DIR, "readOnly": True}
+
+
 def for_agent(name: str) -> list[str]:
-    """Return the options by which a data plane lets the agent in."""
-    return ["--allow-uid", str(AGENT_ID), "--group", str(AGENT_ID), "--agent-state-dir", state_dir(name)]
+    """Return the options by which a data plane lets the agent in, and bounds what it may ask for."""
+    return [
+        *("--allow-uid", str(AGENT_ID), "--group", str(AGENT_ID), "--agent-state-dir", state_dir(name)),
+        *("--allowed-vips", f"{ALLOWED_DIR}/{ALLOWED_FILE}"),
+    ]
 
 
 def shared_memory(name: str) -> str:

@@ -28,7 +28,8 @@ def pod(data_plane: DataPlane, image: str, pull_policy: str) -> Manifest:
     common = {"image": image, "imagePullPolicy": pull_policy}
     spec = pods.pod(data_plane, [_vpp(data_plane) | common, _control(data_plane) | common], DATAPLANE_ACCOUNT)
     spec["initContainers"] = [_prepare(data_plane) | common]
-    spec["volumes"] = [*pods.shared_volumes(name), {"name": "vpp", "emptyDir": {"medium": "Memory"}}]
+    vpp = {"name": "vpp", "emptyDir": {"medium": "Memory"}}
+    spec["volumes"] = [*pods.shared_volumes(name), pods.allowed_volume(name), vpp]
     return spec
 
 
@@ -77,6 +78,7 @@ def _control(data_plane: DataPlane) -> Manifest:
             _shm_mount(data_plane),
             {"name": "run", "mountPath": run_dir},
             pods.state_mount(data_plane.metadata.name),
+            pods.allowed_mount(),
             {"name": "vpp", "mountPath": VPP_DIR},
         ],
         # Ready while VPP answers through it; alive while it answers, so that it outlives a VPP that is away.

@@ -13,11 +13,12 @@ from penstock_core import DataplaneError
 from penstock_node import NodeError, TunError
 from penstock_node import withdraw as withdraw_node
 
-from penstock_embedded import native, state
+from penstock_embedded import allowed, native, state
 from penstock_embedded.engine import Engine
 from penstock_embedded.messages import ApplyResult, DesiredState, Error, NatSource, Vip, VipResult, VipStatus
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
 from penstock_embedded.plumbing import occupied, plumb
+from penstock_embedded.refusals import Bounds
 from penstock_embedded.repairs import Repairs
 from penstock_embedded.settings import Settings
 from penstock_embedded.state import State
@@ -100,9 +101,9 @@ class Forwarder:
     def become(self, desired: DesiredState) -> ApplyResult:
         """Make the changes that `desired` asks for, each VIP whole or not at all."""
         engine = self._engine or self._begin()
-        planned = plan(
-            desired, self.state, engine.vip_ids() - self.state.removing.keys(), occupied(desired, self.state)
-        )
+        found = engine.vip_ids() - self.state.removing.keys()
+        bounds = Bounds(occupied(desired, self.state), allowed.load(self._settings.allowed_vips))
+        planned = plan(desired, self.state, found, bounds)
         outcome = Outcome(changed=bool(planned.changes), vips=dict(planned.refused), node=list(planned.errors))
         if any(isinstance(change, SetSources) for change in planned.changes):
             # Replies must find us before the first flow goes out: the node would answer them with RST.

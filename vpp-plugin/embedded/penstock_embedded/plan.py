@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from penstock_embedded.messages import (
-    Address,
     Announcement,
     BackendState,
     DesiredState,
@@ -20,7 +18,7 @@ from penstock_embedded.messages import (
     SchedulerType,
     Vip,
 )
-from penstock_embedded.refusals import places, refusals, source_refusals
+from penstock_embedded.refusals import UNBOUNDED, Bounds, places, refusals, source_refusals
 from penstock_embedded.state import State
 
 
@@ -69,17 +67,17 @@ def plan(
     desired: DesiredState,
     actual: State,
     found: Iterable[str] = (),
-    occupied: Mapping[Address, str] = MappingProxyType({}),
+    bounds: Bounds = UNBOUNDED,
 ) -> Plan:
     """Return what turns `actual` into `desired`; no changes when it is so already.
 
-    `found` are VIPs that the core has but `actual` does not: an arena outlived the state. `occupied` are addresses that
-    no VIP may take on this node, with whose they are. Removals come first: what they free may be what another VIP
-    takes. For the same reason VIPs that give up an address are changed before those that take it.
+    `found` are VIPs that the core has but `actual` does not: an arena outlived the state. `bounds` hold for addresses
+    that VIPs do not have yet. Removals come first: what they free may be what another VIP takes. For the same reason
+    VIPs that give up an address are changed before those that take it.
     """
     wanted = {vip.id: vip for vip in desired.vips}
     changed = {vip.id for vip in desired.vips if actual.vips.get(vip.id) != vip}
-    refused = refusals(desired, actual, changed, occupied)
+    refused = refusals(desired, actual, changed, bounds)
     changes: list[Change] = [RemoveVip(known) for known in sorted({*actual.vips, *found}) if known not in wanted]
     if (desired.scheduler_key, desired.nodes) != (actual.scheduler_key, actual.nodes):
         changes.append(SetNode(desired.scheduler_key, desired.nodes))

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
-from types import MappingProxyType
 
 from penstock_embedded.addresses import unusable
+from penstock_embedded.allowed import Allowed
 from penstock_embedded.messages import Address, DesiredState, Error, Forwarding, Vip
 from penstock_embedded.state import State
 
 Place = tuple[Address, str, int]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What bounds addresses that VIPs take anew."""
+
+    occupied: Mapping[Address, str] = dataclasses.field(default_factory=dict)  # by the node and its gateways
+    allowed: Allowed | None = None  # None: all
+
+
+UNBOUNDED = Bounds()
+
 
 # IPv6 knows no smaller MTU, and clients ignore who tells them one; around it come GRE (4) and the outer header.
 _IPV6_MTU_MIN = 1280
@@ -27,7 +41,7 @@ def refusals(
     desired: DesiredState,
     actual: State,
     changed: Collection[str],
-    occupied: Mapping[Address, str] = MappingProxyType({}),
+    bounds: Bounds = UNBOUNDED,
 ) -> dict[str, Error]:
     """Return why VIPs are refused, by id: for what they are, for what they were, or for what others have.
 
@@ -41,7 +55,9 @@ def refusals(
         if vip.id in ids:
             refused[vip.id] = _error("conflict", "id", f"VIP id {vip.id} appears twice", "send each VIP once")
         elif vip.id in changed and (
-            problem := _impossible(vip) or _fixed(known.get(vip.id), vip) or _occupied(vip, known.get(vip.id), occupied)
+            problem := _impossible(vip)
+            or _fixed(known.get(vip.id), vip)
+            or _out_of_bounds(vip, known.get(vip.id), bounds)
         ):
             refused[vip.id] = problem
         ids.add(vip.id)
@@ -128,12 +144,17 @@ def _fixed(before: Vip | None, vip: Vip) -> Error | None:
     return None
 
 
-def _occupied(vip: Vip, before: Vip | None, occupied: Mapping[Address, str]) -> Error | None:
-    """Refuse an address that is another's already; one that the VIP has in force it keeps."""
+def _out_of_bounds(vip: Vip, before: Vip | None, bounds: Bounds) -> Error | None:
+    """Refuse an address that is another's, or that no VIP may have; one that the VIP has in force it keeps."""
     for address in vip.addresses:
-        if address in occupied and (before is None or address not in before.addresses):
-            message = f"{address} is {occupied[address]}"
+        if before is not None and address in before.addresses:
+            continue
+        if address in bounds.occupied:
+            message = f"{address} is {bounds.occupied[address]}"
             return _error("conflict", "addresses", message, "give the VIP an address of its own")
+        if bounds.allowed is not None and address not in bounds.allowed:
+            message = f"{address} is in no AddressPool that this node was told of"
+            return _error("invalid", "addresses", message, "use an address of a pool; of a new one wait for a minute")
     return None
 
 

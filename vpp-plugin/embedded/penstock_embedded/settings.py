@@ -36,6 +36,9 @@ class Settings(BaseModel):
     group: Annotated[
         int | None, Field(ge=0, description="group id that may open the control socket and read frames")
     ] = None
+    allowed_vips: Annotated[
+        Path | None, Field(description="file of the operator's with the addresses that VIPs may have; none: all")
+    ] = None
     agent_state_dir: Annotated[
         Path | None, Field(description="directory of the agent's state, for members of the group to write")
     ] = None

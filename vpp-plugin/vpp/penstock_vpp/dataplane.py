@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from penstock_embedded import native, state
+from penstock_embedded import allowed, native, state
 from penstock_embedded.announcements import Announcements
 from penstock_embedded.boot import boot_id
 from penstock_embedded.messages import (
@@ -33,7 +33,8 @@ from penstock_embedded.messages import (
     VipStatus,
 )
 from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVip, announceable, plan, warnings
-from penstock_embedded.plumbing import Plumbed
+from penstock_embedded.plumbing import Plumbed, occupied
+from penstock_embedded.refusals import Bounds
 from penstock_embedded.server import RequestError
 from penstock_embedded.state import State
 from penstock_node import NodeError
@@ -48,6 +49,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 WATCH_SECONDS = 1.0
+SILENT_SECONDS = 3.0  # after which nothing is announced for a VPP that is away: another node forwards
 AWAY_SECONDS = 10.0  # until then it may be starting again
 STATE_NAME = "penstock.state"
 ARENA_NAME = "penstock.arena"
@@ -74,6 +76,7 @@ class VppDataplane:
         self._instance: Instance | None = None
         self._away_since: float | None = None
         self._shm_dir = settings.shm_dir
+        self._allowed_vips = settings.allowed_vips
         self._state = State()
         self._keeper = state.Keeper()
         self._calls = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vpp")
@@ -81,15 +84,21 @@ class VppDataplane:
     async def watch(self) -> None:
         """Notice a VPP that has come back, before anybody asks, and keep the node as it should be; until cancelled."""
         announcing = False
+        served = time.monotonic()
         while True:
             try:
                 await self._in_thread(self._maintain)
             except RequestError as error:
                 log.warning("VPP is away, or without a wire to the node", error=error.error.message)
+                if announcing and time.monotonic() - served >= SILENT_SECONDS:
+                    announcing = False
+                    log.warning("nothing is announced: VPP does not forward")
+                    await self._announcements.update(Announcement())
             except NodeError as error:
                 log.warning("upkeep failed: it is tried again", error=str(error))
             else:
-                if not announcing:  # of an earlier process
+                served = time.monotonic()
+                if not announcing:  # of an earlier process, or before VPP was away
                     announcing = True
                     await self._announce(self._state.announcement)
             await asyncio.sleep(WATCH_SECONDS)
@@ -211,7 +220,8 @@ class VppDataplane:
             self._api.enable()
         instance = self._follow()
         found = {native.vip_identifier(each.id) for each in self._api.vips() if not each.removing}
-        planned = plan(desired, self._state, found)
+        taken = occupied(desired, self._state) if self._wire is not None else {}
+        planned = plan(desired, self._state, found, Bounds(taken, allowed.load(self._allowed_vips)))
         refused = dict(planned.refused)
         node = list(planned.errors)
         if any(isinstance(change, SetSources) for change in planned.changes):
