@@ -149,6 +149,7 @@ int lb_rl_enable(vlib_main_t *vm, const lb_rl_settings_t *settings, lbio_problem
     vlib_worker_thread_barrier_release(vm);
     lb_rl_routes_update(vm);
     vlib_process_signal_event(vm, lb_rl_process_node.index, 0, 0);
+    lb_rl_watch_start();
     vlib_log_notice(lb_rl_log.class, "enabled on %s: %u VIPs and %u flows taken over",
                     settings->directory, lm->attached.vips, lm->attached.flows);
     return 0;
@@ -160,6 +161,7 @@ void lb_rl_disable(vlib_main_t *vm, bool withdraw)
     if (lm->io == NULL) {
         return;
     }
+    lb_rl_watch_stop();
     /* Packets that wait in frames and handoff queues find no worker afterwards, and are dropped. */
     vlib_worker_thread_barrier_sync(vm);
     lb_rl_features_set(false);

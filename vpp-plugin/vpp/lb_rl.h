@@ -212,6 +212,12 @@ typedef struct lb_rl_memory {
 
 lb_rl_memory_t lb_rl_memory(void); /* while enabled */
 
+/* ---- watch.c ---- */
+
+/* Ends VPP once one of its threads makes no progress: its supervisor starts it again, and it takes the flows over. */
+void lb_rl_watch_start(void);
+void lb_rl_watch_stop(void);
+
 /* ---- api.c ---- */
 
 clib_error_t *lb_rl_api_init(vlib_main_t *vm);
