@@ -11,7 +11,7 @@ from penstock_agent.desired import plan
 from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.reports import shards, vip_reports
 from penstock_agent.sources.kubernetes import KubernetesSource
-from penstock_kube import KubeClient, WatchEvent, config
+from penstock_kube import Forbidden, KubeClient, WatchEvent, config
 
 OBJECTS = {
     "dataplanenodes": raw_objects.other_versions("node"),
@@ -63,6 +63,17 @@ async def test_every_history_of_objects_gives_a_plan(history):
         assert shards(fed.source.node, reports)
     assert fed.faults == 0
     await asyncio.sleep(0)
+
+
+async def test_services_that_may_not_be_read_are_done_without():
+    fed = Fed()
+    services = fed.watches["services"]
+    services.synced.clear()
+    fed.take("dataplanenodes", "ADDED", GOOD_NODE)
+    assert fed.source.snapshot is None
+    services._note_failure(Forbidden("services is forbidden", status=403))
+    assert fed.source.snapshot.services is None
+    assert "Services cannot be read" in fed.source.error
 
 
 GOOD_NODE = {**raw_objects.GOOD["node"]}

@@ -96,7 +96,7 @@ class KubernetesSource:
     @property
     def snapshot(self) -> Snapshot | None:
         """What users want; None until all is known, and while this node is not (or no longer) to serve."""
-        if self._stale:
+        if self._stale or self._snapshot is None:  # what it waited for may have come, or may never come
             self._stale = False
             self._snapshot = self._build()
         return self._snapshot
