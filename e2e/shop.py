@@ -85,10 +85,12 @@ class Shop:
         return _run([*self.installation.cluster.client_command(), *command], check=False) == "200"
 
     @contextmanager
-    def load(self, name: str, seconds: float, *, new_share: float = 0.5, port: int = 80) -> Iterator[Running]:
+    def load(
+        self, name: str, seconds: float, *, new_share: float = 0.5, port: int = 80, rate: float = RATE
+    ) -> Iterator[Running]:
         """Send requests at a constant rate for so long; the caller finishes it."""
         REPORTS.mkdir(parents=True, exist_ok=True)
-        load = Load(f"http://{self.address}:{port}/", RATE, seconds, new_share=new_share)
+        load = Load(f"http://{self.address}:{port}/", rate, seconds, new_share=new_share)
         with running(self.installation.cluster.client_program("loadgen"), load, REPORTS / f"{name}.jsonl") as run:
             assert wait_until(lambda: len(run.intervals()) >= 2, 10), "the load generator does not send"
             yield run

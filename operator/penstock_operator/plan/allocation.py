@@ -86,9 +86,7 @@ def _warnings(vip: LoadBalancerVIP, addresses: Iterable[IPAddress], world: World
         if chosen and address not in chosen:
             continue
         if problem := _held_problem(vip, address, world):
-            message = (
-                f"{problem.message}; the VIP holds it and keeps it; end the conflict there, or to move the VIP {fix}"
-            )
+            message = f"{problem.message}; the VIP keeps it: end the conflict there, or {fix} to move the VIP"
             found.append(Problem(problem.reason, message))
     return tuple(found)
 
