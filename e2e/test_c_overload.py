@@ -43,7 +43,6 @@ def capacity(shop: Shop) -> Iterator[float]:
         cluster.kubectl("-n", NAMESPACE, "delete", "loadbalancervip/slow", "deployment/slow", "service/slow")
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("share", [0.7, 0.9, 1.2])
 def test_checks_cost_no_requests_when_servers_are_starved(shop: Shop, capacity: float, share: float) -> None:
     failed = {}

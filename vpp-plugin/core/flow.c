@@ -101,8 +101,11 @@ static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
     if (list) {
         list_unlink(ref->partition, list, ref->entry);
     }
-    if ((ref->keep->bits & KEEP_HALF_OPEN) && !vip_is_one_way(ref->vip)) {
-        map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
+    if (ref->keep->bits & KEEP_HALF_OPEN) {
+        ref->counts->held_half_open--;
+        if (!vip_is_one_way(ref->vip)) {
+            map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
+        }
     }
     ref->keep->bits &= (uint8_t)~(KEEP_HALF_OPEN | KEEP_CLOSED);
 }
@@ -171,6 +174,7 @@ void flow_count_entry(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t chan
     for (unsigned i = 0; i < n; i++) {
         __atomic_store_n(cells[i], *cells[i] + change, __ATOMIC_RELEASE);
     }
+    ref->counts->held += change;
 }
 
 void flow_prepare_removal(const lbrl_worker_t *worker, const flow_ref_t *ref)
@@ -269,44 +273,71 @@ static void recycle(lbrl_worker_t *worker, partition_t *partition, uint32_t entr
     flow_remove(worker, &ref);
 }
 
-/* Milliseconds for which an open flow has been silent, if that is long enough for it to make room, else 0. Flows that are half
- * open or closed make room in the order of their lists. */
-static int32_t idle_ms(const lbrl_worker_t *worker, const partition_t *partition, uint32_t entry)
+/* Which flows have to make room for a new one. */
+typedef struct need {
+    const vip_t *vip;      /* that gets the new flow */
+    const port_map_t *map; /* only flows with a port of it; NULL: all */
+} need_t;
+
+/* Whether a VIP holds more than its share, and more than the VIP that needs room: its flows go first, so that each VIP gets its
+ * share whatever others hold (max-min fairness). */
+static bool is_above_share(const lbrl_worker_t *worker, const vip_t *vip, const vip_t *needs)
+{
+    const int32_t held = vip->workers[worker->index].held;
+    return vip != needs && held > worker->table->share && held > needs->workers[worker->index].held;
+}
+
+static bool is_above_half_open_share(const lbrl_worker_t *worker, const vip_t *vip,
+                                     const vip_t *needs)
+{
+    const int32_t held = vip->workers[worker->index].held_half_open;
+    return vip != needs && held > worker->table->half_open_share &&
+           held > needs->workers[worker->index].held_half_open;
+}
+
+/* How readily an open flow makes room: the longer it has been silent the sooner; before all others those of VIPs that hold more
+ * than their share; 0: not at all. Flows that are half open or closed make room in the order of their lists. */
+static uint64_t readiness(const lbrl_worker_t *worker, partition_t *partition, uint32_t entry,
+                          const need_t *need)
 {
     const uint8_t bits = partition->keeps[entry].bits;
     if (!(bits & KEEP_USED) || (bits & (KEEP_HALF_OPEN | KEEP_CLOSED))) {
         return 0;
     }
-    int32_t silence = (int32_t)(worker->now_ms - partition->flows[entry].last_ms);
-    return silence >= (int32_t)IDLE_YIELDS_MS ? silence : 0;
+    const flow_ref_t ref = flow_ref(worker, partition, entry);
+    if (need->map && map_of(&ref) != need->map) {
+        return 0;
+    }
+    const int32_t silence = (int32_t)(worker->now_ms - ref.flow->last_ms);
+    const uint64_t ms = silence > 0 ? (uint64_t)silence : 0;
+    if (is_above_share(worker, ref.vip, need->vip)) {
+        return (1ull << 32) + ms;
+    }
+    return ms >= IDLE_YIELDS_MS ? ms : 0;
 }
 
-/* Among the entries that are next in turn, the open flow that has been silent for longest, or FLOW_NONE. `map`: only those
- * with a port of it. In a small partition these are all, in a large one a sample: nothing is kept in order of silence. */
-static uint32_t find_idle(const lbrl_worker_t *worker, partition_t *partition,
-                          const port_map_t *map)
+/* Among the entries that are next in turn, the open flow that makes room first, or FLOW_NONE. In a small partition these are
+ * all, in a large one a sample: nothing is kept in order of silence. */
+static uint32_t find_idle(const lbrl_worker_t *worker, partition_t *partition, const need_t *need)
 {
     uint32_t found = FLOW_NONE;
-    int32_t longest = 0;
+    uint64_t most = 0;
     uint32_t n = partition->fresh < IDLE_SEARCHED ? partition->fresh : IDLE_SEARCHED;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t entry = partition->hand < partition->fresh ? partition->hand : 0;
         partition->hand = entry + 1;
-        int32_t idle = idle_ms(worker, partition, entry);
-        if (idle > longest) {
-            flow_ref_t ref = flow_ref(worker, partition, entry);
-            if (!map || map_of(&ref) == map) {
-                longest = idle;
-                found = entry;
-            }
+        uint64_t ready = readiness(worker, partition, entry, need);
+        if (ready > most) {
+            most = ready;
+            found = entry;
         }
     }
     return found;
 }
 
-static bool evict_idle(lbrl_worker_t *worker, partition_t *partition, const port_map_t *map)
+static bool evict_idle(lbrl_worker_t *worker, partition_t *partition, const need_t *need)
 {
-    uint32_t entry = find_idle(worker, partition, map);
+    uint32_t entry = find_idle(worker, partition, need);
     if (entry == FLOW_NONE) {
         return false;
     }
@@ -316,20 +347,41 @@ static bool evict_idle(lbrl_worker_t *worker, partition_t *partition, const port
     return true;
 }
 
+/* The half-open flow that makes room first: the oldest of a VIP that holds more than its share of them, else the oldest. A flood
+ * of one VIP then costs its own handshakes. FLOW_NONE if there is none. */
+static uint32_t half_open_victim(const lbrl_worker_t *worker, partition_t *partition,
+                                 const vip_t *needs)
+{
+    const uint32_t oldest = partition->half_open.head;
+    uint32_t entry = oldest;
+    for (unsigned i = 0; i < HOLDERS_SEARCHED && entry != FLOW_NONE; i++) {
+        const flow_ref_t ref = flow_ref(worker, partition, entry);
+        const bool own = ref.vip == needs && needs->workers[worker->index].held_half_open >
+                                                 worker->table->half_open_share;
+        if (own || is_above_half_open_share(worker, ref.vip, needs)) {
+            return entry;
+        }
+        entry = partition->links[entry].next;
+    }
+    return oldest;
+}
+
 /* An entry for a new half-open flow. Room is made at the cost of half-open flows when they are many, and when the partition
- * is full of closed ones, of open ones that have been silent for long, and of half-open ones. */
-static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition)
+ * is full of closed ones, of open ones that have been silent for long or are of a VIP above its share, and of half-open ones. */
+static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition, const vip_t *vip)
 {
     if (partition->half_open.count >= partition->half_open_max) {
-        recycle(worker, partition, partition->half_open.head);
+        recycle(worker, partition, half_open_victim(worker, partition, vip));
     }
     uint32_t entry = entry_take(partition);
     if (entry == FLOW_NONE) {
-        if (partition->closed.head == FLOW_NONE && evict_idle(worker, partition, NULL)) {
+        const need_t need = {.vip = vip};
+        if (partition->closed.head == FLOW_NONE && evict_idle(worker, partition, &need)) {
             return entry_take(partition);
         }
-        uint32_t victim = partition->closed.head != FLOW_NONE ? partition->closed.head
-                                                              : partition->half_open.head;
+        uint32_t victim = partition->closed.head != FLOW_NONE
+                              ? partition->closed.head
+                              : half_open_victim(worker, partition, vip);
         if (victim == FLOW_NONE) {
             return FLOW_NONE;
         }
@@ -423,6 +475,7 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     port_map_t *map = endpoint->maps[source];
     uint32_t number = partition_number(worker, partition);
     port_share_t *share = &map->shares[number];
+    const need_t need = {.vip = birth->vip, .map = map};
     if (share->half_open >= worker->table->sources[source].half_open_max) {
         /* Where none of the map's is among the oldest, many backends share the flood: it cannot take all ports of one,
          * for half-open flows are bounded together, and give back what they hold. */
@@ -432,7 +485,7 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
         uint16_t port = port_take(map, number);
         if (port == PORT_NONE && !recycle_port(worker, partition, &partition->half_open, map) &&
             !recycle_port(worker, partition, &partition->closed, map) &&
-            !evict_idle(worker, partition, map)) {
+            !evict_idle(worker, partition, &need)) {
             worker->ports_spent = 1;
             return PORT_NONE;
         }
@@ -545,6 +598,7 @@ static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth
         map_of(ref)->shares[partition_number(worker, partition)].half_open++;
     }
     flow_count_entry(worker, ref, 1);
+    ref->counts->held_half_open++;
     lbrl_sink_t *sink = sink_of(ref->counts);
     const uint16_t slot = ref->keep->slot;
     lbrl_sink_flow_open(sink, slot, ref->counts->load[slot]);
@@ -583,7 +637,7 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
         return LBRL_DROP_NO_BACKEND;
     }
     lbrl_sink_prefetch(sink_of(counts), slot);
-    uint32_t entry = make_entry(worker, partition);
+    uint32_t entry = make_entry(worker, partition, vip);
     if (entry == FLOW_NONE) {
         return untracked(counts, slot, LBRL_DROP_TABLE_FULL);
     }

@@ -72,9 +72,11 @@ typedef struct vip_worker {
     int32_t *busy;     /* own flows that LBRL_LOAD_ACTIVE counts; atomic: others sum them up */
     int32_t *busy_all; /* view of all workers' busy flows; of one worker: busy itself */
     int32_t address_entries[LBRL_ADDRESSES_MAX];
-    uint64_t vector;  /* that last refreshed `load` */
-    uint8_t dirty;    /* delta is not zero */
-    uint8_t busy_era; /* of the sink when busy flows were last counted; atomic */
+    int32_t held;           /* sum of `entries` */
+    int32_t held_half_open; /* of them, flows that are half open */
+    uint64_t vector;        /* that last refreshed `load` */
+    uint8_t dirty;          /* delta is not zero */
+    uint8_t busy_era;       /* of the sink when busy flows were last counted; atomic */
 } __attribute__((aligned(64))) vip_worker_t;
 
 /* A built scheduler; immutable. */
@@ -162,6 +164,8 @@ typedef struct table {
     uint8_t held[SOURCES_HELD]; /* indexes of sources that are active or retired */
     uint8_t retiring;           /* some of them are retired */
     uint8_t shared;             /* other nodes may have flows of our VIPs */
+    int32_t share;           /* entries of a worker that each VIP may hold whatever others need */
+    int32_t half_open_share; /* the same of half-open flows */
     source_t sources[SOURCES_HELD];
     ip_t tunnel_sources[2]; /* outer source of IPv4 and of IPv6; zero: none */
     const vip_t *vips[];    /* by index in the directory */

@@ -128,6 +128,19 @@ static void table_sources(const lbrl_t *lb, table_t *table)
     table->return_span = table->source_count ? (uint16_t)(last - first) : 0;
 }
 
+/* What a worker can hold, divided by the VIPs that there are. */
+static void table_shares(const lbrl_t *lb, table_t *table)
+{
+    uint32_t live = 0;
+    for (uint32_t i = 0; i < table->vip_count; i++) {
+        live += table->vips[i] != NULL;
+    }
+    const uint32_t partitions = LBRL_PARTITIONS / lb->worker_count; /* at least, of a worker */
+    const uint32_t parts = live ? live : 1;
+    table->share = (int32_t)(lb->partition_flows * partitions / parts);
+    table->half_open_share = (int32_t)(lb->partitions[0].half_open_max * partitions / parts);
+}
+
 int table_publish(lbrl_t *lb, bool remap)
 {
     uint32_t vips = lb->arena.vip_count;
@@ -144,6 +157,7 @@ int table_publish(lbrl_t *lb, bool remap)
     memcpy(table->vips, lb->vips, vips * sizeof(table->vips[0]));
     table->vip_count = vips;
     table->shared = lb->node.nodes > 1;
+    table_shares(lb, table);
     table_sources(lb, table);
     const table_t *old = lb->table;
     __atomic_store_n(&lb->table, table, __ATOMIC_SEQ_CST);
