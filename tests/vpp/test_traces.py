@@ -59,7 +59,7 @@ def test_both_ways_of_a_flow(lab: Lab, balancer: RunningVpp, address: str) -> No
 
 @BOTH
 def test_a_drop_with_its_reason(lab: Lab, balancer: RunningVpp, address: str) -> None:
-    balancer.quiet(f"lb rl vip {address} port 80")
+    balancer.quiet(f"lb rl vip {address} port 80 no-backends drop")
     trace = traced(balancer, lambda: fails(lab, address))
     node = "lb-rl-ip6" if ":" in address else "lb-rl-ip4"
     assert re.search(rf"{node}: TCP \S+ -> {endpoint(address, '80')} dropped: no backend takes new flows", trace), trace
@@ -113,7 +113,7 @@ def counted(balancer: RunningVpp) -> set[tuple[int, str, str]]:
 def test_error_counters_are_by_node_and_reason(lab: Lab, balancer: RunningVpp) -> None:
     balancer.balance(VIP_IPV4)
     balancer.balance(VIP_IPV6)
-    balancer.quiet(f"lb rl vip {VIP_IPV4} port 82")
+    balancer.quiet(f"lb rl vip {VIP_IPV4} port 82 no-backends drop")
     balancer.ctl("clear errors")
     for address, port in ((VIP_IPV4, 81), (VIP_IPV4, 82), (VIP_IPV6, 81)):
         fails(lab, address, port)
