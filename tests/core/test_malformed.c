@@ -104,6 +104,7 @@ static void transport_headers(rig_t *rig)
     edited(rig, false, 33, SYN | RST, LBRL_DROP_BAD_FLAGS);
     edited(rig, false, 33, FIN | RST, LBRL_DROP_BAD_FLAGS);
     edited(rig, false, 33, 0, LBRL_DROP_BAD_FLAGS);
+    edited(rig, false, 33, FIN, LBRL_DROP_BAD_FLAGS);
     edited(rig, false, 33, 0x28, LBRL_DROP_BAD_FLAGS);
     test_packet_t p;
     syn(&p);

@@ -72,11 +72,11 @@ static inline bool v4_link_local(uint32_t address)
     return (swap32(address) >> 16) == 0xa9fe;
 }
 
-/* Flags that no TCP sends: several of SYN, FIN and RST, or none of these nor ACK. */
+/* Flags that no TCP sends: several of SYN, FIN and RST, or neither SYN nor RST nor ACK. */
 static inline bool tcp_flags_absurd(uint8_t flags)
 {
     uint8_t kind = flags & (TCP_SYN | TCP_FIN | TCP_RST);
-    return (kind & (kind - 1)) != 0 || (flags & (TCP_SYN | TCP_RST | TCP_ACK | TCP_FIN)) == 0;
+    return (kind & (kind - 1)) != 0 || (flags & (TCP_SYN | TCP_RST | TCP_ACK)) == 0;
 }
 
 /* Whether a segment asks to open a connection. */
