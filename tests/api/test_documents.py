@@ -22,10 +22,16 @@ def values(text: str) -> list[Any]:
     return [json.loads(json.dumps(each.value)) for each in documents.load(text)]
 
 
-KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
+def is_unambiguous(text: str) -> bool:
+    """PyYAML writes `1e3` without quotes, for YAML 1.1 takes it for text; YAML 1.2, as kubectl has it, for a number."""
+    return re.fullmatch(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+", text) is None
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"])).filter(is_unambiguous)
+KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).filter(is_unambiguous)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+    | TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner),
     max_leaves=20,
 )  # fmt: skip

@@ -21,6 +21,9 @@ class Nowhere:
     async def data_plane(self, *_: Any) -> None:
         return None
 
+    async def allowed(self, *_: Any) -> None:
+        return None
+
     def record(self, *_: Any, **__: Any) -> None:
         return None
 
