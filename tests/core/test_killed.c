@@ -169,16 +169,15 @@ static void talk_one_way(rig_t *here, uint32_t i)
         return;
     }
     const bool ends = any(here->entry, 4) == 0;
-    if (ends) {
-        journal_open(i, 0);
-    }
     connection_t copy = *c;
+    journal_open(i, 0); /* the packet may begin the flow anew, at another backend */
     lbrl_verdict_t verdict = segment(here, &copy, ACK | (ends ? FIN : PSH), 10);
     lbrl_address_t backend = destination(&copy.packet.p);
-    if (verdict != LBRL_VERDICT_FORWARD || memcmp(&backend, &c->backend, sizeof(backend)) != 0) {
-        journal_open(i, 0);
-    }
     c->client_next += 10;
+    if (!ends && verdict == LBRL_VERDICT_FORWARD &&
+        memcmp(&backend, &c->backend, sizeof(backend)) == 0) {
+        journal_open(i, 1);
+    }
 }
 
 /* A datagram may begin its flow anew wherever it wants to, so that the journal is silent until it is through. */
