@@ -223,14 +223,14 @@ static void every_client_of_a_failed_backend_is_told(void)
 {
     rig_t rig = rig_make(1, 2);
     static connection_t c[MANY];
-    for (uint16_t i = 0; i < MANY; i++) {
+    for (unsigned i = 0; i < MANY; i++) {
         c[i] = connection_make(&rig, CLIENT[0], (uint16_t)(20000 + i), VIP[0]);
         connection_open(&c[i]);
     }
     fail_all(&rig);
     flood_closed_port(&rig, 3000);
     unsigned told = 0;
-    for (uint16_t i = 0; i < MANY; i++) {
+    for (unsigned i = 0; i < MANY; i++) {
         told += connection_client(&c[i], PSH, 10) == LBRL_VERDICT_REPLY;
     }
     CHECK_EQUAL(told, MANY);
@@ -244,14 +244,14 @@ static void flow_stays_until_its_client_was_told(void)
     rig_set_standard_vips(&rig, 2);
     enum { MORE = 5000 };
     static connection_t c[MORE];
-    for (uint16_t i = 0; i < MORE; i++) {
+    for (unsigned i = 0; i < MORE; i++) {
         c[i] = connection_make(&rig, CLIENT[0], (uint16_t)(20000 + i), VIP[0]);
         connection_open(&c[i]);
     }
     fail_all(&rig);
     unsigned told = 0;
     for (unsigned round = 0; round < 4; round++) {
-        for (uint16_t i = 0; i < MORE; i++) {
+        for (unsigned i = 0; i < MORE; i++) {
             if (connection_flow(&c[i]).state != LBRL_FLOW_FREE) {
                 told += connection_client(&c[i], PSH, 10) == LBRL_VERDICT_REPLY;
             }
