@@ -216,6 +216,30 @@ static void weight_of_zero_drains(void)
     rig_free(&rig);
 }
 
+/* All of a VIP's flows move from one backend to the other: none is refused in between. */
+static void weights_are_in_force_at_once(void)
+{
+    rig_t rig = rig_make(1, 2);
+    lbrl_backend_config_t backends[2];
+    standard(backends, 2);
+    for (uint16_t i = 0; i < 6; i++) {
+        uint16_t only = i & 1;
+        CHECK_EQUAL(
+            lbrl_weights_set(rig.lb, 1, (const float[2]){(float)only, (float)!only}, NULL, 2), 0);
+        connection_t c = connection_make(&rig, CLIENT, (uint16_t)(40000 + i), VIP);
+        connection_open(&c);
+        CHECK_EQUAL(c.backend.bytes[15], 2 - only);
+        backends[only].weight = 1;
+        backends[!only].weight = 0;
+        CHECK_EQUAL(set(&rig, backends, 2, 5000), 0); /* weights that were set stay in force */
+        CHECK_EQUAL(lbrl_weights_reset(rig.lb, 1), 0);
+        c = connection_make(&rig, CLIENT, (uint16_t)(41000 + i), VIP);
+        connection_open(&c);
+        CHECK_EQUAL(c.backend.bytes[15], 1 + only);
+    }
+    rig_free(&rig);
+}
+
 static void weights_for_another_generation_are_ignored_and_bad_ones_refused(void)
 {
     rig_t rig = rig_make(1, 2);
@@ -652,6 +676,7 @@ int main(void)
     deleted_backend_drains_fails_and_frees_its_slot();
     backend_without_flows_goes_at_once();
     weight_of_zero_drains();
+    weights_are_in_force_at_once();
     weights_for_another_generation_are_ignored_and_bad_ones_refused();
     new_backend_starts_among_the_weights_in_force();
     sed_follows_weights();

@@ -275,6 +275,29 @@ static void the_end_of_memory_is_survived(int (*change)(rig_t *))
     }
 }
 
+/* States of backends are in force before a schedule is, and without one for want of memory: then the others take the flows. */
+static void no_client_is_refused_for_a_schedule_that_is_late(void)
+{
+    for (unsigned drained = 0; drained < 4; drained++) {
+        stage_t stage;
+        stage_make(&stage);
+        lbrl_backend_config_t backends[4];
+        lbrl_vip_config_t vip = balanced(backends, 4);
+        backends[drained].state = LBRL_BACKEND_DRAINING;
+        scarce.left = 2; /* the first is for the plan of the change */
+        scarce.for_good = true;
+        CHECK_EQUAL(lbrl_vip_set(stage.rig.lb, &vip, stage.rig.now_us), LBRL_ERR_MEMORY);
+        scarce.left = 0;
+        for (uint16_t i = 0; i < 64; i++) {
+            connection_t c =
+                connection_make(&stage.rig, "198.51.100.7", (uint16_t)(40000 + i), VIP[0]);
+            connection_open(&c);
+            CHECK(c.backend.bytes[15] != drained + 1);
+        }
+        stage_free(&stage);
+    }
+}
+
 /* An import needs most of all, and leaves nothing where it fails. */
 static void a_failed_import_leaves_nothing(void)
 {
@@ -316,6 +339,7 @@ int main(void)
     the_end_of_memory_is_survived(one_vip_less);
     the_end_of_memory_is_survived(other_weights);
     the_end_of_memory_is_survived(weights_as_configured);
+    no_client_is_refused_for_a_schedule_that_is_late();
     a_failed_import_leaves_nothing();
     return 0;
 }

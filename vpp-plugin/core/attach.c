@@ -116,9 +116,7 @@ static int attach_vip(lbrl_t *lb, uint32_t index, uint64_t now_us)
     }
     memset(lb->slot_used + found->slot_base, 1, found->slots);
     int error = attach_slots(lb, index, now_us / 1000);
-    for (uint32_t i = 0; i < found->slots; i++) {
-        (void)slot_settle(lb, index, i, now_us / 1000);
-    }
+    (void)slots_settle(lb, index, now_us / 1000);
     error = error ? error : sinks_publish(lb, index);
     error = error ? error : schedule_publish(lb, index);
     if (!error) {

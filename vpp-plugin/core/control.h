@@ -86,8 +86,8 @@ uint32_t slots_find(const lbrl_t *lb, uint32_t count);
 /* Sums over workers. */
 int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot);
 
-/* Brings the state in force of a slot in line with what is wanted of it and the time; true if workers must be told. */
-bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t slot, uint64_t now_ms);
+/* Brings the states in force of a VIP's slots in line with what is wanted of them and the time; true if workers must be told. */
+bool slots_settle(lbrl_t *lb, uint32_t index, uint64_t now_ms);
 
 /* The lbrl_backend_state_t of a slot in use that status reports: one of weight 0 is active, and takes no new flows. */
 uint8_t slot_reported(const slot_t *slot);

@@ -315,6 +315,7 @@ struct lbrl {
     uint64_t source_epochs[SOURCES_HELD]; /* after which workers know a source's last change */
     uint64_t random;                      /* seeds of sinks */
     uint32_t grace_ms;                    /* of silent agents */
+    uint64_t settled_ms; /* time that states of slots were last brought in line with */
 };
 
 /* ------------------------------------------------------------------------------- small helpers */

@@ -92,6 +92,23 @@ uint32_t pick_fallback(const vip_t *vip, const meta_t *meta)
                : LBRL_NO_SLOT;
 }
 
+static bool takes_flows(const vip_t *vip, uint32_t slot)
+{
+    return __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) == SLOT_ACTIVE;
+}
+
+/* For a schedule that the states of slots have overtaken: it is published after them, or not at all for want of memory. */
+static uint32_t next_active(const vip_t *vip, uint32_t slot)
+{
+    for (uint32_t i = 0; i < vip->slot_count; i++) {
+        uint32_t next = (uint32_t)(((uint64_t)slot + 1 + i) % vip->slot_count);
+        if (takes_flows(vip, next)) {
+            return next;
+        }
+    }
+    return LBRL_NO_SLOT;
+}
+
 uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts,
                    const meta_t *meta)
 {
@@ -104,8 +121,5 @@ uint32_t pick_slot(lbrl_worker_t *worker, const vip_t *vip, vip_worker_t *counts
         slot =
             lbrl_pick(schedule->picker, loads(worker, vip, counts), random_next(&worker->random));
     }
-    return slot < vip->slot_count &&
-                   __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) == SLOT_ACTIVE
-               ? slot
-               : LBRL_NO_SLOT;
+    return LIKELY(slot < vip->slot_count && takes_flows(vip, slot)) ? slot : next_active(vip, slot);
 }

@@ -92,7 +92,7 @@ static uint8_t state_now(const lbrl_t *lb, uint32_t index, slot_t *slot, uint64_
     return wanted == SLOT_UNREADY || unweighted ? SLOT_DRAINING : wanted;
 }
 
-bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
+static bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
 {
     slot_t *slot = &lb->stores[index]->slots[number];
     if (slot->state == SLOT_FREE) {
@@ -114,6 +114,21 @@ bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t now_ms)
     __atomic_store_n(&slot->state, state, __ATOMIC_RELEASE);
     slot_store(lb, index, number);
     return true;
+}
+
+/* Slots that begin to take flows come before those that end to, so that workers find one at all times. */
+bool slots_settle(lbrl_t *lb, uint32_t index, uint64_t now_ms)
+{
+    const slot_t *slots = lb->stores[index]->slots;
+    bool changed = false;
+    lb->settled_ms = now_ms;
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        changed |= slots[i].state != SLOT_ACTIVE && slot_settle(lb, index, i, now_ms);
+    }
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        changed |= slots[i].state == SLOT_ACTIVE && slot_settle(lb, index, i, now_ms);
+    }
+    return changed;
 }
 
 uint8_t slot_reported(const slot_t *slot)
@@ -242,10 +257,9 @@ static void vip_free(lbrl_t *lb, uint32_t index)
 
 static void vip_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
 {
-    bool changed = false;
+    bool changed = slots_settle(lb, index, now_us / 1000);
     uint8_t reaping = 0;
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
-        changed |= slot_settle(lb, index, i, now_us / 1000);
         slot_free(lb, index, i);
         reaping |= lb->stores[index]->slots[i].reap;
     }

@@ -309,9 +309,7 @@ static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
         store->frames = NULL; /* too narrow: the caller binds wider ones */
     }
     apply_backends(lb, change);
-    for (uint32_t i = 0; i < change->record.slots; i++) {
-        (void)slot_settle(lb, index, i, now_us / 1000);
-    }
+    (void)slots_settle(lb, index, now_us / 1000);
     unsigned parts = wider ? DUE_ALL : record_changed ? DUE_VIP : 0;
     if (before.feature_level != change->record.feature_level) {
         parts |= DUE_SINKS;
@@ -375,8 +373,8 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us)
         if (lb->stores[index]->slots[i].state != SLOT_FREE) {
             lb->stores[index]->slots[i].removed = 1;
             slot_store(lb, index, i);
-            (void)slot_settle(lb, index, i, now_us / 1000);
         }
     }
+    (void)slots_settle(lb, index, now_us / 1000);
     return vip_publish(lb, index, DUE_SCHEDULE | DUE_VIP);
 }

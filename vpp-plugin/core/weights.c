@@ -3,6 +3,13 @@
 
 #include "control.h"
 
+/* Weights that have changed go into force with the states that follow from them: a slot of weight 0 takes no flows. */
+static int weights_publish(lbrl_t *lb, uint32_t index)
+{
+    (void)slots_settle(lb, index, lb->settled_ms);
+    return vip_publish(lb, index, DUE_SCHEDULE);
+}
+
 static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
                         const uint8_t *generations, uint32_t n)
 {
@@ -16,7 +23,7 @@ static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
             changed = true;
         }
     }
-    return vip_publish(lb, index, changed ? DUE_SCHEDULE : 0);
+    return changed ? weights_publish(lb, index) : vip_publish(lb, index, 0);
 }
 
 /* An agent's weights may be on any scale: where the others' configured weights are 100 and the agent's mean is 1, 100 would
@@ -74,7 +81,7 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         store->slots[i].weight = store->slots[i].configured;
     }
-    return vip_publish(lb, index, DUE_SCHEDULE);
+    return weights_publish(lb, index);
 }
 
 int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us)
