@@ -37,7 +37,7 @@ typedef struct __attribute__((packed)) reply_header {
     u16 id;
     u32 context;
     i32 retval;
-    char message[320]; /* of those that have one */
+    char message[448]; /* of those that have one */
 } reply_header_t;
 
 typedef enum kind { TEXT, PLAIN, DUMP } kind_t;

@@ -228,8 +228,10 @@ def test_bad_requests_name_the_field(lab: Lab, client: Any, tmp_path: Path) -> N
     client.api.lb_rl_disable(withdraw=False)
     known = client.api.lb_rl_get().instance_id
     assert "absolute path" in client.api.lb_rl_enable(directory="here", flows=1024).message
-    reply = client.api.lb_rl_enable(directory=str(tmp_path / "missing"), flows=1024, vips=8, slots=64, interval_ms=200)
-    assert "name an existing directory" in reply.message
+    file = tmp_path / "file"
+    file.touch()
+    reply = client.api.lb_rl_enable(directory=f"{file}/missing", flows=1024, vips=8, slots=64, interval_ms=200)
+    assert "name a directory on tmpfs" in reply.message
     assert client.api.lb_rl_get().instance_id == known
     for table in ("client_table", "server_table"):
         assert table in client.api.lb_rl_enable(directory=str(tmp_path), flows=1024, **{table: 2**32 - 1}).message

@@ -55,10 +55,11 @@ static u64 number_of(const lb_rl_vip_name_t *name)
     return hash != 0 ? hash : 1;
 }
 
-static int port_is_good(u32 port, lbio_problem_t *problem)
+static int port_is_good(u32 port, const char *owner, lbio_problem_t *problem)
 {
     if (port == LB_RL_NO_PORT) {
-        return lb_rl_refuse(problem, "port: missing or not a number; say `<address> port <n>`");
+        return lb_rl_refuse(problem, "port: missing or not a number; say `%s<address> port <n>`",
+                            owner);
     }
     return port >= 1 && port <= 65535 ? 0
                                       : lb_rl_refuse(problem, "port: %u; must be 1 to 65535", port);
@@ -168,7 +169,7 @@ static int vip_line(vlib_main_t *vm, unformat_input_t *line, lbrl_backend_config
     if (!unformat(line, "%U", unformat_lb_rl_vip_name, &name)) {
         return lb_rl_unknown(line, problem, "<address> port <n> [tcp|udp] first");
     }
-    if (port_is_good(name.port, problem) != 0) {
+    if (port_is_good(name.port, "", problem) != 0) {
         return -1;
     }
     bool exists = find_vip(&name, &config, backends);
@@ -274,7 +275,7 @@ static int as_line(vlib_main_t *vm, unformat_input_t *line, lbrl_backend_config_
     if (!unformat(line, "%U", unformat_lb_rl_vip_name, &name)) {
         return lb_rl_unknown(line, problem, AS_KNOWN);
     }
-    if (port_is_good(name.port, problem) != 0) {
+    if (port_is_good(name.port, "", problem) != 0) {
         return -1;
     }
     if (!unformat(line, "server %U", unformat_lb_rl_address, &server.address)) {
@@ -287,7 +288,7 @@ static int as_line(vlib_main_t *vm, unformat_input_t *line, lbrl_backend_config_
         return lb_rl_refuse(
             problem, "there is no such VIP: make it with `lb rl vip`, see `show lb rl vips`");
     }
-    if (port_is_good(server.port, problem) != 0) {
+    if (port_is_good(server.port, "server ", problem) != 0) {
         return -1;
     }
     u32 place = place_of(&config, &server);

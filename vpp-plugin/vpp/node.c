@@ -214,6 +214,9 @@ static_always_inline u16 next_of(vlib_main_t *vm, vlib_node_runtime_t *node,
                    : forward(vm, packet, side, packet->data != vlib_buffer_get_current(b));
     case LBRL_VERDICT_REPLY:
         vlib_node_increment_counter(vm, node->node_index, ERROR_ANSWERED, 1);
+        if (packet->reason != LBRL_DROP_NONE) {
+            vlib_node_increment_counter(vm, node->node_index, packet->reason, 1);
+        }
         return forward(vm, packet, side == LB_RL_TO_SERVER ? LB_RL_TO_CLIENT : LB_RL_TO_SERVER,
                        true);
     case LBRL_VERDICT_HANDOVER:

@@ -38,9 +38,9 @@ typedef struct lbio lbio_t;
 
 /* Why something failed: the core's code or errno, and a sentence that says what to do. */
 typedef struct lbio_problem {
-    int core;   /* lbrl_error_t, or 0 */
-    int system; /* errno, or 0 */
-    char text[320];
+    int core;       /* lbrl_error_t, or 0 */
+    int system;     /* errno, or 0 */
+    char text[448]; /* the longest lists all settings of a VIP */
 } lbio_problem_t;
 
 typedef struct lbio_config {

@@ -61,7 +61,7 @@ int lbio_directory_open(lbio_directory_t *directory, const char *path, int64_t g
     directory->error = directory->fd < 0 ? errno : 0;
     if (directory->fd < 0) {
         return lbio_object_problem(problem, directory, "", "cannot be opened",
-                                   "name an existing directory on tmpfs, usually /dev/shm");
+                                   "name a directory on tmpfs, usually one of /dev/shm");
     }
     return 0;
 }
