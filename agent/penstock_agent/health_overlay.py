@@ -2,8 +2,8 @@
 
 Overload makes checks late on many servers at once, and taking some out makes it worse for the others. So checks that
 are late take out backends only down to a share of all (`panic_percent`, as in Envoy), unless traffic shows that these
-are gone; no check takes out more than `max_failed_percent`; and a backend that still sends payload to its clients
-keeps their flows. Computation only.
+are gone; checks take out at most `max_failed_percent`, also where all fail; and a backend that still sends payload to
+its clients keeps their flows. Computation only.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class Selection:
     panic: bool = False  # late ones are used, because too few pass
     all_fail: bool = False
     fail_open: bool = False  # all fail and some are used
+    bounded: bool = False  # more would be out, were it not for `max_failed_percent`
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ class WithHealth:
             return ""
         if not selection.fail_open:
             return "new flows are refused (healthCheck.failOpen is false)"
+        if selection.bounded:
+            return "those that failed last are used (healthCheck.maxFailedPercent)"
         return "the last healthy ones are used" if self.last_healthy.get(vip) else "none was ever healthy, all are used"
 
 
@@ -118,22 +121,39 @@ def select(
 ) -> Selection:
     """Choose which backends are taken out of use; `standings` has every one that could take new flows."""
     failing = frozenset(backend for backend, standing in standings.items() if not standing.healthy)
-    passing = len(standings) - len(failing)
-    if not failing:
-        return Selection(NONE)
-    if not passing:
-        if not rules.fail_open:
-            return Selection(failing, all_fail=True)
-        kept = last_healthy & failing
-        return Selection(failing - kept if kept else NONE, all_fail=True, fail_open=True)
-    late = frozenset(backend for backend in failing if standings[backend].late and not silent(backend))
-    panic = bool(late) and passing * 100 < rules.panic_percent * len(standings)
-    out = failing - late if panic else failing
+    all_fail = bool(failing) and len(failing) == len(standings)
+    if all_fail:
+        unwanted, panic = _unwanted_of_all(failing, rules, last_healthy), False
+    else:
+        unwanted, panic = _unwanted(standings, failing, rules, silent)
     most = rules.max_failed_percent * len(standings) // 100
-    if len(out) > most:
-        first = sorted(out, key=lambda backend: (standings[backend].since, backend))
-        out = frozenset(first[:most])
-    return Selection(out, panic=panic)
+    longest = sorted(unwanted, key=lambda backend: (standings[backend].since, backend))
+    out = frozenset(longest[:most])
+    return Selection(
+        out,
+        panic=panic,
+        all_fail=all_fail,
+        fail_open=all_fail and out != failing,
+        bounded=len(unwanted) > most,
+    )
+
+
+def _unwanted_of_all(failing: Ids, rules: HealthRules, last_healthy: Ids) -> Ids:
+    """Return those to take out of use where all fail."""
+    if not rules.fail_open:
+        return failing
+    kept = last_healthy & failing
+    return failing - kept if kept else NONE
+
+
+def _unwanted(
+    standings: Mapping[str, Standing], failing: Ids, rules: HealthRules, silent: Callable[[str], bool]
+) -> tuple[Ids, bool]:
+    """Return those to take out of use where some pass, and whether late ones stay because few do."""
+    late = frozenset(backend for backend in failing if standings[backend].late and not silent(backend))
+    passing = len(standings) - len(failing)
+    panic = bool(late) and passing * 100 < rules.panic_percent * len(standings)
+    return (failing - late if panic else failing), panic
 
 
 def desired_state(

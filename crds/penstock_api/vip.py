@@ -214,9 +214,11 @@ class HealthCheck(Model):
     """When fewer than this share of the backends pass, those whose checks are merely late are used all the same, for
     overload looks like that; 0: never. Not those to which clients send without any packet back."""
     max_failed_percent: Annotated[int, Field(ge=0, le=100)] = 100
-    """Largest share of the backends that failed checks take out of use; those that failed last stay in use."""
+    """Largest share of the backends that failed checks take out of use, also while all fail; of others, those that
+    failed last stay in use."""
     fail_open: bool = True
-    """Whether the backends that were the last to pass are used when all fail; else new flows are refused."""
+    """Whether the backends that were the last to pass are used when all fail; else new flows are refused, unless
+    `maxFailedPercent` is below 100."""
     slow_start_seconds: Annotated[int, Field(ge=0, le=900)] = 10
     """Time in which the share of a backend that passes again grows to its full size; 0: at once."""
 

@@ -55,6 +55,10 @@ def chosen(standings, *, last="", silent="", **rules):
         ([LATE, LATE], {"fail_open": False}, ("01", False, False)),
         ([PASSES, FAILS, FAILS, FAILS], {"max_failed_percent": 50}, ("12", False, False)),
         ([PASSES, FAILS], {"max_failed_percent": 0}, ("", False, False)),
+        ([FAILS, FAILS], {"max_failed_percent": 50, "last": "1"}, ("0", False, True)),
+        ([FAILS, FAILS], {"max_failed_percent": 0, "last": "1"}, ("", False, True)),
+        ([FAILS, FAILS], {"max_failed_percent": 50, "fail_open": False}, ("0", False, True)),
+        ([FAILS, FAILS], {"max_failed_percent": 0, "fail_open": False}, ("", False, True)),
     ],
 )
 def test_what_is_taken_out_of_use(standings, rules, out):
@@ -70,15 +74,33 @@ def test_what_failed_last_stays_in_use_where_only_a_share_may_be_taken_out():
     st.lists(st.builds(Standing, st.booleans(), st.booleans(), st.floats(0, 100)), max_size=20),
     st.integers(0, 100),
     st.integers(0, 100),
+    st.booleans(),
+    st.frozensets(st.integers(0, 20).map(str)),
 )
-def test_passing_backends_stay_in_use_and_bounds_hold(standings, panic, most):
+def test_passing_backends_stay_in_use_and_bounds_hold(standings, panic, most, fail_open, last):
     names = {str(index): standing for index, standing in enumerate(standings)}
-    rules = HealthRules(panic_percent=panic, max_failed_percent=most)
-    selection = select(names, rules, frozenset(), lambda backend: False)
+    rules = HealthRules(panic_percent=panic, max_failed_percent=most, fail_open=fail_open)
+    selection = select(names, rules, last, lambda backend: False)
     passing = {name for name, standing in names.items() if standing.healthy}
     assert not selection.out & passing
     assert len(selection.out) * 100 <= most * len(names)
-    assert not names or selection.out != frozenset(names)
+    refuses = not passing and not fail_open and most == 100
+    assert not names or (selection.out == frozenset(names)) == refuses
+
+
+def test_of_backends_that_all_fail_a_share_stays_in_use_as_one_by_one_they_fail():
+    rules = {"max_failed_percent": 50, "fail_open": False}
+    standings = [Standing(healthy=False, since=float(since)) for since in (40, 10, 30, 20)]
+    assert chosen([PASSES, *standings[1:]], **rules)[0] == "13"
+    assert chosen(standings, **rules)[0] == "13"
+
+
+def test_why_backends_that_all_fail_are_used():
+    result = plan(snapshot(vip(healthCheck={"maxFailedPercent": 50, "failOpen": False})), None)
+    outcome = overlaid(result, ["10.0.0.1", "10.0.0.2"])
+    assert states(outcome) == [FAILED, ACTIVE]
+    said = "those that failed last are used (healthCheck.maxFailedPercent)"
+    assert outcome.used_instead(result.vips[0].vip.id) == said
 
 
 def overlaid(result, failing, previous=None, *, now=0.0, traffic=None, standing=FAILS):
