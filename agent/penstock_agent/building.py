@@ -144,7 +144,7 @@ class Builder:
         self.looked_back = True
         last = before.origin or origin
         backends = self._of_service(index, port, version, last).backends
-        backends = backends or keep(before.vip.backends, self._slices(last))
+        backends = backends or keep(before.vip.backends, self._slices(last), self._forbidden)
         if not backends:
             return resolved, origin, False
         return Resolved(backends, resolved.shortfall, resolved.notes), last, True

@@ -17,7 +17,7 @@ from penstock_api.dataplanenodereport import Finding, FindingReason
 from penstock_embedded.messages import NatSource
 
 from penstock_agent.building import Builder
-from penstock_agent.endpoints import finding
+from penstock_agent.endpoints import finding, without_loops
 from penstock_agent.plans import (
     Address,
     CoreVip,
@@ -105,9 +105,10 @@ def plan(snapshot: Snapshot, previous: Plan | None, memo: Memo | None = None) ->
         kept = [core for core in _of(previous) if (core.owner.namespace, core.owner.name) == name]
         if kept:  # else we cannot tell whether it is one of ours
             _take(kept, taken)
+            kept, notes = _without_loops(kept, snapshot)
             cores += kept
             fault = finding(FindingReason.UNREADABLE, error)
-            findings.append(Findings(owner=kept[0].owner, faults=(fault,)))
+            findings.append(Findings(owner=kept[0].owner, faults=(fault,), notes=notes))
     ordered = sorted(snapshot.vips, key=_precedence)
     holders = _holders(ordered)
     for served in ordered:
@@ -229,7 +230,7 @@ def _plan_vip(
     metadata = served.vip.metadata
     owner = Owner(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid, generation=metadata.generation)
     if served.vip.paused:
-        return _frozen(owner, previous)
+        return _frozen(owner, previous, snapshot)
     cores = before.get(owner.uid, ())
 
     def compute() -> tuple[Planned, bool]:
@@ -267,11 +268,23 @@ def _inputs(served: Served, owner: Owner, snapshot: Snapshot, cores: Iterable[Co
     )
 
 
-def _frozen(owner: Owner, previous: Plan | None) -> Planned:
+def _without_loops(kept: Iterable[CoreVip], snapshot: Snapshot) -> tuple[list[CoreVip], tuple[Finding, ...]]:
+    """Leave out backends whose addresses VIPs have taken since; return the notes that say so."""
+    left: list[CoreVip] = []
+    notes: dict[Finding, None] = {}
+    for core in kept:
+        backends, loops = without_loops(core.vip.backends, snapshot.vip_addresses)
+        left.append(core.with_backends(backends) if loops else core)
+        notes |= dict.fromkeys(loops)
+    return left, tuple(notes)
+
+
+def _frozen(owner: Owner, previous: Plan | None, snapshot: Snapshot) -> Planned:
     kept = [core for core in _of(previous) if core.owner.uid == owner.uid]
     before = [found for found in (previous.findings if previous else ()) if found.owner.uid == owner.uid]
     if not kept:
         message = "paused before this node had it; remove the annotation penstock.dev/paused to have it programmed"
         return [], Findings(owner=owner, faults=(finding(FindingReason.PAUSED, message),), paused=True)
     found = before[0] if before else Findings(owner=kept[0].owner)
-    return kept, found.model_copy(update={"paused": True})
+    kept, notes = _without_loops(kept, snapshot)
+    return kept, found.model_copy(update={"paused": True, "notes": tuple(dict.fromkeys([*found.notes, *notes]))})

@@ -271,11 +271,13 @@ def _refused(refused: Mapping[Address, str]) -> list[Finding]:
     return found
 
 
-def keep(before: Iterable[Backend], slices: Iterable[Slice]) -> tuple[Backend, ...]:
+def keep(before: Iterable[Backend], slices: Iterable[Slice], forbidden: Collection[Address]) -> tuple[Backend, ...]:
     """Return the backends of before that are still endpoints of their Service, whatever its ports are called now."""
     states: dict[Address, BackendState] = {}
     for piece in slices:
         for endpoint in piece.endpoints:
+            if endpoint.address in forbidden:
+                continue
             state = _state(endpoint)
             states[endpoint.address] = min(states.get(endpoint.address, state), state, key=_PREFERENCE.index)
     return _identified([((b.address, b.port), states[b.address], b.weight) for b in before if b.address in states])
@@ -343,6 +345,17 @@ _is_unicast = lru_cache(maxsize=65_536)(is_unicast)
 def _refusal(address: Address, forbidden: Collection[Address]) -> str:
     if not _is_unicast(address):
         return f"endpoint {address}: loopback, link-local and other special addresses are refused; use a routable one"
-    if address in forbidden:
-        return f"endpoint {address}: is the address of a VIP, which would be a loop; use the server's own address"
-    return ""
+    return _loop(address) if address in forbidden else ""
+
+
+def _loop(address: Address) -> str:
+    return f"endpoint {address}: is the address of a VIP, which would be a loop; use the server's own address"
+
+
+def without_loops(
+    backends: Sequence[Backend], forbidden: Collection[Address]
+) -> tuple[tuple[Backend, ...], tuple[Finding, ...]]:
+    """Return the backends that are not at a forbidden address, and why the others are left out."""
+    left = tuple(backend for backend in backends if backend.address not in forbidden)
+    looping = {backend.address: _loop(backend.address) for backend in backends if backend.address in forbidden}
+    return left, tuple(_refused(looping))

@@ -12,7 +12,7 @@ from penstock_api.dataplanenode import DataPlaneNodeSpec
 from penstock_api.dataplanenodereport import Finding
 from penstock_api.rlpolicy import PolicyMode, PolicySpec
 from penstock_api.vip import LoadBalancerVIP
-from penstock_embedded.messages import NatSource, Vip
+from penstock_embedded.messages import Backend, NatSource, Vip
 from pydantic import BaseModel, ConfigDict
 
 from penstock_agent.probes import Check, Target
@@ -111,6 +111,11 @@ class CoreVip(Frozen):
         if self.check is None:
             return {}
         return {b.id: Target(b.address, self.check_port or b.port, self.check) for b in self.vip.backends}
+
+    def with_backends(self, backends: tuple[Backend, ...]) -> CoreVip:
+        """Return the same with other backends."""
+        fields = {name: getattr(self, name) for name in CoreVip.model_fields}  # a copy would keep the cached targets
+        return CoreVip(**fields | {"vip": self.vip.model_copy(update={"backends": backends})})
 
 
 class Findings(Frozen):

@@ -107,6 +107,24 @@ def test_what_no_vip_can_be_is_refused_by_field_and_nothing_is_moved_for_it(
         assert planned.refused[two.id].code == "conflict"
 
 
+@pytest.mark.parametrize("forwarding", ["NAT", "GRE"])
+def test_a_backend_at_the_address_of_another_vip_is_refused_by_field(forwarding: str) -> None:
+    looping = vip(1, forwarding=forwarding, backends=(of_family(4), of_family(4, id="web-1", address="203.0.113.2")))
+    for before in (in_force(), in_force(vip(2))):
+        planned = plan(desired(looping, vip(2)), before)
+        assert list(planned.refused) == [looping.id]
+        error = planned.refused[looping.id]
+        assert (error.code, error.field) == ("conflict", "backends.1.address")
+        assert "203.0.113.2 is an address of shop/web2" in error.message and error.fix
+
+
+def test_a_vip_that_takes_the_address_of_a_backend_in_force_leaves_that_backends_vip_alone() -> None:
+    serving = vip(1, backends=(of_family(4, address="203.0.113.2"),))
+    planned = plan(desired(serving, vip(2)), in_force(serving))
+    assert not planned.refused
+    assert planned.changes == (SetVip(vip(2)),)
+
+
 def test_backends_behind_a_tunnel_are_of_any_family() -> None:
     assert not plan(desired(vip(1, forwarding="GRE", backends=(of_family(6),))), in_force()).refused
 

@@ -49,6 +49,7 @@ def refusals(
     others in turn. Of two that want the same the later one goes.
     """
     known = actual.removing | actual.vips
+    owners = {address: vip for vip in desired.vips for address in vip.addresses}
     refused: dict[str, Error] = {}
     ids: set[str] = set()
     for vip in desired.vips:
@@ -56,6 +57,7 @@ def refusals(
             refused[vip.id] = _error("conflict", "id", f"VIP id {vip.id} appears twice", "send each VIP once")
         elif vip.id in changed and (
             problem := _impossible(vip)
+            or _loop(vip, owners)
             or _fixed(known.get(vip.id), vip)
             or _out_of_bounds(vip, known.get(vip.id), bounds)
         ):
@@ -113,6 +115,15 @@ def _backend_faults(vip: Vip) -> Iterator[tuple[str, str, str]]:
         if vip.forwarding is not Forwarding.GRE and backend.address.version != vip.addresses[0].version:
             message = f"{backend.address} is of another family than the VIP"
             yield f"backends.{place}.address", message, "make one VIP per family, or forward by GRE"
+
+
+def _loop(vip: Vip, owners: Mapping[Address, Vip]) -> Error | None:
+    """Refuse a backend at the address of another VIP: its packets would return to this data plane and be dropped."""
+    for place, backend in enumerate(vip.backends):
+        if (owner := owners.get(backend.address)) is not None:
+            message = f"{backend.address} is an address of {owner.key}, which would be a loop"
+            return _error("conflict", f"backends.{place}.address", message, "give the server's own address")
+    return None
 
 
 def _least_tunnel_mtu(vip: Vip) -> int:
