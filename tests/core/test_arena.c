@@ -629,6 +629,46 @@ static void import_keeps_what_fits(void)
     free(old.arena);
 }
 
+/* What is in the old arena before the flows that the smaller one has to keep. */
+typedef enum dead { DEAD_HALF_OPEN, DEAD_CLOSED, DEAD_EXPIRED, DEAD_KINDS } dead_t;
+
+static void add_dead(rig_t *rig, dead_t kind, uint16_t port)
+{
+    connection_t c = connection_make(rig, CLIENT[0], port, VIP[0]);
+    if (kind == DEAD_HALF_OPEN) {
+        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+        return;
+    }
+    connection_open(&c);
+    if (kind == DEAD_CLOSED) {
+        connection_client(&c, FIN, 0);
+        connection_server(&c, FIN, 0);
+    }
+}
+
+static void import_into_a_smaller_arena_prefers_live_flows(void)
+{
+    for (dead_t kind = 0; kind < DEAD_KINDS; kind++) {
+        rig_t old = rig_make(1, 4);
+        for (uint16_t i = 0; i < 1500; i++) {
+            add_dead(&old, kind, (uint16_t)(20000 + i));
+        }
+        old.now_us += kind == DEAD_EXPIRED ? UINT64_C(1000000000) : 0;
+        connection_t c[CONNECTIONS];
+        open_many(&old, c);
+        lbrl_close(old.lb);
+        rig_t rig = imported(&old, 512, 2); /* 8 per partition */
+        CHECK_EQUAL(rig.report.flows_expired, kind == DEAD_EXPIRED ? 1500 : 0);
+        CHECK(kind == DEAD_EXPIRED ? rig.report.flows == CONNECTIONS : rig.report.flows > 400);
+        for (uint32_t i = 0; i < CONNECTIONS; i++) {
+            c[i].rig = &rig;
+        }
+        all_go_on(c);
+        free(old.arena);
+        rig_free(&rig);
+    }
+}
+
 static void import_into_a_directory_that_is_too_small_changes_nothing(void)
 {
     rig_t old = rig_make(1, 4);
@@ -684,6 +724,7 @@ int main(void)
     arena_of_another_size_is_imported();
     flows_of_gre_and_l3dsr_are_imported();
     import_keeps_what_fits();
+    import_into_a_smaller_arena_prefers_live_flows();
     import_into_a_directory_that_is_too_small_changes_nothing();
     return 0;
 }

@@ -300,7 +300,7 @@ static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry, flow_t *sound)
     return true;
 }
 
-static bool is_expired(const lbrl_t *lb, const flow_t *flow, uint32_t now_ms)
+bool attach_is_expired(const lbrl_t *lb, const flow_t *flow, uint32_t now_ms)
 {
     int32_t silence = (int32_t)(now_ms - flow->last_ms);
     return silence > (int64_t)flow_timeout(lb->vips[flow->vip], flow) || silence < -CLOCKS_APART_MS;
@@ -318,7 +318,7 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
             continue;
         }
         const bool sound = attach_partition_of(lb, &found) == number;
-        const bool expired = sound && is_expired(lb, &found, now_ms);
+        const bool expired = sound && attach_is_expired(lb, &found, now_ms);
         if (sound && !expired && adopt(lb, number, entry, &found)) {
             report->flows++;
             partition->fresh = entry + 1;

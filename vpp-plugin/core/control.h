@@ -121,4 +121,7 @@ int attach_directory(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report);
 /* Which partition an entry that somebody else wrote belongs to; LBRL_PARTITIONS if it does not prove itself. */
 uint32_t attach_partition_of(const lbrl_t *lb, const flow_t *flow);
 
+/* Whether the timeout of an entry with a partition has ended. */
+bool attach_is_expired(const lbrl_t *lb, const flow_t *flow, uint32_t now_ms);
+
 #endif

@@ -267,19 +267,49 @@ static int import_directory(lbrl_t *lb, const arena_t *old)
     return LBRL_OK;
 }
 
-/* Puts a sound entry into its partition, unless that is full; attach_flows() then checks it like any other. */
-static bool import_flow(lbrl_t *lb, const flow_t *found)
+/* Smaller partitions may not have room for all: open flows take it first, closed ones last. New flows evict in the reverse
+ * order (flow_make()). */
+enum { IMPORT_TURNS = 3 };
+
+static unsigned import_turn(uint8_t state)
 {
-    uint32_t number = attach_partition_of(lb, found);
-    if (number == LBRL_PARTITIONS) {
-        return false;
-    }
-    partition_t *partition = &lb->partitions[number];
-    if (partition->fresh == partition->flow_count) {
-        return false;
+    return flow_is_closed(state) ? 2 : flow_is_half_open(state);
+}
+
+/* Puts a sound entry into its partition, unless that is full; attach_flows() then checks it like any other. */
+static void import_flow(lbrl_t *lb, const flow_t *found, uint32_t now_ms,
+                        lbrl_attach_report_t *report)
+{
+    const uint32_t number = attach_partition_of(lb, found);
+    const bool sound = number != LBRL_PARTITIONS;
+    const bool expired = sound && attach_is_expired(lb, found, now_ms);
+    partition_t *partition = &lb->partitions[sound ? number : 0];
+    if (!sound || expired || partition->fresh == partition->flow_count) {
+        report->flows_dropped++;
+        report->flows_expired += expired;
+        return;
     }
     partition->flows[partition->fresh++] = *found;
-    return true;
+}
+
+static void import_flows(lbrl_t *lb, const arena_t *old, uint32_t now_ms,
+                         lbrl_attach_report_t *report)
+{
+    for (unsigned turn = 0; turn < IMPORT_TURNS; turn++) {
+        for (uint32_t i = 0; i < old->flow_count; i++) {
+            const flow_t found = old->flows[i];
+            if (found.state != LBRL_FLOW_FREE && import_turn(found.state) == turn) {
+                import_flow(lb, &found, now_ms, report);
+            }
+        }
+    }
+}
+
+static void drop_flows(const arena_t *old, lbrl_attach_report_t *report)
+{
+    for (uint32_t i = 0; i < old->flow_count; i++) {
+        report->flows_dropped += old->flows[i].state != LBRL_FLOW_FREE;
+    }
 }
 
 /* What an import changes before it may fail: nothing of this shows afterwards. */
@@ -340,13 +370,11 @@ int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
         *report = (lbrl_attach_report_t){.version = report->version};
         return error;
     }
-    bool same_boot =
-        memcmp(from.header->boot_id, lb->arena.header->boot_id, sizeof(from.header->boot_id)) == 0;
-    for (uint32_t i = 0; i < from.flow_count; i++) {
-        const flow_t *flow = &from.flows[i];
-        if (flow->state != LBRL_FLOW_FREE && !(same_boot && import_flow(lb, flow))) {
-            report->flows_dropped++;
-        }
+    if (memcmp(from.header->boot_id, lb->arena.header->boot_id, sizeof(from.header->boot_id)) ==
+        0) {
+        import_flows(lb, &from, (uint32_t)(now_us / 1000), report);
+    } else {
+        drop_flows(&from, report);
     }
     attach_flows(lb, now_us, report);
     lb->silent_until_us = now_us + SILENT_AFTER_ATTACH_MS * UINT64_C(1000);

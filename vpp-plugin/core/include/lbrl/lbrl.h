@@ -95,9 +95,10 @@ typedef enum lbrl_arena_status {
 
 typedef struct lbrl_attach_report {
     lbrl_arena_status_t status;
-    uint32_t vips;          /* VIPs found and forwarding */
-    uint32_t flows;         /* flows found and kept */
-    uint32_t flows_dropped; /* entries that were torn, foreign, expired or of another boot */
+    uint32_t vips;  /* VIPs found and forwarding */
+    uint32_t flows; /* flows found and kept */
+    uint32_t
+        flows_dropped; /* entries that were torn, foreign, expired, of another boot, or had no room */
     uint32_t flows_expired; /* of those: flows whose timeout ended, mostly while no process ran */
     uint32_t version;       /* that the memory said it was of; 0: it was no arena */
 } lbrl_attach_report_t;
@@ -118,7 +119,8 @@ int lbrl_open(lbrl_t **out, const lbrl_config_t *config, void *arena, size_t are
 
 /*
  * Copies directory and flows from another arena (other size) into this one, which must be new and without
- * VIPs; call it before the workers start. Every entry is checked like at attach. `old` is only read.
+ * VIPs; call it before the workers start. Every entry is checked like at attach. Where this one has too little room for all
+ * flows, open flows come before half-open and closed ones. `old` is only read.
  * Versions 1 and 2 are read: of any other LBRL_ERR_VERSION, and nothing is copied.
  */
 int lbrl_import(lbrl_t *lb, const void *old, size_t old_size, uint64_t now_us,
