@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from importlib import metadata
 from ipaddress import ip_address
 
 import pytest
@@ -14,7 +15,7 @@ from penstock_agent.dataplane.link import IN_FORCE, Link
 from penstock_agent.errors import DataPlaneRefusedError, DataPlaneUnreachableError
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
-from penstock_embedded.messages import Backend, DesiredState, Error, Method, Vip
+from penstock_embedded.messages import Backend, BackendState, DesiredState, Error, Method, Refusal, Vip
 from recording_dataplane import RecordingDataPlane
 from waiting import eventually, running
 
@@ -200,9 +201,41 @@ async def test_another_protocol_version_is_refused(socket):
         hello = dataplane._hello().model_copy(update={"protocol_version": 9})
         dataplane.garbage = b'{"id":1,"result":' + hello.model_dump_json().encode() + b"}\n"
         adapter = EmbeddedDataPlane(socket)
-        with pytest.raises(DataPlaneRefusedError, match="upgrade the older of the two"):
+        with pytest.raises(DataPlaneRefusedError, match="upgrade the older of the two") as refused:
             await adapter.hello()
+        assert "data plane test speaks version 9" in str(refused.value)
+        assert f"this agent {metadata.version('penstock')} version 1" in str(refused.value)
         await adapter.close()
+
+
+async def test_an_older_data_plane_gets_what_it_knows_until_a_newer_one_replaces_it(socket, tmp_path):
+    """An upgrade replaces agents before data planes."""
+    (vip,) = state(80).vips
+    unready = vip.backends[0].model_copy(update={"id": "b", "state": BackendState.UNREADY})
+    vip = vip.model_copy(update={"when_no_flow": Refusal.DROP, "backends": (*vip.backends, unready)})
+    wanted = state().model_copy(update={"vips": (vip,)})
+    async with RecordingDataPlane(socket) as dataplane, linked(socket, tmp_path / "m") as link:
+        dataplane.revision = 1
+        link.want(wanted)
+        await eventually(lambda: link.settled)
+        (sent,) = dataplane.asked(Method.APPLY)[-1].params["vips"]
+        assert "when_no_flow" not in sent
+        assert [backend["state"] for backend in sent["backends"]] == ["active", "draining"]
+        dataplane.revision = 2
+        await dataplane.restart()
+        await eventually(lambda: link.settled and dataplane.generation is not None)
+        assert dataplane.applied[-1].vips == (vip,)
+
+
+async def test_states_of_backends_that_only_a_newer_data_plane_knows_are_read(socket, tmp_path):
+    async with RecordingDataPlane(socket) as dataplane, linked(socket, tmp_path / "m", state(80)) as link:
+        await eventually(lambda: link.settled and link.dump is not None and link.dump.vips)
+        placed = dataplane._vips[f"{80:016x}"][1]
+        slot, backend = placed["a"]
+        placed["a"] = slot, backend.model_copy(update={"state": "resting"})
+        link.refresh()
+        await eventually(lambda: link.dump.vips[0].backends[0].state == "resting")
+        assert link.settled
 
 
 async def test_answers_of_a_newer_data_plane_are_read(socket):

@@ -11,8 +11,10 @@ import itertools
 import uuid
 from pathlib import Path
 
+import request_schemas
 from penstock_embedded.messages import (
     MAX_MESSAGE_BYTES,
+    PROTOCOL_REVISION,
     ApplyResult,
     Backend,
     BackendState,
@@ -50,6 +52,7 @@ class RecordingDataPlane(StreamServer):
         self.policy = ""
         self.dropped: dict[str, int] = {}  # packets, by reason
         self.boot_id = "boot-1"
+        self.revision = PROTOCOL_REVISION  # of the requests that it understands
         self._forget()
 
     def _forget(self) -> None:
@@ -107,16 +110,22 @@ class RecordingDataPlane(StreamServer):
             Method.STATS: self._stats,
             Method.WITHDRAW: self._withdraw,
         }
-        if request.method is Method.APPLY and self.refuse_all is not None:
-            reply = Reply(id=request.id, error=self.refuse_all)
+        if request.method is Method.APPLY and (error := self.refuse_all or self._not_understood(request)):
+            reply = Reply(id=request.id, error=error)
         else:
             result = handlers[request.method]()
             reply = Reply(id=request.id, result=result.model_dump(mode="json") if result else {})
         return reply.model_dump_json().encode() + b"\n"
 
+    def _not_understood(self, request: Request) -> Error | None:
+        """Refuse fields and values that came after its revision, as a data plane of that time does."""
+        unknown = list(request_schemas.unknown(request.params, request_schemas.of(self.revision)))
+        return Error(code="invalid", field=unknown[0], message=f"{unknown} not known") if unknown else None
+
     def _hello(self) -> Hello:
         return Hello(
             protocol_version=1,
+            protocol_revision=self.revision,
             version="test",
             type="embedded",
             instance_id=self.instance_id,

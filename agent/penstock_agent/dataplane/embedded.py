@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from penstock_embedded.messages import (
     MAX_MESSAGE_BYTES,
+    PROTOCOL_REVISION,
     PROTOCOL_VERSION,
     ApplyResult,
     DesiredState,
@@ -21,7 +24,10 @@ from penstock_embedded.messages import (
 )
 from pydantic import BaseModel, ValidationError
 
+from penstock_agent.dataplane.revisions import lowered
 from penstock_agent.errors import DataPlaneError, DataPlaneRefusedError, DataPlaneUnreachableError
+
+log = structlog.get_logger(__name__)
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
@@ -35,6 +41,7 @@ class EmbeddedDataPlane:
         self._turn = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._next_id = 0
+        self._revision = PROTOCOL_REVISION  # of the requests that are sent
 
     async def hello(self) -> Hello:
         """Ask who is there; DataPlaneRefusedError when it speaks another version of the protocol."""
@@ -43,14 +50,24 @@ class EmbeddedDataPlane:
             raise DataPlaneRefusedError(
                 "unsupported",
                 "protocol_version",
-                f"the data plane speaks {hello.protocol_version}, this agent {PROTOCOL_VERSION}",
+                f"data plane {hello.version} speaks version {hello.protocol_version} of the control protocol, this "
+                f"agent {metadata.version('penstock')} version {PROTOCOL_VERSION}",
                 "upgrade the older of the two",
+            )
+        self._revision = min(hello.protocol_revision, PROTOCOL_REVISION)
+        if self._revision < PROTOCOL_REVISION:
+            log.warning(
+                "data plane is older than this agent: what it does not know is left out",
+                data_plane=hello.version,
+                revision=hello.protocol_revision,
+                own_revision=PROTOCOL_REVISION,
             )
         return hello
 
     async def apply(self, desired: DesiredState) -> ApplyResult:
-        """Send the complete desired state."""
-        return _parse(ApplyResult, await self._ask(Method.APPLY, desired.model_dump(mode="json")))
+        """Send the complete desired state, in words that the data plane knows."""
+        state = lowered(desired.model_dump(mode="json"), self._revision)
+        return _parse(ApplyResult, await self._ask(Method.APPLY, state))
 
     async def dump(self) -> Dump:
         """Read the state in force."""

@@ -21,6 +21,7 @@ from penstock_embedded.announcements import Announcements
 from penstock_embedded.boot import boot_id
 from penstock_embedded.forwarder import Forwarder, StartError
 from penstock_embedded.messages import (
+    PROTOCOL_REVISION,
     PROTOCOL_VERSION,
     Announcement,
     ApplyResult,
@@ -96,6 +97,7 @@ class Dataplane:
         self._require_progress()
         return Hello(
             protocol_version=PROTOCOL_VERSION,
+            protocol_revision=PROTOCOL_REVISION,
             version=self._version,
             type="embedded",
             instance_id=self._instance_id,

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, field_validator, model_validator
 
 PROTOCOL_VERSION = 1
+# Counts what requests gained within the version: 2 added when_no_backends, when_no_flow and the state unready.
+PROTOCOL_REVISION = 2
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -259,6 +261,7 @@ class Hello(Answer):
     """Who the data plane is."""
 
     protocol_version: int
+    protocol_revision: int = 1  # of the requests that it understands
     version: str
     type: Literal["embedded", "vpp"]
     instance_id: str  # new at each start of the process
@@ -291,7 +294,7 @@ class BackendStatus(Answer):
     slot: int
     address: Address
     port: Port
-    state: BackendState
+    state: str  # a BackendState, or one that only a newer data plane knows
     weight: float  # in force
     open_flows: int
     flows: int  # since the backend was added

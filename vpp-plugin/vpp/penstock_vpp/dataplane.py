@@ -19,6 +19,7 @@ from penstock_embedded import allowed, native, state
 from penstock_embedded.announcements import Announcements
 from penstock_embedded.boot import boot_id
 from penstock_embedded.messages import (
+    PROTOCOL_REVISION,
     PROTOCOL_VERSION,
     Announcement,
     ApplyResult,
@@ -114,6 +115,7 @@ class VppDataplane:
         instance = await self._in_thread(self._greet)
         return Hello(
             protocol_version=PROTOCOL_VERSION,
+            protocol_revision=PROTOCOL_REVISION,
             version=metadata.version("penstock"),
             type="vpp",
             instance_id=instance.instance_id,
