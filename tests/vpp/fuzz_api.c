@@ -62,7 +62,7 @@ static const struct {
     {VL_API_LB_RL_SOURCE_DUMP, sizeof(vl_api_lb_rl_source_dump_t), DUMP},
     {VL_API_LB_RL_VIP_DUMP, sizeof(vl_api_lb_rl_vip_dump_t), DUMP},
     {VL_API_LB_RL_BACKEND_DUMP, sizeof(vl_api_lb_rl_backend_dump_t), DUMP},
-    {VL_API_LB_RL_FLOW_DUMP, sizeof(vl_api_lb_rl_flow_dump_t), DUMP},
+    {VL_API_LB_RL_FLOW_GET, sizeof(vl_api_lb_rl_flow_get_t), PLAIN},
     [STEP] = {0}, /* not a message: lets time pass */
     {VL_API_LB_RL_NODE_GET, sizeof(vl_api_lb_rl_node_get_t), PLAIN},
     {VL_API_LB_RL_MEMORY_GET, sizeof(vl_api_lb_rl_memory_get_t), PLAIN},
@@ -156,7 +156,8 @@ static answers_t read_answers(u16 id, u32 context, kind_t kind)
             answers.count++;
             check_reply(reply, size, kind, &answers);
         } else {
-            FUZZ_CHECK(which == VL_API_LB_RL_VIP_EVENT || which == VL_API_LB_RL_AGENT_EVENT);
+            FUZZ_CHECK(which == VL_API_LB_RL_VIP_EVENT || which == VL_API_LB_RL_AGENT_EVENT ||
+                       (id == VL_API_LB_RL_FLOW_GET && which == VL_API_LB_RL_FLOW_DETAILS));
         }
         at += size;
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 (VIP_SET, VIP_REMOVE, SOURCES_SET, NODE_SET, AGENT_SET, ENABLE, DISABLE, PUBLISH, GET, STATS_GET, WANT_EVENTS) = range(
     11
 )
-SOURCE_DUMP, VIP_DUMP, BACKEND_DUMP, FLOW_DUMP, STEP, NODE_GET, MEMORY_GET, STATS_CLEAR = range(11, 19)
+SOURCE_DUMP, VIP_DUMP, BACKEND_DUMP, FLOW_GET, STEP, NODE_GET, MEMORY_GET, STATS_CLEAR = range(11, 19)
 STRANGER = 0x20
 TIMEOUTS = (10_000, 900_000, 10_000, 10_000, 30_000, 180_000, 1_000)
 
@@ -78,7 +78,7 @@ def seeds() -> dict[str, bytes]:
     two = (backend(1), backend(2, weight=0.5))
     six = (backend(1, "2001:db8:1::1"), backend(2, "2001:db8:1::2", state=2))
     looks = framed(SOURCE_DUMP) + number(VIP_DUMP, 0) + number(BACKEND_DUMP, 7) + framed(GET) + framed(STATS_GET)
-    looks += framed(FLOW_DUMP, struct.pack(">QIQ", 0, 10, 0)) + framed(PUBLISH)
+    looks += framed(FLOW_GET, struct.pack(">QIQ", 0, 10, 0)) + framed(PUBLISH)
     source = sources(("192.0.2.1", 16384, 28671), ("2001:db8:2::1", 16384, 20479))
     policy = [framed(AGENT_SET, bytes([follow]) + name.ljust(64, b"\0")) for follow, name in ((1, b"sed"), (0, b""))]
     events = framed(WANT_EVENTS, struct.pack(">BI", 1, 7))

@@ -12,14 +12,29 @@ import pytest
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4
 from tests.support.lab import HTTP_PORT, Lab, eventually
-from tests.support.vpp import RunningVpp
-from tests.support.vpp_client import TIMEOUTS
+from tests.support.vpp import RunningVpp, running_vpp
+from tests.support.vpp_client import TIMEOUTS, vpp_client
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 vpp_stats = pytest.importorskip("vpp_papi.vpp_stats")
 
 # The first test builds the plugin, and that is not its own time.
 pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+
+
+EAGAIN, NOT_ENABLED = -165, -30  # VNET_API_ERROR_EAGAIN and _FEATURE_DISABLED
+
+
+def flows_of(client: Any, *, cursor: int = 0, **request: int) -> list[Any]:
+    """All flows from a place in the table on."""
+    found = []
+    while True:
+        reply, flows = client.api.lb_rl_flow_get(cursor=cursor, **request)
+        found += flows
+        cursor = reply.cursor
+        if reply.retval != EAGAIN:
+            assert reply.retval == 0
+            return found
 
 
 def vip(lab: Lab, **changes: Any) -> dict[str, Any]:
@@ -62,18 +77,61 @@ def test_what_is_set_balances_and_is_dumped(lab: Lab, client: Any) -> None:
         backends = client.api.lb_rl_backend_dump(vip=7)
         assert [str(each.backend.address) for each in backends] == [server.ipv4 for server in lab.servers]
         assert sum(each.flows for each in backends) == 10
-        flows = client.api.lb_rl_flow_dump(vip=7, max=100)
+        flows = flows_of(client, vip=7)
         assert sum(each.open for each in flows) == 1
         assert {str(each.client) for each in flows} == {lab.client_ipv4}
-        first = client.api.lb_rl_flow_dump(vip=7, max=3)
-        assert len(first) == 3
-        rest = client.api.lb_rl_flow_dump(vip=7, max=2**32 - 1, place=first[-1].next)
+        reply, first = client.api.lb_rl_flow_get(vip=7, max=3)
+        assert (reply.retval, len(first)) == (EAGAIN, 3)
+        rest = flows_of(client, vip=7, max=2**32 - 1, cursor=reply.cursor)
         assert [each.client_port for each in first + rest] == [each.client_port for each in flows]
+        assert flows_of(client, vip=8) == []
+        for cursor in (4096, 2**32, 2**64 - 1):  # the table's end, and beyond it
+            assert client.api.lb_rl_flow_get(vip=7, cursor=cursor)[0].retval == 0
     stats = client.api.lb_rl_stats_get()
     assert stats.forwarded > 0
     assert {each.reason for each in stats.dropped} >= {"no_flow", "no_backend"}
     (source,) = client.api.lb_rl_source_dump()
     assert (str(source.source.address), source.source.port_first) == (lab.balancer_ipv4, 16384)
+
+
+def test_flows_of_a_large_table_come_in_pieces(lab_of_its_own: Lab) -> None:
+    lab = lab_of_its_own
+    entries = 262144
+    with running_vpp(lab, settings=f"flows {entries} vips 64 slots 1024") as running, vpp_client(running) as client:
+        configure(client, lab)
+        for _ in range(9):
+            get(lab, VIP_IPV4)
+        cursors = [0]
+        found = []
+        while True:
+            reply, flows = client.api.lb_rl_flow_get(vip=7, cursor=cursors[-1])
+            found += flows
+            if reply.retval == 0:
+                break
+            assert reply.retval == EAGAIN
+            assert 0 < reply.cursor - cursors[-1] <= 32768
+            cursors.append(reply.cursor)
+        assert len(found) == 9
+        assert cursors[-1] == entries
+        lines = running.ctl("show lb rl flows").splitlines()
+        assert len(lines) == 9
+        assert client.api.lb_rl_disable(withdraw=False).retval == 0
+        assert client.api.lb_rl_flow_get(vip=7)[0].retval == NOT_ENABLED
+
+
+def test_configured_and_present_state_of_backends_are_dumped(lab: Lab, client: Any) -> None:
+    configure(client, lab)
+    first, second = vip(lab)["backends"]
+    with HttpConnection(lab, VIP_IPV4) as kept:
+        gone, stays = (first, second) if kept.get() == b"s1" else (second, first)
+        assert client.api.lb_rl_vip_set(**vip(lab, backends=[stays], drain_timeout=60_000)).retval == 0
+        removed = {each.backend.id: each for each in client.api.lb_rl_backend_dump(vip=7)}[gone["id"]]
+        assert (removed.removed, removed.backend.state, removed.configured_state) == (True, 2, 0)
+    changed = [first | {"state": 2, "weight": 3.0}, second | {"state": 4}]
+    assert client.api.lb_rl_vip_set(**vip(lab, backends=changed, drain_timeout=0)).retval == 0
+    one, two = sorted(client.api.lb_rl_backend_dump(vip=7), key=lambda each: int(each.backend.id))
+    assert (one.backend.state, one.configured_state, one.configured_weight) == (3, 2, 3.0)
+    assert (two.backend.state, two.configured_state) == (4, 4)
 
 
 def test_events_tell_of_vips_that_come_and_go(lab: Lab, client: Any) -> None:
@@ -173,6 +231,7 @@ def test_a_backend_that_comes_back_is_found_by_its_name(lab: Lab, balancer: Runn
         ({"backends": [{"id": 1, "address": "10.0.0.1", "port": 1, "state": 1, "weight": 1}] * 2}, "backends[1].id"),
         ({"backends": [{"id": 1, "address": "0.0.0.0", "port": 1, "state": 1, "weight": 1}]}, "backends[0].address"),
         ({"backends": [{"id": 0, "address": "10.0.0.1", "port": 1, "state": 1, "weight": 1}]}, "backends[0].id"),
+        ({"backends": [{"id": 1, "address": "10.0.0.1", "port": 1, "state": 0, "weight": 1}]}, "backends[0].state"),
         ({"backends": [{"id": 1, "address": "10.0.0.1", "port": 0, "state": 1, "weight": 1}]}, "backends[0].port"),
         ({"backends": [{"id": 1, "address": "10.0.0.1", "port": 1, "state": 1, "weight": -1}]}, "backends[0].weight"),
         (

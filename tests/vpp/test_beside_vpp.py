@@ -271,7 +271,7 @@ def test_clients_that_hang_up_anywhere_leave_nothing(lab: Lab, balancer: Running
                 index = client.own_index()
                 want = struct.pack(">HIIBI", names["want_lb_rl_events"], index, 1, 1, 9)
                 asks = [struct.pack(">HIIQ", chance.choice(asked), index, 2, 7) for _ in range(20)]
-                flows = struct.pack(">HIIQIQ", names["lb_rl_flow_dump"], index, 3, 0, 2**32 - 1, 0)
+                flows = struct.pack(">HIIQIQ", names["lb_rl_flow_get"], index, 3, 0, 2**32 - 1, 0)
                 stream = b"".join(map(client.message, (want, *asks, flows)))
                 client.socket.sendall(stream[: chance.randrange(1, len(stream) + 1)])
             if chance.random() < 0.1:

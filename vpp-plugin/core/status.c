@@ -304,9 +304,11 @@ static void address_out(lbrl_address_t *to, const ip_t *from)
     memcpy(to->bytes, from, sizeof(to->bytes));
 }
 
-int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flow_info_t *info)
+int lbrl_flow_next_before(const lbrl_t *lb, uint64_t *cursor, uint64_t end, uint64_t now_us,
+                          lbrl_flow_info_t *info)
 {
-    for (; *cursor < lb->arena.flow_count; (*cursor)++) {
+    const uint64_t last = end < lb->arena.flow_count ? end : lb->arena.flow_count;
+    for (; *cursor < last; (*cursor)++) {
         const flow_t *flow = &lb->arena.flows[*cursor];
         const uint32_t index = flow->vip;
         if (flow->state == LBRL_FLOW_FREE || index >= lb->arena.vip_count || !lb->vips[index]) {
@@ -333,4 +335,9 @@ int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flo
         return 1;
     }
     return 0;
+}
+
+int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flow_info_t *info)
+{
+    return lbrl_flow_next_before(lb, cursor, UINT64_MAX, now_us, info);
 }

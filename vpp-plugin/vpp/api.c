@@ -362,7 +362,7 @@ clib_error_t *lb_rl_api_init(vlib_main_t *vm)
         VL_API_LB_RL_VIP_SET,      VL_API_LB_RL_VIP_REMOVE,  VL_API_LB_RL_NODE_SET,
         VL_API_LB_RL_NODE_GET,     VL_API_LB_RL_SOURCES_SET, VL_API_LB_RL_SOURCE_DUMP,
         VL_API_LB_RL_PUBLISH,      VL_API_LB_RL_AGENT_SET,   VL_API_LB_RL_VIP_DUMP,
-        VL_API_LB_RL_BACKEND_DUMP, VL_API_LB_RL_FLOW_DUMP,   VL_API_LB_RL_STATS_GET,
+        VL_API_LB_RL_BACKEND_DUMP, VL_API_LB_RL_FLOW_GET,    VL_API_LB_RL_STATS_GET,
         VL_API_LB_RL_STATS_CLEAR,  VL_API_LB_RL_MEMORY_GET,  VL_API_LB_RL_GET};
     for (u32 i = 0; i < ARRAY_LEN(unstopped); i++) {
         vl_api_set_msg_thread_safe(vlibapi_get_main(), base + unstopped[i], 1);

@@ -10,7 +10,7 @@ void vl_api_lb_rl_node_get_t_handler(vl_api_lb_rl_node_get_t *mp);
 void vl_api_lb_rl_source_dump_t_handler(vl_api_lb_rl_source_dump_t *mp);
 void vl_api_lb_rl_vip_dump_t_handler(vl_api_lb_rl_vip_dump_t *mp);
 void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp);
-void vl_api_lb_rl_flow_dump_t_handler(vl_api_lb_rl_flow_dump_t *mp);
+void vl_api_lb_rl_flow_get_t_handler(vl_api_lb_rl_flow_get_t *mp);
 void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp);
 void vl_api_lb_rl_stats_clear_t_handler(vl_api_lb_rl_stats_clear_t *mp);
 

@@ -171,24 +171,27 @@ void vl_api_lb_rl_vip_dump_t_handler(vl_api_lb_rl_vip_dump_t *mp)
     vec_free(ids);
 }
 
-/* 0 for one that is no longer configured. */
-static f64 configured_weight(const lbrl_vip_config_t *config, const lbrl_backend_status_t *backend)
+/* As configured; all zero for one that is no longer. */
+static lbrl_backend_config_t configured_of(const lbrl_vip_config_t *config,
+                                           const lbrl_backend_status_t *backend)
 {
     for (u32 i = 0; !backend->removed && i < config->backend_count; i++) {
         if (config->backends[i].id == backend->id) {
-            return (f64)config->backends[i].weight;
+            return config->backends[i];
         }
     }
-    return 0;
+    return (lbrl_backend_config_t){0};
 }
 
 static void send_backend(vl_api_registration_t *client, u32 context, const lbrl_vip_config_t *vip,
                          const lbrl_backend_status_t *backend)
 {
     vl_api_lb_rl_backend_details_t *rmp;
+    const lbrl_backend_config_t configured = configured_of(vip, backend);
     REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_BACKEND_DETAILS, client, context, ({
                                  rmp->vip = vip->id;
-                                 rmp->configured_weight = configured_weight(vip, backend);
+                                 rmp->configured_state = configured.state;
+                                 rmp->configured_weight = (f64)configured.weight;
                                  rmp->backend.id = backend->id;
                                  rmp->backend.address = address_out(&backend->address);
                                  rmp->backend.port = backend->port;
@@ -229,11 +232,11 @@ void vl_api_lb_rl_backend_dump_t_handler(vl_api_lb_rl_backend_dump_t *mp)
 
 /* ---- Flows and counters ---- */
 
-/* VPP keeps what a client has not read in its main heap, without a limit, and moves all of it with every answer. */
-#define FLOWS_PER_DUMP 4096u
+/* One request holds the main thread for less than a millisecond. VPP keeps what a client has not read in its main heap,
+ * without a limit, and moves all of it with every answer. */
+#define FLOWS_PER_REQUEST 512u
 
-static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flow_info_t *flow,
-                      u64 next)
+static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flow_info_t *flow)
 {
     vl_api_lb_rl_flow_details_t *rmp;
     REPLY_MACRO_DETAILS4_END(VL_API_LB_RL_FLOW_DETAILS, client, context, ({
@@ -247,26 +250,40 @@ static void send_flow(vl_api_registration_t *client, u32 context, const lbrl_flo
                                  rmp->state = flow->state;
                                  rmp->open = flow->open;
                                  rmp->idle_ms = flow->idle_ms;
-                                 rmp->next = next;
                              }));
 }
 
-void vl_api_lb_rl_flow_dump_t_handler(vl_api_lb_rl_flow_dump_t *mp)
+static int send_flows(vl_api_registration_t *client, const vl_api_lb_rl_flow_get_t *mp, u64 *cursor)
 {
-    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    const u64 end = *cursor + LB_RL_ENTRIES_AT_ONCE;
+    const u32 max = mp->max != 0 ? clib_min(mp->max, FLOWS_PER_REQUEST) : FLOWS_PER_REQUEST;
+    const u64 now_us = lb_rl_now_us();
     lbrl_flow_info_t flow;
-    u64 place = mp->place;
-    if (client == NULL || lb_rl_main.io == NULL) {
-        return;
-    }
-    u32 max = clib_min(mp->max, FLOWS_PER_DUMP);
-    u64 now_us = lb_rl_now_us();
-    for (u32 sent = 0; sent < max && lbrl_flow_next(lb_rl_main.core, &place, now_us, &flow);) {
+    for (u32 sent = 0; sent < max;) {
+        if (!lbrl_flow_next_before(lb_rl_main.core, cursor, end, now_us, &flow)) {
+            return *cursor == end ? VNET_API_ERROR_EAGAIN : 0;
+        }
         if (mp->vip == 0 || mp->vip == flow.vip_id) {
-            send_flow(client, mp->context, &flow, place);
+            send_flow(client, mp->context, &flow);
             sent++;
         }
     }
+    return VNET_API_ERROR_EAGAIN;
+}
+
+void vl_api_lb_rl_flow_get_t_handler(vl_api_lb_rl_flow_get_t *mp)
+{
+    vl_api_registration_t *client = vl_api_client_index_to_registration(mp->client_index);
+    vl_api_lb_rl_flow_get_reply_t *rmp;
+    u64 cursor = mp->cursor;
+    int rv = VNET_API_ERROR_FEATURE_DISABLED;
+    if (client == NULL) {
+        return;
+    }
+    if (lb_rl_main.io != NULL) {
+        rv = send_flows(client, mp, &cursor);
+    }
+    REPLY_MACRO2_END(VL_API_LB_RL_FLOW_GET_REPLY, ({ rmp->cursor = cursor; }));
 }
 
 void vl_api_lb_rl_stats_get_t_handler(vl_api_lb_rl_stats_get_t *mp)

@@ -245,30 +245,55 @@ VLIB_CLI_COMMAND(lb_rl_show_node_command, static) = {
 };
 
 #define FLOWS_SHOWN     50u
+#define SUSPEND_SECONDS 1e-5
 #define FLOWS_SHOWN_MAX 4096u /* the lines of a command are in VPP's main heap until it has ended */
+#define FLOWS_AT_ONCE   128u  /* lines until the main thread goes on with other work */
+
+/* The next flow. After each piece of the table the main thread does other work, which may disable the load balancer. */
+static bool next_flow(vlib_main_t *vm, u64 *cursor, u64 now_us, lbrl_flow_info_t *flow)
+{
+    while (lb_rl_main.io != NULL) {
+        const u64 end = *cursor + LB_RL_ENTRIES_AT_ONCE;
+        if (lbrl_flow_next_before(lb_rl_main.core, cursor, end, now_us, flow)) {
+            return true;
+        }
+        if (*cursor != end) {
+            return false;
+        }
+        (void)vlib_process_suspend(vm, SUSPEND_SECONDS);
+    }
+    return false;
+}
+
+static void show_flow(vlib_main_t *vm, const lbrl_flow_info_t *flow)
+{
+    vlib_cli_output(vm, "%U %U -> %U as %U -> %U, %U%s, idle %.1f s", format_lb_rl_protocol,
+                    flow->protocol, format_lb_rl_endpoint, flow->client.bytes, flow->client_port,
+                    format_lb_rl_endpoint, flow->vip.bytes, flow->vip_port, format_lb_rl_endpoint,
+                    flow->source.bytes, flow->nat_port, format_lb_rl_endpoint, flow->backend.bytes,
+                    flow->backend_port, format_lb_rl_flow_state, flow->state,
+                    flow->open ? ", open" : "", flow->idle_ms / 1e3);
+}
 
 static clib_error_t *show_flows(vlib_main_t *vm, unformat_input_t *input,
                                 vlib_cli_command_t *command)
 {
-    const lb_rl_main_t *lm = &lb_rl_main;
     u32 max = FLOWS_SHOWN;
     u32 shown = 0;
     u64 cursor = 0;
     lbrl_flow_info_t flow;
-    if (lm->io == NULL) {
+    if (lb_rl_main.io == NULL) {
         return not_enabled();
     }
     if (unformat(input, "max %u", &max)) {
         max = clib_min(max, FLOWS_SHOWN_MAX);
     }
     u64 now_us = lb_rl_now_us();
-    for (; shown < max && lbrl_flow_next(lm->core, &cursor, now_us, &flow); shown++) {
-        vlib_cli_output(vm, "%U %U -> %U as %U -> %U, %U%s, idle %.1f s", format_lb_rl_protocol,
-                        flow.protocol, format_lb_rl_endpoint, flow.client.bytes, flow.client_port,
-                        format_lb_rl_endpoint, flow.vip.bytes, flow.vip_port, format_lb_rl_endpoint,
-                        flow.source.bytes, flow.nat_port, format_lb_rl_endpoint, flow.backend.bytes,
-                        flow.backend_port, format_lb_rl_flow_state, flow.state,
-                        flow.open ? ", open" : "", flow.idle_ms / 1e3);
+    for (; shown < max && next_flow(vm, &cursor, now_us, &flow); shown++) {
+        show_flow(vm, &flow);
+        if (shown % FLOWS_AT_ONCE == FLOWS_AT_ONCE - 1) {
+            (void)vlib_process_suspend(vm, SUSPEND_SECONDS);
+        }
     }
     if (shown == max) {
         vlib_cli_output(vm, "(at most %u: `show lb rl flows max <n>` for up to %u)", max,

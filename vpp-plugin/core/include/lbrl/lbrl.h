@@ -412,6 +412,11 @@ typedef enum lbrl_flow_state {
  * stand still. */
 int lbrl_flow_next(const lbrl_t *lb, uint64_t *cursor, uint64_t now_us, lbrl_flow_info_t *flow);
 
+/* The same, but looks at no entry from `end` on: for callers that must not wait for a whole table. Returns 0 with *cursor
+ * at `end`, or elsewhere if the table ended. */
+int lbrl_flow_next_before(const lbrl_t *lb, uint64_t *cursor, uint64_t end, uint64_t now_us,
+                          lbrl_flow_info_t *flow);
+
 /* ------------------------------------------------------------------------------------------
  * workers */
 
