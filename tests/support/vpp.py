@@ -49,6 +49,7 @@ plugins {{
     plugin af_packet_plugin.so {{ enable }}
     plugin ping_plugin.so {{ enable }}
     plugin lb_rl_plugin.so {{ enable }}
+    {others}
 }}
 {section}
 """
@@ -167,8 +168,10 @@ class RunningVpp(VppProcess):
         settings: str | None,
         offloads: Collection[str],
         tables: Mapping[str, int],
+        plugins: Collection[str],
     ) -> None:
         self.lab = lab
+        self._others = " ".join(f"plugin {name}_plugin.so {{ enable }}" for name in plugins)
         self._settings = settings
         self._tables = tables
         self._offloads = offloads
@@ -183,6 +186,7 @@ class RunningVpp(VppProcess):
             cpu=f"workers {workers}" if workers else "",
             plugins=plugins_of_vpp(),
             ours=plugin_directory(),
+            others=self._others,
             section=f"lb-rl {{ directory {self.shm} {self._settings} }}" if self._settings is not None else "",
         )
 
@@ -244,16 +248,17 @@ def running_vpp(
     settings: str | None = "flows 4096 vips 64 slots 1024",
     offloads: Collection[str] = (),
     tables: Mapping[str, int] = MappingProxyType({}),
+    plugins: Collection[str] = (),
 ) -> Iterator[RunningVpp]:
     """Run VPP in the balancer of a laboratory, with directories of its own on tmpfs.
 
     Where there are fewer processors than VPP wants for its workers, threads share them. Without settings the load
     balancer waits to be enabled. The devices of `offloads` take super-packets and partial checksums, those of `tables`
-    are in routing tables of their own.
+    are in routing tables of their own. `plugins` of VPP are loaded beside ours.
     """
     directory = Path(tempfile.mkdtemp(prefix="pn-vpp-", dir="/dev/shm"))
     try:
-        vpp = RunningVpp(lab, directory, workers, settings, offloads, tables)
+        vpp = RunningVpp(lab, directory, workers, settings, offloads, tables, plugins)
         try:
             yield vpp
         finally:

@@ -12,12 +12,13 @@ import pytest
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4
 from tests.support.lab import Lab, eventually
-from tests.support.vpp import RunningVpp
+from tests.support.vpp import RunningVpp, running_vpp
 
 # The first test builds the plugin, and that is not its own time.
 pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
 
 AS = f"lb rl as {VIP_IPV4} port 80 server"
+SHOWN = tuple(f"show lb rl {what}" for what in ("vips", "vips verbose", "node", "agent", "flows", "stats", "memory"))
 SLOT = re.compile(r"slot (\d+): ([0-9.]+):")
 
 
@@ -310,7 +311,14 @@ def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> 
         ("lb rl vip 203.0.113.10 port http", "port: missing or not a number"),
         ("lb rl as 203.0.113.1 server 10.77.1.1 port 80", "port: missing or not a number"),
         ("lb rl as 203.0.113.1 port 80 server 10.77.1.1", "port: missing or not a number"),
-        ("lb rl vip 203.0.113.1 port 80 forwarding gre", "forwarding of a VIP cannot change"),
+        (
+            "lb rl vip 203.0.113.1 port 80 forwarding gre",
+            "forwarding: protocol, port, address family and forwarding of",
+        ),
+        ("lb rl vip 203.0.113.10 port 4294967376", "port: missing or not a number"),
+        ("lb rl vip 203.0.113.1 port 80 dscp 4294967299 forwarding l3dsr", "unreadable: `dscp 4294967299 "),
+        ("lb rl sources 10.77.0.1 ports 4294983680-28671", "<address> ports <first>-<last>"),
+        ("lb rl node nodes 18446744073709551618", "key <32 hex digits>, nodes <n>"),
         ("lb rl enable", "already enabled"),
         ("lb rl enable directory here", "absolute path"),
     ],
@@ -331,6 +339,7 @@ def test_bad_commands_name_what_is_wrong_and_change_nothing(balancer: RunningVpp
         ("flows 4194305", "flows: 4194305; must be 64 to 4194304"),
         ("vips 0", "vips: 0; must be 1 to 65535"),
         ("slots 7", "slots: 7; must be 8 to 16777216"),
+        ("flows 4294967360", "unreadable: `flows 4294967360`"),
     ],
 )
 def test_a_size_out_of_its_range_is_refused_by_its_field(balancer: RunningVpp, settings: str, says: str) -> None:
@@ -342,13 +351,31 @@ def test_help_lists_the_commands(balancer: RunningVpp) -> None:
     listed = balancer.ctl("help lb rl")
     for command in ("enable", "disable", "vip", "as", "sources", "agent", "node"):
         assert command in listed.split(), listed
-    assert {"vips", "node", "agent", "flows", "stats", "memory"} <= set(balancer.ctl("help show lb rl").split())
+    for command in ("help show lb rl", "show lb rl", "show lb rl vipz"):
+        assert {"vips", "node", "agent", "flows", "stats", "memory"} <= set(balancer.ctl(command).split())
+    assert "unknown: `vipz" in balancer.ctl("show lb rl vipz")
 
 
 def test_a_disabled_load_balancer_says_how_to_enable_it(balancer: RunningVpp) -> None:
     balancer.ctl("lb rl disable")
-    for command in ("show lb rl stats", "lb rl vip 203.0.113.10 port 80", "show lb rl agent"):
+    for command in (*SHOWN, "lb rl vip 203.0.113.10 port 80"):
         assert "lb rl enable" in balancer.ctl(command)
+
+
+def test_what_is_shown_beside_the_lb_plugin_of_vpp_is_ours(lab_of_its_own: Lab) -> None:
+    # VPP runs the function of `show lb`, too, after an error of a longer command.
+    with running_vpp(lab_of_its_own, settings=None, plugins=("lb",)) as running:
+        assert "ip4-src-address" in running.ctl("show lb")
+        for command in SHOWN:
+            shown = running.ctl(command)
+            assert "lb rl enable" in shown
+            assert "ip4-src-address" not in shown
+        assert "ip4-src-address" not in running.ctl("show lb rl vipz")
+        assert "enable" in running.ctl("help lb rl").split()
+        running.quiet(f"lb rl enable directory {running.shm} flows 4096 vips 64 slots 1024")
+        running.quiet("lb rl vip 203.0.113.10 port 80")
+        assert "203.0.113.10:80/tcp" in running.ctl("show lb rl vips")
+        assert "203.0.113.10" not in running.ctl("show lb vips")
 
 
 def test_what_follows_disable_is_read_before_anything_happens(balancer: RunningVpp) -> None:

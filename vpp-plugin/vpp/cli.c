@@ -17,16 +17,32 @@ VLIB_CLI_COMMAND(lb_rl_command, static) = {
                  "`help show lb rl` lists what can be shown.",
 };
 
+#define SHOW_HELP                                                                                  \
+    "Show Penstock's load balancer:\n"                                                             \
+    "  vips      VIPs, servers, flows and weights; `verbose` for all that was set\n"               \
+    "  node      key and number of nodes, NAT sources\n"                                           \
+    "  agent     whose weights are in force\n"                                                     \
+    "  flows     the flow table\n"                                                                 \
+    "  stats     counters\n"                                                                       \
+    "  memory    sizes"
+
+/* Returns no error: VPP would then run `show lb` of its own plugin `lb`, which hides what is wrong. */
+static clib_error_t *show_help(vlib_main_t *vm, unformat_input_t *input,
+                               vlib_cli_command_t *command)
+{
+    if (unformat_check_input(input) != UNFORMAT_END_OF_INPUT) {
+        vlib_cli_output(vm, "show lb rl: unknown: `%U`", format_unformat_error, input);
+    }
+    vlib_cli_output(vm, "%s", SHOW_HELP);
+    return 0;
+}
+
 VLIB_CLI_COMMAND(lb_rl_show_command, static) = {
     .path = "show lb rl",
     .short_help = "Show Penstock's load balancer",
-    .long_help = "Show Penstock's load balancer:\n"
-                 "  vips      VIPs, servers, flows and weights; `verbose` for all that was set\n"
-                 "  node      key and number of nodes, NAT sources\n"
-                 "  agent     whose weights are in force\n"
-                 "  flows     the flow table\n"
-                 "  stats     counters\n"
-                 "  memory    sizes",
+    .long_help = SHOW_HELP,
+    .function = show_help,
+    .is_mp_safe = 1,
 };
 
 /* ---- enable, disable ---- */
@@ -146,7 +162,7 @@ static int node_line(unformat_input_t *line, lbio_problem_t *problem)
                                       vec_len(digits), LB_RL_KEY_SIZE);
             }
             vec_free(digits);
-        } else if (!unformat(line, "nodes %u", &nodes)) {
+        } else if (!unformat(line, "nodes %U", unformat_lb_rl_number, &nodes)) {
             failed = lb_rl_unknown(line, problem, "key <32 hex digits>, nodes <n>");
         }
     }
@@ -183,7 +199,8 @@ static int source_line(vlib_main_t *vm, unformat_input_t *line, lbio_problem_t *
         lbrl_address_t address;
         u32 first;
         u32 last;
-        if (!unformat(line, "%U ports %u-%u", unformat_lb_rl_address, &address, &first, &last)) {
+        if (!unformat(line, "%U ports %U-%U", unformat_lb_rl_address, &address,
+                      unformat_lb_rl_number, &first, unformat_lb_rl_number, &last)) {
             return lb_rl_unknown(
                 line, problem,
                 "<address> ports <first>-<last>, any number of times; none removes all");

@@ -116,7 +116,7 @@ static uword unformat_vip_field(unformat_input_t *line, va_list *arguments)
            unformat(line, "no-backends %U", unformat_lb_rl_refusal, &config->when_no_backends) ||
            unformat(line, "no-flow %U", unformat_lb_rl_refusal, &config->when_no_flow) ||
            unformat(line, "features %U", unformat_lb_rl_level, &config->feature_level) ||
-           unformat(line, "table-size %u", &config->table_size) ||
+           unformat(line, "table-size %U", unformat_lb_rl_number, &config->table_size) ||
            unformat(line, "timeout %U", unformat_lb_rl_timeout, &config->timeouts) ||
            unformat(line, "drain %U", unformat_lb_rl_milliseconds, &config->drain_timeout);
 }
@@ -139,10 +139,10 @@ static int read_vip(unformat_input_t *line, lbrl_vip_config_t *config, bool *rem
             failed = add_address(config, &address, problem);
         } else if (unformat(line, "without %U", unformat_lb_rl_address, &address)) {
             failed = drop_address(config, &address, problem);
-        } else if (unformat(line, "dscp %u", &number)) {
+        } else if (unformat(line, "dscp %U", unformat_lb_rl_number, &number)) {
             failed = check_at_most(number, 63, "dscp", problem);
             config->dscp = (u8)number;
-        } else if (unformat(line, "mtu %u", &number)) {
+        } else if (unformat(line, "mtu %U", unformat_lb_rl_number, &number)) {
             failed = check_at_most(number, 65535, "mtu", problem);
             config->mtu = (u16)number;
         } else if (unformat(line, "no client-affinity")) {
@@ -281,7 +281,7 @@ static int as_line(vlib_main_t *vm, unformat_input_t *line, lbrl_backend_config_
     if (!unformat(line, "server %U", unformat_lb_rl_address, &server.address)) {
         return lb_rl_unknown(line, problem, AS_KNOWN);
     }
-    if (!unformat(line, "port %u", &server.port)) {
+    if (!unformat(line, "port %U", unformat_lb_rl_number, &server.port)) {
         server.port = LB_RL_NO_PORT;
     }
     if (!find_vip(&name, &config, backends)) {

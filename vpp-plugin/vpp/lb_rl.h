@@ -260,6 +260,7 @@ typedef struct lb_rl_vip_name {
 
 unformat_function_t unformat_lb_rl_address;      /* lbrl_address_t * */
 unformat_function_t unformat_lb_rl_agents;       /* bool *: follow, ignore */
+unformat_function_t unformat_lb_rl_number;       /* u32 *: decimal, not wrapped around */
 unformat_function_t unformat_lb_rl_milliseconds; /* u32 *, from seconds */
 unformat_function_t unformat_lb_rl_vip_name; /* lb_rl_vip_name_t *: <address> port <n> [tcp|udp] */
 

@@ -1,11 +1,13 @@
 /* What the command line shows. */
 #include "lb_rl.h"
 
-static clib_error_t *not_enabled(void)
+/* Returns no error: VPP would then run `show lb` of its own plugin `lb`, which hides what is wrong. */
+static clib_error_t *not_enabled(vlib_main_t *vm)
 {
     lbio_problem_t problem;
     (void)lb_rl_ready(&problem);
-    return clib_error_return(0, "%s", problem.text);
+    vlib_cli_output(vm, "%s", problem.text);
+    return 0;
 }
 
 /* ---- show lb rl stats ---- */
@@ -15,7 +17,7 @@ static clib_error_t *show_stats(vlib_main_t *vm, unformat_input_t *input,
 {
     const lb_rl_main_t *lm = &lb_rl_main;
     if (lm->io == NULL) {
-        return not_enabled();
+        return not_enabled(vm);
     }
     lbrl_stats_t stats = lb_rl_stats(true);
     const struct {
@@ -163,7 +165,7 @@ static clib_error_t *for_each_vip(vlib_main_t *vm, show_one_t show)
     lbrl_backend_status_t *backends = NULL;
     lbrl_backend_config_t *configured = NULL;
     if (lm->io == NULL) {
-        return not_enabled();
+        return not_enabled(vm);
     }
     u64 *ids = lb_rl_vip_ids();
     vec_validate(backends, 2 * LBRL_BACKENDS_MAX - 1);
@@ -225,7 +227,7 @@ static clib_error_t *show_node(vlib_main_t *vm, unformat_input_t *input,
     lbrl_nat_source_t sources[LB_RL_SOURCES_MAX];
     u8 key[LB_RL_KEY_SIZE];
     if (lm->io == NULL) {
-        return not_enabled();
+        return not_enabled(vm);
     }
     u32 nodes = lbrl_node(lm->core, key);
     vlib_cli_output(vm, "key %U, nodes %u", format_hex_bytes_no_wrap, key, (int)sizeof(key), nodes);
@@ -283,9 +285,9 @@ static clib_error_t *show_flows(vlib_main_t *vm, unformat_input_t *input,
     u64 cursor = 0;
     lbrl_flow_info_t flow;
     if (lb_rl_main.io == NULL) {
-        return not_enabled();
+        return not_enabled(vm);
     }
-    if (unformat(input, "max %u", &max)) {
+    if (unformat(input, "max %U", unformat_lb_rl_number, &max)) {
         max = clib_min(max, FLOWS_SHOWN_MAX);
     }
     u64 now_us = lb_rl_now_us();
@@ -314,7 +316,7 @@ static clib_error_t *show_memory(vlib_main_t *vm, unformat_input_t *input,
 {
     const lb_rl_main_t *lm = &lb_rl_main;
     if (lm->io == NULL) {
-        return not_enabled();
+        return not_enabled(vm);
     }
     const lb_rl_settings_t *settings = &lm->settings;
     lb_rl_memory_t memory = lb_rl_memory();

@@ -16,6 +16,23 @@ uword unformat_lb_rl_address(unformat_input_t *input, va_list *arguments)
     return 1;
 }
 
+/* `%u` takes 4294967376 for 80. */
+uword unformat_lb_rl_number(unformat_input_t *input, va_list *arguments)
+{
+    u32 *out = va_arg(*arguments, u32 *);
+    u64 number = 0;
+    u32 digits = 0;
+    for (uword c; (c = unformat_peek_input(input)) >= '0' && c <= '9'; digits++) {
+        number = clib_min(number * 10 + (c - '0'), (u64)UINT32_MAX + 1);
+        (void)unformat_get_input(input);
+    }
+    if (digits == 0 || number > UINT32_MAX) {
+        return 0;
+    }
+    *out = (u32)number;
+    return 1;
+}
+
 uword unformat_lb_rl_agents(unformat_input_t *input, va_list *arguments)
 {
     bool *follow = va_arg(*arguments, bool *);
@@ -46,7 +63,7 @@ uword unformat_lb_rl_vip_name(unformat_input_t *input, va_list *arguments)
     if (!unformat(input, "%U", unformat_lb_rl_address, &name->address)) {
         return 0;
     }
-    if (!unformat(input, "port %u", &name->port)) {
+    if (!unformat(input, "port %U", unformat_lb_rl_number, &name->port)) {
         name->port = LB_RL_NO_PORT;
     }
     name->protocol = IP_PROTOCOL_TCP;
@@ -104,12 +121,12 @@ int lb_rl_setting_read(unformat_input_t *input, lb_rl_settings_t *settings, lbio
     if (unformat(input, "directory %s", &directory)) {
         return directory_in(directory, settings, problem);
     }
-    if (unformat(input, "flows %u", &settings->flows) ||
-        unformat(input, "vips %u", &settings->vips) ||
-        unformat(input, "slots %u", &settings->slots) ||
-        unformat(input, "interval-ms %u", &settings->interval_ms) ||
-        unformat(input, "client-table %u", &settings->client_table) ||
-        unformat(input, "server-table %u", &settings->server_table) ||
+    if (unformat(input, "flows %U", unformat_lb_rl_number, &settings->flows) ||
+        unformat(input, "vips %U", unformat_lb_rl_number, &settings->vips) ||
+        unformat(input, "slots %U", unformat_lb_rl_number, &settings->slots) ||
+        unformat(input, "interval-ms %U", unformat_lb_rl_number, &settings->interval_ms) ||
+        unformat(input, "client-table %U", unformat_lb_rl_number, &settings->client_table) ||
+        unformat(input, "server-table %U", unformat_lb_rl_number, &settings->server_table) ||
         unformat(input, "agent %U", unformat_lb_rl_agents, &settings->follows_agents)) {
         return 0;
     }

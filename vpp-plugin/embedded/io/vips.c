@@ -213,6 +213,19 @@ static void forget(lbio_t *io, uint32_t place)
     free(vip);
 }
 
+/* Which field of a VIP that is there is another one, of those that cannot change. */
+static const char *immutable_field(const lbio_t *io, const lbrl_vip_config_t *config)
+{
+    lbrl_vip_config_t present;
+    if (lbrl_vip_config(io->core, config->id, &present, NULL, 0) != LBRL_OK) {
+        return "VIP";
+    }
+    return present.protocol != config->protocol       ? "protocol"
+           : present.port != config->port             ? "port"
+           : present.forwarding != config->forwarding ? "forwarding"
+                                                      : "addresses";
+}
+
 static int check(const lbio_t *io, const lbrl_vip_config_t *config, uint32_t *slots,
                  lbio_problem_t *problem)
 {
@@ -223,7 +236,8 @@ static int check(const lbio_t *io, const lbrl_vip_config_t *config, uint32_t *sl
         (void)snprintf(problem->text, sizeof(problem->text), "%s", reason.text);
         return -1;
     }
-    return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, "VIP");
+    const char *field = error == LBRL_ERR_IMMUTABLE ? immutable_field(io, config) : "VIP";
+    return error == LBRL_OK ? 0 : lbio_core_problem(problem, error, field);
 }
 
 /* Frames are for learning: traffic does not wait for them. Those that cannot be had are made later. */
