@@ -40,6 +40,24 @@ def test_starting_the_program_imports_no_role() -> None:
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
 
+def test_a_data_plane_forwards_before_it_imports_what_changes_the_node() -> None:
+    script = "import sys, penstock_embedded.main; print('pyroute2' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
+
+
+def test_reading_files_parses_no_source_of_ours_and_renders_no_schema(tmp_path: Path) -> None:
+    """`penstock run` reads files before it forwards."""
+    (tmp_path / "dataplane.yaml").write_text(
+        "apiVersion: penstock.dev/v1alpha1\nkind: DataPlane\nmetadata: {name: edge}\nspec: {flowTableSize: 4096}\n"
+    )
+    script = (
+        "import linecache, sys; from pathlib import Path; from penstock_api.files import read_files;"
+        "found = read_files(Path(sys.argv[1])); assert found.objects;"
+        "print([each for each in linecache.cache if 'penstock_api' in each])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script, str(tmp_path)], text=True).strip() == "[]"
+
+
 def test_every_program_raises_its_limit_of_open_files() -> None:
     script = (
         "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 512));"

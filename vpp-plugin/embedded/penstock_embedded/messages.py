@@ -46,13 +46,13 @@ class Message(BaseModel):
     Lists end at their first error: a request with a million of them is refused as fast as one with one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Answer(BaseModel):
     """Base of what a data plane says: what a newer one adds is left out, so that an older agent goes on."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Protocol(StrEnum):

@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
-from penstock_node import devconf, nftables, routes, shortcut, tun, veth
+from penstock_node import devconf, kernel, nftables, routes, shortcut, tun, veth
 from penstock_node.actual import ActualNode, Family, IpProtocol, Link, Route, Rule, TunFlags
 from penstock_node.changes import (
     AddRule,
@@ -48,6 +45,9 @@ from penstock_node.devconf import Ipv4Setting
 from penstock_node.errors import ApplyError, NodeError, ObserveError
 from penstock_node.rtnetlink import Channel
 
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _TUN_LAYER3 = 1  # IFLA_TUN_TYPE of a TUN; a TAP has 2
 _ACTION_LOOKUP = 1
@@ -68,7 +68,7 @@ _RULE_SELECTORS = (
 def observe() -> ActualNode:
     """Read everything that concerns us. Raises `ObserveError`."""
     try:
-        with IPRoute(strict_check=True) as channel:
+        with kernel.channel(strict_check=True) as channel:
             found = {link.name: link for link in _links(channel)}
             early = shortcut.observe()
             present, defaults = _routes({link.index: link.name for link in found.values()})
@@ -84,7 +84,7 @@ def observe() -> ActualNode:
                 ipv4_forwarding=read_sysctl("ipv4/ip_forward") == "1",
                 ipv6_forwarding=read_sysctl("ipv6/conf/all/forwarding") != "0",
             )
-    except (NetlinkError, OSError, nftables.NftError) as error:
+    except (OSError, nftables.NftError) as error:
         raise ObserveError(f"cannot read the state of the node: {_reason(error)}") from error
 
 
@@ -93,7 +93,7 @@ def default_interfaces() -> tuple[str, ...]:
     try:
         with Channel() as channel:
             return routes.default_interfaces(channel, dict(socket.if_nameindex()))
-    except (NetlinkError, OSError) as error:
+    except OSError as error:
         raise ObserveError(f"cannot read the default routes: {_reason(error)}") from error
 
 
@@ -103,14 +103,14 @@ def occupied_addresses() -> dict[Address, str]:
     Raises `ObserveError`.
     """
     try:
-        with IPRoute(strict_check=True) as channel:
+        with kernel.channel(strict_check=True) as channel:
             names = dict(socket.if_nameindex())
             own = {
                 _address_of(message, "IFA_LOCAL") or _address_of(message, "IFA_ADDRESS"): message["index"]
                 for message in channel.get_addr()
             }
             gateways = {gateway for family in Family for gateway in _gateways(channel, family)}
-    except (NetlinkError, OSError) as error:
+    except OSError as error:
         raise ObserveError(f"cannot read the addresses of the node: {_reason(error)}") from error
     found = dict.fromkeys(gateways, "a gateway of this node")
     found |= {
@@ -135,9 +135,9 @@ def _address_of(message: Any, attribute: str) -> Address | None:
 def links() -> dict[str, Link]:
     """Interfaces by name. Raises `ObserveError`."""
     try:
-        with IPRoute(strict_check=True) as channel:
+        with kernel.channel(strict_check=True) as channel:
             return {link.name: link for link in _links(channel)}
-    except (NetlinkError, OSError) as error:
+    except OSError as error:
         raise ObserveError(f"cannot read the interfaces: {_reason(error)}") from error
 
 
@@ -145,7 +145,7 @@ def apply(changes: tuple[Change, ...]) -> None:
     """Make the changes in order. One that fails does not stop the others; raises `ApplyError` at the end."""
     failures: list[tuple[Change, str]] = []
     made: list[Change] = []
-    with IPRoute() as channel:
+    with kernel.channel() as channel:
         for are_routes, group in groupby(changes, lambda change: isinstance(change, routes.RouteChange)):
             together = list(group)
             problems = _change_routes(together) if are_routes else (_problem(channel, change) for change in together)
@@ -179,8 +179,9 @@ def _change_routes(changes: Sequence[Any]) -> list[str]:
 def _problem(channel: IPRoute, change: Change) -> str:
     """Make a change; returns why it failed, or ""."""
     try:
-        _make(channel, change)
-    except (NetlinkError, OSError, NodeError) as error:
+        with kernel.kernel_errors():
+            _make(channel, change)
+    except (OSError, NodeError) as error:
         return _reason(error)
     return ""
 
@@ -348,9 +349,10 @@ def _index(name: str) -> int:
 
 def _tolerating(numbers: set[int], function: Any, *arguments: Any, **keywords: Any) -> None:
     try:
-        function(*arguments, **keywords)
-    except NetlinkError as error:
-        if error.code not in numbers:
+        with kernel.kernel_errors():
+            function(*arguments, **keywords)
+    except OSError as error:
+        if error.errno not in numbers:
             raise
 
 
@@ -364,9 +366,9 @@ def _nested(message: Any, *names: str) -> Any:
 
 def _reason(error: Exception) -> str:
     """The cause in words, with what to do where we know."""
-    if isinstance(error, NetlinkError):
-        return _cause(error.code)
-    return _cause(errno.EPERM) if isinstance(error, OSError) and error.errno == errno.EPERM else str(error)
+    if isinstance(error, OSError) and error.errno and (error.errno == errno.EPERM or error.filename is None):
+        return _cause(error.errno)
+    return str(error)
 
 
 def _cause(code: int) -> str:

@@ -6,13 +6,15 @@ import array
 import fcntl
 import socket
 import struct
-
-from pyroute2 import IPRoute
+from typing import TYPE_CHECKING
 
 from penstock_node import devconf
 from penstock_node.constants import DEVICE_ALIAS, DEVICE_GROUP, VETH_ADDRESS, VETH_PEER_ADDRESS
 from penstock_node.desired import Veth
 from penstock_node.devconf import Ipv4Setting
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 _SIOCETHTOOL = 0x8946
 # ETHTOOL_STXCSUM, STSO, SGSO, SGRO: what the data plane's packet sockets take has whole checksums and is no longer
