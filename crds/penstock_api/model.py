@@ -23,7 +23,7 @@ class Model(BaseModel):
         validate_by_alias=True,
         validate_by_name=True,
         frozen=True,
-        use_attribute_docstrings=True,
+        defer_build=True,  # most programs need few of the kinds
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()

@@ -68,7 +68,7 @@ def parse_any(raw: object, *, source: Source = Source.API_SERVER, line: int = 0)
             f"write apiVersion: {API_VERSION} and one of the kinds {', '.join(KINDS)}",
             line,
         )
-    if source is Source.FILE and isinstance(raw, dict):
+    if source is Source.FILE and isinstance(raw, dict) and _has_null(raw):  # few have any, and schemas take time
         _drop_nulls(raw, _schema(model))
     return parse(model, raw, source=source, line=line)
 
@@ -163,6 +163,12 @@ _METADATA: dict[str, Any] = {
 def _schema(model: type[KubeObject]) -> dict[str, Any]:
     schema = render_schema(model)
     return {**schema, "properties": {**schema["properties"], "metadata": _METADATA}}
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(_has_null(each) for each in (value.values() if isinstance(value, dict) else value))
+    return value is None
 
 
 def _drop_nulls(value: Any, schema: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock_api.names import GROUP, PART_OF_LABEL, VERSION, Column
 from penstock_api.objects import KubeObject, Status
+from penstock_api.prose import WithProse
 from penstock_api.rules import VALIDATIONS
 
 Schema = dict[str, Any]
@@ -54,7 +55,7 @@ def render_crd(model: type[KubeObject]) -> dict[str, Any]:
 
 def render_schema(model: type[KubeObject]) -> Schema:
     """Return the structural schema of a kind."""
-    generated = model.model_json_schema(by_alias=True)
+    generated = model.model_json_schema(by_alias=True, schema_generator=WithProse)
     definitions = generated.get("$defs", {})
     bodies = {
         name: _structural(node, definitions) for name, node in generated["properties"].items() if name not in _ENVELOPE
@@ -138,7 +139,7 @@ def _resolved(node: Schema, definitions: dict[str, Schema]) -> Schema:
     merged = {**target, **{key: value for key, value in node.items() if key not in ("$ref", "anyOf")}}
     if "description" in node:
         merged["description"] = " ".join(node["description"].split()) if "enum" not in node else node["description"]
-        if "enum" in target and "description" in target:
+        if "enum" in target and target.get("description", merged["description"]) != merged["description"]:
             merged["description"] += f"\n{target['description']}"
     return merged
 
