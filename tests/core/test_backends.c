@@ -1,6 +1,7 @@
 /* Backends and VIPs as configured: drained, failed, deleted, replaced, weighted; refused where they cannot be. */
 #include <math.h>
 
+#include "objects.h"
 #include "rig.h"
 
 static const char *const CLIENT = "198.51.100.7";
@@ -238,6 +239,56 @@ static void weights_are_in_force_at_once(void)
         CHECK_EQUAL(c.backend.bytes[15], 1 + only);
     }
     rig_free(&rig);
+}
+
+/* Agents have weight 0 for a backend that is removed, draining, unready or failed. */
+static void a_backend_that_returns_takes_flows_at_once(void)
+{
+    static const int32_t ways_out[] = {-1, LBRL_BACKEND_DRAINING, LBRL_BACKEND_UNREADY,
+                                       LBRL_BACKEND_FAILED};
+    for (size_t i = 0; i < sizeof(ways_out) / sizeof(ways_out[0]); i++) {
+        rig_t rig = rig_make(1, 2);
+        lbrl_backend_config_t backends[2];
+        standard(backends, 2);
+        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){40, 60}, NULL, 2), 0);
+        backends[1].state = (uint8_t)(ways_out[i] < 0 ? LBRL_BACKEND_ACTIVE : ways_out[i]);
+        CHECK_EQUAL(set(&rig, backends, ways_out[i] < 0 ? 1 : 2, 300000), 0);
+        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){40, 0}, NULL, 2), 0);
+        rig_pass(&rig, 1000);
+        standard(backends, 2);
+        CHECK_EQUAL(set(&rig, backends, 2, 300000), 0);
+        CHECK_NEAR(rig_backend(&rig, 1, 1002).weight, 40, 0.001);
+        CHECK_EQUAL(set(&rig, &backends[1], 1, 300000), 0);
+        connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+        connection_open(&c);
+        CHECK_EQUAL(c.backend.bytes[15], 2);
+        rig_free(&rig);
+    }
+}
+
+/* A removed backend has a weight still, which no new flow goes by. */
+static void an_agent_cannot_take_all_weight_from_those_in_service(void)
+{
+    rig_t rig = rig_make(1, 2);
+    lbrl_backend_config_t backends[2];
+    standard(backends, 2);
+    enum { WIDTH = 8 };
+    lbrl_actions_t actions;
+    lbrl_shm_view_t view;
+    void *memory = zeroed(lbrl_actions_size(WIDTH));
+    CHECK_EQUAL(lbrl_actions_format(&actions, memory, lbrl_actions_size(WIDTH), WIDTH, 1), 0);
+    CHECK_EQUAL(
+        lbrl_shm_open(&view, memory, lbrl_actions_size(WIDTH), LBRL_SHM_ACTIONS_MAGIC, NULL), 0);
+    CHECK_EQUAL(set(&rig, backends, 1, 300000), 0);
+    const float none[WIDTH] = {0};
+    const uint8_t generations[WIDTH] = {1, 1};
+    lbrl_actions_write(&actions, none, generations, rig.now_us);
+    CHECK_EQUAL(lbrl_weights_follow(rig.lb, 1, &view, rig.now_us), LBRL_SHM_NO_WEIGHT);
+    connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+    connection_open(&c);
+    CHECK_EQUAL(c.backend.bytes[15], 1);
+    rig_free(&rig);
+    free(memory);
 }
 
 static void weights_for_another_generation_are_ignored_and_bad_ones_refused(void)
@@ -677,6 +728,8 @@ int main(void)
     backend_without_flows_goes_at_once();
     weight_of_zero_drains();
     weights_are_in_force_at_once();
+    a_backend_that_returns_takes_flows_at_once();
+    an_agent_cannot_take_all_weight_from_those_in_service();
     weights_for_another_generation_are_ignored_and_bad_ones_refused();
     new_backend_starts_among_the_weights_in_force();
     sed_follows_weights();

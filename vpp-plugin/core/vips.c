@@ -232,11 +232,20 @@ static void move_slots(lbrl_t *lb, const vip_change_t *change)
     memset(lb->slot_used + change->record.slot_base, 1, change->record.slots);
 }
 
-/* New ones last: what they start with follows from those that stay. */
+/* A backend that was out of service has no weight where agents give theirs to those in service alone: it starts anew. */
+static void begin_again(lbrl_t *lb, uint32_t index, slot_t *slot)
+{
+    if (slot->wanted == SLOT_ACTIVE && !(slot->weight > 0)) {
+        slot->weight = weights_of_newcomer(lb, index, slot->configured);
+    }
+}
+
+/* New ones last, after those that return: what they start with follows from those that stay. */
 static void apply_backends(lbrl_t *lb, const vip_change_t *change)
 {
     vip_store_t *store = lb->stores[change->index];
     uint8_t configured[VIP_SLOTS_MAX] = {0};
+    uint8_t returns[VIP_SLOTS_MAX] = {0};
     for (uint32_t i = 0; i < change->config->backend_count; i++) {
         const lbrl_backend_config_t *backend = &change->config->backends[i];
         slot_t *slot = &store->slots[change->slot_of[i]];
@@ -244,6 +253,7 @@ static void apply_backends(lbrl_t *lb, const vip_change_t *change)
         if (change->endpoint_of[i]) {
             continue;
         }
+        returns[change->slot_of[i]] = slot->removed || slot->wanted != SLOT_ACTIVE;
         slot->wanted = backend->state;
         slot->removed = 0;
         slot->configured = backend->weight;
@@ -256,6 +266,11 @@ static void apply_backends(lbrl_t *lb, const vip_change_t *change)
         if (store->slots[i].state != SLOT_FREE && !configured[i] && !store->slots[i].removed) {
             store->slots[i].removed = 1;
             slot_store(lb, change->index, i);
+        }
+    }
+    for (uint32_t i = 0; i < change->record.slots; i++) {
+        if (returns[i]) {
+            begin_again(lb, change->index, &store->slots[i]);
         }
     }
     for (uint32_t i = 0; i < change->config->backend_count; i++) {
