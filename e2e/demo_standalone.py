@@ -22,6 +22,7 @@ from penstock_cli.agents import LOCAL_URL
 from rich.console import Console
 
 from e2e.cluster import binaries
+from e2e.cluster.processes import exit_on_sigterm
 from e2e.cluster.steps import step
 from e2e.demo import report, trial
 from e2e.demo.watch import watching
@@ -147,6 +148,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     trial.add_options(parser, rate=150.0, pairs=4, seconds=3.0, settle=1.0)
     options = parser.parse_args()
+    exit_on_sigterm()
     shared = Path("/dev/shm")  # the arena and the frames are shared memory
     with tempfile.TemporaryDirectory(prefix="penstock-demo-", dir=shared) as directory:
         demonstration = demonstrate(Path(directory), options)

@@ -253,8 +253,6 @@ class ControlPlane:
             f"--service-account-private-key-file={self._pki / 'tokens.key'}",
             f"--root-ca-file={self._pki / 'ca.crt'}",
             "--allocate-node-cidrs=false",  # the nodes' pod networks are laid out before they join
-            "--node-monitor-period=2s",
-            "--node-monitor-grace-period=30s",  # a lost node shows sooner; kubelets report every 5 s
         ]
 
 

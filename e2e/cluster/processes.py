@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +35,11 @@ class Record:
     log: str
     pid: int = 0
     start_ticks: int = 0
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end this program as an exception does, so that it removes what it has set up."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def start_ticks(pid: int) -> int | None:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from e2e.cluster import binaries
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.processes import wait_until
+from e2e.cluster.processes import exit_on_sigterm, wait_until
 from e2e.cluster.provider import Provider
 from e2e.cluster.providers import PROVIDERS, find
 from e2e.cluster.spec import make_spec
@@ -143,6 +143,7 @@ def conclude(demonstration: report.Demonstration, options: argparse.Namespace, s
 def main() -> int:
     """Run the demonstration; 0 if it passed."""
     options = options_of()
+    exit_on_sigterm()
     began = time.monotonic()
     cluster = find(options.provider, CLUSTER)
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.local import LocalCluster
-from e2e.cluster.processes import wait_until
+from e2e.cluster.processes import exit_on_sigterm, wait_until
 from e2e.cluster.spec import make_spec
 from e2e.cluster.steps import note, step
 from e2e.components import ready_pods
@@ -56,6 +56,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run the soak test; 0 if it passed."""
     options = options_of()
+    exit_on_sigterm()
     chosen = {name: fault for name, fault in faults.FAULTS.items() if options.only in name}
     if not chosen:
         note(f"error: --only: no fault's name contains {options.only!r}; there are: {', '.join(faults.FAULTS)}")
