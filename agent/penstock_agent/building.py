@@ -14,6 +14,7 @@ from penstock_embedded.messages import Backend, BackendState, Vip
 from pydantic import ValidationError
 
 from penstock_agent import policies
+from penstock_agent.caps import capped, capped_policy
 from penstock_agent.endpoints import Resolved, Wanted, finding, from_slices, from_static, keep, listed
 from penstock_agent.plans import (
     Address,
@@ -39,12 +40,12 @@ class Builder:
 
     def __init__(self, served: Served, owner: Owner, snapshot: Snapshot, before: Iterable[CoreVip] = ()) -> None:
         self._served = served
-        self._spec = served.vip.spec
+        self._spec, cut = capped(served.vip.spec, snapshot.node)
         self._owner = owner
         self._snapshot = snapshot
         self._before = {core.vip.id: core for core in before}
         self._forbidden = snapshot.vip_addresses.union(served.addresses)
-        self._notes: list[Finding] = []
+        self._notes: list[Finding] = cut
         self.looked_back = False  # the result depends on what was before
         self._policy = self._checked(self._overridden(self._choose_policy()))
 
@@ -92,16 +93,19 @@ class Builder:
 
     def _limited(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         """Leave out what is too much: backends that take no new flows first, else the last ones."""
-        if len(backends) <= MAX_BACKENDS:
+        node = self._snapshot.node
+        most = node.limits.max_backends
+        if len(backends) <= most:
             return backends
         by_use = sorted(backends, key=lambda backend: (backend.state is not BackendState.ACTIVE, backend.id))
-        left_out = listed([backend.id for backend in by_use[MAX_BACKENDS:]])
+        left_out = listed([backend.id for backend in by_use[most:]])
+        limit = "" if most == MAX_BACKENDS else f" (limits.maxBackends of DataPlane {node.data_plane_name})"
         message = (
-            f"spec.backends: {len(backends)} endpoints, of which a port of a VIP can have {MAX_BACKENDS}; "
+            f"spec.backends: {len(backends)} endpoints, of which a port of a VIP can have {most}{limit}; "
             f"left out: {left_out}; split the Service"
         )
         self._note([finding(FindingReason.TOO_MANY_BACKENDS, message, "spec.backends")])
-        return tuple(sorted(by_use[:MAX_BACKENDS], key=lambda backend: backend.id))
+        return tuple(sorted(by_use[:most], key=lambda backend: backend.id))
 
     def _vip(self, port: VipPort, addresses: tuple[Address, ...], backends: tuple[Backend, ...]) -> Vip:
         spec, version = self._spec, addresses[0].version
@@ -229,19 +233,24 @@ class Builder:
         return chosen
 
     def _scheduler(self) -> messages.Scheduler:
+        type_ = self._scheduler_type()
+        policy = self._policy
+        if type_ is messages.SchedulerType.MAGLEV:
+            policy, cut = capped_policy(policy, self._spec.policy_name or "", self._snapshot.node)
+            self._note(cut)
+        if self._spec.affinity is Affinity.CLIENT_IP:
+            return messages.Scheduler(type=type_, table_size=policy.table_size)
+        return messages.Scheduler(
+            type=type_, load=messages.SchedulerLoad(policy.load.lower()), table_size=policy.table_size
+        )
+
+    def _scheduler_type(self) -> messages.SchedulerType:
         policy = self._policy
         if self._spec.affinity is Affinity.CLIENT_IP:
-            return messages.Scheduler(type=messages.SchedulerType.MAGLEV, table_size=policy.table_size)
-        in_force = (
-            policy.effective_scheduler
-            if policy.mode is PolicyMode.ACTIVE
-            else default_scheduler(Heuristic(policy.fallback))
-        )
-        return messages.Scheduler(
-            type=messages.SchedulerType(in_force),
-            load=messages.SchedulerLoad(policy.load.lower()),
-            table_size=policy.table_size,
-        )
+            return messages.SchedulerType.MAGLEV
+        if policy.mode is PolicyMode.ACTIVE:
+            return messages.SchedulerType(policy.effective_scheduler)
+        return messages.SchedulerType(default_scheduler(Heuristic(policy.fallback)))
 
     def _note_policy(self, message: str) -> None:
         where = "spec.policyName"

@@ -8,6 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from penstock_api.choices import Choice
 from penstock_api.fields import ATOMIC, SET, Cidr, InterfaceName, IPAddress, unique
+from penstock_api.limits import VipLimits
 from penstock_api.model import Model
 from penstock_api.names import AGE_COLUMN, Column, KindInfo, overloaded_column, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
@@ -230,6 +231,8 @@ class DataPlaneSpec(Model):
         unique("network"),
     ] = ()
     """Networks that static endpoints of VIPs may lie in. Default: none, so VIPs can only use Services."""
+    limits: VipLimits = VipLimits()
+    """Largest values that VIPs get, whatever their owners ask for."""
     resources: DataPlaneResources = DataPlaneResources()
     """Resources of the pods on each node."""
     vpp: VppSpec | None = None

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from penstock_api.dataplane import AnnouncementSpec, DataPlaneType, FeatureLevelName, NatPorts
 from penstock_api.fields import ATOMIC, SET, Address, Cidr, LabelName, ObjectName, unique
+from penstock_api.limits import VipLimits
 from penstock_api.model import Model
 from penstock_api.names import AGE_COLUMN, Column, KindInfo, overloaded_column, ready_columns
 from penstock_api.objects import Count, KubeObject, ShortText, Status
@@ -55,6 +56,8 @@ class DataPlaneNodeSpec(Model):
         unique("network"),
     ] = ()
     """Networks that static endpoints may lie in."""
+    limits: VipLimits = VipLimits()
+    """Largest values that VIPs get."""
 
 
 class NodeVips(Model):

@@ -69,6 +69,8 @@ class FindingReason(Choice):
     """An endpoint has an address that the DataPlane does not allow; the others are used."""
     TOO_MANY_BACKENDS = "TooManyBackends"
     """There are more endpoints than one port of a VIP can have; the rest are left out."""
+    LIMITED = "Limited"
+    """The VIP asks for more than `limits` of the DataPlane allow, and gets as much as they do."""
     ADDRESS_CONFLICT = "AddressConflict"
     """Another VIP has the address and port."""
     TOO_MANY_PORTS = "TooManyPorts"

@@ -34,7 +34,7 @@ DATAPLANE = """\
 apiVersion: penstock.dev/v1alpha1
 kind: DataPlane
 metadata: {name: here}
-spec: {natSource: {portFirst: 20480, portLast: 24575}, staticEndpointCIDRs: [10.0.0.0/8]}
+spec: {natSource: {portFirst: 20480, portLast: 24575}, staticEndpointCIDRs: [10.0.0.0/8], limits: {maxTcpSeconds: 900}}
 """
 
 
@@ -71,6 +71,7 @@ async def test_a_directory_is_a_snapshot(source, directory):
     assert snapshot.policies[("default", "fast")].heuristic == "little"
     assert snapshot.node.nat_source.port_first == 20480
     assert [str(network) for network in snapshot.node.static_endpoint_cidrs] == ["10.0.0.0/8"]
+    assert snapshot.node.limits.max_tcp_seconds == 900
     assert snapshot.vip_addresses == {ip_address("203.0.113.10")}
 
 

@@ -62,12 +62,15 @@ def test_nodes_are_selected_as_the_scheduler_would(spec: dict[str, Any], facts: 
 
 
 def test_each_node_is_asked_for_the_same() -> None:
-    found = plan(data_plane(features="off"), [node("lb-1", "192.0.2.1"), node("lb-2", "192.0.2.2")])
+    found = plan(
+        data_plane(features="off", limits={"maxBackends": 5}), [node("lb-1", "192.0.2.1"), node("lb-2", "192.0.2.2")]
+    )
     assert found.finalizer is True
     assert [change.name for change in found.nodes] == ["edge.lb-1", "edge.lb-2"]
     assert {change.spec.scheduler_key for change in found.nodes} == {"f" * 32}
     assert {change.spec.nodes for change in found.nodes} == {2}
     assert {change.spec.features for change in found.nodes} == {"off"}
+    assert {change.spec.limits.max_backends for change in found.nodes} == {5}
     assert [str(change.spec.nat_source.addresses[0]) for change in found.nodes] == ["192.0.2.1", "192.0.2.2"]
     assert found.status is not None
     assert found.status.scheduler_key == "f" * 32

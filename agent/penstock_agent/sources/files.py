@@ -184,6 +184,7 @@ def _node(
         announcement=spec.announcement,
         # Who writes these files owns the machine: without a DataPlane nobody restricts anybody.
         static_endpoint_cidrs=spec.static_endpoint_cidrs if dataplane else ANY_NETWORK,
+        limits=spec.limits,
     )
 
 

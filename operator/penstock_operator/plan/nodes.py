@@ -135,6 +135,7 @@ def node_spec(
         announcement=spec.announcement,
         draining=draining,
         static_endpoint_cidrs=spec.static_endpoint_cidrs,
+        limits=spec.limits,
     )
 
 
