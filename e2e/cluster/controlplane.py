@@ -253,6 +253,9 @@ class ControlPlane:
             f"--service-account-private-key-file={self._pki / 'tokens.key'}",
             f"--root-ca-file={self._pki / 'ca.crt'}",
             "--allocate-node-cidrs=false",  # the nodes' pod networks are laid out before they join
+            # After the only API server was away, watches come back one by one within half a minute. With the default of
+            # 50 s nodes were judged by leases from before, and all pods were marked as not ready.
+            "--node-monitor-grace-period=120s",
         ]
 
 
