@@ -9,8 +9,12 @@ from typing import Any
 from penstock_api import AddressPool, DataPlane, DataPlaneNode, LoadBalancerVIP, RLPolicy, parse
 from penstock_api.names import DATAPLANE_LABEL
 from penstock_operator.plan import daemonsets
+from penstock_operator.plan.allocation import World
 from penstock_operator.plan.dataplane import DataPlanePlan, plan_data_plane
 from penstock_operator.plan.facts import NodeFacts, PodFacts, Taint
+from penstock_operator.plan.ledger import Claim, Ledger
+from penstock_operator.plan.pools import Pools
+from penstock_operator.plan.reserved import Reserved
 from penstock_operator.plan.view import DataPlaneView
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -137,3 +141,16 @@ def data_plane_view(plane: Any, facts: Any = (), existing: Any = (), **more: Any
 
 def data_plane_plan(*arguments: Any, **more: Any) -> DataPlanePlan:
     return plan_data_plane(data_plane_view(*arguments, **more), INSTALLATION, NOW, draw_key=lambda: "f" * 32)
+
+
+def world(*vips: Any, pools: Any = None, **reserved: Any) -> World:
+    """What addresses are given out from: VIPs with what they hold, pools, and what is reserved."""
+    found = Reserved(**reserved)
+    ledger = Ledger()
+    for each in vips:
+        ledger.put(Claim.of(each))
+    return World(Pools([pool("203.0.113.10-203.0.113.12")] if pools is None else pools, found), found, ledger)
+
+
+def addresses(found: Any) -> list[str]:
+    return [str(address) for address in found.addresses]
