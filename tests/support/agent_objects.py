@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from penstock_agent.desired import Served, Snapshot
+from penstock_agent.desired import Served, Snapshot, plan
 from penstock_agent.slices import Service, ServicePort, Slice, SliceEndpoint, SlicePort
 from penstock_api.dataplanenode import DataPlaneNodeSpec
 from penstock_api.reading import parse
@@ -12,6 +12,7 @@ from penstock_api.rlpolicy import PolicySpec
 from penstock_api.vip import LoadBalancerVIP
 
 KEY = "00112233445566778899aabbccddeeff"
+WEB = ("shop", "web")
 
 
 def node(**spec):
@@ -72,3 +73,19 @@ def endpoints(*addresses, port=8080, name="http", protocol="TCP", service="web",
 def service(port=80, target=8080, name="http", protocol="TCP", **fields):
     """A Service with one port."""
     return Service(ports=(ServicePort(name, protocol, port, target),), **fields)
+
+
+def of_service(name="web", target="http", **options):
+    """A VIP whose backends are those of a Service."""
+    ports = [{"port": 80, **({"targetPort": target} if target else {})}]
+    return vip(backends={"service": {"name": name}}, **{"ports": ports, **options})
+
+
+def backends(result):
+    """The servers of a plan, as address:port."""
+    return [f"{b.address}:{b.port}" for core in result.vips for b in core.vip.backends]
+
+
+def planned(*vips, previous=None, **fields):
+    """The plan of these VIPs."""
+    return plan(snapshot(*vips, **fields), previous)
