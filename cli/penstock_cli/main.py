@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import initialise, limits, roles, standalone, top, tunnels, validate, vpp
+from penstock_cli import dataplane, initialise, limits, roles, standalone, top, tunnels, validate, vpp
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +22,7 @@ app.command("run", rich_help_panel=EVERYDAY)(standalone.run)
 app.command("top", rich_help_panel=EVERYDAY)(top.top)
 app.command("init", rich_help_panel=EVERYDAY)(initialise.init)
 app.command("validate", rich_help_panel=EVERYDAY)(validate.validate)
-app.command("dataplane", rich_help_panel=ROLES)(roles.dataplane)
+app.command("dataplane", rich_help_panel=ROLES)(dataplane.dataplane)
 app.add_typer(vpp.app, name="vpp", rich_help_panel=ROLES)
 app.command("agent", rich_help_panel=ROLES)(roles.agent)
 app.command("operator", rich_help_panel=ROLES)(roles.operator)

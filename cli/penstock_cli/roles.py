@@ -1,18 +1,15 @@
-"""The roles that pods and services start: `dataplane`, `agent`, `operator`."""
+"""The roles `agent` and `operator`, and options that several commands have."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from penstock_cli import logs
-from penstock_cli.failure import describe_validation, fail, reported
-
-if TYPE_CHECKING:
-    from penstock_embedded.settings import Settings
+from penstock_cli.failure import reported
 
 LogLevel = Annotated[
     logs.LogLevel, typer.Option("--log-level", envvar="PENSTOCK_LOG_LEVEL", help="Least severe message to be logged.")
@@ -24,92 +21,6 @@ Kubeconfig = Annotated[
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", envvar="POD_NAMESPACE", help="Namespace of the installation.")
 ]
-
-
-def dataplane(
-    run_dir: Annotated[Path, typer.Option(envvar="PENSTOCK_RUN_DIR", help="Directory of the control socket.")] = Path(
-        "/run/penstock"
-    ),
-    shm_dir: Annotated[
-        Path, typer.Option(envvar="PENSTOCK_SHM_DIR", help="Shared-memory directory: flow arena, frames, actions.")
-    ] = Path("/dev/shm"),  # noqa: S108 - where POSIX shared memory lives
-    flow_table_size: Annotated[
-        int, typer.Option(envvar="PENSTOCK_FLOW_TABLE_SIZE", help="Flows that the arena has room for.")
-    ] = 65_536,
-    queues: Annotated[int, typer.Option(help="TUN queues, each with a packet thread of its own.")] = 1,
-    allow_uid: Annotated[
-        list[int] | None, typer.Option(help="User id that may use the control socket, beside our own; repeatable.")
-    ] = None,
-    group: Annotated[
-        int | None, typer.Option(help="Group id that may open the control socket, read frames and write actions.")
-    ] = None,
-    allowed_vips: Annotated[
-        Path | None, typer.Option(help="File with the addresses that VIPs may have, of the operator's; default: all.")
-    ] = None,
-    agent_state_dir: Annotated[
-        Path | None, typer.Option(help="Directory of the agent's state, for members of the group to write.")
-    ] = None,
-    interface: Annotated[
-        list[str] | None,
-        typer.Option(help="Interface on which traffic arrives; repeatable; default: those of the default routes."),
-    ] = None,
-    shortcut: Annotated[
-        bool,
-        typer.Option(
-            envvar="PENSTOCK_SHORTCUT", help="Take plain packets to the TUN past the node's routing and filters."
-        ),
-    ] = True,
-    grace_seconds: Annotated[
-        float, typer.Option(help="How long weights stay in force after the agent's last sign of life.")
-    ] = 30.0,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Ask the running data plane for a sign of life and end: 0 if it answers.")
-    ] = False,
-    withdraw: Annotated[
-        bool,
-        typer.Option("--withdraw", help="Have the data plane remove all it has put on this node, and end."),
-    ] = False,
-    preflight: Annotated[
-        bool, typer.Option("--preflight", help="Check what this node must offer, print remedies, and end.")
-    ] = False,
-    log_level: LogLevel = logs.LogLevel.INFO,
-) -> None:
-    """Run the embedded data plane under its supervisor.
-
-    Needs root with NET_ADMIN (and NET_RAW to announce addresses) and /dev/net/tun. SIGTERM ends it and changes
-    nothing on the node; only `--withdraw`, or the agent, removes what it has set up.
-    """
-    from penstock_embedded import main
-    from penstock_embedded.settings import Settings
-    from pydantic import ValidationError
-
-    from penstock_cli.preflight import preflight as check_node
-
-    logs.configure(log_level)
-    try:
-        settings = Settings(
-            run_dir=run_dir,
-            shm_dir=shm_dir,
-            flow_table_size=flow_table_size,
-            queues=queues,
-            allowed_uids=tuple(allow_uid or ()),
-            group=group,
-            agent_state_dir=agent_state_dir,
-            allowed_vips=allowed_vips,
-            interfaces=tuple(interface or ()),
-            shortcut=shortcut,
-            grace_seconds=grace_seconds,
-        )
-    except ValidationError as error:
-        fail(describe_validation(error))
-    if probe:
-        _probe(settings)
-    elif withdraw:
-        _withdraw(settings)
-    elif preflight:
-        check_node(settings)
-    else:
-        raise typer.Exit(main.run(settings))
 
 
 def agent(
@@ -188,20 +99,3 @@ def operator(
             log_level=log_level.value,
         )
     raise typer.Exit(main.run(settings))
-
-
-def _probe(settings: Settings) -> None:
-    from penstock_embedded import main
-    from penstock_embedded.client import ControlError
-
-    with reported(ControlError):
-        hello, stats = main.probe(settings)
-    typer.echo(f"instance {hello.instance_id}, up {stats.uptime_seconds:.0f} s, {stats.flows} flows")
-
-
-def _withdraw(settings: Settings) -> None:
-    from penstock_embedded import main
-    from penstock_embedded.client import ControlError
-
-    with reported(ControlError):
-        main.withdraw(settings)
