@@ -72,6 +72,72 @@ static void nobody_else_goes_to(rig_t *rig, const lbrl_address_t *backend)
     }
 }
 
+/* How a backend leaves the VIP of two. */
+typedef enum leave {
+    LEAVE_REMOVED,
+    LEAVE_DRAINING,
+    LEAVE_UNREADY,
+    LEAVE_UNWEIGHTED,
+    LEAVES
+} leave_t;
+
+static void leave(rig_t *rig, uint32_t place, leave_t how)
+{
+    static const uint8_t states[LEAVES] = {[LEAVE_DRAINING] = LBRL_BACKEND_DRAINING,
+                                           [LEAVE_UNREADY] = LBRL_BACKEND_UNREADY,
+                                           [LEAVE_UNWEIGHTED] = LBRL_BACKEND_ACTIVE};
+    if (how == LEAVE_REMOVED) {
+        remove_backend(rig, 2, place);
+        return;
+    }
+    lbrl_backend_config_t changed[2] = {backends[0], backends[1]};
+    changed[place].state = states[how];
+    changed[place].weight = how == LEAVE_UNWEIGHTED ? 0 : changed[place].weight;
+    CHECK_EQUAL(set(rig, 6, changed, 2), 0);
+}
+
+/* The client's SYN and its repetition reach a load balancer that is late, and the answer of the server goes out in between:
+ * another server would reset the connection that the client has by then. */
+static void a_repeated_syn_stays_with_the_server_that_answered(void)
+{
+    for (leave_t how = 0; how < LEAVES; how++) {
+        for (int established = 0; established < 2; established++) {
+            rig_t rig = rig_with(2);
+            connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+            CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_server(&c, SYN, 0), LBRL_VERDICT_FORWARD);
+            if (established) {
+                CHECK_EQUAL(connection_client(&c, 0, 0), LBRL_VERDICT_FORWARD);
+            }
+            leave(&rig, place_of(&c.backend), how);
+            lbrl_address_t server = c.backend;
+            connection_t again = c;
+            again.client_next--;
+            CHECK_EQUAL(connection_syn(&again), LBRL_VERDICT_FORWARD);
+            CHECK(memcmp(&again.backend, &server, sizeof(server)) == 0);
+            CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_server(&c, PSH, 10), LBRL_VERDICT_FORWARD);
+            rig_free(&rig);
+        }
+    }
+}
+
+/* Until a server has answered, a repeated SYN goes to one that takes new flows. */
+static void a_repeated_syn_leaves_a_server_that_has_not_answered(void)
+{
+    for (leave_t how = 0; how < LEAVES; how++) {
+        rig_t rig = rig_with(2);
+        connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+        lbrl_address_t server = c.backend;
+        leave(&rig, place_of(&server), how);
+        c.client_next--;
+        CHECK_EQUAL(connection_syn(&c), LBRL_VERDICT_FORWARD);
+        CHECK(memcmp(&c.backend, &server, sizeof(server)) != 0);
+        rig_free(&rig);
+    }
+}
+
 /* What keeps its flows without end: not ready, or of weight 0, by configuration or by a policy. */
 static void unready_and_unweighted_backends_keep_their_flows_without_end(void)
 {
@@ -174,21 +240,40 @@ static void backend_that_came_back_is_not_silent_when_it_is_removed_again(void)
     rig_free(&rig);
 }
 
-static void udp_and_new_connections_leave_a_removed_backend_at_once(void)
+static void udp_leaves_a_removed_backend_at_once(void)
 {
     rig_t rig = rig_with(2);
-    connection_t c = open_from(&rig, 40000);
     seen_t before, after;
     CHECK_EQUAL(datagram(&rig, &before), LBRL_VERDICT_FORWARD);
     remove_backend(&rig, 2, place_of(&before.dst));
     CHECK_EQUAL(datagram(&rig, &after), LBRL_VERDICT_FORWARD);
     CHECK(memcmp(&before.dst, &after.dst, 16) != 0);
-    remove_backend(&rig, 2, place_of(&c.backend));
-    connection_t again = connection_make(&rig, CLIENT, 40000, VIP);
-    again.client_next = c.client_next + 100000;
-    connection_open(&again); /* from the same port, over an established flow */
-    CHECK(memcmp(&again.backend, &c.backend, 16) != 0);
     rig_free(&rig);
+}
+
+/* From the port of an established flow. A SYN may be forged, so the server has to say that the old connection is over
+ * (RFC 5961, section 4), or to be silent. */
+static void a_new_connection_leaves_a_removed_backend_when_the_old_one_is_over(void)
+{
+    for (int answers = 0; answers < 2; answers++) {
+        rig_t rig = rig_with(2);
+        connection_t c = open_from(&rig, 40000);
+        remove_backend(&rig, 2, place_of(&c.backend));
+        connection_t again = connection_make(&rig, CLIENT, 40000, VIP);
+        again.client_next = c.client_next + 100000;
+        CHECK_EQUAL(connection_syn(&again), LBRL_VERDICT_FORWARD);
+        CHECK(memcmp(&again.backend, &c.backend, 16) == 0);
+        if (answers) {
+            CHECK_EQUAL(connection_server(&c, 0, 0), LBRL_VERDICT_FORWARD);
+            CHECK_EQUAL(connection_client(&c, RST, 0), LBRL_VERDICT_FORWARD);
+        } else {
+            rig_pass(&rig, 5000);
+        }
+        again.client_next--;
+        connection_open(&again);
+        CHECK(memcmp(&again.backend, &c.backend, 16) != 0);
+        rig_free(&rig);
+    }
 }
 
 /* With nobody to move to, an old server is better than none. */
@@ -292,12 +377,15 @@ static void another_id_at_another_port_is_another_server(void)
 
 int main(void)
 {
+    a_repeated_syn_stays_with_the_server_that_answered();
+    a_repeated_syn_leaves_a_server_that_has_not_answered();
     unready_and_unweighted_backends_keep_their_flows_without_end();
     unready_is_stored_as_a_state_that_keeps_flows();
     connection_of_a_removed_backend_goes_on_while_its_server_answers();
     connection_of_a_removed_backend_ends_when_its_server_is_silent();
     backend_that_came_back_is_not_silent_when_it_is_removed_again();
-    udp_and_new_connections_leave_a_removed_backend_at_once();
+    udp_leaves_a_removed_backend_at_once();
+    a_new_connection_leaves_a_removed_backend_when_the_old_one_is_over();
     udp_stays_with_a_removed_backend_while_there_is_no_other();
     terminating_backend_keeps_udp_and_tcp_until_its_time_is_over();
     removal_does_not_begin_a_drain_anew();

@@ -223,12 +223,33 @@ static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t 
     return verdict;
 }
 
+/* A SYN that a server has answered, once more: the client may have the answer by now, and would be reset by another server. */
+static bool repeats_answered_syn(const flow_t *flow, const lbrl_packet_t *packet,
+                                 const meta_t *meta)
+{
+    return flow->state == LBRL_FLOW_SYN_ACK &&
+           get32(packet->data + meta->transport + 4) + 1 + meta->payload == flow->client_end;
+}
+
+/* A SYN that does not belong to the flow of its 5-tuple: that has ended, or its backend takes no new flows. A SYN alone ends no
+ * established flow (RFC 5961, section 4). */
+static bool starts_anew(const flow_ref_t *ref, const lbrl_packet_t *packet, const meta_t *meta)
+{
+    const flow_t *flow = ref->flow;
+    if (!is_plain_syn(meta)) {
+        return false;
+    }
+    return flow_is_closed(flow->state) ||
+           (flow_is_half_open(flow->state) && ref->slot->state != SLOT_ACTIVE &&
+            !repeats_answered_syn(flow, packet, meta));
+}
+
 /* The client's packet to a backend that is gone from the VIP. What begins a flow goes to another backend, and so does
  * UDP, if there is one; a connection goes on for as long as its server answers. */
 static lbrl_verdict_t on_gone_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
                                       lbrl_packet_t *packet, const meta_t *meta)
 {
-    if (meta->protocol == PROTO_UDP || is_plain_syn(meta)) {
+    if (meta->protocol == PROTO_UDP || starts_anew(ref, packet, meta)) {
         uint32_t slot = pick_slot(worker, ref->vip, ref->counts, meta);
         if (slot != LBRL_NO_SLOT) {
             flow_make_way(worker, ref);
@@ -238,16 +259,6 @@ static lbrl_verdict_t on_gone_backend(lbrl_worker_t *worker, const flow_ref_t *r
         return on_failed_backend(worker, ref, packet, meta);
     }
     return forward(worker, ref, packet, meta);
-}
-
-/* A SYN that does not belong to the flow of its 5-tuple: that has ended, or its backend takes no new flows. */
-static bool starts_anew(const flow_ref_t *ref, const meta_t *meta)
-{
-    if (!is_plain_syn(meta)) {
-        return false;
-    }
-    return flow_is_closed(ref->flow->state) ||
-           (flow_is_half_open(ref->flow->state) && ref->slot->state != SLOT_ACTIVE);
 }
 
 static bool ttl_expired(const lbrl_packet_t *packet, const meta_t *meta)
@@ -301,7 +312,7 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
             return state == SLOT_FAILED ? on_failed_backend(worker, &ref, packet, meta)
                                         : on_gone_backend(worker, &ref, packet, meta);
         }
-        if (UNLIKELY(starts_anew(&ref, meta))) {
+        if (UNLIKELY(starts_anew(&ref, packet, meta))) {
             flow_make_way(worker, &ref);
             return on_new_flow(worker, packet, meta);
         }
