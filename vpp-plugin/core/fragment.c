@@ -139,6 +139,14 @@ void fragment_note(lbrl_worker_t *worker, const meta_t *meta, fragment_way_t way
 
 /* ------------------------------------------------------------------------------- identifications */
 
+static void write_id_v4(uint8_t *ip, uint16_t id)
+{
+    const uint16_t old = load16(ip + 4);
+    const uint16_t new_id = swap16(id);
+    store16(ip + 4, new_id);
+    store16(ip + 10, sum_update(load16(ip + 10), (uint32_t)new_id + (uint16_t)~old));
+}
+
 static void write_id(lbrl_packet_t *packet, const meta_t *meta, uint32_t id)
 {
     if (meta->flags & META_V6) {
@@ -154,17 +162,12 @@ static void write_id(lbrl_packet_t *packet, const meta_t *meta, uint32_t id)
         store32(ip + at + V6_FRAGMENT_ID, id);
         return;
     }
-    /* 16 bits in IPv4: the low ones in network order */
-    uint16_t old = load16(packet->data + 4);
-    uint16_t new_id = swap16((uint16_t)swap32(id));
-    store16(packet->data + 4, new_id);
-    store16(packet->data + 10,
-            sum_update(load16(packet->data + 10), (uint32_t)new_id + (uint16_t)~old));
+    write_id_v4(packet->data, (uint16_t)swap32(id));
 }
 
-void fragment_identify(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta)
+void fragment_identify(lbrl_worker_t *worker, const lbrl_packet_t *packet, const meta_t *meta)
 {
-    write_id(packet, meta, swap32(fragment_id_next(worker)));
+    write_id_v4(packet->data, (uint16_t)fragment_id_next(worker));
     if (packet->gso_type != LBRL_GSO_NONE) {
         worker->fragment_ids += meta->payload / packet->gso_size; /* its segments count on */
     }

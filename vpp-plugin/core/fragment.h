@@ -35,7 +35,7 @@ uint8_t fragment_later(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_
 bool fragment_hold(lbrl_worker_t *worker, const lbrl_packet_t *packet, const meta_t *meta);
 
 /* Another identification for a whole IPv4 packet that routers may fragment (RFC 6864, 5.2). */
-void fragment_identify(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta);
+void fragment_identify(lbrl_worker_t *worker, const lbrl_packet_t *packet, const meta_t *meta);
 
 static inline bool fragment_may_be_cut(const lbrl_packet_t *packet, const meta_t *meta)
 {

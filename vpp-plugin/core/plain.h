@@ -120,15 +120,15 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
         tunnel_wrap_v4(packet, plain->src, plain->dst, id);
         return;
     }
-    if (UNLIKELY(fragment_may_be_cut(packet, meta))) {
-        fragment_identify(worker, packet, meta);
-    }
     if (LIKELY(!(meta->flags & META_V6) && !(packet->flags & LBRL_PACKET_NEEDS_CSUM))) {
         rewrite_tcp_v4(packet->data, tcp, plain->src, plain->dst, plain->sport, plain->dport);
     } else {
         translation_t to = {plain->src, plain->dst, sum_ip(plain->src) + sum_ip(plain->dst),
                             plain->sport, plain->dport};
         rewrite_packet(packet, meta, &to);
+    }
+    if (UNLIKELY(fragment_may_be_cut(packet, meta))) { /* last: few values are still needed */
+        fragment_identify(worker, packet, meta);
     }
 }
 
