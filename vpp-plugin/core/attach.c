@@ -243,6 +243,7 @@ static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref)
     const uint16_t slot = ref->keep->slot;
     flow_count_entry(worker, ref, 1);
     ref->counts->held_half_open += (ref->keep->bits & KEEP_HALF_OPEN) != 0;
+    worker->half_open += (ref->keep->bits & KEEP_HALF_OPEN) != 0;
     if (ref->keep->bits & KEEP_OPEN) {
         ref->counts->load[slot]++;
         ref->vip->store->total[slot]++;

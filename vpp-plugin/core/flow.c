@@ -95,6 +95,12 @@ static uint32_t partition_number(const lbrl_worker_t *worker, const partition_t 
     return (uint32_t)(partition - worker->lb->partitions);
 }
 
+static void count_half_open(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t change)
+{
+    ref->counts->held_half_open += change;
+    worker->half_open += change;
+}
+
 static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     flow_list_t *list = list_of(ref->partition, ref->keep->bits);
@@ -102,7 +108,7 @@ static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
         list_unlink(ref->partition, list, ref->entry);
     }
     if (ref->keep->bits & KEEP_HALF_OPEN) {
-        ref->counts->held_half_open--;
+        count_half_open(worker, ref, -1);
         if (!vip_is_one_way(ref->vip)) {
             map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
         }
@@ -354,6 +360,9 @@ static uint32_t half_open_victim(const lbrl_worker_t *worker, partition_t *parti
 {
     const uint32_t oldest = partition->half_open.head;
     uint32_t entry = oldest;
+    if (worker->half_open <= worker->table->half_open_share) {
+        return oldest; /* no VIP holds more than its share: the search would find none */
+    }
     for (unsigned i = 0; i < HOLDERS_SEARCHED && entry != FLOW_NONE; i++) {
         const flow_ref_t ref = flow_ref(worker, partition, entry);
         const bool own = ref.vip == needs && needs->workers[worker->index].held_half_open >
@@ -598,7 +607,7 @@ static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth
         map_of(ref)->shares[partition_number(worker, partition)].half_open++;
     }
     flow_count_entry(worker, ref, 1);
-    ref->counts->held_half_open++;
+    count_half_open(worker, ref, 1);
     lbrl_sink_t *sink = sink_of(ref->counts);
     const uint16_t slot = ref->keep->slot;
     lbrl_sink_flow_open(sink, slot, ref->counts->load[slot]);

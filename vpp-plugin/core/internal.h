@@ -262,6 +262,7 @@ struct lbrl_worker {
     tokens_t tokens[ANSWER_KINDS][ANSWER_SENDERS];
     uint64_t sweep_debt; /* of ageing: entries still to be looked at, times 1e6 */
     uint32_t sweep;      /* partition that ageing is in */
+    int32_t half_open;   /* sum of vip_worker_t.held_half_open */
     uint32_t fragment_ids;
     uint32_t fragment_firsts;             /* counts records of first fragments */
     uint32_t held_count;                  /* entries of held[], oldest first */
