@@ -13,6 +13,7 @@ typedef struct passage {
     const flow_t *flow;
     side_t *side;
     const uint8_t *tcp;
+    uint32_t slot; /* in the sink */
     uint32_t payload, sequence, ack;
     uint32_t tail; /* payload of the last segment of a super-packet */
     uint16_t gso_size;
@@ -233,7 +234,7 @@ HOT void tcp_segment(const passage_t *p, bool from_client, bool quiet)
 HOT void client_packet(const passage_t *p, const lbrl_packet_t *packet, uint32_t segments)
 {
     side_t *side = p->side;
-    lbrl_slot_counters_t *row = &p->sink->counters[slot_in(p->sink, p->flow)];
+    lbrl_slot_counters_t *row = &p->sink->counters[p->slot];
     const float share = segments == 1 ? 1e-6f : 1e-6f / (float)segments;
     uint64_t now_us = p->worker->now_us;
     side->bytes += packet->length;
@@ -260,14 +261,14 @@ HOT passage_t passage_of(const lbrl_worker_t *worker, lbrl_sink_t *sink, const f
     p.sink = sink;
     p.flow = flow;
     p.side = side;
+    p.slot = slot_in(sink, flow);
     p.tcp = NULL;
     p.payload = p.sequence = p.ack = p.tail = 0;
     p.gso_size = 0;
     p.flags = 0;
     p.sampled = sampled;
     if (sampled) {
-        p.sampling = lbrl_sink_begin(sink, slot_in(sink, flow), lbrl_sink_random_index(sink),
-                                     worker->now_us);
+        p.sampling = lbrl_sink_begin(sink, p.slot, lbrl_sink_random_index(sink), worker->now_us);
     }
     return p;
 }
