@@ -80,8 +80,8 @@ static void matches_name_every_place_that_holds_the_tag(void)
 
 static void lists_keep_their_order(void)
 {
-    flow_link_t links[8];
-    partition_t partition = {.links = links, .flow_count = 8, .free_head = FLOW_NONE};
+    flow_keep_t keeps[8];
+    partition_t partition = {.keeps = keeps, .flow_count = 8, .free_head = FLOW_NONE};
     flow_list_t list = {FLOW_NONE, FLOW_NONE, 0};
     for (uint32_t i = 0; i < 8; i++) {
         CHECK_EQUAL(entry_take(&partition), i);
@@ -95,7 +95,7 @@ static void lists_keep_their_order(void)
     }
     const uint32_t left[] = {1, 2, 4, 5, 6};
     uint32_t at = list.head;
-    for (unsigned i = 0; i < 5; i++, at = links[at].next) {
+    for (unsigned i = 0; i < 5; i++, at = keeps[at].link.next) {
         CHECK_EQUAL(at, left[i]);
     }
     CHECK_EQUAL(at, FLOW_NONE);

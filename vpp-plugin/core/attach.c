@@ -274,9 +274,8 @@ static flow_keep_t keep_of(const lbrl_t *lb, const flow_t *flow)
         .slot = flow->slot,
         .nat_port = flow->nat_port,
         .source = flow->source,
-        .address = flow->address,
-        .bits = (uint8_t)((flow->flags & FLOW_OPEN ? KEEP_OPEN : 0) |
-                          (returned ? KEEP_PORT_RETURNED : 0))};
+        .address = flow->address & (LBRL_ADDRESSES_MAX - 1u),
+        .bits = ((flow->flags & FLOW_OPEN ? KEEP_OPEN : 0) | (returned ? KEEP_PORT_RETURNED : 0))};
 }
 
 /* Makes a sound entry findable and counted. */
@@ -331,7 +330,7 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
     }
     for (uint32_t entry = partition->fresh; entry-- > 0;) {
         if (!(partition->keeps[entry].bits & KEEP_USED)) {
-            partition->links[entry].next = partition->free_head;
+            partition->keeps[entry].link.next = partition->free_head;
             partition->free_head = entry;
         }
     }

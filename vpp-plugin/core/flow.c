@@ -48,7 +48,11 @@ static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
     }
     ref->flow->flags =
         (uint8_t)(open ? ref->flow->flags | FLOW_OPEN : ref->flow->flags & ~FLOW_OPEN);
-    ref->keep->bits = (uint8_t)(open ? ref->keep->bits | KEEP_OPEN : ref->keep->bits & ~KEEP_OPEN);
+    if (open) {
+        keep_set(ref->keep, KEEP_OPEN);
+    } else {
+        keep_clear(ref->keep, KEEP_OPEN);
+    }
 }
 
 static void leave_counts(const lbrl_worker_t *worker, const flow_ref_t *ref)
@@ -77,7 +81,7 @@ static flow_list_t *list_of(partition_t *partition, uint8_t bits)
 static void join_list(partition_t *partition, uint32_t entry, uint8_t state)
 {
     flow_keep_t *keep = &partition->keeps[entry];
-    keep->bits |= list_bit(state);
+    keep_set(keep, list_bit(state));
     flow_list_t *list = list_of(partition, keep->bits);
     if (list) {
         list_append(partition, list, entry);
@@ -113,7 +117,7 @@ static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
             map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
         }
     }
-    ref->keep->bits &= (uint8_t)~(KEEP_HALF_OPEN | KEEP_CLOSED);
+    keep_clear(ref->keep, KEEP_HALF_OPEN | KEEP_CLOSED);
 }
 
 void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, const flow_t *flow)
@@ -124,7 +128,7 @@ void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, 
     }
     const lbrl_sink_t *sink = sink_of(&vip->workers[worker->index]);
     lbrl_sink_prefetch(sink, slot_in(sink, flow));
-    __builtin_prefetch(&partition->links[flow - partition->flows], 1);
+    __builtin_prefetch(&partition->keeps[flow - partition->flows], 1);
     const endpoint_t *endpoint = vip->slots[slot_of(flow)].endpoint;
     const port_map_t *map = endpoint ? endpoint->maps[source_of(flow)] : NULL;
     if (map) { /* else one-way */
@@ -163,7 +167,7 @@ static uint16_t port_of(const lbrl_worker_t *worker, const flow_keep_t *keep)
 void flow_rest_port(lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     if (!(ref->keep->bits & KEEP_PORT_RETURNED)) {
-        ref->keep->bits |= KEEP_PORT_RETURNED;
+        keep_set(ref->keep, KEEP_PORT_RETURNED);
         ref->flow->flags |= FLOW_PORT_RETURNED;
         port_return(map_of(ref), partition_number(worker, ref->partition),
                     (uint16_t)(port_of(worker, ref->keep) | PORT_RESTS));
@@ -219,7 +223,7 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
 void flow_keep(partition_t *partition, uint32_t entry, const flow_keep_t *keep, uint8_t state)
 {
     partition->keeps[entry] = *keep;
-    partition->keeps[entry].bits |= KEEP_USED;
+    keep_set(&partition->keeps[entry], KEEP_USED);
     join_list(partition, entry, state);
 }
 
@@ -370,7 +374,7 @@ static uint32_t half_open_victim(const lbrl_worker_t *worker, partition_t *parti
         if (own || is_above_half_open_share(worker, ref.vip, needs)) {
             return entry;
         }
-        entry = partition->links[entry].next;
+        entry = partition->keeps[entry].link.next;
     }
     return oldest;
 }
@@ -430,7 +434,7 @@ static bool recycle_port(lbrl_worker_t *worker, partition_t *partition, const fl
             recycle(worker, partition, entry);
             return true;
         }
-        entry = partition->links[entry].next;
+        entry = partition->keeps[entry].link.next;
     }
     return false;
 }
@@ -663,7 +667,7 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
                                             .slot = right.slot,
                                             .nat_port = right.nat_port,
                                             .source = right.source,
-                                            .address = birth->address,
+                                            .address = birth->address & (LBRL_ADDRESSES_MAX - 1u),
                                             .bits = KEEP_USED};
     *ref = flow_ref(worker, partition, entry);
     enter(worker, ref, birth);

@@ -123,9 +123,8 @@ static inline void flow_fetch_birth(const partition_t *partition)
     uint32_t entry = partition->free_head != FLOW_NONE ? partition->free_head : partition->fresh;
     __builtin_prefetch(&partition->flows[entry], 1);
     __builtin_prefetch(&partition->keeps[entry], 1);
-    __builtin_prefetch(&partition->links[entry], 1);
     if (partition->half_open.tail != FLOW_NONE) {
-        __builtin_prefetch(&partition->links[partition->half_open.tail], 1);
+        __builtin_prefetch(&partition->keeps[partition->half_open.tail], 1);
     }
 }
 

@@ -51,11 +51,11 @@ static void change_count(uint32_t *count, int change)
 
 void list_append(partition_t *partition, flow_list_t *list, uint32_t entry)
 {
-    partition->links[entry] = (flow_link_t){list->tail, FLOW_NONE};
+    partition->keeps[entry].link = (flow_link_t){list->tail, FLOW_NONE};
     if (list->tail == FLOW_NONE) {
         list->head = entry;
     } else {
-        partition->links[list->tail].next = entry;
+        partition->keeps[list->tail].link.next = entry;
     }
     list->tail = entry;
     change_count(&list->count, 1);
@@ -63,16 +63,16 @@ void list_append(partition_t *partition, flow_list_t *list, uint32_t entry)
 
 void list_unlink(partition_t *partition, flow_list_t *list, uint32_t entry)
 {
-    flow_link_t link = partition->links[entry];
+    flow_link_t link = partition->keeps[entry].link;
     if (link.previous == FLOW_NONE) {
         list->head = link.next;
     } else {
-        partition->links[link.previous].next = link.next;
+        partition->keeps[link.previous].link.next = link.next;
     }
     if (link.next == FLOW_NONE) {
         list->tail = link.previous;
     } else {
-        partition->links[link.next].previous = link.previous;
+        partition->keeps[link.next].link.previous = link.previous;
     }
     change_count(&list->count, -1);
 }
@@ -81,7 +81,7 @@ uint32_t entry_take(partition_t *partition)
 {
     uint32_t entry = partition->free_head;
     if (entry != FLOW_NONE) {
-        partition->free_head = partition->links[entry].next;
+        partition->free_head = partition->keeps[entry].link.next;
     } else if (partition->fresh < partition->flow_count) {
         entry = partition->fresh++;
     } else {
@@ -93,7 +93,7 @@ uint32_t entry_take(partition_t *partition)
 
 void entry_release(partition_t *partition, uint32_t entry)
 {
-    partition->links[entry].next = partition->free_head;
+    partition->keeps[entry].link.next = partition->free_head;
     partition->free_head = entry;
     change_count(&partition->used, -1);
 }

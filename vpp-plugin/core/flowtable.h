@@ -54,6 +54,7 @@ enum {
     KEEP_PORT_RETURNED = 4, /* the NAT port stands in the ring of free ports */
     KEEP_HALF_OPEN = 8,     /* in partition_t.half_open */
     KEEP_CLOSED = 16,       /* in partition_t.closed */
+    KEEP_ALL = 31,
 };
 
 /*
@@ -62,18 +63,32 @@ enum {
  */
 typedef struct flow_keep {
     uint64_t client_hash, server_hash; /* server: where the flow has a NAT port */
+    flow_link_t link; /* an entry is in at most one list: free, half_open, closed */
     uint16_t vip, slot;
     uint16_t nat_port; /* network order */
-    uint8_t source, address;
-    uint8_t bits; /* KEEP_* */
+    uint8_t source;
+    uint8_t address : 3;
+    uint8_t bits : 5; /* KEEP_* */
 } flow_keep_t;
+
+static_assert(sizeof(flow_keep_t) == 32, "two in a cache line, none in two");
+static_assert(LBRL_ADDRESSES_MAX <= 1 << 3, "3 bits number an address");
+
+static inline void keep_set(flow_keep_t *keep, unsigned bits)
+{
+    keep->bits = (keep->bits | bits) & KEEP_ALL;
+}
+
+static inline void keep_clear(flow_keep_t *keep, unsigned bits)
+{
+    keep->bits = keep->bits & ~bits & KEEP_ALL;
+}
 
 /* Written by the worker that owns the partition only; counts are read by others. */
 typedef struct partition {
     flow_index_t index[INDEXES];
     flow_t *flows;
     flow_keep_t *keeps;
-    flow_link_t *links; /* an entry is in at most one list: free, half_open, closed */
     uint32_t flow_count;
     uint32_t free_head;
     uint32_t fresh; /* entries from here on were never used */

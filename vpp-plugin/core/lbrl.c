@@ -35,9 +35,8 @@ static bool make_partitions(lbrl_t *lb)
     uint32_t buckets = index_buckets(flows);
     size_t bucket_bytes = (size_t)buckets * INDEXES * LBRL_PARTITIONS * sizeof(bucket_t);
     size_t keep_bytes = (size_t)flows * LBRL_PARTITIONS * sizeof(flow_keep_t);
-    size_t link_bytes = (size_t)flows * LBRL_PARTITIONS * sizeof(flow_link_t);
     lb->partitions = memory_take(LBRL_PARTITIONS * sizeof(partition_t));
-    lb->index_memory = memory_take(bucket_bytes + keep_bytes + link_bytes);
+    lb->index_memory = memory_take(bucket_bytes + keep_bytes);
     lb->sides = memory_take((size_t)lb->arena.flow_count * sizeof(side_t));
     lb->unanswered = memory_take_sparse((size_t)lb->arena.flow_count * sizeof(unanswered_t));
     if (!lb->partitions || !lb->index_memory || !lb->sides || !lb->unanswered) {
@@ -48,13 +47,11 @@ static bool make_partitions(lbrl_t *lb)
     lb->bucket_count = buckets;
     lb->partition_flows = flows;
     flow_keep_t *keep = (flow_keep_t *)(void *)((uint8_t *)lb->index_memory + bucket_bytes);
-    flow_link_t *link = (flow_link_t *)(void *)((uint8_t *)keep + keep_bytes);
     uint32_t half_open = flows < HALF_OPEN_SHARE ? 1 : flows / HALF_OPEN_SHARE;
     for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
         lb->partitions[i] = (partition_t){.index = {{bucket, buckets}, {bucket + buckets, buckets}},
                                           .flows = lb->arena.flows + (size_t)i * flows,
                                           .keeps = keep + (size_t)i * flows,
-                                          .links = link + (size_t)i * flows,
                                           .flow_count = flows,
                                           .free_head = FLOW_NONE,
                                           .half_open_max = half_open,

@@ -496,7 +496,6 @@ static inline void fetch_others(const lbrl_worker_t *worker, const meta_t *meta,
     if (!nominee) {
         flow_fetch_birth(partition);
     } else {
-        __builtin_prefetch(&partition->keeps[meta->candidate], 1);
         flow_fetch_move(worker, partition, nominee);
     }
 }
