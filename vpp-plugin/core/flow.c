@@ -1,5 +1,6 @@
 #include "flow.h"
 
+#include "allocate.h"
 #include "pick.h"
 #include "side.h"
 
@@ -88,17 +89,6 @@ static void join_list(partition_t *partition, uint32_t entry, uint8_t state)
     }
 }
 
-/* NULL where the flow has no NAT port. */
-static port_map_t *map_of(const flow_ref_t *ref)
-{
-    return vip_is_one_way(ref->vip) ? NULL : ref->slot->endpoint->maps[ref->keep->source];
-}
-
-static uint32_t partition_number(const lbrl_worker_t *worker, const partition_t *partition)
-{
-    return (uint32_t)(partition - worker->lb->partitions);
-}
-
 static void count_half_open(lbrl_worker_t *worker, const flow_ref_t *ref, int32_t change)
 {
     ref->counts->held_half_open += change;
@@ -114,7 +104,7 @@ static void leave_list(lbrl_worker_t *worker, const flow_ref_t *ref)
     if (ref->keep->bits & KEEP_HALF_OPEN) {
         count_half_open(worker, ref, -1);
         if (!vip_is_one_way(ref->vip)) {
-            map_of(ref)->shares[partition_number(worker, ref->partition)].half_open--;
+            flow_port_map(ref)->shares[partition_number(worker, ref->partition)].half_open--;
         }
     }
     keep_clear(ref->keep, KEEP_HALF_OPEN | KEEP_CLOSED);
@@ -169,7 +159,7 @@ void flow_rest_port(lbrl_worker_t *worker, const flow_ref_t *ref)
     if (!(ref->keep->bits & KEEP_PORT_RETURNED)) {
         keep_set(ref->keep, KEEP_PORT_RETURNED);
         ref->flow->flags |= FLOW_PORT_RETURNED;
-        port_return(map_of(ref), partition_number(worker, ref->partition),
+        port_return(flow_port_map(ref), partition_number(worker, ref->partition),
                     (uint16_t)(port_of(worker, ref->keep) | PORT_RESTS));
     }
 }
@@ -205,7 +195,7 @@ void flow_remove(lbrl_worker_t *worker, const flow_ref_t *ref)
     if (!vip_is_one_way(ref->vip)) {
         index_remove(&ref->partition->index[BY_SERVER], keep->server_hash, ref->entry);
         if (!(keep->bits & KEEP_PORT_RETURNED)) {
-            port_return(map_of(ref), partition_number(worker, ref->partition),
+            port_return(flow_port_map(ref), partition_number(worker, ref->partition),
                         port_of(worker, keep));
         }
     }
@@ -315,7 +305,7 @@ static uint64_t readiness(const lbrl_worker_t *worker, partition_t *partition, u
         return 0;
     }
     const flow_ref_t ref = flow_ref(worker, partition, entry);
-    if (need->map && map_of(&ref) != need->map) {
+    if (need->map && flow_port_map(&ref) != need->map) {
         return 0;
     }
     const int32_t silence = (int32_t)(worker->now_ms - ref.flow->last_ms);
@@ -379,9 +369,7 @@ static uint32_t half_open_victim(const lbrl_worker_t *worker, partition_t *parti
     return oldest;
 }
 
-/* An entry for a new half-open flow. Room is made at the cost of half-open flows when they are many, and when the partition
- * is full of closed ones, of open ones that have been silent for long or are of a VIP above its share, and of half-open ones. */
-static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition, const vip_t *vip)
+uint32_t allocate_entry(lbrl_worker_t *worker, partition_t *partition, const vip_t *vip)
 {
     if (partition->half_open.count >= partition->half_open_max) {
         recycle(worker, partition, half_open_victim(worker, partition, vip));
@@ -404,7 +392,7 @@ static uint32_t make_entry(lbrl_worker_t *worker, partition_t *partition, const 
     return entry;
 }
 
-bool flow_pressure(const partition_t *partition)
+bool allocate_pressure(const partition_t *partition)
 {
     return partition->half_open.count >= partition->half_open_max ||
            (partition->free_head == FLOW_NONE && partition->fresh == partition->flow_count &&
@@ -416,7 +404,7 @@ static bool may_yield_port(const lbrl_worker_t *worker, const flow_ref_t *ref,
                            const port_map_t *map)
 {
     const flow_t *flow = ref->flow;
-    if (map_of(ref) != map || (ref->keep->bits & KEEP_PORT_RETURNED)) {
+    if (flow_port_map(ref) != map || (ref->keep->bits & KEEP_PORT_RETURNED)) {
         return false;
     }
     return !flow_server_closed_first(ref->vip, flow) ||
@@ -524,9 +512,8 @@ static uint16_t map_port(lbrl_worker_t *worker, partition_t *partition, const en
     return port_take_rested(map, number);
 }
 
-/* A port of any source of the family, beginning with one that depends on the flow. */
-static uint16_t any_port(lbrl_worker_t *worker, partition_t *partition, const slot_t *slot,
-                         const flow_birth_t *birth, uint8_t *source)
+uint16_t allocate_port(lbrl_worker_t *worker, partition_t *partition, const slot_t *slot,
+                       const flow_birth_t *birth, uint8_t *source)
 {
     const table_t *table = worker->table;
     bool v4 = ip_is_v4(&slot->address);
@@ -608,7 +595,7 @@ static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth
     join_list(partition, ref->entry, LBRL_FLOW_SYN);
     if (!vip_is_one_way(ref->vip)) {
         index_add(&partition->index[BY_SERVER], ref->keep->server_hash, ref->entry);
-        map_of(ref)->shares[partition_number(worker, partition)].half_open++;
+        flow_port_map(ref)->shares[partition_number(worker, partition)].half_open++;
     }
     flow_count_entry(worker, ref, 1);
     count_half_open(worker, ref, 1);
@@ -627,7 +614,7 @@ static bool take_port(lbrl_worker_t *worker, partition_t *partition, const flow_
                       birthright_t *right)
 {
     const slot_t *slot = &birth->vip->slots[right->slot];
-    uint16_t port = any_port(worker, partition, slot, birth, &right->source);
+    uint16_t port = allocate_port(worker, partition, slot, birth, &right->source);
     if (port == PORT_NONE) {
         return false;
     }
@@ -650,7 +637,7 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
         return LBRL_DROP_NO_BACKEND;
     }
     lbrl_sink_prefetch(sink_of(counts), slot);
-    uint32_t entry = make_entry(worker, partition, vip);
+    uint32_t entry = allocate_entry(worker, partition, vip);
     if (entry == FLOW_NONE) {
         return untracked(counts, slot, LBRL_DROP_TABLE_FULL);
     }

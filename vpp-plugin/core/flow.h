@@ -29,6 +29,17 @@ static inline flow_ref_t flow_ref(const lbrl_worker_t *worker, partition_t *part
     return ref;
 }
 
+static inline uint32_t partition_number(const lbrl_worker_t *worker, const partition_t *partition)
+{
+    return (uint32_t)(partition - worker->lb->partitions);
+}
+
+/* NULL where the flow has no NAT port. */
+static inline port_map_t *flow_port_map(const flow_ref_t *ref)
+{
+    return vip_is_one_way(ref->vip) ? NULL : ref->slot->endpoint->maps[ref->keep->source];
+}
+
 /* Whether a tuple is what the flow's client sends. */
 static inline bool flow_from_client(const table_t *table, const flow_t *flow, const meta_t *meta)
 {
@@ -90,9 +101,6 @@ typedef struct flow_birth {
 /* Picks backend and NAT port and makes the flow, half open. Returns LBRL_DROP_NONE and fills `ref`, or the reason. */
 uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birth_t *birth,
                   flow_ref_t *ref);
-
-/* One-way: no entry is free, or half-open flows are too many. */
-bool flow_pressure(const partition_t *partition);
 
 /* Makes the flow count as open, or no longer, whatever its state: one-way flows leave the counts when they fall silent,
  * half-open ones when the client gives up. */

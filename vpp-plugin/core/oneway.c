@@ -1,16 +1,11 @@
 #include "oneway.h"
 
+#include "allocate.h"
 #include "fragment.h"
 #include "pick.h"
 #include "reply.h"
 #include "track.h"
 #include "tunnel.h"
-
-static lbrl_verdict_t drop(lbrl_packet_t *packet, uint8_t reason)
-{
-    packet->reason = reason;
-    return LBRL_VERDICT_DROP;
-}
 
 /* Bytes of the largest IP packet that this one becomes on the wire. */
 static uint32_t wire_size(const lbrl_packet_t *packet, const meta_t *meta)
@@ -161,7 +156,7 @@ lbrl_verdict_t one_way_stranger(lbrl_worker_t *worker, lbrl_packet_t *packet, fl
     const meta_t *meta = birth->meta;
     const vip_t *vip = birth->vip;
     partition_t *partition = &worker->lb->partitions[meta->partition];
-    bool pressed = flow_pressure(partition);
+    bool pressed = allocate_pressure(partition);
     birth->joined =
         meta->protocol == PROTO_TCP && (meta->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
     birth->slot = LBRL_NO_SLOT;

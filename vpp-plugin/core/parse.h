@@ -85,6 +85,11 @@ static inline bool tcp_flags_open(uint8_t flags)
     return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+static inline bool is_plain_syn(const meta_t *meta)
+{
+    return meta->protocol == PROTO_TCP && tcp_flags_open(meta->tcp_flags);
+}
+
 /* Fills `meta` but for hash, candidate, partition and source. Cuts link-layer padding off `packet`; `trailer` is its size. */
 void lbrl_parse(lbrl_packet_t *packet, meta_t *meta);
 

@@ -8,6 +8,7 @@
 #include "pick.h"
 #include "plain.h"
 #include "recognise.h"
+#include "refuse.h"
 #include "reply.h"
 #include "rewrite.h"
 #include "track.h"
@@ -23,12 +24,6 @@ static lbrl_verdict_t pass(lbrl_worker_t *worker, lbrl_packet_t *packet, const m
     packet->length += meta->trailer;
     packet->reason = LBRL_DROP_NOT_OURS;
     return LBRL_VERDICT_PASS;
-}
-
-static lbrl_verdict_t drop(lbrl_packet_t *packet, uint8_t reason)
-{
-    packet->reason = reason;
-    return LBRL_VERDICT_DROP;
 }
 
 /* ------------------------------------------------------------------------------- packets of flows */
@@ -65,16 +60,6 @@ static lbrl_verdict_t forward(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl
     return LBRL_VERDICT_FORWARD;
 }
 
-static bool is_plain_syn(const meta_t *meta)
-{
-    return meta->protocol == PROTO_TCP && tcp_flags_open(meta->tcp_flags);
-}
-
-static bool is_vip_address(const table_t *table, const ip_t *address)
-{
-    return vip_map_find(table->map, address, 0, 0) != NULL;
-}
-
 static bool is_link_local(const ip_t *address)
 {
     const uint8_t *bytes = (const uint8_t *)address->word;
@@ -95,17 +80,14 @@ static bool is_nat_port(const table_t *table, const ip_t *address, uint16_t port
     return false;
 }
 
-/* Whether a client cannot be who it says: what it is sent would come back to us, and between two VIPs without end, or
- * reach no router. `port` 0: the packet has none. */
-static bool is_forged_client(const table_t *table, const ip_t *client, uint16_t port)
+bool is_forged_client(const table_t *table, const ip_t *client, uint16_t port)
 {
     return is_link_local(client) || is_vip_address(table, client) ||
            (port && is_nat_port(table, client, port));
 }
 
-/* As a host answers for a port that is closed (RFC 9293, 3.10.7.1; RFC 1122, 4.1.3.1). */
-static lbrl_verdict_t refuse(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
-                             uint8_t reason)
+lbrl_verdict_t refuse(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                      uint8_t reason)
 {
     if (meta->protocol == PROTO_TCP) {
         return reply_reset(worker, packet, meta, ANSWER_REFUSAL, reason);
@@ -119,9 +101,8 @@ static bool is_silent(const lbrl_worker_t *worker)
     return worker->now_us < worker->lb->silent_until_us;
 }
 
-/* Nobody takes a new flow of the VIP. One-way only what surely begins one is refused: others may be known elsewhere. */
-static lbrl_verdict_t on_no_backend(lbrl_worker_t *worker, lbrl_packet_t *packet,
-                                    const meta_t *meta, const vip_t *vip)
+lbrl_verdict_t refuse_no_backend(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                                 const vip_t *vip)
 {
     bool begins = meta->protocol == PROTO_UDP || is_plain_syn(meta);
     if (!begins || (vip->flags & VIP_DROPS_UNSERVED) || is_silent(worker)) {
@@ -130,9 +111,8 @@ static lbrl_verdict_t on_no_backend(lbrl_worker_t *worker, lbrl_packet_t *packet
     return refuse(worker, packet, meta, LBRL_DROP_NO_BACKEND);
 }
 
-/* TCP of a connection that has been forgotten, say for its silence. Where several nodes have the VIP, another may know it. */
-static lbrl_verdict_t on_no_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
-                                 bool drops, uint8_t reason)
+lbrl_verdict_t refuse_no_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, const meta_t *meta,
+                              bool drops, uint8_t reason)
 {
     if (meta->protocol != PROTO_TCP || drops || worker->table->shared || is_silent(worker)) {
         return drop(packet, reason);
@@ -169,7 +149,7 @@ static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packe
     if (meta->protocol == PROTO_TCP) {
         if (!one_way && !is_plain_syn(meta)) {
             bool drops = (birth.vip->flags & VIP_DROPS_STRANGERS) != 0;
-            return on_no_flow(worker, packet, meta, drops, LBRL_DROP_NO_FLOW);
+            return refuse_no_flow(worker, packet, meta, drops, LBRL_DROP_NO_FLOW);
         }
         const uint8_t *tcp = packet->data + meta->transport;
         birth.sequence = get32(tcp + 4) - !is_plain_syn(meta);
@@ -180,7 +160,7 @@ static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packe
     if (one_way) {
         lbrl_verdict_t verdict = one_way_stranger(worker, packet, &birth);
         return verdict == LBRL_VERDICT_DROP && packet->reason == LBRL_DROP_NO_BACKEND
-                   ? on_no_backend(worker, packet, meta, birth.vip)
+                   ? refuse_no_backend(worker, packet, meta, birth.vip)
                    : verdict;
     }
     reason = flow_make(worker, &worker->lb->partitions[meta->partition], &birth, &ref);
@@ -188,7 +168,7 @@ static lbrl_verdict_t on_new_flow_to(lbrl_worker_t *worker, lbrl_packet_t *packe
         return reply_icmp(worker, packet, meta, REPLY_PROHIBITED, reason);
     }
     if (reason) {
-        return reason == LBRL_DROP_NO_BACKEND ? on_no_backend(worker, packet, meta, birth.vip)
+        return reason == LBRL_DROP_NO_BACKEND ? refuse_no_backend(worker, packet, meta, birth.vip)
                                               : drop(packet, reason);
     }
     if (birth.vip->dns) {
@@ -295,7 +275,7 @@ static lbrl_verdict_t on_flow(lbrl_worker_t *worker, lbrl_packet_t *packet, cons
     bool from_client = !(meta->flags & META_RETURN);
     if (UNLIKELY(entry == FLOW_NONE)) {
         if (!from_client) {
-            return on_no_flow(worker, packet, meta, false, LBRL_DROP_NO_FLOW_RETURN);
+            return refuse_no_flow(worker, packet, meta, false, LBRL_DROP_NO_FLOW_RETURN);
         }
         if (ttl_expired(packet, meta) && is_vip_address(worker->table, &meta->dst)) {
             return answer_expired(worker, packet, meta);

@@ -4,6 +4,12 @@
 
 #include "internal.h"
 
+static inline lbrl_verdict_t drop(lbrl_packet_t *packet, uint8_t reason)
+{
+    packet->reason = reason;
+    return LBRL_VERDICT_DROP;
+}
+
 /* Fills the token buckets of a worker that begins. */
 void reply_begin(lbrl_worker_t *worker, uint64_t now_us);
 

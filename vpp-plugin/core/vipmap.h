@@ -28,4 +28,9 @@ static inline const vip_place_t *vip_map_find(const vip_map_t *map, const ip_t *
     return NULL;
 }
 
+static inline bool is_vip_address(const table_t *table, const ip_t *address)
+{
+    return vip_map_find(table->map, address, 0, 0) != NULL;
+}
+
 #endif
