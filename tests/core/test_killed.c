@@ -14,46 +14,16 @@
 #include <unistd.h>
 
 #include "internal.h"
-#include "rig.h"
+#include "killed.h"
 
 enum {
-    CLIENTS = 96,
     KILLS = 100,
-    WORKERS_MOST = 4,
     IMPORT_EVERY = 8, /* kills: what is left is imported into arenas of other sizes, too */
+    PASSING = 3,      /* VIPs that come and go */
 };
+static const char *const PASSING_VIP = "203.0.113.77"; /* theirs */
 
-/* VIPs that stay; others come and go on an address of their own. */
-static const struct {
-    const char *address;
-    uint16_t port;
-    uint8_t protocol, forwarding;
-} KINDS[] = {
-    {"203.0.113.10", 80, 6, LBRL_FORWARD_NAT},  {"1:10", 80, 6, LBRL_FORWARD_NAT},
-    {"203.0.113.10", 53, 17, LBRL_FORWARD_NAT}, {"1:10", 5000, 17, LBRL_FORWARD_NAT},
-    {"203.0.113.11", 80, 6, LBRL_FORWARD_GRE},  {"1:11", 80, 6, LBRL_FORWARD_GRE},
-};
-enum { VIPS = sizeof(KINDS) / sizeof(KINDS[0]), PASSING = 3 };
-static const char *const PASSING_VIP = "203.0.113.77";
-
-/* What the killed process last knew; in memory that survives it. */
-typedef struct journal {
-    uint64_t now_us; /* atomic: workers read what control sets */
-    uint64_t steps;  /* atomic: all workers' */
-    uint64_t random[WORKERS_MOST + 1];
-    uint32_t round; /* of backends: each has addresses of its own */
-    connection_t connections[CLIENTS];
-    char clients[CLIENTS][24];
-    uint8_t open[CLIENTS]; /* 1: connections[i] is what the flow must be if it is still there */
-} journal_t;
-
-static journal_t *journal;
 static rig_t rig;
-
-static uint32_t any(uint32_t whose, uint32_t below)
-{
-    return (uint32_t)((random_next(&journal->random[whose]) >> 32) * below >> 32);
-}
 
 static void *shared(size_t size)
 {
@@ -70,153 +40,7 @@ static void open_rig(void)
     CHECK_EQUAL(rig.report.status, LBRL_ARENA_ATTACHED);
 }
 
-/* ------------------------------------------------------------------------------- what clients and servers do */
-
-/* What the journal says of a connection counts only while it is open: said last, and taken back first. */
-static void journal_open(uint32_t i, uint8_t open)
-{
-    __atomic_store_n(&journal->open[i], open, __ATOMIC_SEQ_CST);
-}
-
-static uint32_t kind_of(uint32_t client)
-{
-    return client % VIPS;
-}
-
-static lbrl_address_t destination(const lbrl_packet_t *packet)
-{
-    lbrl_address_t address = address_of("0.0.0.0");
-    if (packet->data[0] >> 4 == 4) {
-        memcpy(address.bytes + 12, packet->data + 16, 4);
-    } else {
-        memcpy(address.bytes, packet->data + 24, 16);
-    }
-    return address;
-}
-
-/* A client port whose flow this worker owns. */
-static uint16_t port_for(const rig_t *here, uint32_t i)
-{
-    const uint32_t kind = kind_of(i);
-    lbrl_address_t client = address_of(journal->clients[i]);
-    lbrl_address_t vip = address_of(KINDS[kind].address);
-    ip_t src, dst;
-    memcpy(&src, &client, sizeof(src));
-    memcpy(&dst, &vip, sizeof(dst));
-    for (;;) {
-        const uint16_t port = (uint16_t)(20000 + any(here->entry, 2000));
-        const uint64_t hash = tuple_hash(&here->lb->key, &src, &dst, swap16(port),
-                                         swap16(KINDS[kind].port), KINDS[kind].protocol);
-        if (here->lb->owner[hash & (LBRL_PARTITIONS - 1)] == here->entry) {
-            return port;
-        }
-    }
-}
-
-static void begin(rig_t *here, uint32_t i)
-{
-    const uint32_t kind = kind_of(i);
-    connection_t *c = &journal->connections[i];
-    *c = connection_make(here, journal->clients[i], port_for(here, i), KINDS[kind].address);
-    c->vip_port = KINDS[kind].port;
-}
-
-static void talk_tcp(rig_t *here, uint32_t i)
-{
-    connection_t *c = &journal->connections[i];
-    if (!journal->open[i]) {
-        begin(here, i);
-        if (connection_syn(c) != LBRL_VERDICT_FORWARD) {
-            return;
-        }
-        journal_open(i, 1);
-        connection_server(c, SYN, 0);
-        connection_client(c, 0, 0);
-    } else if (any(here->entry, 4) == 0) {
-        journal_open(i, 0);
-        connection_client(c, FIN, 0);
-        connection_server(c, FIN, 0);
-    } else {
-        connection_t copy =
-            *c; /* sequence numbers in the journal move only when the packet is through */
-        if (connection_client(&copy, PSH, 10) != LBRL_VERDICT_FORWARD) {
-            journal_open(i, 0);
-            return;
-        }
-        connection_server(&copy, PSH, 10);
-        c->client_next = copy.client_next;
-        c->server_next = copy.server_next;
-    }
-}
-
-static lbrl_verdict_t segment(rig_t *here, connection_t *c, uint8_t flags, size_t payload)
-{
-    tcp_fields_t tcp = {.sequence = c->client_next, .ack = 1, .flags = flags};
-    make_tcp(&c->packet, c->client, c->client_port, c->vip, c->vip_port, &tcp, payload);
-    return rig_send(here, &c->packet);
-}
-
-static void talk_one_way(rig_t *here, uint32_t i)
-{
-    connection_t *c = &journal->connections[i];
-    if (!journal->open[i]) {
-        begin(here, i);
-        if (segment(here, c, SYN, 0) == LBRL_VERDICT_FORWARD) {
-            c->backend = destination(&c->packet.p);
-            c->client_next++;
-            journal_open(i, 1);
-        }
-        return;
-    }
-    const bool ends = any(here->entry, 4) == 0;
-    connection_t copy = *c;
-    journal_open(i, 0); /* the packet may begin the flow anew, at another backend */
-    lbrl_verdict_t verdict = segment(here, &copy, ACK | (ends ? FIN : PSH), 10);
-    lbrl_address_t backend = destination(&copy.packet.p);
-    c->client_next += 10;
-    if (!ends && verdict == LBRL_VERDICT_FORWARD &&
-        memcmp(&backend, &c->backend, sizeof(backend)) == 0) {
-        journal_open(i, 1);
-    }
-}
-
-/* A datagram may begin its flow anew wherever it wants to, so that the journal is silent until it is through. */
-static void talk_udp(rig_t *here, uint32_t i)
-{
-    connection_t *c = &journal->connections[i];
-    const bool is_new = !journal->open[i] || any(here->entry, 8) == 0;
-    journal_open(i, 0);
-    if (is_new) {
-        begin(here, i);
-    }
-    make_udp(&c->packet, c->client, c->client_port, c->vip, c->vip_port, 20);
-    if (rig_send(here, &c->packet) != LBRL_VERDICT_FORWARD) {
-        return;
-    }
-    const seen_t seen = look(&c->packet.p);
-    c->backend = seen.dst;
-    c->source = seen.src;
-    c->backend_port = seen.dport;
-    c->nat_port = seen.sport;
-    journal_open(i, 1);
-    if (any(here->entry, 2)) {
-        make_udp(&c->packet, text_of(&c->backend), c->backend_port, text_of(&c->source),
-                 c->nat_port, 30);
-        (void)rig_send(here, &c->packet);
-    }
-}
-
-static void talk(rig_t *here, uint32_t i)
-{
-    journal->connections[i].rig = here; /* what is there is of a process that was killed */
-    if (KINDS[kind_of(i)].protocol == 17) {
-        talk_udp(here, i);
-    } else if (KINDS[kind_of(i)].forwarding == LBRL_FORWARD_GRE) {
-        talk_one_way(here, i);
-    } else {
-        talk_tcp(here, i);
-    }
-}
+/* ------------------------------------------------------------------------------- workers */
 
 /* One worker with its share of the clients. */
 static void *work(void *argument)
@@ -271,8 +95,8 @@ static void change_backends(uint64_t id, const char *address, uint16_t port, uin
 
 static void change_one(uint32_t kind)
 {
-    change_backends(kind + 1, KINDS[kind].address, KINDS[kind].port, KINDS[kind].protocol,
-                    KINDS[kind].forwarding);
+    change_backends(kind + 1, KILLED_VIPS[kind].address, KILLED_VIPS[kind].port,
+                    KILLED_VIPS[kind].protocol, KILLED_VIPS[kind].forwarding);
 }
 
 static void bind_frames(rig_frames_t *frames)
@@ -379,11 +203,11 @@ static void go_on(rig_t *from, uint32_t i)
 {
     connection_t copy = journal->connections[i];
     copy.rig = from;
-    if (KINDS[kind_of(i)].protocol == 17) {
+    if (KILLED_VIPS[kind_of(i)].protocol == 17) {
         make_udp(&copy.packet, copy.client, copy.client_port, copy.vip, copy.vip_port, 20);
         CHECK_EQUAL(rig_send(from, &copy.packet), LBRL_VERDICT_FORWARD);
         CHECK_EQUAL(look(&copy.packet.p).sport, copy.nat_port);
-    } else if (KINDS[kind_of(i)].forwarding == LBRL_FORWARD_GRE) {
+    } else if (KILLED_VIPS[kind_of(i)].forwarding == LBRL_FORWARD_GRE) {
         CHECK_EQUAL(segment(from, &copy, ACK | PSH, 10), LBRL_VERDICT_FORWARD);
     } else {
         CHECK_EQUAL(connection_client(&copy, PSH, 10), LBRL_VERDICT_FORWARD);
@@ -485,7 +309,7 @@ static void prepare(uint32_t workers)
     free(rig.arena);
     rig.arena = arena;
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        const bool v6 = KINDS[kind_of(i)].address[1] == ':';
+        const bool v6 = KILLED_VIPS[kind_of(i)].address[1] == ':';
         snprintf(journal->clients[i], sizeof(journal->clients[i]), v6 ? "64:%x" : "100.64.0.%u",
                  i + 1);
     }
