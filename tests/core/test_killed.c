@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -322,17 +323,17 @@ static void kill_one(uint64_t *random)
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
+        CHECK_EQUAL(prctl(PR_SET_PDEATHSIG, SIGKILL), 0); /* where a check of the parent fails */
         live();
     }
-    for (unsigned waited = 0; __atomic_load_n(&journal->steps, __ATOMIC_RELAXED) == before;
-         waited++) {
-        CHECK(waited < 100000);
+    int status;
+    while (__atomic_load_n(&journal->steps, __ATOMIC_RELAXED) == before) {
+        CHECK_EQUAL(waitpid(child, &status, WNOHANG), 0); /* else it has ended by itself */
         usleep(100);
     }
     struct timespec pause = {.tv_nsec = (long)(random_next(random) % 2000000)};
     nanosleep(&pause, NULL);
     CHECK_EQUAL(kill(child, SIGKILL), 0);
-    int status;
     CHECK_EQUAL(waitpid(child, &status, 0), child);
     CHECK(WIFSIGNALED(status)); /* it did not end by a failed check of its own */
 }
