@@ -28,6 +28,7 @@ def started(plugins: Path) -> Iterator[vpp.VppProcess]:
             plugins=vpp.plugins_of_vpp(),
             ours=plugins,
             section="",
+            others="",
         )
         process = vpp.VppProcess(Path(directory), subprocess.Popen, startup)
         try:

@@ -120,8 +120,10 @@ def test_error_counters_are_by_node_and_reason(lab: Lab, balancer: RunningVpp) -
     stray(lab, PORTS.partition("-")[0])
     wanted = {
         (1, "lb-rl-ip4", "turned round into an answer"),
+        (1, "lb-rl-ip4", "VIP has no such port; answered unle"),
         (1, "lb-rl-ip4", "no backend takes new flows"),
         (1, "lb-rl-ip6", "turned round into an answer"),
+        (1, "lb-rl-ip6", "VIP has no such port; answered unle"),
         (1, "lb-rl-nat-return-ip4", "packet to a NAT source that belongs"),
     }
     eventually(lambda: counted(balancer) == wanted)
