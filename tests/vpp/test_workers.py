@@ -100,7 +100,8 @@ def test_another_number_of_workers_after_a_kill_keeps_the_flows(two_workers: Run
         assert f"{max(workers, 1)} workers" in two_workers.ctl("show lb rl memory")
         assert open_flows(two_workers) == counted
         assert [connection.get() for connection in connections] == names
-        assert {get(lab, VIP_IPV4) for _ in range(24)} == {b"s1", b"s2"}
+        # lsq may choose one server for all of them, where the connections that are kept are unequal
+        assert {get(lab, VIP_IPV4) for _ in range(24)} <= {b"s1", b"s2"}
         eventually(lambda: open_flows(two_workers) == recount(two_workers) == counted)
     for connection in connections:
         connection.close()
