@@ -139,6 +139,14 @@ uint8_t slot_reported(const slot_t *slot)
     return slot->wanted;
 }
 
+/* All but the state, which workers look at in free slots too. */
+static void slot_fill(slot_t *slot, const slot_t *from)
+{
+    const size_t state = offsetof(slot_t, state), after = state + sizeof(slot->state);
+    memcpy(slot, from, state);
+    memcpy((uint8_t *)slot + after, (const uint8_t *)from + after, sizeof(*slot) - after);
+}
+
 void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_config_t *backend,
                endpoint_t *endpoint)
 {
@@ -146,15 +154,16 @@ void slot_open(lbrl_t *lb, uint32_t index, uint32_t number, const lbrl_backend_c
     slot_t *slot = &store->slots[number];
     uint8_t last = record_of(lb, index, number)->generation;
     uint8_t generation = (uint8_t)(last == UINT8_MAX ? 1 : last + 1);
-    *slot = (slot_t){.address = endpoint->address,
-                     .endpoint = endpoint,
-                     .id = backend->id,
-                     .sum = sum_ip(&endpoint->address),
-                     .port = endpoint->port,
-                     .generation = generation,
-                     .wanted = backend->state,
-                     .weight = weights_of_newcomer(lb, index, backend->weight),
-                     .configured = backend->weight};
+    const slot_t opened = {.address = endpoint->address,
+                           .endpoint = endpoint,
+                           .id = backend->id,
+                           .sum = sum_ip(&endpoint->address),
+                           .port = endpoint->port,
+                           .generation = generation,
+                           .wanted = backend->state,
+                           .weight = weights_of_newcomer(lb, index, backend->weight),
+                           .configured = backend->weight};
+    slot_fill(slot, &opened);
     arena_slot_t record = {.address = slot->address,
                            .id = slot->id,
                            .port = slot->port,
