@@ -147,12 +147,12 @@ static lbrl_verdict_t on_failed_backend(lbrl_worker_t *worker, const flow_ref_t 
 static bool repeats_answered_syn(const flow_t *flow, const lbrl_packet_t *packet,
                                  const meta_t *meta)
 {
-    return flow->state == LBRL_FLOW_SYN_ACK &&
-           get32(packet->data + meta->transport + 4) + 1 + meta->payload == flow->client_end;
+    const uint32_t end = get32(packet->data + meta->transport + 4) + 1 + meta->payload;
+    return (flow->state == LBRL_FLOW_SYN_ACK || flow->state == LBRL_FLOW_ESTABLISHED) &&
+           flow->client_end - end <= UINT16_MAX;
 }
 
-/* A SYN that does not belong to the flow of its 5-tuple: that has ended, or its backend takes no new flows. A SYN alone ends no
- * established flow (RFC 5961, section 4). */
+/* A SYN that does not belong to the flow of its 5-tuple: that has ended, or its backend takes no new flows. */
 static bool starts_anew(const flow_ref_t *ref, const lbrl_packet_t *packet, const meta_t *meta)
 {
     const flow_t *flow = ref->flow;
@@ -169,7 +169,8 @@ static bool starts_anew(const flow_ref_t *ref, const lbrl_packet_t *packet, cons
 static lbrl_verdict_t on_gone_backend(lbrl_worker_t *worker, const flow_ref_t *ref,
                                       lbrl_packet_t *packet, const meta_t *meta)
 {
-    if (meta->protocol == PROTO_UDP || starts_anew(ref, packet, meta)) {
+    bool anew = is_plain_syn(meta) && !repeats_answered_syn(ref->flow, packet, meta);
+    if (meta->protocol == PROTO_UDP || anew) {
         uint32_t slot = pick_slot(worker, ref->vip, ref->counts, meta);
         if (slot != LBRL_NO_SLOT) {
             flow_make_way(worker, ref);
