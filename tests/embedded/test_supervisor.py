@@ -24,12 +24,8 @@ def child(ready):
         print(os.getpid(), time.monotonic(), file=log)
     {body}
     return 0
-def prepare():
-    global prepared
-    prepared = True
-prepared = False
 backoff = Backoff(first_seconds=0.05, longest_seconds=0.2, healthy_seconds={healthy})
-Supervisor(child, prepare=prepare, backoff=backoff, stop_seconds=0.5).run()
+Supervisor(child, backoff=backoff, stop_seconds=0.5).run()
 """
 
 
@@ -78,23 +74,6 @@ def test_a_killed_child_is_back_in_less_than_a_second(programs: list[Program], t
     os.kill(program.starts()[0][0], signal.SIGKILL)
     eventually(lambda: len(program.starts()) == 2)
     assert program.starts()[1][1] - killed_at < 1.0
-
-
-def test_later_children_have_what_was_prepared_since_the_first_start(programs: list[Program], tmp_path: Path) -> None:
-    noted = tmp_path / "prepared"
-    program = start(programs, tmp_path, f"print(prepared, file=open({str(noted)!r}, 'a')); ready(); time.sleep(600)")
-    eventually(noted.exists)
-    time.sleep(1.5)  # prepared after a second
-    os.kill(program.starts()[0][0], signal.SIGKILL)
-    eventually(lambda: noted.read_text() == "False\nTrue\n")
-
-
-def test_a_data_plane_prepares_what_its_children_import_and_build() -> None:
-    script = (
-        "import sys; from penstock_embedded import main; from penstock_embedded.messages import DesiredState;"
-        "main._prepare(); assert 'pyroute2' in sys.modules and DesiredState.__pydantic_complete__"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_child_that_keeps_ending_is_restarted_ever_later_but_always(programs: list[Program], tmp_path: Path) -> None:

@@ -7,16 +7,15 @@ from collections.abc import Callable
 
 from penstock_embedded import client, serving
 from penstock_embedded.dataplane import Dataplane
-from penstock_embedded.messages import DesiredState, Dump, Hello, Method, Reply, Request, Stats
+from penstock_embedded.messages import Hello, Method, Stats
 from penstock_embedded.settings import Settings
 from penstock_embedded.sharing import hand_over
-from penstock_embedded.state import State
 from penstock_embedded.supervisor import Supervisor
 
 
 def run(settings: Settings) -> int:
     """Run a data plane until SIGTERM, restarting it when it crashes; return the exit code."""
-    return Supervisor(lambda ready: serve(settings, ready), prepare=_prepare).run()
+    return Supervisor(lambda ready: serve(settings, ready)).run()
 
 
 def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
@@ -26,14 +25,6 @@ def serve(settings: Settings, ready: Callable[[], None] = lambda: None) -> int:
     hand_over(settings.agent_state_dir, settings.group)
     asyncio.run(serving.serve(dataplane, settings, ready))
     return 0
-
-
-def _prepare() -> None:
-    """Do for later children what the first one did when it needed it."""
-    import pyroute2.netlink.exceptions  # noqa: F401
-
-    for message in (DesiredState, Dump, Hello, Reply, Request, State, Stats):
-        message.model_rebuild()
 
 
 def probe(settings: Settings, *, timeout: float = 2.0) -> tuple[Hello, Stats]:

@@ -1,7 +1,7 @@
 """The first process of a data-plane pod: keeps one child running and reaps what is orphaned.
 
-The child is forked, not executed: everything is imported soon after the first start, so that a data plane that crashed
-is back within milliseconds. Nothing here touches the node; SIGTERM ends the child and changes nothing else.
+The child is forked, not executed: everything is imported already, so that a data plane that crashed is
+back within milliseconds. Nothing here touches the node; SIGTERM ends the child and changes nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ log = structlog.get_logger()
 
 HANDLED = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 PR_SET_PDEATHSIG = 1
-PREPARE_SECONDS = 1.0  # after the first start, which is not to wait for processor time
 _SECONDS = struct.Struct("d")
 
 Child = Callable[[Callable[[], None]], int]  # gets what it calls when it is ready, returns its exit code
@@ -76,18 +75,8 @@ class Readiness:
 class Supervisor:
     """Runs `child` in a process of its own until told to stop."""
 
-    def __init__(
-        self,
-        child: Child,
-        *,
-        prepare: Callable[[], None] = lambda: None,
-        backoff: Backoff | None = None,
-        stop_seconds: float = 8.0,
-    ) -> None:
-        """`prepare` is called once, soon after the first start: what it imports later children have from the start."""
+    def __init__(self, child: Child, *, backoff: Backoff | None = None, stop_seconds: float = 8.0) -> None:
         self._child = child
-        self._prepare = prepare
-        self._prepare_at: float | None = time.monotonic() + PREPARE_SECONDS
         self._backoff = backoff or Backoff()
         self._stop_seconds = stop_seconds
         self._pid: int | None = None
@@ -103,7 +92,6 @@ class Supervisor:
         try:
             while self._pid is not None or self._start_at is not None:
                 self._start_if_due()
-                self._prepare_if_due()
                 self._wait()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
@@ -120,13 +108,8 @@ class Supervisor:
             os.kill(self._pid, signal.SIGKILL)
             self._kill_at = None
 
-    def _prepare_if_due(self) -> None:
-        if self._prepare_at is not None and time.monotonic() >= self._prepare_at:
-            self._prepare_at = None
-            self._prepare()
-
     def _wait(self) -> None:
-        due = [at for at in (self._start_at, self._kill_at, self._prepare_at) if at is not None]
+        due = [at for at in (self._start_at, self._kill_at) if at is not None]
         timeout = max(0.0, min(due) - time.monotonic()) if due else 3600.0
         received = signal.sigtimedwait(HANDLED, timeout)
         if received is None:
