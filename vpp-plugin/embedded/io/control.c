@@ -116,7 +116,8 @@ static lbio_watched_t look_at_worker(lbio_t *io, uint32_t index)
 {
     lbio_worker_t *worker = &io->threads[index];
     /* One that sleeps in read() is woken by the control thread: without that it can do nothing. */
-    bool sleeps_alone = worker->wake < 0 && !__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE);
+    bool sleeps_alone = __atomic_load_n(&worker->wake, __ATOMIC_RELAXED) < 0 &&
+                        !__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE);
     return (lbio_watched_t){.tid = __atomic_load_n(&worker->tid, __ATOMIC_RELAXED),
                             .progress = __atomic_load_n(&worker->rounds, __ATOMIC_RELAXED),
                             .excused = sleeps_alone &&
