@@ -266,6 +266,20 @@ static void a_backend_that_returns_takes_flows_at_once(void)
     }
 }
 
+/* The weights were decided before the first backend returned, and came after. */
+static void late_weights_leave_nobody_without_a_backend(void)
+{
+    rig_t rig = rig_make(1, 2);
+    lbrl_backend_config_t backends[2];
+    standard(backends, 2);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){0, 60}, NULL, 2), 0);
+    CHECK_EQUAL(set(&rig, backends, 1, 300000), 0);
+    connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
+    connection_open(&c);
+    CHECK_EQUAL(c.backend.bytes[15], 1);
+    rig_free(&rig);
+}
+
 /* A removed backend has a weight still, which no new flow goes by. */
 static void an_agent_cannot_take_all_weight_from_those_in_service(void)
 {
@@ -730,6 +744,7 @@ int main(void)
     weights_are_in_force_at_once();
     a_backend_that_returns_takes_flows_at_once();
     an_agent_cannot_take_all_weight_from_those_in_service();
+    late_weights_leave_nobody_without_a_backend();
     weights_for_another_generation_are_ignored_and_bad_ones_refused();
     new_backend_starts_among_the_weights_in_force();
     sed_follows_weights();

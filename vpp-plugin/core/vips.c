@@ -240,6 +240,19 @@ static void begin_again(lbrl_t *lb, uint32_t index, slot_t *slot)
     }
 }
 
+/* Weights of an agent that are older than the backends may leave none to those that are in service now. */
+static bool has_weight(const lbrl_t *lb, uint32_t index)
+{
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        const slot_t *slot = &lb->stores[index]->slots[i];
+        if (slot->state != SLOT_FREE && slot->wanted == SLOT_ACTIVE && !slot->removed &&
+            slot->weight > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* New ones last, after those that return: what they start with follows from those that stay. */
 static void apply_backends(lbrl_t *lb, const vip_change_t *change)
 {
@@ -268,8 +281,10 @@ static void apply_backends(lbrl_t *lb, const vip_change_t *change)
             slot_store(lb, change->index, i);
         }
     }
+    bool none = !has_weight(lb, change->index);
     for (uint32_t i = 0; i < change->record.slots; i++) {
-        if (returns[i]) {
+        bool stays = configured[i] && store->slots[i].state != SLOT_FREE;
+        if (returns[i] || (none && stays)) {
             begin_again(lb, change->index, &store->slots[i]);
         }
     }
