@@ -1,6 +1,6 @@
 """The strings below members of a class, which say what each means: read from the source where a schema is rendered.
 
-Nobody else needs them, and pydantic's `use_attribute_docstrings` would read them while every program starts.
+No other program needs them, and pydantic's `use_attribute_docstrings` would read them while every program starts.
 """
 
 from __future__ import annotations

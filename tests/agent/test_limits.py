@@ -1,4 +1,4 @@
-"""Limits of the DataPlane hold for VIPs that ask for more; others are as they were, and their owners are told."""
+"""Limits of the DataPlane hold for VIPs that ask for more; others are as they were, and each limit that was applied is reported."""
 
 from __future__ import annotations
 

@@ -86,6 +86,12 @@ uint32_t slots_find(const lbrl_t *lb, uint32_t count);
 /* Sums over workers. */
 int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot);
 
+/* Whether a weight above 0 is all that a backend needs to take flows. Agents have weight 0 for all others. */
+static inline bool slot_in_service(const slot_t *slot)
+{
+    return slot->state != SLOT_FREE && slot->wanted == SLOT_ACTIVE && !slot->removed;
+}
+
 /* Brings the states in force of a VIP's slots in line with what is wanted of them and the time; true if workers must be told. */
 bool slots_settle(lbrl_t *lb, uint32_t index, uint64_t now_ms);
 

@@ -245,8 +245,7 @@ static bool has_weight(const lbrl_t *lb, uint32_t index)
 {
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         const slot_t *slot = &lb->stores[index]->slots[i];
-        if (slot->state != SLOT_FREE && slot->wanted == SLOT_ACTIVE && !slot->removed &&
-            slot->weight > 0) {
+        if (slot_in_service(slot) && slot->weight > 0) {
             return true;
         }
     }

@@ -26,12 +26,6 @@ static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
     return changed ? weights_publish(lb, index) : vip_publish(lb, index, 0);
 }
 
-/* Whether a weight above 0 is all that a backend needs to take flows. Agents have weight 0 for all others. */
-static bool in_service(const slot_t *slot)
-{
-    return slot->state != SLOT_FREE && slot->wanted == SLOT_ACTIVE && !slot->removed;
-}
-
 /* An agent's weights may be on any scale: where the others' configured weights are 100 and the agent's mean is 1, 100 would
  * draw nearly every new flow to the backend that nobody has measured yet. So it stands to the mean of those that take
  * flows as its configured weight does to theirs; where an agent fell silent that much nearer to it as the others
@@ -43,7 +37,7 @@ float weights_of_newcomer(const lbrl_t *lb, uint32_t index, float configured)
     uint32_t n = 0;
     for (uint32_t i = 0; store->weights_set && i < lb->records[index].slots; i++) {
         const slot_t *slot = &store->slots[i];
-        if (in_service(slot) && slot->weight > 0 && slot->configured > 0) {
+        if (slot_in_service(slot) && slot->weight > 0 && slot->configured > 0) {
             in_force += (double)slot->weight;
             configured_sum += (double)slot->configured;
             n++;
@@ -103,7 +97,7 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
     for (uint32_t i = 0; i < slots; i++) {
         weights[i] = store->slots[i].weight;
         generations[i] = store->slots[i].generation;
-        active[i / 64] |= (uint64_t)in_service(&store->slots[i]) << i % 64;
+        active[i / 64] |= (uint64_t)slot_in_service(&store->slots[i]) << i % 64;
     }
     void *scratch = memory_take(view->header.frame_stride);
     if (!scratch) {

@@ -306,7 +306,7 @@ void lbio_workers_stop(lbio_t *io)
         }
         if (worker->wake >= 0) {
             (void)close(worker->wake);
-            __atomic_store_n(&worker->wake, -1, __ATOMIC_RELAXED); /* the watchdog still looks */
+            __atomic_store_n(&worker->wake, -1, __ATOMIC_RELAXED); /* the watchdog still reads it */
         }
         lbio_pool_free(&io->pools[i]);
     }
