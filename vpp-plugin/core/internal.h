@@ -107,6 +107,7 @@ typedef struct vip_store {
     uint8_t weights_set;      /* weights in force are not the configured ones */
     uint8_t era;              /* counts changes of the level, 1 .. 255; 0: none yet */
     uint8_t reaping;          /* atomic: there are slots whose flows ageing drops */
+    uint8_t any_active;       /* atomic: there are slots in state SLOT_ACTIVE */
     uint8_t due;              /* DUE_*: what workers have not been told, for want of memory */
     void *memory;             /* what all arrays above lie in */
 } vip_store_t;

@@ -97,9 +97,13 @@ static bool takes_flows(const vip_t *vip, uint32_t slot)
     return __atomic_load_n(&vip->slots[slot].state, __ATOMIC_ACQUIRE) == SLOT_ACTIVE;
 }
 
-/* For a schedule that the states of slots have overtaken: it is published after them, or not at all for want of memory. */
+/* For a schedule that the states of slots have overtaken: it is published after them, or not at all for want of memory. Where
+ * no backend takes flows, a flood of SYNs costs no search. */
 static uint32_t next_active(const vip_t *vip, uint32_t slot)
 {
+    if (!__atomic_load_n(&vip->store->any_active, __ATOMIC_ACQUIRE)) {
+        return LBRL_NO_SLOT;
+    }
     for (uint32_t i = 0; i < vip->slot_count; i++) {
         uint32_t next = (uint32_t)(((uint64_t)slot + 1 + i) % vip->slot_count);
         if (takes_flows(vip, next)) {

@@ -116,6 +116,15 @@ static bool slot_settle(lbrl_t *lb, uint32_t index, uint32_t number, uint64_t no
     return true;
 }
 
+static void note_active(vip_store_t *store, uint32_t slots)
+{
+    uint8_t any = 0;
+    for (uint32_t i = 0; i < slots; i++) {
+        any |= store->slots[i].state == SLOT_ACTIVE;
+    }
+    __atomic_store_n(&store->any_active, any, __ATOMIC_RELEASE);
+}
+
 /* Slots that begin to take flows come before those that end to, so that workers find one at all times. */
 bool slots_settle(lbrl_t *lb, uint32_t index, uint64_t now_ms)
 {
@@ -125,9 +134,11 @@ bool slots_settle(lbrl_t *lb, uint32_t index, uint64_t now_ms)
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         changed |= slots[i].state != SLOT_ACTIVE && slot_settle(lb, index, i, now_ms);
     }
+    note_active(lb->stores[index], lb->records[index].slots);
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         changed |= slots[i].state == SLOT_ACTIVE && slot_settle(lb, index, i, now_ms);
     }
+    note_active(lb->stores[index], lb->records[index].slots);
     return changed;
 }
 
