@@ -1,4 +1,4 @@
-"""Limits of the DataPlane hold for VIPs that ask for more; others are as they were, and each limit that was applied is reported."""
+"""Limits of the DataPlane hold for VIPs that ask for more, and are reported; other VIPs stay as they were."""
 
 from __future__ import annotations
 
