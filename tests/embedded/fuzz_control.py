@@ -66,9 +66,9 @@ def place(backend: messages.Backend | messages.BackendStatus) -> tuple[Any, ...]
     return backend.id, backend.address, backend.port
 
 
-def takes_flows(state: messages.BackendState, weight: float) -> bool:
+def takes_flows(state: str, weight: float) -> bool:
     """Tell whether the core has a backend take new flows: without weight it drains, and what drains fails in time."""
-    return state is messages.BackendState.ACTIVE and weight > 0
+    return state == messages.BackendState.ACTIVE and weight > 0
 
 
 class Subject:
@@ -126,7 +126,7 @@ def backends_of(vip: messages.VipStatus, wanted: dict[tuple[Any, ...], float]) -
     """
 
     def leaves(row: messages.BackendStatus) -> tuple[bool, bool]:
-        return row.state is messages.BackendState.DRAINING, row.weight != wanted[place(row)]
+        return row.state == messages.BackendState.DRAINING, row.weight != wanted[place(row)]
 
     rows = [row for row in vip.backends if place(row) in wanted]
     staying = {place(row): row for row in sorted(rows, key=leaves, reverse=True)}
