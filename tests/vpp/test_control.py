@@ -286,6 +286,7 @@ def test_a_backends_new_route_counts_at_once(lab: Lab, balancer: RunningVpp) -> 
         ("lb rl as 203.0.113.1 port 80 server 10.0.0.1 port 80 weight -1", "weight: must be 0 to"),
         ("lb rl as 203.0.113.1 port 80 server 10.0.0.1 port 80 asleep", "active, draining, failed"),
         ("lb rl as 203.0.113.1 port 80 server fd00::1 port 80", "another family"),
+        ("lb rl as 203.0.113.1 port 80 server 203.0.113.1 port 8080", "its address is a VIP's"),
         ("lb rl as 203.0.113.1 port 80 server 10.0.0.9 port 80 del", "no such server"),
         ("lb rl vip 203.0.113.10 port 80 forwarding l3dsr", "dscp: 0; must be 1 to 63"),
         ("lb rl vip 203.0.113.10 port 80 forwarding gre mtu 100", "mtu: 100; must be 1280"),

@@ -244,6 +244,22 @@ static u32 place_of(const lbrl_vip_config_t *config, const lb_rl_vip_name_t *ser
     return i;
 }
 
+/* Refuses a server at the address of a VIP: its packets would return to this data plane and be dropped. */
+static int server_is_no_vip(const lb_rl_vip_name_t *server, lbio_problem_t *problem)
+{
+    u64 *ids = lb_rl_vip_ids();
+    lbrl_vip_config_t config;
+    bool taken = false;
+    for (u32 i = 0; !taken && i < vec_len(ids); i++) {
+        taken = lbrl_vip_config(lb_rl_main.core, ids[i], &config, NULL, 0) == LBRL_OK &&
+                address_place(&config, &server->address) < config.address_count;
+    }
+    vec_free(ids);
+    return taken ? lb_rl_refuse(problem, "server: its address is a VIP's, which would be a loop; "
+                                         "give the server's own")
+                 : 0;
+}
+
 static int read_backend(unformat_input_t *line, lbrl_backend_config_t *backend, bool *remove,
                         lbio_problem_t *problem)
 {
@@ -297,6 +313,9 @@ static int as_line(vlib_main_t *vm, unformat_input_t *line, lbrl_backend_config_
                             LBRL_BACKENDS_MAX);
     }
     bool exists = place < config.backend_count;
+    if (!exists && server_is_no_vip(&server, problem) != 0) {
+        return -1;
+    }
     if (!exists) {
         backends[place] = (lbrl_backend_config_t){.id = number_of(&server),
                                                   .address = server.address,
