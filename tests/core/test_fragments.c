@@ -162,6 +162,30 @@ static void whole_packets_that_may_be_cut_leave_with_other_identifications(void)
     rig_free(&rig);
 }
 
+/* Its segments count on from the identification that it leaves with. */
+static void segments_of_a_super_packet_have_identifications_of_their_own(void)
+{
+    enum { SEGMENTS = 5, SIZE = 100 };
+    rig_t rig = rig_with_udp(1);
+    connection_t c = connection_make(&rig, CLIENT[0], 30000, VIP[0]);
+    connection_open(&c);
+    test_packet_t p;
+    tcp_fields_t tcp = {.sequence = c.client_next, .ack = c.server_next, .flags = ACK | PSH};
+    make_tcp(&p, CLIENT[0], 30000, VIP[0], 80, &tcp, SEGMENTS * SIZE);
+    p.p.gso_type = LBRL_GSO_TCPV4;
+    p.p.gso_size = SIZE;
+    p.p.hdr_len = 40;
+    p.p.flags = LBRL_PACKET_NEEDS_CSUM;
+    p.p.csum_start = 20;
+    p.p.csum_offset = 16;
+    CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_FORWARD);
+    uint32_t first = id_of(&p.p, false);
+    make_udp(&p, CLIENT[0], 30000, VIP[0], 5000, 100);
+    CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_FORWARD);
+    CHECK((uint16_t)(id_of(&p.p, false) - first) >= SEGMENTS);
+    rig_free(&rig);
+}
+
 static void packet_that_stays_whole_keeps_its_identification(void)
 {
     rig_t rig = rig_with_udp(1);
@@ -349,15 +373,18 @@ static void fragments_for_other_programs_of_the_host_pass(void)
         for (int v6 = 0; v6 < 2; v6++) {
             for (uint32_t i = 0; i < 24; i++) {
                 test_packet_t whole, pieces[2];
-                if (i % 3 == 0) {
+                if (i % 4 == 0) {
                     make_udp(&whole, CLIENT[v6], 500, source[v6], 500, 1000);
                 } else {
                     make_echo(&whole, CLIENT[v6], source[v6], 1000);
-                    whole.p.data[v6 ? 40 : 20] = i % 3 == 1 ? (v6 ? 129 : 0) : (v6 ? 128 : 8);
+                    whole.p.data[v6 ? 40 : 20] = i % 4 == 1 ? (v6 ? 129 : 0) : (v6 ? 128 : 8);
+                    whole.p.data[v6 ? 6 : 9] = i % 4 == 3 ? 4 : v6 ? 58 : 1; /* 4: IP in IP */
                     fix_checksums(&whole.p);
                 }
                 make_fragment(&pieces[0], &whole.p, 42 + i, 0, 512, true);
                 make_fragment(&pieces[1], &whole.p, 42 + i, 512, 496, false);
+                pieces[0].p.length += 6; /* padding of the link */
+                pieces[1].p.length += 6;
                 test_packet_t before[2] = {pieces[0], pieces[1]};
                 for (uint32_t j = 0; j < 2; j++) {
                     rig.entry = workers > 1 ? (i + j) % workers : 0;
@@ -367,12 +394,23 @@ static void fragments_for_other_programs_of_the_host_pass(void)
                 }
                 for (uint32_t j = 0; j < 2; j++) {
                     CHECK_EQUAL(pieces[j].p.verdict, LBRL_VERDICT_PASS);
+                    CHECK_EQUAL(pieces[j].p.length, before[j].p.length);
                     CHECK(memcmp(pieces[j].room, before[j].room, PACKET_ROOM) == 0);
                 }
             }
         }
         rig_free(&rig);
     }
+}
+
+static void later_fragment_for_another_program_passes_without_its_first(void)
+{
+    rig_t rig = rig_with_udp(1);
+    test_packet_t whole, second;
+    make_udp(&whole, CLIENT[0], 500, "192.0.2.1", 500, 1000);
+    make_fragment(&second, &whole.p, 42, 512, 496, false);
+    CHECK_EQUAL(rig_send(&rig, &second), LBRL_VERDICT_PASS);
+    rig_free(&rig);
 }
 
 static void expect_drop(rig_t *rig, test_packet_t *packet, lbrl_drop_t reason)
@@ -469,17 +507,22 @@ static void fragment_beyond_the_longest_packet_is_dropped(void)
 static void two_fragment_headers_are_dropped(void)
 {
     rig_t rig = rig_with_udp(1);
-    for (int inner = 0; inner < 3; inner++) { /* atomic, first, later */
+    for (int kind = 0; kind < 6; kind++) {
+        const int inner = kind % 3;              /* atomic, first, later */
+        const size_t between = kind < 3 ? 0 : 8; /* destination options */
         test_packet_t whole, piece, twice;
         make_udp(&whole, CLIENT[1], 30000, VIP[1], 5000, 1000);
         make_fragment(&piece, &whole.p, 42, 0, 512, inner == 1);
         uint8_t bytes[PACKET_ROOM];
         memcpy(bytes, piece.p.data, 40);
-        memset(bytes + 40, 0, 8);
-        bytes[40] = 44;
-        bytes[43] = inner == 2 ? 64 : 0;
-        memcpy(bytes + 48, piece.p.data + 40, piece.p.length - 40);
-        size_t size = piece.p.length - 40 + 8;
+        memset(bytes + 40, 0, 16);
+        bytes[40] = between ? 60 : 44;
+        bytes[43] = inner == 2 ? (between ? 1 : 64) : 0;
+        bytes[48] = 44;
+        bytes[50] = 1; /* padding */
+        bytes[51] = 4;
+        memcpy(bytes + 48 + between, piece.p.data + 40, piece.p.length - 40);
+        size_t size = piece.p.length - 40 + 8 + between;
         bytes[4] = (uint8_t)(size >> 8);
         bytes[5] = (uint8_t)size;
         make_raw(&twice, bytes, 40 + size);
@@ -530,6 +573,7 @@ int main(void)
     fragment_beyond_the_longest_packet_is_dropped();
     two_fragment_headers_are_dropped();
     whole_packets_that_may_be_cut_leave_with_other_identifications();
+    segments_of_a_super_packet_have_identifications_of_their_own();
     packet_that_stays_whole_keeps_its_identification();
     fragments_in_any_order_arrive();
     held_fragment_is_given_back_when_its_first_does_not_come();
@@ -539,6 +583,7 @@ int main(void)
     fragmented_ping_of_a_vip_is_answered();
     later_fragment_of_a_ping_is_not_answered_alone();
     fragments_for_other_programs_of_the_host_pass();
+    later_fragment_for_another_program_passes_without_its_first();
     atomic_fragment_is_no_fragment();
     table_of_fragments_is_bounded();
     return 0;

@@ -489,12 +489,17 @@ static void full_table_recycles_closed_flows_then_refuses(void)
     static connection_t c[5000];
     for (uint32_t i = 0; i < 5000; i++) {
         c[i] = connection_make(&rig, CLIENT, (uint16_t)(1024 + i), VIP);
-        if (connection_syn(&c[i]) == LBRL_VERDICT_FORWARD) {
+        lbrl_verdict_t verdict = connection_syn(&c[i]);
+        if (verdict == LBRL_VERDICT_FORWARD) {
             connection_server(&c[i], SYN, 0);
             connection_client(&c[i], 0, 0);
-        } else {
-            CHECK_EQUAL(c[i].packet.p.reason, LBRL_DROP_TABLE_FULL);
-            refused++;
+            continue;
+        }
+        CHECK_EQUAL(c[i].packet.p.reason, LBRL_DROP_TABLE_FULL);
+        if (refused++ == 0) { /* RFC 5508, REQ-8 */
+            CHECK_EQUAL(verdict, LBRL_VERDICT_REPLY);
+            const uint8_t *icmp = c[i].packet.p.data + look(&c[i].packet.p).transport;
+            CHECK(icmp[0] == 3 && icmp[1] == 13);
         }
     }
     CHECK(refused > 500 && refused < 1500);

@@ -263,6 +263,21 @@ static void flow_stays_until_its_client_was_told(void)
     rig_free(&rig);
 }
 
+/* A route is traced by what says that hops are used up. */
+static void used_up_hops_are_answered_beside_a_flood(void)
+{
+    rig_t rig = rig_make(1, 1);
+    test_packet_t p;
+    tcp_fields_t syn = {.flags = SYN};
+    flood_closed_port(&rig, 3000);
+    make_tcp(&p, CLIENT[0], 40000, VIP[0], 80, &syn, 0);
+    p.p.data[8] = 1;
+    fix_checksums(&p.p);
+    CHECK_EQUAL(rig_send(&rig, &p), LBRL_VERDICT_REPLY);
+    CHECK_EQUAL(p.p.reason, LBRL_DROP_TTL_EXPIRED);
+    rig_free(&rig);
+}
+
 static lbrl_verdict_t oversized(rig_t *rig, const char *client)
 {
     test_packet_t p;
@@ -310,6 +325,7 @@ int main(void)
     one_way_only_what_begins_a_flow_is_refused();
     every_client_of_a_failed_backend_is_told();
     flow_stays_until_its_client_was_told();
+    used_up_hops_are_answered_beside_a_flood();
     packet_too_big_is_answered_beside_any_flood();
     return 0;
 }
