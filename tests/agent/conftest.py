@@ -5,10 +5,11 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from agent_cluster import DATAPLANE_NODES, MANIFESTS, AgentCluster
 from penstock_api.names import INSTALL_NAMESPACE
 from penstock_kube import NAMESPACES, KubeClient
-from waiting import let_connections_go
+
+from tests.support.agent_cluster import DATAPLANE_NODES, MANIFESTS, AgentCluster
+from tests.support.waiting import let_connections_go
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from penstock_agent.settings import Settings
 from penstock_agent.state import AgentState
 from penstock_embedded.messages import BackendState
 from prometheus_client.parser import text_string_to_metric_families
-from recording_dataplane import RecordingDataPlane
 from structlog.testing import capture_logs
-from waiting import StreamServer, eventually, running
+
+from tests.support.recording_dataplane import RecordingDataPlane
+from tests.support.waiting import StreamServer, eventually, running
 
 VIP = """\
 apiVersion: penstock.dev/v1alpha1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import raw_objects
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent.desired import plan
@@ -12,6 +11,8 @@ from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.reports import shards, vip_reports
 from penstock_agent.sources.kubernetes import KubernetesSource
 from penstock_kube import Forbidden, KubeClient, WatchEvent, config
+
+from tests.support import raw_objects
 
 OBJECTS = {
     "dataplanenodes": raw_objects.other_versions("node"),

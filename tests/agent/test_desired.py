@@ -7,7 +7,6 @@ from datetime import datetime
 from ipaddress import ip_address
 
 import pytest
-from agent_objects import WEB, node, of_service, planned, policy, snapshot, vip
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent import desired
@@ -17,6 +16,8 @@ from penstock_agent.slices import Slice, SliceEndpoint, SlicePort
 from penstock_embedded.messages import BackendState, SchedulerType
 from penstock_embedded.settings import Settings as EmbeddedSettings
 from penstock_vpp.startup import Startup
+
+from tests.support.agent_objects import WEB, node, of_service, planned, policy, snapshot, vip
 
 ACTIVE, FAILED = BackendState.ACTIVE, BackendState.FAILED
 

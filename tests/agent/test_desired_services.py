@@ -6,10 +6,11 @@ import json
 from ipaddress import ip_address
 
 import pytest
-from agent_objects import WEB, backends, endpoints, of_service, planned, service, snapshot, vip
 from penstock_agent.desired import Memo, Plan, plan
 from penstock_agent.slices import Service
 from penstock_embedded.messages import BackendState
+
+from tests.support.agent_objects import WEB, backends, endpoints, of_service, planned, service, snapshot, vip
 
 
 def test_endpoints_of_the_service_are_found_by_name():

@@ -6,7 +6,6 @@ from ipaddress import ip_address
 
 import penstock_core
 import pytest
-from agent_objects import service
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent.endpoints import Wanted, from_slices, from_static
@@ -15,6 +14,8 @@ from penstock_api.dataplanenodereport import FindingReason
 from penstock_api.vip import Endpoint
 from penstock_embedded.messages import BackendState
 from penstock_embedded.native import backend_number
+
+from tests.support.agent_objects import service
 
 
 def raw_slice(*endpoints, ports=({"name": "http", "port": 8080, "protocol": "TCP"},), name="web-1"):

@@ -13,7 +13,8 @@ from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_agent.sources import files
 from penstock_agent.sources.files import FilesSource, default_addresses
-from waiting import eventually, running
+
+from tests.support.waiting import eventually, running
 
 VIP = """\
 apiVersion: penstock.dev/v1alpha1

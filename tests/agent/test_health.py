@@ -18,7 +18,8 @@ from penstock_agent.check_slots import CheckSlots
 from penstock_agent.findings import NodeFindings
 from penstock_agent.health import Health, HealthChecker, record
 from penstock_agent.probes import PASSED, Check, CheckType, Outcome, Result, Target, parse_status, probe
-from waiting import StreamServer, eventually, running
+
+from tests.support.waiting import StreamServer, eventually, running
 
 LOOPBACK = ip_address("127.0.0.1")
 

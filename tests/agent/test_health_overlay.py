@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from agent_objects import snapshot, vip
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent.desired import plan
 from penstock_agent.health_overlay import NoTraffic, Standing, desired_state, select
 from penstock_agent.plans import HealthRules
 from penstock_embedded.messages import BackendState, SchedulerType
+
+from tests.support.agent_objects import snapshot, vip
 
 PASSES, LATE, FAILS = Standing(), Standing(healthy=False, late=True), Standing(healthy=False)
 ACTIVE, UNREADY, FAILED = BackendState.ACTIVE, BackendState.UNREADY, BackendState.FAILED

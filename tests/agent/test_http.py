@@ -10,7 +10,8 @@ import httpx
 import pytest
 from penstock_agent import http
 from penstock_agent.http import HttpServer, Response
-from waiting import eventually
+
+from tests.support.waiting import eventually
 
 
 async def fine(query):

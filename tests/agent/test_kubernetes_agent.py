@@ -7,7 +7,6 @@ import contextlib
 import socket
 
 import pytest
-from agent_cluster import DATAPLANE_NODES, REPORTS, VIPS
 from penstock_agent import shortages
 from penstock_agent.main import serve
 from penstock_agent.settings import Settings
@@ -15,8 +14,10 @@ from penstock_agent.telling import ABOUT, About, Situation
 from penstock_api.names import INSTALL_NAMESPACE, NODE_FINALIZER, node_lease_name
 from penstock_embedded.messages import Error, Method
 from penstock_kube import EVENTS, LEASES, Invalid
-from recording_dataplane import RecordingDataPlane
-from waiting import eventually, let_connections_go
+
+from tests.support.agent_cluster import DATAPLANE_NODES, REPORTS, VIPS
+from tests.support.recording_dataplane import RecordingDataPlane
+from tests.support.waiting import eventually, let_connections_go
 
 pytestmark = pytest.mark.apiserver
 

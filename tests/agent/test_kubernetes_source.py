@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from agent_cluster import VIPS
 from penstock_agent.sources.kubernetes import KubernetesSource
 from penstock_kube import ENDPOINT_SLICES, KubeClient
-from waiting import eventually, let_connections_go, running
+
+from tests.support.agent_cluster import VIPS
+from tests.support.waiting import eventually, let_connections_go, running
 
 pytestmark = pytest.mark.apiserver
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from agent_objects import endpoints, node, policy, service, snapshot, vip
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent.desired import plan
 from penstock_api.limits import VipLimits
 from penstock_api.vip import FlowTimeouts
+
+from tests.support.agent_objects import endpoints, node, policy, service, snapshot, vip
 
 WEB = ("shop", "web")
 TIMES = {name: field.metadata[1].le for name, field in FlowTimeouts.model_fields.items()}

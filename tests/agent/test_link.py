@@ -16,8 +16,9 @@ from penstock_agent.errors import DataPlaneRefusedError, DataPlaneUnreachableErr
 from penstock_agent.files import StateStore
 from penstock_agent.findings import NodeFindings
 from penstock_embedded.messages import Backend, BackendState, DesiredState, Error, Method, Refusal, Vip
-from recording_dataplane import RecordingDataPlane
-from waiting import eventually, running
+
+from tests.support.recording_dataplane import RecordingDataPlane
+from tests.support.waiting import eventually, running
 
 KEY = "00112233445566778899aabbccddeeff"
 

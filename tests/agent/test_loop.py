@@ -13,7 +13,8 @@ from penstock_agent.desired import PolicyChoice
 from penstock_agent.loop import LoopVip, Reason, WeightLoop
 from penstock_agent.observation import Slots
 from penstock_agent.policies import POLICIES, Policy
-from waiting import eventually, running
+
+from tests.support.waiting import eventually, running
 
 SLOTS = 8
 

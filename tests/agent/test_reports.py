@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from agent_objects import endpoints, policy, snapshot, vip
 from penstock_agent.desired import plan
 from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.loop import Reason
@@ -14,6 +13,8 @@ from penstock_agent.shortages import Shortage
 from penstock_api import SHARD_SIZE, SHARDS_MAX, VipReport
 from penstock_api.dataplanenode import DataPlaneNode
 from penstock_embedded.messages import ApplyResult, Error, Hello, Stats, VipResult
+
+from tests.support.agent_objects import endpoints, policy, snapshot, vip
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HELLO = Hello(

@@ -6,14 +6,15 @@ import json
 import os
 
 import pytest
-from disks import disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock_agent import files
 from penstock_agent.files import StateStore, seal
 from penstock_agent.findings import NodeFindings
 from pydantic import BaseModel
-from waiting import eventually, running
+
+from tests.support.disks import disk
+from tests.support.waiting import eventually, running
 
 NAME = "state.json"
 

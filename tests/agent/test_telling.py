@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from agent_objects import node, policy, snapshot, vip
 from penstock_agent.desired import plan
 from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.loop import Reason
 from penstock_agent.shortages import Shortage
 from penstock_agent.telling import Situation, Subject, Teller, situations
 from penstock_api.dataplanenode import DataPlaneNode
+
+from tests.support.agent_objects import node, policy, snapshot, vip
 
 SHOP = Subject("LoadBalancerVIP", "shop", "web", "uid-web")
 DPN = DataPlaneNode.model_validate({"metadata": {"name": "edge.node-1", "uid": "u"}, "spec": node().to_dict()})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from agent_objects import endpoints, service, snapshot, vip
 from penstock_agent.desired import plan
+
+from tests.support.agent_objects import endpoints, service, snapshot, vip
 
 WEB = ("shop", "web")
 TAKEN = "10.0.0.2"

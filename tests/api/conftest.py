@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rest import Rest
 
 from e2e.cluster import ControlPlane
+from tests.support.rest import Rest
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "crds" / "manifests"
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from bad_objects import NODE, REPORT, VIP, changed
 from penstock_api.names import INSTALL_NAMESPACE, node_lease_name, node_object_name, report_name
-from rest import Answer, Rest
 
 from e2e.cluster import ControlPlane
+from tests.support.bad_objects import NODE, REPORT, VIP, changed
+from tests.support.rest import Answer, Rest
 
 pytestmark = pytest.mark.apiserver
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from bad_objects import BAD, GOOD, Bad
 from penstock_api import InvalidObjectError, parse_yaml
-from rest import Rest
+
+from tests.support.bad_objects import BAD, GOOD, Bad
+from tests.support.rest import Rest
 
 
 def test_there_are_enough_cases_and_no_two_have_one_name() -> None:

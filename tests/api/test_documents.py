@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_objects import VIP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_api import KindError, documents
 from penstock_api.files import read_file, read_files
 from penstock_api.reading import read_yaml
+
+from tests.support.bad_objects import VIP
 
 
 def values(text: str) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from bad_objects import GOOD, REPORT, VIP, changed
 from penstock_api import (
     DataPlane,
     DataPlaneNodeReport,
@@ -19,6 +18,8 @@ from penstock_api import (
     parse_yaml,
 )
 from penstock_api.vip import HealthCheck
+
+from tests.support.bad_objects import GOOD, REPORT, VIP, changed
 
 NEWER = {"spec.congestion": "bbr", "spec.healthCheck.jitter": 3, "metadata.somethingNew": {}}
 

@@ -9,13 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from bad_objects import DATAPLANE, GOOD, NODE, POLICY, REMOVED, REPORT, VIP, changed
 from penstock_api import KINDS, LoadBalancerVIP, RLPolicy, parse, parse_yaml
 from penstock_api.reading import read_yaml
 from penstock_api.rlpolicy import PolicyMode
-from rest import Rest
 
 from e2e.cluster import ControlPlane
+from tests.support.bad_objects import DATAPLANE, GOOD, NODE, POLICY, REMOVED, REPORT, VIP, changed
+from tests.support.rest import Rest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rest import Rest
 
 from e2e.cluster import ControlPlane
 from e2e.cluster.binaries import program
+from tests.support.rest import Rest
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "penstock"
 NAMESPACE = "penstock-system"

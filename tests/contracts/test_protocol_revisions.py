@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import request_schemas
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent.dataplane.revisions import lowered
 from penstock_embedded.messages import PROTOCOL_REVISION, Backend, BackendState, DesiredState, Refusal, Vip
+
+from tests.support import request_schemas
 
 REVISIONS = range(1, PROTOCOL_REVISION + 1)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import disk
 
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4
+from tests.support.disks import disk
 from tests.support.lab import HTTP_PORT, Lab, eventually
 
 pytestmark = pytest.mark.netns

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import penstock_core
 import pytest
-from disks import Disk, disk
 
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, RunningDataplane, running_dataplane, vip
+from tests.support.disks import Disk, disk
 from tests.support.lab import Lab, eventually
 
 pytestmark = pytest.mark.netns

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
-from etcd_backup import back_up, restore
 from penstock_kube import HistoryRewoundError, KubeClient, LeaderLease, Reflector, Resource, reflector
 
 from e2e.cluster import ControlPlane, control_plane
+from tests.support.etcd_backup import back_up, restore
 
 pytestmark = pytest.mark.apiserver
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True)

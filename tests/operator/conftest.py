@@ -7,12 +7,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from operator_rig import MANIFESTS, Cluster, RunningOperator, until, wipe
 from penstock_api.names import INSTALL_NAMESPACE
 from penstock_kube import NAMESPACES, KubeClient
 from penstock_operator.settings import Settings
 
 from e2e.cluster import ControlPlane
+from tests.support.operator_rig import MANIFESTS, Cluster, RunningOperator, until, wipe
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
 from penstock_kube import NAMESPACES, SERVICES, Conflict, KubeClient
 from penstock_operator import kinds
+
+from tests.support.operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
 
 pytestmark = pytest.mark.apiserver
 

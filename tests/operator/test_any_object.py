@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-import raw_objects
 from hypothesis import given
 from hypothesis import strategies as st
-from operator_parts import reconciler_of
 from penstock_kube import NODES, SERVICE_CIDRS, SERVICES, Object, Resource, WorkQueue
 from penstock_operator import kinds
 from penstock_operator.feed import Feed
 from penstock_operator.keys import everything
 from penstock_operator.store import READERS, Store
+
+from tests.support import raw_objects
+from tests.support.operator_parts import reconciler_of
 
 OBJECTS = {
     NODES: raw_objects.nodes,

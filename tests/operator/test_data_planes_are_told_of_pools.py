@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from operator_rig import Cluster, RunningOperator
 from penstock_api.names import INSTALL_NAMESPACE
 from penstock_kube import CONFIG_MAPS, PODS, SERVICE_ACCOUNTS, KubeClient, NotFound
 from penstock_operator import kinds
 from penstock_operator.plan import allowed, daemonsets
-from plan_builders import data_plane, pool, vip
+
+from tests.support.operator_rig import Cluster, RunningOperator
+from tests.support.plan_builders import data_plane, pool, vip
 
 INSTALLATION = daemonsets.Installation(INSTALL_NAMESPACE, "penstock/dataplane:1", "penstock/agent:1")
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
 from penstock_api.names import (
     AGENT_ACCOUNT,
     COMPONENT_LABEL,
@@ -25,6 +24,8 @@ from penstock_operator import kinds
 from penstock_operator.plan.daemonsets import ACCOUNT_ANNOTATION
 from penstock_operator.plan.facts import TEMPLATE_HASH_LABEL
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION
+
+from tests.support.operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
 
 pytestmark = pytest.mark.apiserver
 Object = dict[str, Any]

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from operator_rig import Cluster
 from penstock_api import parse_yaml
 from penstock_operator.init import LOAD_BALANCER_LABEL, InitError, gather, propose
 from penstock_operator.plan.dry import Surroundings, dry_run
 from penstock_operator.plan.facts import ServiceFacts
-from plan_builders import data_plane, node, pool, vip
+
+from tests.support.operator_rig import Cluster
+from tests.support.plan_builders import data_plane, node, pool, vip
 
 FILES = """
 apiVersion: penstock.dev/v1alpha1

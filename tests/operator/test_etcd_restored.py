@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from etcd_backup import back_up, restore
-from operator_rig import MANIFESTS, Cluster, RunningOperator, is_true, until
 from penstock_api.names import INSTALL_NAMESPACE
 from penstock_kube import LEASES, NAMESPACES, KubeClient
 from penstock_operator import kinds
 from penstock_operator.settings import Settings
 
 from e2e.cluster import ControlPlane, control_plane
+from tests.support.etcd_backup import back_up, restore
+from tests.support.operator_rig import MANIFESTS, Cluster, RunningOperator, is_true, until
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(180)]
 

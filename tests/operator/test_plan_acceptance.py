@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from penstock_operator.plan.acceptance import Neighbours, judge
-from plan_builders import data_plane, policy, vip, world
+
+from tests.support.plan_builders import data_plane, policy, vip, world
 
 
 def test_vips_of_one_address_stay_with_one_data_plane() -> None:

@@ -9,7 +9,8 @@ import pytest
 from penstock_operator.plan.allocation import assign
 from penstock_operator.plan.facts import ServiceFacts
 from penstock_operator.plan.ledger import Claim
-from plan_builders import addresses, node, pool, vip, world
+
+from tests.support.plan_builders import addresses, node, pool, vip, world
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from penstock_api.names import DATAPLANE_LABEL, NODE_FINALIZER
 from penstock_operator.apply import contains
 from penstock_operator.plan import daemonsets, nodes
 from penstock_operator.plan.heartbeats import Beats, Heartbeats
-from plan_builders import INSTALLATION, LABELLED, NOW, data_plane, data_plane_node, node, pod
-from plan_builders import data_plane_plan as plan
+
+from tests.support.plan_builders import INSTALLATION, LABELLED, NOW, data_plane, data_plane_node, node, pod
+from tests.support.plan_builders import data_plane_plan as plan
 
 LONG_AGO = NOW - timedelta(minutes=6)
 JUST_NOW = NOW - timedelta(minutes=4)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.plan.allocation import assign
 from penstock_operator.plan.ledger import Claim
-from plan_builders import addresses, pool, vip, world
+
+from tests.support.plan_builders import addresses, pool, vip, world
 
 TEN, ELEVEN, TWELVE = "203.0.113.10", "203.0.113.11", "203.0.113.12"
 

@@ -16,7 +16,8 @@ from penstock_operator.plan.facts import NodeFacts, ServiceFacts
 from penstock_operator.plan.ledger import Claim, Ledger
 from penstock_operator.plan.pools import Pools
 from penstock_operator.plan.reserved import Reserved
-from plan_builders import data_plane, node, pool, vip
+
+from tests.support.plan_builders import data_plane, node, pool, vip
 
 ADDRESSES = [f"203.0.113.{last}" for last in range(8, 16)]
 HOLDERS = ("web", "api")  # VIPs that nobody edits

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from penstock_operator.plan.ledger import Claim, Ledger
 from penstock_operator.plan.pools import Pools, pool_status, pool_use
 from penstock_operator.plan.reserved import Reserved
-from plan_builders import NOW, node, pool, vip
+
+from tests.support.plan_builders import NOW, node, pool, vip
 
 
 @given(st.sets(st.integers(0, 40), max_size=41), st.integers(0, 20), st.integers(0, 20))

@@ -11,8 +11,9 @@ from penstock_operator.plan import daemonsets
 from penstock_operator.plan.facts import PodFacts, pod_trouble
 from penstock_operator.plan.handover import ServedVip, still_announced
 from penstock_operator.plan.rollout import REPLACED_ANNOTATION, plan_rollout
-from plan_builders import INSTALLATION, LABELLED, data_plane, data_plane_node, node, pod
-from plan_builders import data_plane_plan as plan
+
+from tests.support.plan_builders import INSTALLATION, LABELLED, data_plane, data_plane_node, node, pod
+from tests.support.plan_builders import data_plane_plan as plan
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from penstock_operator.plan.status import (
     read_status,
     vip_status,
 )
-from plan_builders import NOW, data_plane, data_plane_node, node, policy, vip
+
+from tests.support.plan_builders import NOW, data_plane, data_plane_node, node, policy, vip
 
 MINE = vip(held=["203.0.113.10"])
 

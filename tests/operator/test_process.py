@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import structlog
-from operator_rig import until
 from penstock_api import KubeObject, LoadBalancerVIP, parse
 from penstock_kube import (
     NODES,
@@ -39,8 +38,10 @@ from penstock_operator.plan.reserved import Reserved
 from penstock_operator.settings import Settings, SettingsError
 from penstock_operator.store import Store
 from penstock_operator.sweep import Sweeper
-from plan_builders import pool, vip
 from prometheus_client import CollectorRegistry, generate_latest
+
+from tests.support.operator_rig import until
+from tests.support.plan_builders import pool, vip
 
 
 def test_settings_come_from_the_environment_and_from_options() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_rig import Cluster, RunningOperator, is_true, until
 from penstock_api.names import INSTALL_NAMESPACE
 from penstock_kube import CRDS, LEASES, KubeClient, LeaseLostError
 from penstock_operator import kinds
 from penstock_operator.settings import Settings
 
 from e2e.cluster import ControlPlane
+from tests.support.operator_rig import Cluster, RunningOperator, is_true, until
 
 pytestmark = pytest.mark.apiserver
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from operator_rig import MANIFESTS, Cluster, RunningOperator, condition, is_true, until
 from penstock_api.names import DATAPLANE_LABEL, INSTALL_NAMESPACE, OPERATOR_ACCOUNT
 from penstock_kube import DAEMON_SETS, NODES, Forbidden, KubeClient
 from penstock_operator import kinds
 
 from e2e.cluster import ControlPlane
+from tests.support.operator_rig import MANIFESTS, Cluster, RunningOperator, condition, is_true, until
 
 pytestmark = pytest.mark.apiserver
 

@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from operator_rig import Cluster, RunningOperator, condition, is_true, refused
 from penstock_kube import CRDS, Invalid, KubeClient, LeaseLostError, config
 from penstock_operator import kinds
 from penstock_operator.apply import Writer
 from penstock_operator.keys import Subject, WorkKey
 from penstock_operator.store import Store, Unreadable
-from plan_builders import vip
+
+from tests.support.operator_rig import Cluster, RunningOperator, condition, is_true, refused
+from tests.support.plan_builders import vip
 
 Object = dict[str, Any]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
+
+from tests.support.operator_rig import Cluster, RunningOperator, condition, entry, is_true, refused
 
 pytestmark = pytest.mark.apiserver
 

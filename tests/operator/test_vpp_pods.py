@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from penstock_operator.plan import daemonsets
-from plan_builders import data_plane
+
+from tests.support.plan_builders import data_plane
 
 GOLDEN = Path(__file__).parent / "golden"
 INSTALLATION = daemonsets.Installation(

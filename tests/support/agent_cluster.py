@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from agent_objects import KEY
 from penstock_api.dataplanenode import DataPlaneNode
 from penstock_api.dataplanenodereport import DataPlaneNodeReport
 from penstock_api.names import AGENT_ACCOUNT, INSTALL_NAMESPACE, node_object_name
 from penstock_api.rlpolicy import RLPolicy
 from penstock_api.vip import LoadBalancerVIP
 from penstock_kube import ENDPOINT_SLICES, NODES, SERVICES, NotFound, Resource
+
+from tests.support.agent_objects import KEY
 
 MANIFESTS = Path(__file__).parents[2] / "crds" / "manifests"
 VIPS = Resource(*LoadBalancerVIP.resource())

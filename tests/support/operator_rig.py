@@ -25,7 +25,8 @@ from penstock_kube import (
 from penstock_operator import kinds
 from penstock_operator.main import Operator
 from penstock_operator.settings import Settings
-from waiting import let_connections_go
+
+from tests.support.waiting import let_connections_go
 
 MANIFESTS = Path(__file__).parents[2] / "crds" / "manifests"
 AGENT = "penstock-agent"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from bad_objects import GOOD
 from hypothesis import strategies as st
+
+from tests.support.bad_objects import GOOD
 
 junk = st.recursive(
     st.none()

@@ -11,7 +11,6 @@ import itertools
 import uuid
 from pathlib import Path
 
-import request_schemas
 from penstock_embedded.messages import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_REVISION,
@@ -32,7 +31,9 @@ from penstock_embedded.messages import (
     VipStatus,
 )
 from pydantic import ValidationError
-from waiting import StreamServer
+
+from tests.support import request_schemas
+from tests.support.waiting import StreamServer
 
 
 class RecordingDataPlane(StreamServer):
@@ -99,8 +100,8 @@ class RecordingDataPlane(StreamServer):
     def _answer(self, line: bytes) -> bytes:
         try:
             request = Request.model_validate_json(line)
-        except ValidationError as error:
-            reply = Reply(id=0, error=Error(code="malformed", message=str(error)))
+        except ValidationError as invalid:
+            reply = Reply(id=0, error=Error(code="malformed", message=str(invalid)))
             return reply.model_dump_json().encode() + b"\n"
         self.requests.append(request)
         handlers = {

@@ -20,12 +20,14 @@ Json = dict[str, Any]
 
 def current() -> Json:
     """The schema of what `apply` takes now, without prose."""
-    return _bare(DesiredState.model_json_schema())
+    schema: Json = _bare(DesiredState.model_json_schema())
+    return schema
 
 
 def of(revision: int) -> Json:
     """The schema of a revision."""
-    return json.loads((DIRECTORY / f"apply-{revision}.json").read_text())
+    schema: Json = json.loads((DIRECTORY / f"apply-{revision}.json").read_text())
+    return schema
 
 
 def unknown(document: Any, schema: Json, root: Json | None = None, at: str = "") -> Iterator[str]:

@@ -30,9 +30,7 @@ from penstock_agent.observation import Slots
 from penstock_agent.policies import POLICIES
 from penstock_api.rlpolicy import PolicyMode
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-from recording_dataplane import RecordingDataPlane  # type: ignore[import-not-found] # noqa: E402 - a server of the tests
+from tests.support.recording_dataplane import RecordingDataPlane
 
 VIPS, BACKENDS, SLOTS = 100, 64, 128
 INTERVAL_SECONDS = 0.2
