@@ -9,7 +9,7 @@ import typer
 
 from penstock_cli import logs
 from penstock_cli.failure import describe_validation, fail, reported
-from penstock_cli.roles import LogLevel
+from penstock_cli.roles import FLOW_TABLE_SIZE, LogLevel
 
 if TYPE_CHECKING:
     from penstock_embedded.settings import Settings
@@ -18,9 +18,7 @@ RunDir = Annotated[Path, typer.Option(envvar="PENSTOCK_RUN_DIR", help="Directory
 ShmDir = Annotated[
     Path, typer.Option(envvar="PENSTOCK_SHM_DIR", help="Shared-memory directory: flow arena, frames, actions.")
 ]
-FlowTableSize = Annotated[
-    int, typer.Option(envvar="PENSTOCK_FLOW_TABLE_SIZE", help="Flows that the arena has room for.")
-]
+FlowTableSize = Annotated[str, typer.Option(envvar="PENSTOCK_FLOW_TABLE_SIZE", help=FLOW_TABLE_SIZE)]
 Queues = Annotated[int, typer.Option(help="TUN queues, each with a packet thread of its own.")]
 AllowUid = Annotated[
     list[int] | None, typer.Option(help="User id that may use the control socket, beside our own; repeatable.")
@@ -62,7 +60,7 @@ SHM_DIR = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 def dataplane(
     run_dir: RunDir = RUN_DIR,
     shm_dir: ShmDir = SHM_DIR,
-    flow_table_size: FlowTableSize = 65_536,
+    flow_table_size: FlowTableSize = "auto",
     queues: Queues = 1,
     allow_uid: AllowUid = None,
     group: Group = None,

@@ -14,6 +14,7 @@ from penstock_cli.failure import reported
 LogLevel = Annotated[
     logs.LogLevel, typer.Option("--log-level", envvar="PENSTOCK_LOG_LEVEL", help="Least severe message to be logged.")
 ]
+FLOW_TABLE_SIZE = "Flows that the arena has room for; `auto`: by the machine's memory, 65,536 to 1,048,576."
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(help="Kubeconfig file; without it the pod's own, then $KUBECONFIG, then ~/.kube/config."),

@@ -10,7 +10,7 @@ import typer
 
 from penstock_cli import logs
 from penstock_cli.failure import describe_validation, fail, reported
-from penstock_cli.roles import LogLevel
+from penstock_cli.roles import FLOW_TABLE_SIZE, LogLevel
 
 if TYPE_CHECKING:
     from penstock_vpp.settings import PodSettings
@@ -27,7 +27,7 @@ XdpProgram = Annotated[
     Path | None,
     typer.Option(envvar="PENSTOCK_XDP_PROGRAM", help="What leads frames of a card of type AfXdp to VPP, compiled."),
 ]
-FlowTableSize = Annotated[int, typer.Option(help="Flows that the arena has room for.")]
+FlowTableSize = Annotated[str, typer.Option(help=FLOW_TABLE_SIZE)]
 Workers = Annotated[int, typer.Option(help="Threads that forward, each on a processor of its own; 0: the main one.")]
 PageSize = Annotated[str, typer.Option(help="Pages that VPP's memory lies in: 4Ki, or hugepages of 2Mi or 1Gi.")]
 ExclusiveCpus = Annotated[
@@ -52,7 +52,7 @@ def prepare(
     program: Program = PROGRAM,
     plugin_path: PluginPath = None,
     xdp_program: XdpProgram = None,
-    flow_table_size: FlowTableSize = 65_536,
+    flow_table_size: FlowTableSize = "auto",
     workers: Workers = 0,
     exclusive_cpus: ExclusiveCpus = False,
     page_size: PageSize = "4Ki",
@@ -103,7 +103,7 @@ def start(
     program: Program = PROGRAM,
     plugin_path: PluginPath = None,
     xdp_program: XdpProgram = None,
-    flow_table_size: FlowTableSize = 65_536,
+    flow_table_size: FlowTableSize = "auto",
     workers: Workers = 0,
     exclusive_cpus: ExclusiveCpus = False,
     page_size: PageSize = "4Ki",

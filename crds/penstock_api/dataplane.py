@@ -214,8 +214,9 @@ class DataPlaneSpec(Model):
     """Labels of the nodes that load-balance. Default: every node."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
     """Taints that the pods may ignore."""
-    flow_table_size: Annotated[int, Field(ge=1024, le=4_194_304)] = 65_536
-    """Flows that one node can hold at a time; memory for them is reserved at start."""
+    flow_table_size: Annotated[int, Field(ge=1024, le=4_194_304)] | None = None
+    """Flows that one node can hold at a time; memory for them is reserved at start. Default: by the node's memory,
+    65,536 to 1,048,576."""
     features: FeatureLevelName = FeatureLevelName.BASIC
     """How much is measured of each flow."""
     nat_source: NatSource = NatSource()

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -98,10 +98,13 @@ def test_probe_of_a_data_plane_that_is_not_there_says_so(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_dataplane_names_the_bad_option(tmp_path: Path) -> None:
-    done = penstock("dataplane", "--flow-table-size", "3", "--run-dir", str(tmp_path))
+@pytest.mark.parametrize("command", [("dataplane", "--probe"), ("vpp", "prepare", "--check"), ("vpp", "start")])
+@pytest.mark.parametrize("value", ["3", "many"])
+def test_a_bad_size_of_the_flow_table_names_option_value_and_remedy(command: Sequence[str], value: str) -> None:
+    done = penstock(*command, "--flow-table-size", value)
     assert done.returncode == 1
-    assert "flow_table_size" in done.stderr
+    expected = f"{value} is no size; give --flow-table-size auto or a number of flows from 1024 to 4194304"
+    assert done.stderr == f"penstock: flow_table_size: {expected}\n"
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from penstock_api import documents
 from penstock_api.dataplane import DataPlane
 from penstock_api.rlpolicy import RLPolicy
 from penstock_api.vip import LoadBalancerVIP
+from penstock_cli.roles import FLOW_TABLE_SIZE
+from penstock_embedded import sizing
+from penstock_operator.plan import pods
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/explanation/limits.md"
@@ -61,7 +64,10 @@ def test_numbers_are_true(limits: Mapping[str, str]) -> None:
     longest = schema(LoadBalancerVIP, "spec", "timeouts", "tcpEstablishedSeconds")["maximum"]
     table = max(schema(RLPolicy, "spec", "tableSize")["enum"])
     true = {
-        "flows of a node": f"{flows['minimum']:,} to {flows['maximum']:,}, memory reserved at start",
+        "flows of a node": (
+            f"{flows['minimum']:,} to {flows['maximum']:,}, memory reserved at start; by default {sizing.SMALLEST:,} "
+            f"to {sizing.LARGEST:,} by the node's memory"
+        ),
         "connections at a time to one backend, per NAT source address": (
             f"{range_size:,} by default, as many as ports of the range"
         ),
@@ -89,4 +95,14 @@ def test_the_core_has_the_limits_of_the_models() -> None:
     assert constant("LBRL_BACKENDS_MAX") == building.MAX_BACKENDS
     assert constant("LBRL_ADDRESSES_MAX") == schema(LoadBalancerVIP, "spec", "addresses")["maxItems"]
     assert constant("LBRL_FLOWS_MAX") == schema(DataPlane, "spec", "flowTableSize")["maximum"]
+    assert constant("LBRL_FLOWS_MAX") == sizing.FLOWS_MAX
+    assert schema(DataPlane, "spec", "flowTableSize")["minimum"] == sizing.FLOWS_MIN
     assert schema(DataPlane, "spec", "vpp", "workers")["maximum"] == constant("LBIO_QUEUES_MAX")
+
+
+def test_one_number_says_how_much_memory_a_flow_takes() -> None:
+    assert constant("LBRL_FLOW_BYTES") == sizing.BYTES_PER_FLOW == pods.BYTES_PER_FLOW
+    assert sizing.LARGEST == pods.LARGEST_AUTOMATIC_TABLE
+    text = f"{sizing.SMALLEST:,} to {sizing.LARGEST:,}"
+    assert text in FLOW_TABLE_SIZE
+    assert text in (ROOT / "docs/reference/kinds.md").read_text()

@@ -10,6 +10,7 @@ import pytest
 from penstock_embedded.client import ControlError
 from penstock_embedded.dataplane import WATCH_SECONDS
 from penstock_embedded.engine import Engine
+from penstock_embedded.sizing import size_in_force
 
 from tests.support.clients import Background, Ear, HttpConnection, get, udp_socket
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, plumbing, running_dataplane, vip
@@ -75,18 +76,36 @@ def test_killed_again_and_again_no_connection_meets_a_wrong_backend(lab: Lab, ba
         connection.close()
 
 
-def test_a_larger_flow_table_takes_the_flows_of_the_smaller_one_over(lab: Lab) -> None:
-    with running_dataplane(lab, flow_table_size=4096) as running:
+@pytest.mark.parametrize(("before", "after"), [(4096, 65536), (65536, 4096), (131072, 65536)])
+def test_a_flow_table_of_another_size_takes_flows_over(lab: Lab, before: int, after: int) -> None:
+    with running_dataplane(lab, flow_table_size=before) as running:
         running.apply(vip(lab))
         with HttpConnection(lab, VIP_IPV4, timeout=20) as kept:
             name = kept.get()
             size = running.settings.arena_path.stat().st_size
             running.stop()
-            running.settings = running.settings.model_copy(update={"flow_table_size": 65536})
+            running.settings = running.settings.model_copy(update={"flow_table_size": after})
             running.restart()
-            assert running.settings.arena_path.stat().st_size > size
+            assert (running.settings.arena_path.stat().st_size > size) is (after > before)
+            assert running.stats().flow_capacity == after
             assert running.hello().reattached_flows >= 1
             assert kept.get() == name
+        running.withdraw()
+
+
+def test_an_automatic_flow_table_has_the_same_size_after_a_restart(lab: Lab) -> None:
+    with running_dataplane(lab, flow_table_size="auto") as running:
+        running.apply(vip(lab))
+        capacity = running.stats().flow_capacity
+        arena = running.settings.arena_path.stat()
+        with HttpConnection(lab, VIP_IPV4, timeout=20) as kept:
+            name = kept.get()
+            running.stop()
+            running.restart()
+            assert running.stats().flow_capacity == capacity == size_in_force(None, running.settings.shm_dir)
+            assert running.hello().reattached_flows >= 1
+            assert kept.get() == name
+        assert running.settings.arena_path.stat().st_ino == arena.st_ino  # attached, not imported into another
         running.withdraw()
 
 

@@ -360,6 +360,7 @@ def test_the_hash_changes_with_what_pods_run() -> None:
 
     assert hash_of() == hash_of(features="off")  # a running data plane is told of it
     assert hash_of() != hash_of(flowTableSize=131072)
+    assert hash_of() != hash_of(flowTableSize=65536)
     assert hash_of() != hash_of(shortcut=False)
     assert hash_of() != hash_of(resources={"dataPlane": {"limits": {"memory": "1Gi"}}})
 
@@ -379,6 +380,18 @@ def test_the_agent_is_not_root_and_the_data_plane_shares_files_with_it_by_group(
         assert serving[serving.index("--agent-state-dir") + 1] == "/var/lib/penstock/edge"
 
 
+@pytest.mark.parametrize("kind", ["embedded", "vpp"])
+@pytest.mark.parametrize(("spec", "expected"), [({}, "auto"), ({"flowTableSize": 65536}, "65536")])
+def test_a_flow_table_has_the_size_of_the_spec_or_follows_from_memory(
+    kind: str, spec: dict[str, Any], expected: str
+) -> None:
+    pod = daemonsets.data_plane_daemon_set(data_plane(type=kind, **spec), INSTALLATION)["spec"]["template"]["spec"]
+    arguments = [each["args"] for each in (*pod.get("initContainers", []), *pod["containers"])]
+    sizes = [each[each.index("--flow-table-size") + 1] for each in arguments if "--flow-table-size" in each]
+    assert sizes
+    assert set(sizes) == {expected}
+
+
 def resources_of(**spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     found = []
     for render in (daemonsets.data_plane_daemon_set, daemonsets.agent_daemon_set):
@@ -389,8 +402,9 @@ def resources_of(**spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_every_pod_has_a_limit_of_memory() -> None:
     forwarder, agent = resources_of()
-    assert forwarder == {"requests": {"memory": "64Mi"}, "limits": {"memory": "1056Mi"}}
+    assert forwarder == {"requests": {"memory": "64Mi"}, "limits": {"memory": "1536Mi"}}  # the largest automatic table
     assert agent == {"requests": {"memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+    assert resources_of(flowTableSize=65_536)[0]["limits"] == {"memory": "1056Mi"}
     assert resources_of(flowTableSize=2_097_152)[0]["limits"] == {"memory": "2Gi"}
 
 
@@ -398,7 +412,7 @@ def test_what_is_said_of_memory_is_taken_as_it_is() -> None:
     for wanted in ({"limits": {"memory": "3Gi"}}, {"requests": {"memory": "3Gi"}}):
         assert resources_of(resources={"dataPlane": wanted, "agent": wanted}) == (wanted, wanted)
     (forwarder, _) = resources_of(resources={"dataPlane": {"requests": {"cpu": "2"}}})
-    assert forwarder == {"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1056Mi"}}
+    assert forwarder == {"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"memory": "1536Mi"}}
 
 
 @pytest.mark.parametrize(

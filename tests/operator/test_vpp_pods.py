@@ -85,7 +85,7 @@ def test_exclusive_processors_need_a_pod_of_fixed_size() -> None:
 def test_hugepages_come_with_a_request_of_memory() -> None:
     resources = containers(daemon_set(vpp={"hugepages": {}}))["vpp"]["resources"]
     assert resources["requests"] == {"memory": "64Mi", "hugepages-2Mi": "512Mi"}
-    assert resources["limits"] == {"memory": "2080Mi", "hugepages-2Mi": "512Mi"}
+    assert resources["limits"] == {"memory": "2560Mi", "hugepages-2Mi": "512Mi"}
 
 
 def test_an_embedded_data_plane_has_one_container() -> None:

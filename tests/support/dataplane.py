@@ -27,6 +27,7 @@ sys.exit(main.run(settings.Settings.model_validate_json(sys.argv[1])))
 """
 KEY = "00112233445566778899aabbccddeeff"
 PORTS = (16384, 28671)
+TABLE = 65_536  # on every machine; what follows from memory is a test of its own
 VIP_IPV4 = "203.0.113.10"
 VIP_IPV6 = "2001:db8::10"
 
@@ -125,7 +126,7 @@ def running_dataplane(lab: Lab, *, prefix: Sequence[str] = (), **settings: Any) 
     prefix = [*prefix, *(sanitizer.command() if sanitizer else [])]
     try:
         places = {"run_dir": directory / "run", "shm_dir": directory / "shm", "interfaces": lab.interfaces}
-        built = Settings(**places | settings)
+        built = Settings(**places | {"flow_table_size": TABLE} | settings)
         dataplane = RunningDataplane(lab, built, prefix)
         try:
             yield dataplane

@@ -19,6 +19,7 @@ pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 from penstock_api.dataplane import DataPlaneSpec
 from penstock_api.vppspec import VppSpec
 from penstock_embedded.settings import Settings as EmbeddedSettings
+from penstock_embedded.sizing import size_in_force
 from penstock_node import Severity
 from penstock_node.actual import Link
 from penstock_vpp import cards
@@ -127,7 +128,13 @@ def test_too_many_workers_are_refused(tmp_path: Path) -> None:
     assert "to 1 or less" in finding.message
 
 
-@pytest.mark.parametrize(("field", "limit"), [("flow_table_size", 4_194_304), ("workers", 16)])
+def test_the_flow_table_has_the_size_given_or_one_by_memory(tmp_path: Path) -> None:
+    for given, expected in ((4096, 4096), ("auto", size_in_force(None, tmp_path))):
+        startup = PodSettings.model_validate({"flow_table_size": given, "shm_dir": tmp_path}).startup(cpus=[0])
+        assert f"  flows {expected}\n" in render_startup(startup)
+
+
+@pytest.mark.parametrize(("field", "limit"), [("workers", 16), ("hugepages_mebibytes", 1 << 20)])
 def test_what_no_arena_can_hold_is_refused_before_vpp_is_started(field: str, limit: int) -> None:
     assert getattr(PodSettings.model_validate({field: limit}), field) == limit
     with pytest.raises(ValidationError, match=f"less than or equal to {limit}"):
@@ -138,7 +145,7 @@ def test_the_limits_of_a_dataplane_are_those_of_its_programs() -> None:
     spec = DataPlaneSpec.model_json_schema()["properties"]
     for program in (EmbeddedSettings, PodSettings):
         of_program = program.model_json_schema()["properties"]["flow_table_size"]
-        assert spec["flowTableSize"]["maximum"] == of_program["maximum"]
+        assert spec["flowTableSize"]["anyOf"] == of_program["anyOf"]
     workers = PodSettings.model_json_schema()["properties"]["workers"]
     assert VppSpec.model_json_schema()["properties"]["workers"]["maximum"] == workers["maximum"]
 

@@ -29,6 +29,12 @@ lbrl_worker_t *lbrl_worker(lbrl_t *lb, uint32_t index)
 
 /* ------------------------------------------------------------------------------- parts */
 
+/* An index has a bucket for 10 entries (index_buckets()). */
+static_assert(2 * (sizeof(flow_t) + sizeof(flow_keep_t) + sizeof(side_t) + sizeof(unanswered_t) +
+                   INDEXES * (sizeof(bucket_t) / 10 + 1)) <=
+                  LBRL_FLOW_BYTES,
+              "two flow tables fit into what is set aside for one entry each");
+
 static bool make_partitions(lbrl_t *lb)
 {
     uint32_t flows = lb->arena.flow_count / LBRL_PARTITIONS;

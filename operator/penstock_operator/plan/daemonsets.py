@@ -80,7 +80,7 @@ def _forwarder(data_plane: DataPlane, installation: Installation) -> Manifest:
         "imagePullPolicy": installation.pull_policy,
         "command": ["penstock", "dataplane"],
         "args": [
-            *("--run-dir", pods.run_dir(name), "--flow-table-size", str(data_plane.spec.flow_table_size)),
+            *("--run-dir", pods.run_dir(name), "--flow-table-size", pods.table_size(data_plane)),
             *([] if data_plane.spec.shortcut else ["--no-shortcut"]),
             *pods.for_agent(name),
         ],

@@ -23,7 +23,8 @@ DATA_PLANE_MEBIBYTES = (
     1024  # beside flow tables: frames of a thousand VIPs at level `full`, and a hostile agent's requests
 )
 CONTROL_MEBIBYTES = 256
-BYTES_PER_FLOW = 512
+BYTES_PER_FLOW = 512  # as in penstock_embedded.sizing, from which the next number is, too
+LARGEST_AUTOMATIC_TABLE = 1_048_576
 
 
 def pod(data_plane: DataPlane, containers: list[Manifest], account: str) -> Manifest:
@@ -161,5 +162,14 @@ def amount(mebibytes: int) -> str:
 
 
 def table_mebibytes(data_plane: DataPlane) -> int:
-    """Return what to allow for flow tables: twice where a larger one takes over, with its indexes."""
-    return -(-data_plane.spec.flow_table_size * BYTES_PER_FLOW // 2**20)
+    """Return what to allow for flow tables: twice where a larger one takes over, with its indexes.
+
+    An automatic table depends on the node, which is not known here. The data plane makes it for a third of its memory
+    limit at most, so the limit that holds the largest one never bounds it.
+    """
+    return -(-(data_plane.spec.flow_table_size or LARGEST_AUTOMATIC_TABLE) * BYTES_PER_FLOW // 2**20)
+
+
+def table_size(data_plane: DataPlane) -> str:
+    """Return the size of flow tables as the data planes' option has it."""
+    return str(data_plane.spec.flow_table_size or "auto")

@@ -91,7 +91,7 @@ def _start_arguments(data_plane: DataPlane) -> list[str]:
     spec = data_plane.spec
     wanted = spec.vpp or VppSpec()
     arguments = ["--vpp-dir", VPP_DIR, "--shm-dir", pods.shared_memory(data_plane.metadata.name)]
-    arguments += ["--flow-table-size", str(spec.flow_table_size), "--workers", str(wanted.workers)]
+    arguments += ["--flow-table-size", pods.table_size(data_plane), "--workers", str(wanted.workers)]
     if wanted.exclusive_cpus:
         arguments.append("--exclusive-cpus")
     if wanted.hugepages is not None:

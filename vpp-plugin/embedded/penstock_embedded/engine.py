@@ -15,6 +15,7 @@ from penstock_embedded.plan import Change, RemoveVip, SetNode, SetSources, SetVi
 from penstock_embedded.plumbing import tun_of
 from penstock_embedded.settings import Settings
 from penstock_embedded.sharing import share_directory
+from penstock_embedded.sizing import size_in_force
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ class Engine:
             str(settings.shm_dir),
             instance_id,
             bytes.fromhex(boot_id().replace("-", "")),
-            flows=settings.flow_table_size,
+            flows=size_in_force(settings.flow_table_size, settings.shm_dir),
             vips=settings.max_vips,
             slots=settings.max_slots,
             workers=settings.queues,

@@ -9,8 +9,9 @@ from typing import Annotated
 from penstock_node.constants import TUN_NAME
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_embedded.sizing import FlowTableSize
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where POSIX shared memory lives, not a place for temporary files
-FLOWS_MAX = 4_194_304  # 64 partitions, whose entries have numbers of 16 bits
 WORKERS_MAX = 16  # threads that can share an arena
 
 
@@ -21,7 +22,7 @@ class Settings(BaseModel):
 
     run_dir: Annotated[Path, Field(description="directory of the control socket")] = Path("/run/penstock")
     shm_dir: Annotated[Path, Field(description="shared-memory directory: arena, frames, actions")] = SHARED_MEMORY
-    flow_table_size: Annotated[int, Field(ge=1024, le=FLOWS_MAX, description="flows the arena has room for")] = 65_536
+    flow_table_size: FlowTableSize = None
     max_vips: Annotated[int, Field(ge=1, le=65_535, description="core VIPs that the arena has room for")] = 1024
     max_slots: Annotated[
         int, Field(ge=8, le=1_048_576, description="slots that all VIPs share; a VIP takes twice its backends")

@@ -67,9 +67,9 @@ def _become_vpp(settings: PodSettings, ready: Callable[[], None]) -> int:
             "processors are shared with other pods: have kubelets use the CPU manager's policy `static`",
             processors=len(processors),
         )
-    startup = settings.startup(processors)
     settings.vpp_dir.mkdir(parents=True, exist_ok=True)
     share_directory(settings.shm_dir, settings.group)
+    startup = settings.startup(processors)
     for name in _SOCKETS:
         (settings.vpp_dir / name).unlink(missing_ok=True)
     configuration = settings.vpp_dir / STARTUP_NAME

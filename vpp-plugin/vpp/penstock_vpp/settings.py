@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Annotated
 
-from penstock_embedded.settings import FLOWS_MAX, SHARED_MEMORY, WORKERS_MAX
+from penstock_embedded.settings import SHARED_MEMORY, WORKERS_MAX
+from penstock_embedded.sizing import FlowTableSize, size_in_force
 from penstock_node.netlink import links
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -109,7 +110,7 @@ class PodSettings(BaseModel):
     program: Annotated[Path, Field(description="VPP's program")] = Path("/usr/bin/vpp")
     plugin_path: Annotated[str, Field(description="where VPP looks for plugins, separated by colons")] = PLUGIN_PATH
     xdp_program: Annotated[Path, Field(description="what leads frames of a card of type AfXdp to VPP")] = XDP_PROGRAM
-    flow_table_size: Annotated[int, Field(ge=1024, le=FLOWS_MAX, description="flows the arena has room for")] = 65_536
+    flow_table_size: FlowTableSize = None
     workers: Annotated[
         int, Field(ge=0, le=WORKERS_MAX, description="threads that forward; none: the main thread does")
     ] = 0
@@ -120,14 +121,14 @@ class PodSettings(BaseModel):
     node_name: Annotated[str, Field(description="name of this node, by which it finds its addresses")] = ""
 
     def startup(self, cpus: Iterable[int]) -> Startup:
-        """Return what startup.conf is made of, for a process that may use these processors."""
+        """Return what startup.conf is made of, for a process that may use these processors; the directory exists."""
         return Startup(
             vpp_dir=self.vpp_dir,
             shm_dir=self.shm_dir,
             group=self.group,
             plugin_path=self.plugin_path,
             xdp_program=self.xdp_program,
-            flow_table_size=self.flow_table_size,
+            flow_table_size=size_in_force(self.flow_table_size, self.shm_dir),
             workers=self.workers,
             cpus=tuple(sorted(cpus)),
             page_size=self.page_size,

@@ -33,6 +33,7 @@ extern "C" {
 #define LBRL_WORKERS_MAX   64
 #define LBRL_FLOWS_MIN     64u      /* entries of a flow table: one per partition */
 #define LBRL_FLOWS_MAX     4194304u /* entry numbers have 16 bits in a partition */
+#define LBRL_FLOW_BYTES    512u     /* of memory for an entry; two tables fit, as an import needs */
 #define LBRL_VIPS_MAX      65535u   /* core VIPs of a directory */
 #define LBRL_SLOTS_MIN     8u       /* that all VIPs share */
 #define LBRL_SLOTS_MAX     (1u << 24)
