@@ -30,7 +30,7 @@ from e2e.images.build import build
 from e2e.installation import LABELS, Installation, InstallationError
 from e2e.load import Load, LoadError, Report, Running, running
 from e2e.shop import NAMESPACE, Shop
-from e2e.soak import changes, faults
+from e2e.soak import changes, controllers, faults
 from e2e.soak.results import Injected, Result, around, attribute
 from e2e.soak.schedule import Planned, schedule
 
@@ -83,6 +83,7 @@ def set_up(cluster: LocalCluster) -> Shop:
     with step("cluster of 4 nodes"):
         cluster.up(make_spec(4, name=CLUSTER, labels=LABELS))
         faults.shrink_filesystems(cluster)
+        controllers.set_up(cluster)
         installation.load_images()
     with step("Penstock"):
         installation.install("--set=operator.replicas=2")

@@ -16,10 +16,12 @@ from e2e.cluster.local import LocalCluster
 from e2e.components import data_plane_processes, kill_pod
 from e2e.node_processes import node_processes
 from e2e.shop import MANIFESTS, Shop
+from e2e.soak import controllers
 
 BALANCERS = ("node-1", "node-2")
 STATE = "/var/lib/penstock"
 SHM = "/dev/shm"
+CONTROLLERS_SECONDS = 120.0
 SMALL_FILESYSTEMS = MappingProxyType({STATE: "16m", SHM: "256m"})
 
 
@@ -151,12 +153,13 @@ def rules_removed(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def api_server_stopped(scene: Scene) -> Iterator[None]:
-    """Stop the API server for as long as the fault lasts."""
+    """Stop the API server for as long as the fault lasts; the next fault comes when Kubernetes can answer it."""
     scene.cluster.stop_apiserver()
     try:
         yield
     finally:
         scene.cluster.start_apiserver()
+        controllers.wait(scene.cluster, CONTROLLERS_SECONDS)
 
 
 @contextmanager
