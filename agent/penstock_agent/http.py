@@ -12,6 +12,7 @@ import gzip
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import parse_qsl
 
 import structlog
@@ -67,7 +68,7 @@ class HttpServer:
         """The port in force, where any free one was asked for."""
         return int(self._server.sockets[0].getsockname()[1]) if self._server else self._port
 
-    async def __aenter__(self) -> HttpServer:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=LONGEST_REQUEST)
         log.info("serving", port=self.port, paths=sorted(self._pages))
         return self

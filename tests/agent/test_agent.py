@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from ipaddress import ip_address
+from typing import Any
 
 import httpx
 import penstock_core
@@ -92,6 +93,7 @@ class Rig:
 
     def publish(self, *fct):
         """Publish frames with these completion times, as the data plane does all the time."""
+        assert self.dataplane.state is not None
         now = penstock_core.boottime_us()
         for vip in self.dataplane.state.vips:
             if vip.id not in self.frames:
@@ -120,7 +122,7 @@ class Rig:
 
     @contextlib.asynccontextmanager
     async def agent(self):
-        found = {}
+        found: dict[str, Any] = {}
         task = asyncio.create_task(serve(self.settings, ready=lambda agent, port: found.update(agent=agent, port=port)))
         try:
             await eventually(lambda: found or task.done())
@@ -217,7 +219,7 @@ async def test_all_failing_is_said(rig, local_address):
 
 
 def assert_metrics_are_those_of_the_state(text, vip):
-    found = {}
+    found: dict[str, dict[tuple[str, str | None], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if "backend" in sample.labels:
@@ -256,10 +258,14 @@ async def test_state_and_metrics_say_what_happens(rig, local_address):
             assert [b.flows for b in vip.backends] == [5, 5]
             assert vip.backends[0].wanted == pytest.approx(0.5)
             assert vip.backends[0].weight == 1.0
-            assert vip.backends[1].fct.p90 == pytest.approx(0.1)
+            fct = vip.backends[1].fct
+            assert fct is not None
+            assert fct.p90 == pytest.approx(0.1)
             assert vip.backends[1].flow_duration is None
             recent = AgentState.model_validate_json((await get(agent, "/state?within=3600")).content)
-            assert recent.vips[0].backends[1].fct.p90 == pytest.approx(0.1)
+            recent_fct = recent.vips[0].backends[1].fct
+            assert recent_fct is not None
+            assert recent_fct.p90 == pytest.approx(0.1)
             none = AgentState.model_validate_json((await get(agent, "/state?within=0")).content)
             assert none.vips[0].backends[1].fct is None
             assert (await get(agent, "/state?within=soon")).text == "within: 'soon' is not a number of seconds\n"

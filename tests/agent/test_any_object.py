@@ -13,6 +13,7 @@ from penstock_agent.sources.kubernetes import KubernetesSource
 from penstock_kube import Forbidden, KubeClient, WatchEvent, config
 
 from tests.support import raw_objects
+from tests.support.bad_objects import GOOD
 
 OBJECTS = {
     "dataplanenodes": raw_objects.other_versions("node"),
@@ -61,6 +62,7 @@ async def test_every_history_of_objects_gives_a_plan(history):
         assert not any("InternalError" in found.reason for each in previous.findings for found in each.faults)
         outcome = desired_state(previous, lambda target: Standing(), None, ())
         reports = vip_reports(previous, outcome, {}, None, {})
+        assert fed.source.node is not None
         assert shards(fed.source.node, reports)
     assert fed.faults == 0
     await asyncio.sleep(0)
@@ -71,11 +73,14 @@ async def test_services_that_may_not_be_read_are_done_without():
     services = fed.watches["services"]
     services.synced.clear()
     fed.take("dataplanenodes", "ADDED", GOOD_NODE)
-    assert fed.source.snapshot is None
+    before = fed.source.snapshot
     services._note_failure(Forbidden("services is forbidden", status=403))
-    assert fed.source.snapshot.services is None
+    after = fed.source.snapshot
+    assert before is None
+    assert after is not None
+    assert after.services is None
     assert "Services cannot be read" in fed.source.error
 
 
-GOOD_NODE = {**raw_objects.GOOD["node"]}
+GOOD_NODE = {**GOOD["node"]}
 GOOD_NODE["metadata"] = {**GOOD_NODE["metadata"], "uid": "u", "resourceVersion": "1", "generation": 1}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_agent import desired
+from penstock_agent.building import Builder
 from penstock_agent.desired import Memo, Plan, Served, plan
 from penstock_agent.health_overlay import Standing, desired_state
 from penstock_agent.slices import Slice, SliceEndpoint, SlicePort
@@ -152,14 +153,14 @@ def test_static_endpoints_that_are_all_refused_are_the_reason_why_nothing_is_ser
 
 def test_one_vip_that_cannot_be_planned_stays_as_it_was(monkeypatch):
     before = planned(vip("a"), vip("b", addresses=("203.0.113.11",)))
-    build = desired.Builder.build
+    build = Builder.build
 
     def fail(builder):
         if builder._owner.name == "a":
             raise ZeroDivisionError("by accident")
         return build(builder)
 
-    monkeypatch.setattr(desired.Builder, "build", fail)
+    monkeypatch.setattr(Builder, "build", fail)
     edited = vip("b", addresses=("203.0.113.11",), drainSeconds=1)
     after = planned(vip("a", drainSeconds=1), edited, previous=before)
     assert [core.vip.drain_timeout for core in after.vips] == [300, 1]

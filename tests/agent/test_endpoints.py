@@ -291,6 +291,7 @@ def test_static_endpoints_that_are_vips_are_refused():
 def test_static_endpoints_that_all_have_weight_0_are_said():
     resolved = from_static(enumerate([Endpoint(address="10.0.0.1", weight=0)]), 80, 4, ())
     assert len(resolved.backends) == 1
+    assert resolved.shortfall is not None
     assert resolved.shortfall.reason == "AllWeightsZero"
 
 

@@ -19,6 +19,11 @@ class Frame:
     client: tuple[int, int]
     server: tuple[int, int]
     generations: tuple[int, int] = (1, 1)
+    time_us: int = 0
+
+    @property
+    def active(self):
+        return np.array([True, True])
 
     @property
     def generation(self):

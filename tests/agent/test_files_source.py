@@ -95,6 +95,7 @@ async def test_the_scheduler_key_stays(directory, tmp_path, monkeypatch, machine
         )
         await source.load()
         await store.flush()
+        assert source.snapshot is not None
         keys.add(source.snapshot.node.scheduler_key)
     assert len(keys) == 1
 

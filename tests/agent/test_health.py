@@ -134,7 +134,7 @@ def test_status_lines(line, status):
 
 
 async def test_failure_and_recovery_are_noticed():
-    changes = Counter()
+    changes: Counter[str] = Counter()
     checker = HealthChecker(lambda: changes.update(["change"]), random_source=random.Random(1))
     async with Server() as server:
         subject = target(server.port, CheckType.TCP, interval=0.02, unhealthy_threshold=2, healthy_threshold=2)
@@ -210,7 +210,8 @@ async def test_servers_that_hang_do_not_delay_checks_of_another_vip():
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=200), st.integers(2, 20))
 def test_every_owner_has_a_slot_whatever_the_others_hold(steps, total):
-    slots, running_checks = CheckSlots(total), Counter()
+    slots = CheckSlots(total)
+    running_checks: Counter[str] = Counter()
     slots.set_owners(6)
     for owner, starts in steps:
         if starts and slots.may_start(owner):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 
 import httpx
 import pytest
@@ -118,18 +117,20 @@ async def slow_clients(url, count, request):
         await asyncio.sleep(0)
 
 
-@contextlib.asynccontextmanager
-async def serving():
-    built = Counter()
+class Serving(HttpServer):
+    """Counts how often its big answer is built."""
 
-    async def big(_):
-        built["big"] += 1
+    def __init__(self):
+        super().__init__("127.0.0.1", 0, {"/healthz": fine, "/big": self.big}, always=("/healthz",))
+        self.built = 0
+
+    async def big(self, _):
+        self.built += 1
         return Response(bytes(BODY))
 
-    async with HttpServer("127.0.0.1", 0, {"/healthz": fine, "/big": big}, always=("/healthz",)) as server:
-        server.built = built
-        server.url = f"http://127.0.0.1:{server.port}"
-        yield server
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
 
 
 async def status(url):
@@ -138,35 +139,35 @@ async def status(url):
 
 
 async def test_slow_readers_hold_few_answers_and_the_probe_is_answered():
-    async with serving() as server, slow_clients(server.url, 60, b"GET /big HTTP/1.1\r\n\r\n"):
-        await eventually(lambda: server.built["big"] == http.MOST_ANSWERS)
+    async with Serving() as server, slow_clients(server.url, 60, b"GET /big HTTP/1.1\r\n\r\n"):
+        await eventually(lambda: server.built == http.MOST_ANSWERS)
         assert await status(f"{server.url}/healthz") == 200
         assert await status(f"{server.url}/big") == 503
-        assert server.built["big"] == http.MOST_ANSWERS
+        assert server.built == http.MOST_ANSWERS
 
 
 async def test_a_slow_reader_makes_room_for_another_client(monkeypatch):
     monkeypatch.setattr(http, "PATIENCE_SECONDS", 0.2)
     request = b"GET /big HTTP/1.1\r\n\r\n"
-    async with serving() as server, slow_clients(server.url, http.MOST_ANSWERS, request):
-        await eventually(lambda: server.built["big"] == http.MOST_ANSWERS)
+    async with Serving() as server, slow_clients(server.url, http.MOST_ANSWERS, request):
+        await eventually(lambda: server.built == http.MOST_ANSWERS)
         await asyncio.sleep(0.3)
         assert await status(f"{server.url}/big") == 200
 
 
 async def test_a_client_that_reads_nothing_is_cut(monkeypatch):
     monkeypatch.setattr(http, "CHUNK_SECONDS", 0.2)
-    async with serving() as server, slow_clients(server.url, 1, b"GET /big HTTP/1.1\r\n\r\n"):
+    async with Serving() as server, slow_clients(server.url, 1, b"GET /big HTTP/1.1\r\n\r\n"):
         await eventually(lambda: server._answering)
         await eventually(lambda: not server._answering and not server._open)
 
 
 async def test_silent_connections_make_room():
-    async with serving() as server, slow_clients(server.url, http.MOST_CONNECTIONS + 50, b"GET"):
+    async with Serving() as server, slow_clients(server.url, http.MOST_CONNECTIONS + 50, b"GET"):
         assert await status(f"{server.url}/healthz") == 200
         assert len(server._open) <= http.MOST_CONNECTIONS
 
 
 async def test_an_answer_arrives_whole():
-    async with serving() as server, httpx.AsyncClient(trust_env=False) as client:
+    async with Serving() as server, httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"{server.url}/big", headers={"Accept-Encoding": "identity"})).content == BODY

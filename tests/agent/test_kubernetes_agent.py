@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 import pytest
 from penstock_agent import shortages
@@ -143,7 +144,7 @@ async def test_what_is_wrong_with_a_vip_is_reported(cluster, nodes):
         assert list(node.programmed.values()) == [["10.0.0.1"]]
 
 
-ODD_SLICES = [
+ODD_SLICES: list[dict[str, Any]] = [
     *({"ports": [{"name": "http", "port": port, "protocol": "TCP"}]} for port in (70000, 65536, -1, 0)),
     {"ports": [{"name": "http", "protocol": "TCP"}]},
     {"ports": None},

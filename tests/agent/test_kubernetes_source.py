@@ -36,8 +36,7 @@ async def test_what_is_there_is_one_snapshot(source, cluster):
     await cluster.policy("fast", heuristic="little")
     assert source.snapshot is None
     async with running(source.run()):
-        await eventually(lambda: source.snapshot is not None)
-        snapshot = source.snapshot
+        snapshot = await eventually(lambda: source.snapshot)
         assert [served.vip.metadata.name for served in snapshot.vips] == ["web"]
         assert [str(a) for a in snapshot.vips[0].addresses] == ["203.0.113.10"]
         assert snapshot.policies[(cluster.namespace, "fast")].heuristic == "little"

@@ -9,10 +9,11 @@ import warnings
 
 
 async def eventually(condition, seconds=5.0):
-    """Wait until a condition holds; TimeoutError after `seconds`."""
+    """Wait until a condition holds and return its result; TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the condition is about another task or process: no event tells
+        while not (result := condition()):  # noqa: ASYNC110 - the condition is about another task or process: no event tells
             await asyncio.sleep(0.01)
+    return result
 
 
 @contextlib.asynccontextmanager
