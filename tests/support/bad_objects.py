@@ -7,7 +7,7 @@ tell what to do. `only="files"` marks what CEL can't say.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 REMOVED = object()
@@ -103,7 +103,7 @@ class Bad:
     field: str
     says: tuple[str, ...] = ()
     only: str = ""
-    says_in_files: tuple[str, ...] = field(default=())
+    says_in_files: tuple[str, ...] = ()
 
     @property
     def object(self) -> dict[str, Any]:

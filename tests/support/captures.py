@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis.strategies as st
 from scapy.layers.inet import IP, TCP, UDP
@@ -55,8 +56,8 @@ class Conversation:
         ends = (CLIENTS[self.family], VIPS[self.family])
         src, dst = ends if from_client else ends[::-1]
         ip = IP(src=src, dst=dst) if self.family == 4 else IPv6(src=src, dst=dst)
-        fields = {name: value % 2**32 for name, value in fields.items()}
-        tcp = TCP(sport=ports[0], dport=ports[1], flags=flags, options=options, **fields)
+        wrapped: dict[str, Any] = {name: value % 2**32 for name, value in fields.items()}
+        tcp = TCP(sport=ports[0], dport=ports[1], flags=flags, options=options, **wrapped)
         packet = ip.__class__(bytes(ip / tcp / Raw(b"x" * payload)))
         self.sent.append((packet, from_client, segment if payload > segment else 0))
 
@@ -239,7 +240,7 @@ def timed(draw: st.DrawFn, packets: list[tuple[Packet, bool, int]]) -> list[Seen
 @st.composite
 def udp_captures(draw: st.DrawFn, port: int) -> list[Seen]:
     """Datagrams of two clients and their answers; some are USO super-packets."""
-    packets = []
+    packets: list[tuple[Packet, bool, int]] = []
     for _ in range(draw(st.integers(1, 25))):
         client = draw(st.integers(41000, 41001))
         from_client = draw(st.booleans())

@@ -68,7 +68,7 @@ KEYS = (
     *("features", "timeouts", "drain_timeout", "backends", "address", "weight", "state", "type", "load", "table_size"),
     *("port_first", "port_last", "interfaces", "tcp_established", "udp_stream", "", "\ud800", "a.b"),
 )
-CONTAINERS = ([], {}, [[]], None, True, False)
+CONTAINERS: tuple[Tree, ...] = ([], {}, [[]], None, True, False)
 BYTES_IN_TEN = 1  # so many of ten mutations are of bytes
 
 

@@ -76,17 +76,18 @@ class Flow:
 
 def payload_length(packet: Packet) -> int:
     """Bytes behind the transport header; scapy would count padding."""
-    total = packet.len if packet.version == 4 else packet.plen + 40
-    header = packet.ihl * 4 if packet.version == 4 else 40
-    return total - header - (packet[TCP].dataofs * 4 if TCP in packet else 8)
+    header: int = packet.ihl * 4 if packet.version == 4 else 40
+    return ip_length(packet) - header - (packet[TCP].dataofs * 4 if TCP in packet else 8)
 
 
 def ip_length(packet: Packet) -> int:
-    return packet.len if packet.version == 4 else packet.plen + 40
+    length: int = packet.len if packet.version == 4 else packet.plen + 40
+    return length
 
 
-def option(packet: Packet, name: str) -> object:
-    return next((value for key, value in packet[TCP].options if key == name), None)
+def option(packet: Packet, name: str) -> int | None:
+    value: int | None = next((value for key, value in packet[TCP].options if key == name), None)
+    return value
 
 
 class Features:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tests.support.netns import Namespace, connect
 
@@ -105,7 +105,7 @@ def know_by_dscp(server: Server, addresses: Iterable[str], dscp: int) -> None:
         )
 
 
-def eventually(check: Callable[[], T], *, seconds: float = 5.0, interval: float = 0.02) -> T:
+def eventually(check: Callable[[], T | Literal[False] | None], *, seconds: float = 5.0, interval: float = 0.02) -> T:
     """Call until the result is true and return it; fail with the last result after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (result := check()):

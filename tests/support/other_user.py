@@ -35,6 +35,7 @@ def as_agent(function: Callable[[], T], *, user: int = AGENT_ID) -> T:
     with os.fdopen(reading, "rb") as pipe:
         content = pipe.read()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    result: T
     result, error = pickle.loads(content)
     if error is not None:
         raise error

@@ -29,7 +29,7 @@ def _metadata(name: str, age: int, namespace: str = "", **more: Any) -> dict[str
 
 def vip(
     name: str = "web", namespace: str = "shop", *, age: int = 60, held: Any = (), seen: int = 1, **spec: Any
-) -> Any:
+) -> LoadBalancerVIP:
     annotations = spec.pop("annotations", {})
     generation = spec.pop("generation", 1)
     data_plane = spec.pop("servedBy", None)
@@ -54,7 +54,9 @@ def pool(*addresses: str, name: str = "public", age: int = 100, **spec: Any) -> 
     return parse(AddressPool, {"metadata": _metadata(name, age), "spec": {"addresses": list(addresses), **spec}})
 
 
-def data_plane(name: str = "edge", *, age: int = 100, default: bool = True, deleting: bool = False, **spec: Any) -> Any:
+def data_plane(
+    name: str = "edge", *, age: int = 100, default: bool = True, deleting: bool = False, **spec: Any
+) -> DataPlane:
     more: dict[str, Any] = {"annotations": {"penstock.dev/default": "true"} if default else {}}
     if deleting:
         more["deletionTimestamp"] = "2026-06-01T12:00:00Z"

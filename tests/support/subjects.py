@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -272,8 +273,7 @@ class VppSubject(LabSubject):
         # VPP drops the packet that makes it ask for a neighbour, and packets by hand are not sent again.
         ends = [(self.lab.client_ipv4, self.lab.client_ipv6), *((each.ipv4, each.ipv6) for each in self.lab.servers)]
         for address in (each for pair in ends for each in pair):
-            known = str(ip_address(address))
-            eventually(lambda to=known: self._balancer.reaches(to), seconds=10)
+            eventually(partial(self._balancer.reaches, str(ip_address(address))), seconds=10)
 
 
 @contextmanager

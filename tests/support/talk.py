@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import penstock_core
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
@@ -13,7 +15,7 @@ from tests.support.subjects import Subject
 from tests.support.wires import Seen, parse
 
 
-def addressed(source: str, destination: str, **fields: object) -> Packet:
+def addressed(source: str, destination: str, **fields: Any) -> Packet:
     """An IP header of either version."""
     return (IPv6 if ":" in source else IP)(src=source, dst=destination, **fields)
 
