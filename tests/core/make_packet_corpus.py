@@ -89,7 +89,7 @@ def fragments() -> dict[str, bytes]:
 
 def vectors() -> dict[str, bytes]:
     """Packets that go through together, on both workers, and changes of VIPs between them."""
-    tcp = IP(src=CLIENT, dst=VIP) / TCP(sport=40000, dport=80, flags="A", options=[("Timestamp", (1, 2))])
+    tcp: Packet = IP(src=CLIENT, dst=VIP) / TCP(sport=40000, dport=80, flags="A", options=[("Timestamp", (1, 2))])
     tcp6 = IPv6(src=CLIENT6, dst=VIP6) / TCP(sport=40000, dport=80, flags="A", options=[("Timestamp", (1, 2))])
     udp = IP(src=CLIENT, dst=VIP) / UDP(sport=30000, dport=53) / Raw(b"x" * 64)
     syns = [IP(src=CLIENT, dst=VIP) / TCP(sport=41000 + i, dport=80, flags="S") for i in range(12)]

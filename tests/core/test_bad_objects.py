@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 
-def make_frames(path: Path, **options: int) -> penstock_core.FrameWriter:
-    writer = penstock_core.FrameWriter(str(path), 8, **options)
+def make_frames(path: Path, workers: int = 1) -> penstock_core.FrameWriter:
+    writer = penstock_core.FrameWriter(str(path), 8, workers)
     writer.open_slot(1, 1)
     for i in range(20):
         writer.sample(1, "fct", 0.5 + i, 1_000_000)

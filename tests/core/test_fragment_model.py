@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from ipaddress import ip_address
 from itertools import pairwise
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import penstock_core
 from hypothesis import given, settings
@@ -47,7 +47,7 @@ def packed(address: str) -> bytes:
 
 
 def whole(number: int, datagram: Datagram) -> Packet:
-    addresses = {"src": CLIENTS[datagram.family].format(datagram.client), "dst": VIPS[datagram.family]}
+    addresses: dict[str, Any] = {"src": CLIENTS[datagram.family].format(datagram.client), "dst": VIPS[datagram.family]}
     payload = Raw(Random(number).randbytes(datagram.size))
     if datagram.family == 4:
         return (
@@ -65,6 +65,7 @@ def fragments(number: int, datagram: Datagram, identification: int) -> list[byte
     parts = []
     for first, last in pairwise(edges):
         more = last < len(data)
+        header: Packet
         if datagram.family == 4:
             header = IP(
                 src=packet.src, dst=packet.dst, id=identification, proto=packet.proto, flags=int(more), frag=first // 8

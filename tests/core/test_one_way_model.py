@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import penstock_core
 import pytest
@@ -64,7 +65,7 @@ def one_hop_less(packet: Packet) -> Packet:
     return built(after)
 
 
-def send(core: penstock_core.Core, packet: Packet, **offload: object) -> penstock_core.Packet:
+def send(core: penstock_core.Core, packet: Packet, **offload: Any) -> penstock_core.Packet:
     (out,) = core.process([penstock_core.Packet(bytes(packet), **offload)], now_us=2_000_000)
     return out
 
@@ -76,6 +77,7 @@ def test_a_gre_packet_is_what_scapy_builds(family: int, outer: int, traffic_clas
     out = send(core_with(family, outer, "gre"), packet)
     assert out.verdict == "forward"
     inner = one_hop_less(packet)
+    outside: Packet
     if outer == 4:
         outside = IP(src=SOURCES[4], dst=BACKENDS[4], tos=traffic_class, ttl=64, flags="DF", id=0, proto=47)
     else:
@@ -104,7 +106,7 @@ def test_l3dsr_is_what_scapy_builds(family: int, traffic_class: int, hops: int, 
 
 # RFC 6040, figure 4: rows are the inner field (Not-ECT, ECT(1), ECT(0), CE), columns the outer one in the same order.
 NOT, ECT1, ECT0, CE = 0, 1, 2, 3
-FIGURE_4 = {
+FIGURE_4: dict[int, dict[int, int | None]] = {
     NOT: {NOT: NOT, ECT0: NOT, ECT1: NOT, CE: None},
     ECT0: {NOT: ECT0, ECT0: ECT0, ECT1: ECT1, CE: CE},
     ECT1: {NOT: ECT1, ECT0: ECT1, ECT1: ECT1, CE: CE},
@@ -193,7 +195,9 @@ def test_the_segments_of_a_super_packet_carry_the_stream(
     stream = b""
     found = penstock_core.segments(out)
     for number, piece in enumerate(found):
-        inner = HEADERS[family](penstock_core.decapsulate(piece))
+        bare = penstock_core.decapsulate(piece)
+        assert bare is not None
+        inner = HEADERS[family](bare)
         again = inner.copy()
         del again[TCP].chksum
         if family == 4:

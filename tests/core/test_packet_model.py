@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import penstock_core
 import pytest
@@ -38,7 +38,7 @@ def client_address(family: int, number: int) -> str:
     return f"198.51.100.{number}" if family == 4 else f"fd00:5::{number:x}"
 
 
-def ip(family: int, **fields: object) -> Packet:
+def ip(family: int, **fields: Any) -> Packet:
     return IP(**fields) if family == 4 else IPv6(**fields)
 
 
@@ -49,7 +49,7 @@ def parse(data: bytes) -> Packet:
 def assert_checksums_right(packet: Packet) -> None:
     """Lets scapy compute every checksum again and compares."""
     again = packet.copy()
-    layer = again
+    layer: Packet | None = again
     while layer:
         for field in ("chksum", "cksum"):
             if field in layer.fields and not isinstance(layer, Raw):
@@ -71,7 +71,7 @@ class Key(NamedTuple):
     protocol: int
 
 
-def make_core(**options: object) -> penstock_core.Core:
+def make_core(**options: Any) -> penstock_core.Core:
     core = penstock_core.Core(flows=4096, seed=bytes(range(32)), **options)
     core.set_sources([(packed(source), *PORTS) for source in SOURCES.values()])
     return core
@@ -272,6 +272,7 @@ class PacketPath(RuleBasedStateMachine):
         quoted = ip(key.family, src=flow.source, dst=flow.backend) / TCP(
             sport=flow.nat_port, dport=BACKEND_PORT, flags="A", seq=5
         )
+        error: Packet
         if key.family == 4:
             error = IP(src="10.200.0.1", dst=flow.source) / ICMP(type=3, code=4, nexthopmtu=1400) / quoted
         else:

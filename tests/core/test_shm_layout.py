@@ -26,7 +26,7 @@ class Field(NamedTuple):
     stride: int
     place: int
     type: int
-    count: int
+    elements: int
     offset: int
 
 
@@ -59,11 +59,11 @@ class Layout:
         field = self.fields[place, name]
         dtype = np.dtype(DTYPES[field.type])
         stride = field.stride or dtype.itemsize
-        return np.ndarray(field.count, dtype, self.bytes, base + field.offset, (stride,))
+        return np.ndarray(field.elements, dtype, self.bytes, base + field.offset, (stride,))
 
     def frame_offset(self, sequence: int) -> int:
         for i in range(3):
-            offset = self.frames_offset + i * self.frame_stride
+            offset: int = self.frames_offset + i * self.frame_stride
             if FRAME.unpack_from(self.bytes, offset)[0] == sequence:
                 return offset
         raise AssertionError(f"no frame has sequence {sequence}")

@@ -155,12 +155,14 @@ def test_a_packet_too_big_for_the_way_reaches_the_client_as_about_its_own(
     big = talk.client("PA", b"x" * 1000).packet
     router = "fd77:1::99" if big.version == 6 else "10.77.1.99"
     source = big.dst if teller == "server" else router
+    error: Packet
     if big.version == 4:
         error = IP(src=source, dst=big.src) / ICMP(type=3, code=4, nexthopmtu=600) / Raw(bytes(big)[:28])
     else:
         error = IPv6(src=source, dst=big.src) / ICMPv6PacketTooBig(mtu=1280) / Raw(bytes(big)[:400])
     seen = subject.send(talk.server, error)
     assert seen.place == "client"
+    quoted: Packet
     if big.version == 4:
         told = seen.packet[ICMP]
         assert (told.type, told.code, told.nexthopmtu) == (3, 4, 600)
