@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.active_flows import compare
+from tests.support.active_flows import Comparison, compare
 from tests.support.dataplane import RunningDataplane, running_dataplane
 from tests.support.lab import Lab
 from tests.support.lab import lab as build_lab
@@ -31,7 +31,7 @@ def balanced() -> Iterator[tuple[Lab, RunningDataplane]]:
 def test_within_five_percent_of_what_the_server_knows(
     balanced: tuple[Lab, RunningDataplane], kind: str, tmp_path: Path
 ) -> None:
-    tried = []
+    tried: list[Comparison] = []
     while len(tried) < TRIES and not (tried and abs(tried[-1].error) <= ERROR):
         tried.append(compare(*balanced, tmp_path, kind, SECONDS))
         assert tried[-1].frames > SECONDS * 2

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_no_other_user_gets_in(lab: Lab, running: RunningDataplane, state_dir: P
         as_agent(lambda: connect(running.settings.socket_path), user=stranger)
     for directory in (running.settings.shm_dir, state_dir):
         with pytest.raises(PermissionError):
-            as_agent(lambda path=directory: list(path.iterdir()), user=stranger)
+            as_agent(partial(os.listdir, directory), user=stranger)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_the_agent_damages_nothing_of_the_data_plane(
     for path in files:
         before = path.stat()
         with pytest.raises(PermissionError):
-            as_agent(lambda path=path: damage(path))
+            as_agent(partial(damage, path))
         assert path.stat() == before or path.stat().st_ino == before.st_ino
     assert running.child() == pid
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
@@ -144,10 +145,10 @@ def test_the_agent_damages_nothing_of_the_data_plane(
 def test_the_agent_reads_frames_and_nothing_else(files: list[Path]) -> None:
     for path in files:
         if path.suffix == ".frames":
-            assert as_agent(lambda path=path: path.read_bytes()[:8]) == b"PNPSFRM1"
+            assert as_agent(path.read_bytes)[:8] == b"PNPSFRM1"
         else:
             with pytest.raises(PermissionError):
-                as_agent(lambda path=path: path.read_bytes())
+                as_agent(path.read_bytes)
 
 
 def test_actions_that_are_cut_under_the_data_plane_end_nobody(lab: Lab, running: RunningDataplane) -> None:
@@ -195,7 +196,7 @@ def test_what_the_agent_lays_at_names_of_the_data_plane_keeps_it_from_nothing(
     names = (running.settings.arena_path, running.settings.state_path)
     for path in names:
         assert not path.exists()
-        as_agent(lambda path=path: lay(path))
+        as_agent(partial(lay, path))
     running.apply(vip(lab))
     with HttpConnection(lab, VIP_IPV4, timeout=30) as kept:
         name = kept.get()

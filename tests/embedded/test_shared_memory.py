@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -43,6 +44,10 @@ def published(reader: penstock_core.FrameReader) -> penstock_core.Frame | None:
 
 def weights_of(dataplane: RunningDataplane) -> dict[str, float]:
     return {each.id: each.weight for each in dataplane.dump().vips[0].backends}
+
+
+def has_weights(dataplane: RunningDataplane, **wanted: float) -> bool:
+    return weights_of(dataplane) == wanted
 
 
 def write_weights(dataplane: RunningDataplane, writer: penstock_core.ActionsWriter, **weights: float) -> None:
@@ -93,7 +98,7 @@ def test_an_agent_steers_new_flows_by_weights(lab: Lab, dataplane: RunningDatapl
     writer = writer_for(dataplane)
     for s1, s2, expected in ((1.0, 0.0, b"s1"), (0.0, 1.0, b"s2")):
         write_weights(dataplane, writer, s1=s1, s2=s2)
-        eventually(lambda want={"s1": s1, "s2": s2}: weights_of(dataplane) == want, seconds=2)
+        eventually(partial(has_weights, dataplane, s1=s1, s2=s2), seconds=2)
         assert {get(lab, VIP_IPV4) for _ in range(6)} == {expected}
     again = dataplane.apply(vip(lab, scheduler={"type": "sed"}))
     assert not again.changed

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -138,12 +138,16 @@ def test_orphans_are_reaped(programs: list[Program], tmp_path: Path) -> None:
 def test_kills_of_ready_data_planes_are_followed_by_a_restart_at_once(programs: list[Program], tmp_path: Path) -> None:
     program = start(programs, tmp_path, "ready(); time.sleep(600)", healthy=0.05)
     delays = []
+
+    def started(times: int) -> Callable[[], bool]:
+        return lambda: len(program.starts()) == times
+
     for number in range(1, 8):
-        eventually(lambda number=number: len(program.starts()) == number)
+        eventually(started(number))
         time.sleep(0.2)  # ready for longer than is healthy
         killed_at = time.monotonic()
         os.kill(program.starts()[-1][0], signal.SIGKILL)
-        eventually(lambda number=number: len(program.starts()) == number + 1)
+        eventually(started(number + 1))
         delays.append(program.starts()[-1][1] - killed_at)
     # The last gap with a backoff would be the bound of 0.2 s; the smallest one is not spoilt by a busy machine.
     assert min(delays[3:]) < 0.15

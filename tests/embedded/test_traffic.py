@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -104,19 +105,22 @@ def refreshed(running: RunningDataplane, clients: Iterable[socket.socket]) -> in
     return running.stats().flows
 
 
+def let_all_flows_but_one_go(lab: Lab, running: RunningDataplane) -> None:
+    with contextlib.ExitStack() as stack:
+        busy, *others = [stack.enter_context(udp_socket(lab, VIP_IPV4, 53)) for _ in range(40)]
+        eventually(lambda: refreshed(running, (busy, *others)) > 30, seconds=30)
+        eventually(lambda: refreshed(running, (busy,)) <= 1, seconds=30, interval=0.005)
+
+
 def test_a_worker_ages_its_flows_while_others_hand_it_packets(lab: Lab) -> None:
     servers = [{"id": each.name, "address": each.ipv4, "port": UDP_PORT} for each in lab.servers]
     brief = dict.fromkeys(("udp_unreplied", "udp_exchange", "udp_stream"), 1.0)
     with running_dataplane(lab, queues=2) as running:
         # Where there are answers, or tunnels, Linux soon gives packets to the queue that the owner writes to.
-        one_way = {"forwarding": "L3DSR", "dscp": 9}
+        one_way: dict[str, Any] = {"forwarding": "L3DSR", "dscp": 9}
         running.apply(vip(lab, port=53, protocol="UDP", backends=servers, timeouts=brief, **one_way))
         for _ in range(6):  # each time another one reads, and perhaps another one owns, the flow that goes on
-            with contextlib.ExitStack() as stack:
-                busy, *others = [stack.enter_context(udp_socket(lab, VIP_IPV4, 53)) for _ in range(40)]
-                clients = (busy, *others)
-                eventually(lambda clients=clients: refreshed(running, clients) > 30, seconds=30)
-                eventually(lambda busy=busy: refreshed(running, (busy,)) <= 1, seconds=30, interval=0.005)
+            let_all_flows_but_one_go(lab, running)
         running.withdraw()
 
 

@@ -7,6 +7,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import pytest
 from penstock_node import DesiredNode, NatSource, Tun, open_tun, reconcile
@@ -33,14 +34,14 @@ class Lab:
         self.node = node
         self.server = server
 
-    def desired(self, **changes: object) -> DesiredNode:
+    def desired(self, **changes: Any) -> DesiredNode:
         """One VIP and one NAT source of each family."""
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "vips": frozenset({self.vip4, self.vip6}),
             "nat_sources": frozenset(NatSource(address, *self.ports) for address in (self.node4, self.node6)),
             "interfaces": ("client0", "server0"),
         }
-        return DesiredNode(**(values | changes))  # type: ignore[arg-type]
+        return DesiredNode(**(values | changes))
 
     def snapshot(self) -> list[str]:
         """Everything that we might have changed, as the usual tools print it. Link-local routes come late."""
@@ -120,6 +121,7 @@ def tun_user(lab: Lab) -> Iterator[TunUser]:
     """The node is set up, and somebody reads the TUN."""
     desired = lab.desired()
     lab.node.run(reconcile, desired)
+    assert isinstance(desired.tun, Tun)
     user = TunUser(lab.node, desired.tun)
     yield user
     user.close()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_node import neighbours
 from penstock_node.neighbours import Claim, Question
-from scapy.layers.inet6 import UDP, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
+from scapy.layers.inet import UDP
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 US, THEM = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -24,8 +26,9 @@ def ethernet(to: str = BROADCAST) -> Ether:
     return Ether(src=THEM, dst=to)
 
 
-def solicitation(**changes: object) -> IPv6:
-    return IPv6(**({"src": str(HOST6), "dst": GROUP, "hlim": 255} | changes)) / ICMPv6ND_NS(tgt=str(VIP6))
+def solicitation(**changes: Any) -> IPv6:
+    fields: dict[str, Any] = {"src": str(HOST6), "dst": GROUP, "hlim": 255} | changes
+    return IPv6(**fields) / ICMPv6ND_NS(tgt=str(VIP6))
 
 
 READABLE = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from penstock_node import DesiredNode, NatSource, Tun, nftables, shortcut
@@ -121,12 +123,12 @@ def test_the_local_table_is_never_without_a_rule() -> None:
             assert present
 
 
-def link(**changes: object) -> dict[str, Link]:
-    return {**RIGHT.links, "penstock": replace(TUN, **changes)}  # type: ignore[arg-type]
+def link(**changes: Any) -> dict[str, Link]:
+    return {**RIGHT.links, "penstock": replace(TUN, **changes)}
 
 
-def flags(**changes: object) -> dict[str, Link]:
-    return link(tun=replace(FLAGS, **changes))  # type: ignore[arg-type]
+def flags(**changes: Any) -> dict[str, Link]:
+    return link(tun=replace(FLAGS, **changes))
 
 
 RECREATED = [DeleteLink, CreateTun, ConfigureTun, AddRoute, AddRoute, ReplaceShortcut]
@@ -251,6 +253,6 @@ BAD = [
 
 
 @pytest.mark.parametrize(("make", "words"), BAD)
-def test_what_makes_no_sense_is_refused_when_stated(make: object, words: str) -> None:
+def test_what_makes_no_sense_is_refused_when_stated(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        make()  # type: ignore[operator]
+        make()

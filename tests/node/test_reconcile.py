@@ -12,6 +12,7 @@ from penstock_node import ApplyError, NatSource, NodeWatch, Tun, TunError, open_
 from penstock_node.actual import ActualNode
 from penstock_node.changes import (
     AddRoute,
+    Change,
     ConfigureTun,
     CreateTun,
     DeleteRoute,
@@ -188,7 +189,7 @@ def test_a_route_that_fails_does_not_stop_those_after_it(lab: Lab) -> None:
         AddRoute(replace(to_vip, destination=ip_network(f"192.0.2.{n}"), device=name))
         for n, name in ((1, "idle"), (2, "none"))
     ]
-    succeeding = [
+    succeeding: list[Change] = [
         AddRoute(replace(to_vip, destination=ip_network("192.0.2.3"))),
         DeleteRoute(to_vip),
         DeleteRoute(to_vip),

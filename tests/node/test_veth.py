@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from penstock_node import Veth, provide, reconcile, withdraw
@@ -69,9 +70,9 @@ def test_an_embedded_data_plane_takes_its_place() -> None:
 @pytest.mark.parametrize(
     ("values", "named"), [({"name": ""}, "veth.name"), ({"peer": "penstock"}, "veth.peer"), ({"mtu": 68}, "veth.mtu")]
 )
-def test_a_mistake_is_named(values: dict[str, object], named: str) -> None:
+def test_a_mistake_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Veth(**values)  # type: ignore[arg-type]
+        Veth(**values)
 
 
 @pytest.mark.netns

@@ -155,7 +155,7 @@ def wanted_vip(bench: Bench, family: int, *, one_way: bool) -> dict[str, Any]:
     server = lab.servers[0]
     address = server.ipv4 if family == 4 else server.ipv6
     backend = {"id": "s1", "address": address, "port": 80 if one_way else HTTP_PORT}
-    mode = {"forwarding": "L3DSR", "dscp": DSCP} if one_way else {}
+    mode: dict[str, Any] = {"forwarding": "L3DSR", "dscp": DSCP} if one_way else {}
     return vip(lab, VIPS[family], features="full", backends=[backend], **mode)
 
 

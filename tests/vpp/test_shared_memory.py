@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import penstock_core
@@ -21,6 +22,10 @@ pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_o
 def reader_of(balancer: RunningVpp) -> penstock_core.FrameReader:
     (path,) = balancer.shm.glob("*.frames")
     return penstock_core.FrameReader(str(path))
+
+
+def took_weights(balancer: RunningVpp, number: int) -> bool:
+    return f"weights number {number} " in balancer.ctl("show lb rl agent")
 
 
 def published(reader: penstock_core.FrameReader) -> penstock_core.Frame | None:
@@ -65,7 +70,7 @@ def test_an_agent_steers_new_flows_by_weights(lab: Lab, balancer: RunningVpp, sc
         weights = np.zeros(len(frame.generation), dtype=np.float32)
         weights[by_address[server.ipv4]] = 1.0
         sequence = writer.write(weights, frame.generation, penstock_core.boottime_us())
-        eventually(lambda want=f"weights number {sequence} ": want in balancer.ctl("show lb rl agent"))
+        eventually(partial(took_weights, balancer, sequence))
         assert {get(lab, VIP_IPV4) for _ in range(6)} == {server.name.encode()}
 
 

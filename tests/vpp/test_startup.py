@@ -92,7 +92,7 @@ def installed(tmp_path: Path, **settings: object) -> PodSettings:
     program.write_text("#!/bin/sh")
     program.chmod(0o755)
     (tmp_path / "lb_rl_plugin.so").touch()
-    return PodSettings(program=program, plugin_path=str(tmp_path), **settings)  # type: ignore[arg-type]
+    return PodSettings(program=program, plugin_path=str(tmp_path), **settings)
 
 
 def machine(tmp_path: Path, cpus: int = 4, **pools: tuple[int, int]) -> Machine:
@@ -246,7 +246,7 @@ def test_a_card_that_is_down_or_has_too_few_queues(tmp_path: Path) -> None:
     ]
 
 
-PCI = {"type": "Dpdk", "name": None, "pciAddress": "0000:3b:00.0"}
+PCI: dict[str, Any] = {"type": "Dpdk", "name": None, "pciAddress": "0000:3b:00.0"}
 
 
 def test_a_card_for_a_driver_of_vpps_own(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import penstock_core
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from tests.support.clients import get
 from tests.support.dataplane import VIP_IPV4, vip
 from tests.support.lab import Lab, eventually
-from tests.support.vpp import RunningVpp, running_control
+from tests.support.vpp import RunningVpp, VppControl, running_control
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
@@ -31,8 +33,12 @@ def test_weights_of_an_agent_come_into_force_with_maglev(lab: Lab, balancer: Run
                 weights[each.slot] = 1.0 if each.id == favourite.name else 0.0
             writer.write(weights, frame.generation, penstock_core.boottime_us())
             wished = {each.id: float(each.id == favourite.name) for each in status.backends}
-            eventually(lambda wished=wished: {b.id: b.weight for b in control.dump().vips[0].backends} == wished)
+            eventually(partial(has_weights, control, wished))
             assert {get(lab, VIP_IPV4) for _ in range(6)} == {favourite.name.encode()}
+
+
+def has_weights(control: VppControl, wanted: dict[str, float]) -> bool:
+    return {each.id: each.weight for each in control.dump().vips[0].backends} == wanted
 
 
 def _frame(balancer: RunningVpp, name: str) -> penstock_core.Frame | None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from penstock_agent.state import VipView
@@ -29,7 +30,11 @@ ADDRESSES = [VIP_IPV4, VIP_IPV6]
 SERVICE_SECONDS = {"s1": 0.01, "s2": 0.06}
 FAST = b"s1"
 DSCP = 10
-FORWARDING = {"NAT": {}, "GRE": {"forwarding": "GRE"}, "L3DSR": {"forwarding": "L3DSR", "dscp": DSCP}}
+FORWARDING: dict[str, dict[str, Any]] = {
+    "NAT": {},
+    "GRE": {"forwarding": "GRE"},
+    "L3DSR": {"forwarding": "L3DSR", "dscp": DSCP},
+}
 
 
 class Site:

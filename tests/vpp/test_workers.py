@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import penstock_core
 import pytest
+from numpy.typing import NDArray
 
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, vip
@@ -137,8 +138,8 @@ def test_weights_change_under_load(two_workers: RunningVpp, scheduler: str) -> N
         assert all(len(asker.answers) == 1 for asker in load.kept)
 
 
-def _generation(running: RunningVpp, frames: str) -> bytes:
-    def read() -> bytes | None:
+def _generation(running: RunningVpp, frames: str) -> NDArray[np.uint8]:
+    def read() -> NDArray[np.uint8] | None:
         try:
             return penstock_core.FrameReader(str(running.shm / frames.lstrip("/"))).read().generation
         except (penstock_core.ShmError, FileNotFoundError):
