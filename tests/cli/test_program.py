@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 from penstock_cli.main import app
+from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from .test_table import backend, state
 
-COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+PROGRAM = get_command(app)
+assert isinstance(PROGRAM, TyperGroup)
+COMMANDS = PROGRAM.commands
 
 
 def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,9 +29,9 @@ def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_option_of_every_command_is_explained(command: str) -> None:
-    for parameter in get_command(app).commands[command].params:  # type: ignore[attr-defined]
+    for parameter in COMMANDS[command].params:
         assert getattr(parameter, "help", None), f"{command}: {parameter.name} has no help"
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from lightkube.config.models import User, UserExec
 from penstock_kube import (
     NAMESPACES,
     NODES,
@@ -123,7 +124,7 @@ async def test_strangers_and_forbidden_users_are_told_apart(apiserver: ControlPl
             async for _ in nobody.watch(NODES, resource_version="1"):
                 pass
     connection = config.load(str(apiserver.kubeconfig))
-    token = connection.__class__(connection.server, ca=connection.ca, user=config.User(token="wrong"))
+    token = connection.__class__(connection.server, ca=connection.ca, user=User(token="wrong"))
     async with KubeClient(token) as stranger:
         with pytest.raises(Unauthorized) as refused:
             await stranger.list(NODES)
@@ -140,14 +141,16 @@ async def test_a_rotated_token_file_is_read_again(apiserver: ControlPlane, clien
     )
     file.write_text("expired")
     connection = client.connection
-    user = config.User(token_file=str(file))
+    user = User(token_file=str(file))
     async with KubeClient(config.Connection(connection.server, ca=connection.ca, user=user)) as rotating:
         with pytest.raises(Unauthorized):
             await rotating.get_path("/apis")
         file.write_text(apiserver.token(namespace, "rotating"))
         assert (await rotating.get_path("/apis"))["kind"] == "APIGroupList"
         file.unlink()
-        rotating._http.auth = config.Connection(connection.server, user=user).auth()
+        auth = config.Connection(connection.server, user=user).auth()
+        assert auth is not None
+        rotating._http.auth = auth
         with pytest.raises(Unauthorized, match="is the token mounted"):
             await rotating.get_path("/apis")
 
@@ -160,8 +163,8 @@ async def test_a_credential_plugin_gives_the_token(apiserver: ControlPlane, clie
     )
     answer = tmp_path / "credential.json"
     answer.write_text(json.dumps({"status": {"token": apiserver.token("default", "plugged")}}))
-    plugin = config.UserExec(apiVersion="client.authentication.k8s.io/v1", command="cat", args=[str(answer)])
-    connection = config.Connection(client.connection.server, ca=client.connection.ca, user=config.User(exec=plugin))
+    plugin = UserExec(apiVersion="client.authentication.k8s.io/v1", command="cat", args=[str(answer)])
+    connection = config.Connection(client.connection.server, ca=client.connection.ca, user=User(exec=plugin))
     assert await connection.token()
     async with KubeClient(connection) as plugged:
         assert (await plugged.get_path("/apis"))["kind"] == "APIGroupList"

@@ -15,6 +15,10 @@ from tests.support.operator_rig import Cluster, RunningOperator, condition, entr
 pytestmark = pytest.mark.apiserver
 
 
+def accepted_with(address: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda obj: obj["status"]["addresses"] == [address] and is_true("Accepted")(obj)
+
+
 async def test_two_vips_do_not_get_one_address(operator: RunningOperator, ready_cluster: Cluster) -> None:
     cluster = ready_cluster
     other = f"{cluster.namespace}-other"
@@ -61,16 +65,16 @@ async def test_a_full_pool_says_so_and_serves_the_next_when_one_leaves(
 
 
 async def test_the_holder_keeps_its_address_through_restarts_and_edits(
-    operators: object, ready_cluster: Cluster
+    operators: Callable[[], RunningOperator], ready_cluster: Cluster
 ) -> None:
     cluster = ready_cluster
-    first = operators()  # type: ignore[operator]
+    first = operators()
     await cluster.vip()
     await cluster.vip("second")
     held = (await cluster.wait_vip(is_true("Accepted"), "second"))["status"]["addresses"]
     first.stop()
     await cluster.client.delete(kinds.VIPS, "web", cluster.namespace)  # frees the lower address meanwhile
-    operators()  # type: ignore[operator]
+    operators()
     patch = {"spec": {"drainSeconds": 5}}
     await cluster.client.patch(kinds.VIPS, "second", patch, cluster.namespace)
     vip = await cluster.wait_vip(lambda obj: obj["status"]["observedGeneration"] == 2, "second")
@@ -95,9 +99,7 @@ async def test_two_vips_exchange_their_addresses(operator: RunningOperator, read
         for name, wanted in (("blue", eleven), ("green", ten)):
             await cluster.client.patch(kinds.VIPS, name, {"spec": {"addresses": [wanted]}}, cluster.namespace)
         for name, wanted in (("blue", eleven), ("green", ten)):
-            vip = await cluster.wait_vip(
-                lambda obj, wanted=wanted: obj["status"]["addresses"] == [wanted] and is_true("Accepted")(obj), name
-            )
+            vip = await cluster.wait_vip(accepted_with(wanted), name)
             assert vip["status"]["observedGeneration"] == vip["metadata"]["generation"]
         ten, eleven = eleven, ten
 
@@ -216,9 +218,11 @@ def free_of(pool: dict[str, Any]) -> str:
     return str(pool["status"].get("summary", {}).get("free"))
 
 
-async def test_a_held_address_stays_when_a_service_claims_it(operators: object, ready_cluster: Cluster) -> None:
+async def test_a_held_address_stays_when_a_service_claims_it(
+    operators: Callable[[], RunningOperator], ready_cluster: Cluster
+) -> None:
     cluster, client = ready_cluster, ready_cluster.client
-    first = operators()  # type: ignore[operator]
+    first = operators()
     await cluster.vip()
     await cluster.vip("chosen", addresses=["203.0.113.12"])
     for name in ("web", "chosen"):
@@ -237,7 +241,7 @@ async def test_a_held_address_stays_when_a_service_claims_it(operators: object, 
         await cluster.wait_vip(refused("AddressNotAllowed"), "third")  # nobody new is given it
         first.stop()
         await client.delete(kinds.POOLS, "public")
-        operators()  # type: ignore[operator]
+        operators()
         vip = await cluster.wait_vip(_accepted_with("AddressConflict"))
         await client.patch(kinds.VIPS, "web", {"spec": {"drainSeconds": 7}}, cluster.namespace)
         vip = await cluster.wait_vip(lambda obj: obj["status"]["observedGeneration"] == 2)

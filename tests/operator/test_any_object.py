@@ -59,7 +59,7 @@ async def test_an_event_that_breaks_something_ends_nothing(monkeypatch: pytest.M
     def fail(_: Object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(READERS, SERVICES, fail)  # type: ignore[arg-type]
+    monkeypatch.setitem(READERS, SERVICES, fail)
     feed.event(SERVICES, None, {"metadata": metadata})
     assert feed.store.count(SERVICES) == 0
     monkeypatch.undo()
@@ -80,7 +80,7 @@ def test_addresses_with_leading_zeros_are_reserved_as_kubernetes_reads_them() ->
 def test_one_entry_of_a_report_that_cannot_be_read_costs_the_others_nothing() -> None:
     good = {"namespace": "shop", "name": "web", "uid": "u", "generation": 1}
     odd = {"namespace": "shop", "name": "odd", "uid": "o", "generation": 1}
-    odd["ports"] = [{"port": 80, "protocol": "QUIC", "family": "IPv4"}]  # type: ignore[assignment]
+    odd["ports"] = [{"port": 80, "protocol": "QUIC", "family": "IPv4"}]
     metadata = {"name": "edge.a-0", "uid": "r", "resourceVersion": "1"}
     store = Store()
     store.put(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -134,8 +133,8 @@ async def test_outdated_pods_are_replaced_one_at_a_time(operator: RunningOperato
     await cluster.gone(PODS, "dataplane-lb-1", INSTALL_NAMESPACE)
     second_hash = await template_hash(cluster)
     assert second_hash != first_hash
-    node = await client.get(kinds.DATA_PLANE_NODES, "edge.lb-1")
-    assert node["metadata"]["annotations"][REPLACED_ANNOTATION] == "run-1"
+    replaced = await client.get(kinds.DATA_PLANE_NODES, "edge.lb-1")
+    assert replaced["metadata"]["annotations"][REPLACED_ANNOTATION] == "run-1"
     await cluster.wait(kinds.DATA_PLANES, "edge", rolling("earlier version"))
     await make_pod(client, "lb-1", second_hash)
     await cluster.wait(kinds.DATA_PLANES, "edge", rolling("node lb-1: its agent has not seen the new data plane"))
@@ -232,8 +231,12 @@ async def test_agents_follow_their_account(operator: RunningOperator, ready_clus
     installation = Cluster(client, INSTALL_NAMESPACE)
 
     def made_for(uid: str) -> Callable[[Object], bool]:
-        path = ("spec", "template", "metadata", "annotations", ACCOUNT_ANNOTATION)
-        return lambda obj: functools.reduce(lambda found, key: found.get(key) or {}, path, obj) == uid
+        def is_made(found: Any) -> bool:
+            for key in ("spec", "template", "metadata", "annotations", ACCOUNT_ANNOTATION):
+                found = found.get(key) or {}
+            return bool(found == uid)
+
+        return is_made
 
     for _ in range(2):
         await client.delete(SERVICE_ACCOUNTS, AGENT_ACCOUNT, INSTALL_NAMESPACE)
@@ -318,7 +321,7 @@ async def test_overlapping_selectors_leave_nodes_to_one(operator: RunningOperato
 
 async def age_by_a_second(cluster: Cluster) -> None:
     """Wait until the API server's clock has passed the second in which the DataPlane `edge` was made."""
-    made = (await cluster.client.get(kinds.DATA_PLANES, "edge"))["metadata"]["creationTimestamp"]
+    made = str((await cluster.client.get(kinds.DATA_PLANES, "edge"))["metadata"]["creationTimestamp"])
 
     def later(obj: Object) -> bool:
         return str(obj["metadata"]["creationTimestamp"]) > made

@@ -136,7 +136,8 @@ def test_no_fitting_node_is_an_error() -> None:
 
 @pytest.mark.apiserver
 async def test_a_real_cluster_is_gathered(cluster: Cluster) -> None:
-    await cluster.node("lb-1", "192.0.2.1", **{LOAD_BALANCER_LABEL: "true"})
+    labels: dict[str, Any] = {LOAD_BALANCER_LABEL: "true"}
+    await cluster.node("lb-1", "192.0.2.1", **labels)
     await cluster.pool("192.0.2.239-192.0.2.254")
     surroundings = await gather(cluster.client)
     assert [facts.name for facts in surroundings.nodes] == ["lb-1"]
@@ -174,7 +175,7 @@ NAMED = {"name": "named", "port": 443, "targetPort": "https", "protocol": "TCP"}
 )
 def test_ports_are_held_against_those_of_the_service(port: dict[str, Any], facts: ServiceFacts, warning: str) -> None:
     surroundings = Surroundings(services=[facts], existing=[pool("203.0.113.9"), data_plane()])
-    unchecked = {"backends": {"service": {"name": "web"}}, "healthCheck": {"type": "None"}}
+    unchecked: dict[str, Any] = {"backends": {"service": {"name": "web"}}, "healthCheck": {"type": "None"}}
     (outcome,) = dry_run([vip("web", ports=[port], **unchecked)], surroundings).outcomes
     found = [text for text in outcome.warnings if "Service web" in text or "ExternalName" in text]
     assert (warning in found[0]) if warning else not found

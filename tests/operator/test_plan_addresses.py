@@ -196,7 +196,7 @@ def test_families_get_an_address_each() -> None:
     assert "IPv6" in half.problem.message
 
 
-MOVE = {"annotations": {"penstock.dev/move-address": "true"}}
+MOVE: dict[str, Any] = {"annotations": {"penstock.dev/move-address": "true"}}
 GRAB = ServiceFacts(("other", "grab"), (ip_address("203.0.113.10"),), ("spec.externalIPs",))
 
 
@@ -232,7 +232,7 @@ GRAB = ServiceFacts(("other", "grab"), (ip_address("203.0.113.10"),), ("spec.ext
 def test_a_holder_keeps_its_address_and_is_warned(
     chosen: bool, changes: dict[str, Any], reason: str, message: str
 ) -> None:
-    spec = {"addresses": ["203.0.113.10"]} if chosen else {}
+    spec: dict[str, Any] = {"addresses": ["203.0.113.10"]} if chosen else {}
     mine = vip(held=["203.0.113.10"], **spec)
     found = assign(mine, world(mine, **changes))
     assert (addresses(found), found.problem) == (["203.0.113.10"], None)

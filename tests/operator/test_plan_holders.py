@@ -141,7 +141,7 @@ def test_nothing_that_others_write_takes_a_held_address(
 ) -> None:
     cluster = Operator()
     for name, picks in zip(HOLDERS, chosen, strict=True):
-        spec = {"addresses": ["203.0.113.12"]} if picks and name == "web" else {}
+        spec: dict[str, Any] = {"addresses": ["203.0.113.12"]} if picks and name == "web" else {}
         cluster.write(vip(name, age=10, **spec))
         cluster.decide(("shop", name))
     held = {name: cluster.vips["shop", name].status.addresses for name in HOLDERS}
@@ -151,8 +151,8 @@ def test_nothing_that_others_write_takes_a_held_address(
         for _ in range(2):
             order = sorted(cluster.vips)
             random.shuffle(order)
-            for name in order:
-                cluster.decide(name)
+            for key in order:
+                cluster.decide(key)
         assert {name: cluster.vips["shop", name].status.addresses for name in HOLDERS} == held
         _nothing_is_held_twice(cluster)
 

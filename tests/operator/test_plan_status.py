@@ -136,7 +136,7 @@ def test_a_vip_without_data_plane_names_the_cause() -> None:
     assert "?" not in "".join(found.message for found in status.conditions)
 
 
-PORT_FAULT = {
+PORT_FAULT: dict[str, Any] = {
     "reason": "PortNotFound",
     "message": "spec.ports[0].targetPort: Service web has no port htpp (it has: http)",
 }
