@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from e2e.cluster import binaries
 from e2e.cluster.errors import CommandError, StateError
@@ -106,7 +107,7 @@ class KindCluster(Provider):
         run("docker", "exec", control, "mv", f"{source}/kube-apiserver.yaml", f"{target}/kube-apiserver.yaml")
 
 
-def configuration(spec: ClusterSpec) -> dict[str, object]:
+def configuration(spec: ClusterSpec) -> dict[str, Any]:
     """Return kind's configuration: a control plane of its own, and a worker per node of the spec.
 
     Raises StateError for what kind can't do: kubelets that differ from each other.

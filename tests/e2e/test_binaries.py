@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster import binaries
+from e2e.cluster.errors import MissingProgramError
 
 
 @pytest.mark.parametrize(
@@ -44,5 +45,5 @@ def test_helm_is_compiled_from_the_packages_that_kubernetes_is() -> None:
 
 
 def test_an_unknown_program_is_an_error() -> None:
-    with pytest.raises(binaries.MissingProgramError, match="kubeadm"):
+    with pytest.raises(MissingProgramError, match="kubeadm"):
         binaries.program("kubeadm")

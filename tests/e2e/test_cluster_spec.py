@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,9 +48,9 @@ def test_labels_and_taints_reach_the_nodes_they_name() -> None:
         ({"nodes": 2, "taints": ["zone=a:Sometimes"]}, "--taint"),
     ],
 )
-def test_what_makes_no_sense_is_named(arguments: dict[str, object], complaint: str) -> None:
+def test_what_makes_no_sense_is_named(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(StateError, match=complaint):
-        make_spec(**arguments)  # type: ignore[arg-type]
+        make_spec(**arguments)
 
 
 def test_a_spec_survives_its_file() -> None:
@@ -96,7 +97,7 @@ def test_kind_gets_a_worker_per_node() -> None:
 
 def test_kind_gives_all_kubelets_one_quota_period() -> None:
     assert "kubeadmConfigPatches" not in configuration(make_spec(2))
-    (patch,) = configuration(make_spec(2, quota_period="10ms"))["kubeadmConfigPatches"]  # type: ignore[misc]
+    (patch,) = configuration(make_spec(2, quota_period="10ms"))["kubeadmConfigPatches"]
     assert json.loads(patch)["cpuCFSQuotaPeriod"] == "10ms"
     first, second = make_spec(2).nodes
     with pytest.raises(StateError, match="one quota_period for all nodes"):
@@ -107,7 +108,7 @@ def test_processors_are_given_to_pods_alone_where_that_is_asked_for() -> None:
     spec = make_spec(2, exclusive_cpus=True)
     configured = kubelet_configuration(Path("/state"), "x/node-1", Path("/state/containerd.sock"), spec.nodes[0])
     assert configured["cpuManagerPolicy"] == "static"
-    (patch,) = configuration(spec)["kubeadmConfigPatches"]  # type: ignore[misc]
+    (patch,) = configuration(spec)["kubeadmConfigPatches"]
     assert json.loads(patch)["cpuManagerPolicy"] == "static"
     with pytest.raises(StateError, match="one exclusive_cpus for all nodes"):
         configuration(ClusterSpec("x", [spec.nodes[0], replace(spec.nodes[1], exclusive_cpus=False)]))

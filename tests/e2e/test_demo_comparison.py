@@ -61,7 +61,7 @@ def test_an_interval_by_hand() -> None:
     found = compare([(1.0, 2.0), (1.0, 4.0)])
     assert found is not None
     assert found.ratio == pytest.approx(2**1.5)
-    assert (found.low, found.high) == (pytest.approx(2 ** (1.5 - 6.353)), pytest.approx(2 ** (1.5 + 6.353)))
+    assert (found.low, found.high) == pytest.approx((2 ** (1.5 - 6.353), 2 ** (1.5 + 6.353)))
     assert not found.shown
 
 

@@ -209,7 +209,7 @@ def test_a_redirect_away_from_https_is_refused() -> None:
 
 
 def test_releases_have_the_versions_of_the_modules() -> None:
-    pins = {}
+    pins: dict[str, str] = {}
     for suite in binaries.SUITES:
         text = (suite.module / "go.mod").read_text()
         pins |= dict(re.findall(r"^\t(\S+) (v\S+)", text, re.MULTILINE))
