@@ -16,7 +16,7 @@ from penstock_embedded.messages import Method
 from tests.support import vpp
 from tests.support.clients import HttpConnection, get, udp_socket
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, vip
-from tests.support.lab import UDP_PORT, Lab, eventually
+from tests.support.lab import HTTP_PORT, UDP_PORT, Lab, Server, eventually, start_server
 from tests.support.lab import lab as build_lab
 from tests.support.vpp_pod import Pod, pod_on
 
@@ -77,6 +77,29 @@ def test_datagrams_pass(lab: Lab, pod: Pod) -> None:
     with udp_socket(lab, VIP_IPV4, 53) as datagrams:
         datagrams.send(b"hello")
         assert datagrams.recv(100).endswith(b" hello")
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> Server:
+    """The node as a server: its address is the NAT source, too."""
+    found = Server("lb", lab.balancer, lab.balancer_ipv4, lab.balancer_ipv6)
+    start_server(found)
+    return found
+
+
+@BOTH
+def test_a_server_on_the_node_is_reached(lab: Lab, pod: Pod, host: Server, address: str) -> None:
+    own = host.ipv6 if ":" in address else host.ipv4
+    pod.apply(
+        vip(lab, address, backends=[{"id": "lb", "address": own, "port": HTTP_PORT}]),
+        vip(lab, address, port=53, protocol="UDP", backends=[{"id": "lb", "address": own, "port": UDP_PORT}]),
+    )
+    with HttpConnection(lab, address) as connection:
+        assert connection.get() == b"lb"
+        assert len(connection.get("/bytes/1000000")) == 1_000_000
+    with udp_socket(lab, address, 53) as datagrams:
+        datagrams.send(b"hello")
+        assert datagrams.recv(100) == b"lb hello"
 
 
 def test_vpp_is_killed_and_a_connection_goes_on(lab: Lab, pod: Pod) -> None:

@@ -27,6 +27,8 @@ typedef enum next {
     NEXT_HANDOFF,
     NEXT_LOCAL4,
     NEXT_LOCAL6,
+    NEXT_BALANCE4,
+    NEXT_BALANCE6,
     NEXTS,
     HELD = UINT16_MAX - 1, /* stays with the core until its first fragment has come */
     SPLIT = UINT16_MAX,    /* of a super-packet: its segments go in its place */
@@ -141,6 +143,54 @@ static __clib_noinline void export_rest(vlib_main_t *vm, vlib_buffer_t *b,
     }
 }
 
+/* Host route of a packet's destination, in the table of servers. */
+static fib_prefix_t host_prefix(const u8 *ip)
+{
+    fib_prefix_t prefix = {0};
+    bool six = ip[0] >> 4 == 6;
+    prefix.fp_proto = six ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4;
+    prefix.fp_len = six ? 128 : 32;
+    if (six) {
+        clib_memcpy_fast(&prefix.fp_addr.ip6, ip + 24, 16);
+    } else {
+        clib_memcpy_fast(&prefix.fp_addr.ip4, ip + 16, 4);
+    }
+    return prefix;
+}
+
+static_always_inline bool is_source(const u8 *destination, bool six)
+{
+    const lb_rl_main_t *lm = &lb_rl_main;
+    for (u32 i = 0; i < lm->source_count; i++) {
+        if (six ? clib_memcmp(&lm->sources[i].ip6, destination, 16) == 0
+                : ip46_address_is_ip4(&lm->sources[i]) &&
+                      clib_memcmp(&lm->sources[i].ip4, destination, 4) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A server may be where the NAT source's address is, on the node: our own host route would bring its packets back to us, so
+ * they take the route below that one. */
+static __clib_noinline u16 next_to_itself(vlib_buffer_t *b, const u8 *ip)
+{
+    bool six = ip[0] >> 4 == 6;
+    if (!is_source(ip + (six ? 24 : 16), six)) {
+        return six ? NEXT_IP6 : NEXT_IP4;
+    }
+    fib_prefix_t prefix = host_prefix(ip);
+    fib_node_index_t below =
+        fib_table_get_less_specific(lb_rl_main.fib[LB_RL_TO_SERVER][six], &prefix);
+    vnet_buffer(b)->ip.adj_index[VLIB_TX] = fib_entry_contribute_ip_forwarding(below)->dpoi_index;
+    return six ? NEXT_BALANCE6 : NEXT_BALANCE4;
+}
+
+static_always_inline bool is_to_itself(const u8 *ip, bool six)
+{
+    return six ? clib_memcmp(ip + 8, ip + 24, 16) == 0 : clib_memcmp(ip + 12, ip + 16, 4) == 0;
+}
+
 /* To the table of the side that a packet now goes to. `ours`: this host is its sender, by a tunnel or an answer. */
 static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, lb_rl_side_t side,
                                  bool ours)
@@ -164,24 +214,19 @@ static_always_inline u16 forward(vlib_main_t *vm, const lbrl_packet_t *packet, l
         b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED; /* the core has counted the TTL down */
     }
     vnet_buffer(b)->sw_if_index[VLIB_TX] = lb_rl_main.fib[side][six];
+    if (PREDICT_FALSE(side == LB_RL_TO_SERVER && is_to_itself(packet->data, six))) {
+        return next_to_itself(b, packet->data);
+    }
     return six ? NEXT_IP6 : NEXT_IP4;
 }
 
 /* Whether the packet's destination is an address of an interface of VPP, which a NAT source may be. */
 static __clib_noinline bool is_to_interface(const vlib_buffer_t *b)
 {
-    fib_prefix_t prefix = {0};
     const u8 *ip = vlib_buffer_get_current((vlib_buffer_t *)b);
-    bool six = ip[0] >> 4 == 6;
-    prefix.fp_proto = six ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4;
-    prefix.fp_len = six ? 128 : 32;
-    if (six) {
-        clib_memcpy_fast(&prefix.fp_addr.ip6, ip + 24, 16);
-    } else {
-        clib_memcpy_fast(&prefix.fp_addr.ip4, ip + 16, 4);
-    }
+    fib_prefix_t prefix = host_prefix(ip);
     fib_node_index_t entry =
-        fib_table_lookup_exact_match(lb_rl_main.fib[LB_RL_TO_SERVER][six], &prefix);
+        fib_table_lookup_exact_match(lb_rl_main.fib[LB_RL_TO_SERVER][ip[0] >> 4 == 6], &prefix);
     return entry != FIB_NODE_INDEX_INVALID &&
            (fib_entry_get_flags_for_source(entry, FIB_SOURCE_INTERFACE) & FIB_ENTRY_FLAG_LOCAL);
 }

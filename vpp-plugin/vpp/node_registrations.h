@@ -32,7 +32,9 @@ static void __attribute__((constructor)) name_errors(void)
                        [NEXT_IP6] = "ip6-lookup",                                                  \
                        [NEXT_HANDOFF] = handoff,                                                   \
                        [NEXT_LOCAL4] = "ip4-local",                                                \
-                       [NEXT_LOCAL6] = "ip6-local"},                                               \
+                       [NEXT_LOCAL6] = "ip6-local",                                                \
+                       [NEXT_BALANCE4] = "ip4-load-balance",                                       \
+                       [NEXT_BALANCE6] = "ip6-load-balance"},                                      \
     }
 
 NODE(lb_rl_ip4_node, "lb-rl-ip4", "lb-rl-ip4-handoff");
