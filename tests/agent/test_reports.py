@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from penstock_agent.desired import plan
-from penstock_agent.health_overlay import Standing, desired_state
+from penstock_agent.health_overlay import NoTraffic, Standing, desired_state
 from penstock_agent.loop import Reason
 from penstock_agent.reports import NodeFacts, Trouble, node_status, shards, vip_reports
 from penstock_agent.shortages import Shortage
@@ -38,9 +38,18 @@ STATS = Stats(
 )
 
 
-def reports(*vips, failed=(), in_force=None, result=None, troubles=None, **fields):
+class NoPath(NoTraffic):
+    """Clients send, and get no packet."""
+
+    def no_path(self, vip):
+        return True
+
+
+def reports(*vips, failed=(), in_force=None, result=None, troubles=None, traffic=None, **fields):
     planned = plan(snapshot(*vips, **fields), None)
-    outcome = desired_state(planned, lambda target: Standing(str(target.address) not in failed), None, ())
+    outcome = desired_state(
+        planned, lambda target: Standing(str(target.address) not in failed), None, (), traffic=traffic
+    )
     ids = {core.owner.name: core.vip.id for core in planned.vips}
     return vip_reports(
         planned,
@@ -127,6 +136,13 @@ def test_each_port_says_what_it_has_and_why_not():
 def test_ports_whose_backends_all_fail_say_so():
     (entry,) = reports(vip(), failed=("10.0.0.1", "10.0.0.2"))
     assert [(p.ready, p.total, p.reason) for p in entry.ports] == [(0, 2, "AllUnhealthy")]
+
+
+def test_a_vip_whose_clients_get_no_packet_is_not_ready_however_its_checks_end():
+    (entry,) = reports(vip(), traffic=NoPath())
+    assert [(p.ready, p.total, p.reason) for p in entry.ports] == [(0, 2, "NoPath")]
+    assert "let the firewall of this node forward packets" in entry.error
+    assert [found.reason for found in entry.findings] == ["NoPath"]
 
 
 def test_endpoints_of_weight_0_take_nothing():

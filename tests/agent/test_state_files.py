@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,6 +72,18 @@ async def test_a_full_disk_is_a_finding_until_there_is_room(store, findings):
             await eventually(lambda: not findings.texts)
             assert kept(store) == Number(value=2)
         assert names_in(full.path) == [NAME]
+
+
+async def test_a_slow_disk_holds_nothing_else_up(store, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: answers.wait(10))
+    store.put(NAME, Number(value=1))
+    writing = asyncio.create_task(store.flush())
+    await asyncio.sleep(0.05)
+    assert not writing.done()
+    answers.set()
+    await writing
+    assert kept(store) == Number(value=1)
 
 
 async def test_a_read_only_disk_is_a_finding_until_it_is_writable(store, findings):

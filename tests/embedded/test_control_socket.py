@@ -290,11 +290,12 @@ VIP_WITH_BACKENDS = b'{"id":"%s","key":"k","addresses":["203.0.113.1"],"port":80
         b'{"id":"x","key":"","addresses":[1,1,1,1,1,1,1,1],"port":0,"a":0,"b":0,"c":0,"d":0,"e":0,"f":0}',
         b'{"addresses":[%s]}' % b",".join([b"0"] * 1000),
         b"{%s}" % b",".join(b'"k%d":0' % number for number in range(1000)),
+        b"{%s}" % b",".join(b'"k%d":0' % number for number in range(400_000)),
         VIP_WITH_BACKENDS,
         b'"%s"' % (b"x" * 5_000_000),
         b'{"%s":0}' % (b"x" * 5_000_000),
     ],
-    ids=["numbers", "empty", "wrong", "addresses", "keys", "backends", "text", "long key"],
+    ids=["numbers", "empty", "wrong", "addresses", "keys", "many keys", "backends", "text", "long key"],
 )
 async def test_a_request_full_of_errors_costs_no_more_than_reading_it(
     path: Path, recorder: Recorder, line: bytes

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 
 import penstock_core
 import pytest
-from penstock_embedded.decapsulator import Admission, Refusal
+from penstock_embedded.decapsulator import Admission, Decapsulator, Refusal
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import GRE
@@ -81,6 +81,22 @@ def test_tunnels_of_load_balancing_nodes_alone_are_opened(sender: str, refusal: 
 )
 def test_packets_of_clients_to_the_vips_alone_are_taken(packet: Packet, refusal: Refusal | None) -> None:
     assert WEB.check_inner(inner(packet)) is refusal
+
+
+@pytest.mark.parametrize(
+    ("sender", "packet", "refusal"),
+    [
+        ("192.0.2.1", IP(src=CLIENT4, dst=VIP4) / TCP(sport=4000, dport=80), None),
+        ("192.0.3.0", IP(src=CLIENT4, dst=VIP4) / TCP(sport=4000, dport=80), Refusal.SENDER),
+        ("192.0.2.1", IP(src=CLIENT4, dst=VIP4) / TCP(sport=4000, dport=80, flags="SFR"), Refusal.PACKET),
+        ("192.0.2.1", IP(src=CLIENT4, dst="10.0.0.1") / TCP(sport=4000, dport=80), Refusal.DESTINATION),
+    ],
+    ids=lambda value: value.summary() if isinstance(value, Packet) else str(value),
+)
+def test_sender_and_content_of_a_tunnel_are_checked(sender: str, packet: Packet, refusal: Refusal | None) -> None:
+    tunnelled = bytes(IP(src=sender, dst="10.0.0.1") / GRE(proto=0x0800) / packet)
+    taken = Decapsulator("decap", WEB)._take_out(tunnelled, ip_address(sender))
+    assert taken == (refusal or bytes(packet))
 
 
 @pytest.mark.netns

@@ -161,3 +161,4 @@ def test_backoff_doubles_to_its_bound_while_starts_fail() -> None:
 def test_backoff_of_runs_that_became_ready_is_short() -> None:
     backoff = Backoff(first_seconds=0.1, longest_seconds=5.0, longest_ready_seconds=0.4)
     assert [backoff.delay(n, became_ready=True) for n in (0, 1, 2, 5, 10_000)] == [0.0, 0.0, 0.1, 0.4, 0.4]
+    assert Backoff().delay(10_000, became_ready=True) < 0.5

@@ -67,6 +67,17 @@ async def test_an_event_that_breaks_something_ends_nothing(monkeypatch: pytest.M
     assert feed.store.count(SERVICES) == 1
 
 
+async def test_an_event_with_which_nothing_can_be_done_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Feed(Store(), WorkQueue())
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("penstock_operator.feed.affected", fail)
+    feed.event(SERVICES, None, {"metadata": {"name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "1"}})
+    assert feed.store.count(SERVICES) == 1
+
+
 def test_addresses_with_leading_zeros_are_reserved_as_kubernetes_reads_them() -> None:
     store = Store()
     service = {"metadata": {"name": "a", "namespace": "b"}, "spec": {"externalIPs": ["010.0.0.1", "not one"]}}
