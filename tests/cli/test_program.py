@@ -71,9 +71,9 @@ def test_every_program_raises_its_limit_of_open_files() -> None:
 
 
 def test_run_names_the_missing_directory() -> None:
-    done = penstock("run", "--files", "/nowhere")
+    done = penstock("run", "--files", "/proc/nowhere")
     assert done.returncode == 1
-    assert "--files: /nowhere does not exist" in done.stderr
+    assert "--files: /proc/nowhere does not exist" in done.stderr
 
 
 def test_run_names_the_bad_field_before_anything_starts(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_validate_accepts_what_run_serves_and_names_every_bad_object(tmp_path: P
     ("arguments", "words"),
     [
         ([], "name files or directories"),
-        (["/nowhere"], "/nowhere: No such file"),
+        (["/proc/nowhere"], "/proc/nowhere: No such file"),
         (["/dev/null"], "no object of"),
     ],
 )

@@ -204,7 +204,7 @@ async def test_an_operator_that_waits_for_the_lease_stops_when_told() -> None:
 
 
 def test_run_reports_failures_by_its_status(free_ports: Callable[[], Settings]) -> None:
-    assert main.run(free_ports().model_copy(update={"kubeconfig": "/nowhere"})) == 2
+    assert main.run(free_ports().model_copy(update={"kubeconfig": "/proc/nowhere"})) == 2
     with serving.Server(0, {}) as taken:
         assert main.run(free_ports().model_copy(update={"health_port": taken.port})) == 2
 

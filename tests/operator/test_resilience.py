@@ -119,7 +119,7 @@ async def test_the_process_starts_serves_and_stops(client: KubeClient, settings:
     ("environment", "expected"),
     [
         ({"PENSTOCK_WORKERS": "many"}, "workers (PENSTOCK_WORKERS)"),
-        ({"PENSTOCK_KUBECONFIG": "/nowhere"}, "Configuration file /nowhere not found"),
+        ({"PENSTOCK_KUBECONFIG": "/proc/nowhere"}, "Configuration file /proc/nowhere not found"),
     ],
 )
 def test_a_start_that_cannot_succeed_says_why(environment: dict[str, str], expected: str) -> None:
