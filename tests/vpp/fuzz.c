@@ -37,7 +37,7 @@ void fuzz_fail(const char *condition, const char *file, int line)
     abort();
 }
 
-/* ---- An input may name any directory: it gets ours by one name, and by all others one that there is not ---- */
+/* ---- An input may name any directory: it gets ours by one name, and by all others one that nobody can make ---- */
 
 int __real_lbio_open(lbio_t **out, const lbio_config_t *config, lbrl_attach_report_t *report,
                      lbio_problem_t *problem);
@@ -48,7 +48,7 @@ int __wrap_lbio_open(lbio_t **out, const lbio_config_t *config, lbrl_attach_repo
                      lbio_problem_t *problem)
 {
     lbio_config_t safe = *config;
-    safe.directory = strcmp(config->directory, OURS) == 0 ? directory : "/nowhere";
+    safe.directory = strcmp(config->directory, OURS) == 0 ? directory : "/proc/nowhere";
     return __real_lbio_open(out, &safe, report, problem);
 }
 
