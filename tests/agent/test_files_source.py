@@ -70,6 +70,7 @@ async def test_a_directory_is_a_snapshot(source, directory):
     assert [served.vip.key for served in snapshot.vips] == ["default/web"]
     assert snapshot.vips[0].vip.metadata.uid == "file:default/web"
     assert snapshot.policies[("default", "fast")].heuristic == "little"
+    assert snapshot.node.data_plane_name == "here"
     assert snapshot.node.nat_source.port_first == 20480
     assert [str(network) for network in snapshot.node.static_endpoint_cidrs] == ["10.0.0.0/8"]
     assert snapshot.node.limits.max_tcp_seconds == 900

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from penstock_embedded.repairs import REPAIR_SECONDS
+from penstock_embedded import repairs
+from penstock_embedded.repairs import REPAIR_SECONDS, Repairs
 
 from tests.support.clients import HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, RunningDataplane, plumbing
@@ -38,6 +39,17 @@ def test_a_removal_is_repaired_at_once_and_connections_go_on(lab: Lab, balanced:
             assert time.monotonic() - began < REPAIR_SECONDS / 2  # a round would take it in half of all cases
         finally:
             lab.balancer.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+
+
+def test_a_node_that_changes_all_the_time_is_not_looked_at_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Repairs()
+    monkeypatch.setattr(found, "_seen_change", lambda: True)
+    monkeypatch.setattr(repairs, "SHORTEST_SECONDS", 3600.0)
+    assert found.due()
+    found.begin()
+    assert not found.due()
+    monkeypatch.setattr(repairs, "SHORTEST_SECONDS", 0.0)
+    assert found.due()
 
 
 def test_a_firewall_that_drops_forwarded_packets_is_a_finding(lab: Lab, balanced: RunningDataplane) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from penstock_kube import Gone, Key, KubeClient, Reflector, Resource
@@ -115,3 +115,20 @@ async def test_a_forbidden_watch_is_tried_again_until_it_is_allowed(apiserver: C
         await asyncio.wait_for(reflector.synced.wait(), 10)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def test_an_object_that_cannot_be_handled_costs_the_others_nothing() -> None:
+    def prune(obj: dict[str, Any]) -> dict[str, Any]:
+        if obj["metadata"]["name"] == "odd":
+            raise ZeroDivisionError
+        return obj
+
+    def on_change(key: Key, obj: dict[str, Any] | None) -> None:
+        if key[1] == "unwelcome":
+            raise ZeroDivisionError
+
+    reflector = Reflector(cast(KubeClient, None), CONFIG_MAPS, prune=prune, on_change=on_change)
+    for name in ("odd", "unwelcome", "good"):
+        reflector._store(config_map("default", name))
+    assert set(reflector.cache) == {("default", "unwelcome"), ("default", "good")}
+    assert reflector.faults == 2

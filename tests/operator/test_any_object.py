@@ -61,6 +61,7 @@ async def test_an_event_that_breaks_something_ends_nothing(monkeypatch: pytest.M
 
     monkeypatch.setitem(READERS, SERVICES, fail)
     feed.event(SERVICES, None, {"metadata": metadata})
+    feed.learn(SERVICES, {"metadata": metadata})  # the answer to a write of ours
     assert feed.store.count(SERVICES) == 0
     monkeypatch.undo()
     feed.event(SERVICES, None, {"metadata": metadata})
