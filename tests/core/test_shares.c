@@ -92,6 +92,25 @@ static void flood_of_one_vip_costs_no_handshake_of_another(void)
     rig_free(&rig);
 }
 
+/* The same of NAT ports, where two VIPs have one server: the greedy one holds all of them. */
+static void vip_below_its_share_gets_ports_of_a_server_that_others_have_too(void)
+{
+    rig_t rig = rig_make(1, 1);
+    const lbrl_nat_source_t source = {address_of("192.0.2.1"), 16384, 16384 + CAPACITY / 2 - 1};
+    lbrl_backend_config_t backend;
+    lbrl_vip_config_t config = rig_vip(9, "203.0.113.11", 80, 6, &backend, 1);
+    CHECK_EQUAL(lbrl_sources_set(rig.lb, &source, 1), 0);
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
+    rig_pass(&rig, 1000);
+    CHECK(fill(&rig) >= CAPACITY / 2);
+    for (unsigned i = 0; i < OTHERS; i++) {
+        connection_t c =
+            connection_make(&rig, "198.51.100.7", (uint16_t)(1024 + i), "203.0.113.11");
+        connection_open(&c);
+    }
+    rig_free(&rig);
+}
+
 /* Counts of what each VIP holds come back with the arena. */
 static void shares_hold_after_a_restart(void)
 {
@@ -110,6 +129,7 @@ int main(void)
 {
     full_table_has_room_for_a_vip_below_its_share();
     flood_of_one_vip_costs_no_handshake_of_another();
+    vip_below_its_share_gets_ports_of_a_server_that_others_have_too();
     shares_hold_after_a_restart();
     return 0;
 }
