@@ -30,6 +30,7 @@ MEASURES: dict[str, Callable[[Latency], float]] = {
     "mean": lambda latency: latency.mean,
     "p99": lambda latency: latency.p99,
 }
+MEASURED_ANSWERS = 50  # from so many answers on a backend has to have been measured; a policy may leave slow ones out
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,13 @@ class Demonstration:
 
     @property
     def unmeasured(self) -> list[str]:
-        """Policies of which something is missing: requests, weights, or a backend's times."""
-        return [
-            policy
-            for policy in self.policies
-            if not (
-                self.weights
-                and self.results[policy].requests
-                and all(None not in self.times(policy, backend).all for backend in self.backends)
-            )
-        ]
+        """Policies of which something is missing: weights, or the times of backends that answered often enough."""
+        return [policy for policy in self.policies if not (self.weights and self._measured(policy))]
+
+    def _measured(self, policy: str) -> bool:
+        answers = self.results[policy].backends
+        used = [backend for backend in self.backends if answers.get(backend, 0) >= MEASURED_ANSWERS]
+        return bool(used) and all(None not in self.times(policy, backend).all for backend in used)
 
     def change(self, measure: str) -> Interval | None:
         """Compare the second policy with the first, pair by pair."""

@@ -20,15 +20,15 @@ BLOCKS = ("lsq", "little", "little", "lsq")
 SECONDS = 10
 
 
-def write_run(path: Path, little: float, failed: int = 0, scale: float = 1.0) -> Report:
-    """Write ten requests a second: of lsq with 10 ms, of little with so many; blocks of ten seconds."""
+def write_run(path: Path, little: float, failed: int = 0, scale: float = 1.0, slow_each: int = 3) -> Report:
+    """Write ten requests a second: of lsq with 10 ms, of little with so many; `slow` answers one of `slow_each`."""
     lines: list[dict[str, object]] = []
     for number in range(len(BLOCKS) * SECONDS * 10):
         second = number / 10
         # No two pairs are quite alike: an interval has a width.
         latency = scale * (10.0 if BLOCKS[int(second // SECONDS)] == "lsq" else little) * (1 + 0.01 * (number % 7))
         intended = (BEGAN + timedelta(seconds=second)).isoformat()
-        backend = "fast" if number % 3 else "slow"
+        backend = "fast" if number % slow_each else "slow"
         lines.append({"type": "request", "intended": intended, "latency_ms": latency, "backend": backend})
     for line in lines[:failed]:
         line |= {"type": "error", "kind": "timeout", "time": line["intended"], "error": "no answer"}
@@ -43,7 +43,9 @@ def write_run(path: Path, little: float, failed: int = 0, scale: float = 1.0) ->
     return read_report(path)
 
 
-def demonstration(tmp_path: Path, little: float = 12.0, failed: int = 0, scale: float = 1.0) -> report.Demonstration:
+def demonstration(
+    tmp_path: Path, little: float = 12.0, failed: int = 0, scale: float = 1.0, slow_each: int = 3
+) -> report.Demonstration:
     whole = report.Times(*[report.Quantiles(1.0, 2.0)] * 3)
     partial = report.Times(report.Quantiles(1.5, 2.5), report.Quantiles(1433.0, 44.0), None)
     blocks = []
@@ -53,7 +55,7 @@ def demonstration(tmp_path: Path, little: float = 12.0, failed: int = 0, scale: 
         )
         blocks.append(report.Block(window, {"slow": partial if policy == "little" else whole, "fast": whole}))
     weights = (report.WeightSample(1.0, {"slow": 1.0, "fast": 3.0}),)
-    load = write_run(tmp_path / "run.jsonl", little, failed, scale)
+    load = write_run(tmp_path / "run.jsonl", little, failed, scale, slow_each)
     speeds = {"fast": 0.4, "slow": 0.1}
     return report.Demonstration("title", "setting", speeds, ("lsq", "little"), tuple(blocks), load, weights)
 
@@ -129,3 +131,7 @@ def test_times_of_a_policy_are_those_of_its_blocks(tmp_path: Path) -> None:
 
 def test_a_backend_without_times_is_reported(tmp_path: Path) -> None:
     assert demonstration(tmp_path).unmeasured == ["little"]  # no durations of "slow"
+
+
+def test_a_backend_that_a_policy_hardly_uses_need_not_be_measured(tmp_path: Path) -> None:
+    assert demonstration(tmp_path, slow_each=20).unmeasured == []
