@@ -3,7 +3,7 @@
  * may not: sanitizers see what leaves its bounds, ctest's time limit what does not end, and when the edits stop every
  * entry and port comes back.
  */
-#include "arena.h"
+#include "internal.h"
 #include "rig.h"
 
 enum { WORKERS = 2, FLOWS = 256, CLIENTS = 48, ROUNDS = 30000, PORTS = 128 };
@@ -130,6 +130,17 @@ static void edit_while_packets_pass(rig_t *rig, const arena_t *arena)
     }
 }
 
+/* What schedulers compare: the workers' sum of open flows, and what they have not added to it yet. */
+static int32_t load_of(const rig_t *rig, uint32_t vip, uint32_t slot)
+{
+    const vip_store_t *store = rig->lb->stores[vip];
+    int32_t sum = store->total[slot];
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        sum += store->workers[i].delta[slot];
+    }
+    return sum;
+}
+
 /* As many connections at a time as there are ports and entries, twice over. */
 static void everything_is_there_again(rig_t *rig)
 {
@@ -142,6 +153,7 @@ static void everything_is_there_again(rig_t *rig)
         for (uint64_t backend = 1; backend <= 3; backend++) {
             CHECK_EQUAL(rig_backend(rig, vip, vip * 1000 + backend).entries, 0);
             CHECK_EQUAL(rig_backend(rig, vip, vip * 1000 + backend).open_flows, 0);
+            CHECK_EQUAL(load_of(rig, (uint32_t)vip - 1, (uint32_t)backend - 1), 0);
         }
     }
     for (int again = 0; again < 2; again++) {
