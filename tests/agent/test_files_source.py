@@ -179,7 +179,7 @@ async def test_a_source_address_may_come_later(source, directory, monkeypatch):
         await eventually(lambda: source.error)
         assert source.snapshot is None
         source._node_addresses = (ip_address("192.0.2.1"),)
-        await eventually(lambda: source.snapshot is not None, seconds=10)
+        await eventually(lambda: source.snapshot is not None)
 
 
 async def test_without_watches_files_are_polled(source, directory, monkeypatch):
@@ -195,7 +195,7 @@ async def test_without_watches_files_are_polled(source, directory, monkeypatch):
         await eventually(lambda: source.snapshot is not None)
         await asyncio.sleep(1.5)
         (directory / "vip.yaml").write_text(VIP.replace("port: 80", "port: 81"))
-        await eventually(lambda: source.snapshot.vips[0].vip.spec.ports[0].port == 81, seconds=10)
+        await eventually(lambda: source.snapshot.vips[0].vip.spec.ports[0].port == 81)
 
 
 async def test_bytes_that_are_no_text_are_an_error_of_their_file(source, directory):
@@ -241,4 +241,4 @@ async def test_a_directory_may_come_later(tmp_path):
         await eventually(lambda: "No such file" in source.error)
         path.mkdir()
         (path / "vip.yaml").write_text(VIP)
-        await eventually(lambda: source.snapshot is not None, seconds=10)
+        await eventually(lambda: source.snapshot is not None)

@@ -76,7 +76,7 @@ class Node:
         return {entry["name"]: entry for entry in found["report"].get("vips", ())} if found else None
 
 
-async def soon(look, seconds=10.0):
+async def soon(look, seconds=30.0):
     """Wait until an awaitable question is answered with yes; returns the answer."""
     async with asyncio.timeout(seconds):
         while not (answer := await look()):  # noqa: ASYNC110 - the API server tells nobody here

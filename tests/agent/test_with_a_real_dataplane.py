@@ -56,7 +56,7 @@ def rig(lab):
 def test_traffic_is_measured_and_weighed(rig):
     rig.write("little")
     with rig.agent.running():
-        eventually(rig.settled, seconds=20)
+        eventually(rig.settled)
         for _ in range(40):
             get(rig.lab, VIP_IPV4)
             get(rig.lab, VIP_IPV6)
@@ -66,7 +66,7 @@ def test_traffic_is_measured_and_weighed(rig):
             done = vip and sum(b.flows for b in vip.backends) == 40 and all(b.fct for b in vip.backends)
             return vip if done else None
 
-        vip = eventually(measured, seconds=10)
+        vip = eventually(measured)
         assert {str(b.address) for b in vip.backends} == {server.ipv4 for server in rig.lab.servers}
         assert (vip.policy, vip.fallback_reason, vip.scheduler) == ("little", "", "sed")
         assert all(b.weight and b.weight > 0 and b.healthy for b in vip.backends)
@@ -79,12 +79,12 @@ def test_traffic_is_measured_and_weighed(rig):
 def test_a_restarted_agent_leaves_the_data_plane_alone(rig):
     rig.write("lsq")
     with rig.agent.running():
-        eventually(rig.settled, seconds=20)
+        eventually(rig.settled)
     generation = rig.dataplane.hello().generation
     with HttpConnection(rig.lab, VIP_IPV4) as connection:
         assert connection.get()
         with rig.agent.running():
-            eventually(rig.settled, seconds=20)
+            eventually(rig.settled)
             assert rig.agent.state().applies == 0
             assert connection.get()
     assert rig.dataplane.hello().generation == generation
@@ -93,20 +93,20 @@ def test_a_restarted_agent_leaves_the_data_plane_alone(rig):
 def test_a_killed_data_plane_goes_on_and_gets_its_state_again(rig):
     rig.write("lsq")
     with rig.agent.running():
-        eventually(rig.settled, seconds=20)
+        eventually(rig.settled)
         before = rig.agent.state().link.instance_id
         with HttpConnection(rig.lab, VIP_IPV4) as connection:
             assert connection.get()
             rig.dataplane.kill_child()
             assert connection.get()
-            eventually(lambda: rig.settled() and rig.agent.state().link.instance_id != before, seconds=20)
+            eventually(lambda: rig.settled() and rig.agent.state().link.instance_id != before)
             assert connection.get()
 
         def fresh():
             vip = rig.agent.vip()
             return vip and not vip.fallback_reason and vip.frame_age is not None and vip.frame_age < 1
 
-        eventually(fresh, seconds=10)
+        eventually(fresh)
         assert get(rig.lab, VIP_IPV4)
 
 
@@ -114,7 +114,7 @@ def test_a_failed_server_gets_no_traffic(rig):
     rig.write("lsq")
     server = rig.lab.servers[1]
     with rig.agent.running():
-        eventually(rig.settled, seconds=20)
+        eventually(rig.settled)
         server.namespace.sh("ip link set eth0 down")
         try:
 
@@ -122,8 +122,8 @@ def test_a_failed_server_gets_no_traffic(rig):
                 vip = rig.agent.vip()
                 return vip and {b.state for b in vip.backends if str(b.address) == server.ipv4} == {"failed"}
 
-            eventually(cut, seconds=15)
-            eventually(rig.settled, seconds=5)
+            eventually(cut)
+            eventually(rig.settled)
             assert {get(rig.lab, VIP_IPV4) for _ in range(10)} == {rig.lab.servers[0].name.encode()}
         finally:
             server.namespace.sh(
@@ -132,7 +132,7 @@ def test_a_failed_server_gets_no_traffic(rig):
                 ip route replace default via 10.77.2.1
                 ip route replace default via fd77:2::1"""
             )
-        eventually(lambda: (v := rig.agent.vip()) and all(b.state == "active" for b in v.backends), seconds=15)
+        eventually(lambda: (v := rig.agent.vip()) and all(b.state == "active" for b in v.backends))
 
 
 DROP_FORWARDED = """nft add table inet strict
@@ -143,7 +143,7 @@ def test_a_firewall_that_drops_forwarded_packets_is_noticed_while_checks_pass(ri
     """Health checks are packets of the node itself: a FORWARD policy does not concern them."""
     rig.write("lsq")
     with rig.agent.running():
-        eventually(rig.settled, seconds=20)
+        eventually(rig.settled)
         assert get(rig.lab, VIP_IPV4)
         rig.lab.balancer.sh(DROP_FORWARDED)
         try:
@@ -158,5 +158,5 @@ def test_a_firewall_that_drops_forwarded_packets_is_noticed_while_checks_pass(ri
             assert all(backend.healthy for backend in vip.backends)
         finally:
             rig.lab.balancer.sh("nft delete table inet strict")
-        eventually(lambda: get(rig.lab, VIP_IPV4), seconds=20)
-        eventually(lambda: not rig.agent.vip().no_path, seconds=20)
+        eventually(lambda: get(rig.lab, VIP_IPV4))
+        eventually(lambda: not rig.agent.vip().no_path)

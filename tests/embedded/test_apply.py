@@ -76,7 +76,7 @@ def test_a_nat_source_that_a_draining_vip_still_has_is_refused_until_then(
         assert (error.code, error.field) == ("conflict", f"nat_sources.{len(more) - 1}.address")
         assert kept.get() == name
         assert get(lab, VIP_IPV4) in (b"s1", b"s2")
-    eventually(lambda: not dataplane.try_apply(vip(lab), nat_sources=more).errors, seconds=20)
+    eventually(lambda: not dataplane.try_apply(vip(lab), nat_sources=more).errors)
 
 
 def test_the_same_state_twice_changes_nothing(lab: Lab, dataplane: RunningDataplane) -> None:
@@ -147,7 +147,7 @@ def test_when_the_drain_timeout_has_passed_a_removed_backend_fails(lab: Lab, dat
         time.sleep(1.0)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             old.get()
-    eventually(lambda: [each.id for each in dataplane.dump().vips[0].backends] == ["s2"], seconds=15)
+    eventually(lambda: [each.id for each in dataplane.dump().vips[0].backends] == ["s2"])
 
 
 def test_a_failed_backend_resets_tcp_and_moves_udp(lab: Lab, dataplane: RunningDataplane) -> None:
@@ -181,7 +181,7 @@ def test_a_removed_vip_drains_and_then_takes_its_routes_along(lab: Lab, dataplan
         dataplane.apply(vip(lab, VIP_IPV6))
         assert old.get() == name
     route = f"ip route show table all {VIP_IPV4}"
-    eventually(lambda: lab.balancer.sh(route) == "", seconds=20)
+    eventually(lambda: lab.balancer.sh(route) == "")
     assert [each.key for each in dataplane.dump().vips] == [vip(lab, VIP_IPV6)["key"]]
     assert not list(dataplane.settings.shm_dir.glob(f"*{vip(lab)['id']}*"))
 

@@ -124,7 +124,7 @@ def test_a_damaged_object_is_replaced_and_the_next_apply_makes_all_well(
     balanced.restart()
     balanced.apply(vip(lab))
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
-    eventually(lambda: [each.key for each in balanced.dump().vips] == [vip(lab)["key"]], seconds=10)
+    eventually(lambda: [each.key for each in balanced.dump().vips] == [vip(lab)["key"]])
 
 
 def test_without_its_state_a_data_plane_leaves_the_node_as_it_finds_it(lab: Lab, balanced: RunningDataplane) -> None:

@@ -87,7 +87,7 @@ def test_the_heartbeat_goes_on_while_the_socket_is_busy_or_idle(lab: Lab, datapl
     dataplane.apply(vip(lab))
     reader = reader_of(dataplane)
     first = reader.heartbeat_us
-    eventually(lambda: reader.heartbeat_us > first, seconds=1)
+    eventually(lambda: reader.heartbeat_us > first)
     sequence = reader.read().sequence
     time.sleep(1.0)
     assert 3 <= reader.read().sequence - sequence <= 7  # every 200 ms
@@ -98,7 +98,7 @@ def test_an_agent_steers_new_flows_by_weights(lab: Lab, dataplane: RunningDatapl
     writer = writer_for(dataplane)
     for s1, s2, expected in ((1.0, 0.0, b"s1"), (0.0, 1.0, b"s2")):
         write_weights(dataplane, writer, s1=s1, s2=s2)
-        eventually(partial(has_weights, dataplane, s1=s1, s2=s2), seconds=2)
+        eventually(partial(has_weights, dataplane, s1=s1, s2=s2))
         assert {get(lab, VIP_IPV4) for _ in range(6)} == {expected}
     again = dataplane.apply(vip(lab, scheduler={"type": "sed"}))
     assert not again.changed
@@ -108,11 +108,11 @@ def test_an_agent_steers_new_flows_by_weights(lab: Lab, dataplane: RunningDatapl
 def test_weights_outlive_a_restart_of_the_data_plane(lab: Lab, dataplane: RunningDataplane) -> None:
     dataplane.apply(vip(lab, scheduler={"type": "sed"}))
     write_weights(dataplane, writer_for(dataplane), s1=2.5, s2=0.5)
-    eventually(lambda: weights_of(dataplane) == {"s1": 2.5, "s2": 0.5}, seconds=2)
+    eventually(lambda: weights_of(dataplane) == {"s1": 2.5, "s2": 0.5})
     old = reader_of(dataplane)
     dataplane.kill_child()
     eventually(dataplane.answers)
-    eventually(lambda: weights_of(dataplane) == {"s1": 2.5, "s2": 0.5}, seconds=2)
+    eventually(lambda: weights_of(dataplane) == {"s1": 2.5, "s2": 0.5})
     assert old.retired
     assert reader_of(dataplane).instance_id == dataplane.hello().instance_id
 
@@ -124,7 +124,7 @@ def test_a_spoiled_actions_object_changes_nothing_and_kills_nobody(
     dataplane.apply(vip(lab, scheduler={"type": "sed"}))
     writer = writer_for(dataplane)
     write_weights(dataplane, writer, s1=1.0, s2=3.0)
-    eventually(lambda: weights_of(dataplane) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+    eventually(lambda: weights_of(dataplane) == {"s1": 1.0, "s2": 3.0})
     instance = dataplane.hello().instance_id
     path = path_of(dataplane, dataplane.dump().vips[0].actions)
     match spoil:
@@ -151,7 +151,7 @@ def test_a_spoiled_actions_object_changes_nothing_and_kills_nobody(
         path.unlink()
     again = writer_for(dataplane)  # a new object is taken as the old one was, and its sequence is the same
     write_weights(dataplane, again, s1=3.0, s2=1.0)
-    eventually(lambda: weights_of(dataplane) == {"s1": 3.0, "s2": 1.0}, seconds=2)
+    eventually(lambda: weights_of(dataplane) == {"s1": 3.0, "s2": 1.0})
 
 
 def test_weights_of_a_silent_agent_become_equal_after_the_grace_period(lab: Lab) -> None:
@@ -162,9 +162,9 @@ def test_weights_of_a_silent_agent_become_equal_after_the_grace_period(lab: Lab)
             write_weights(running, writer, s1=1.0, s2=3.0)
             time.sleep(0.2)
         assert weights_of(running) == {"s1": 1.0, "s2": 3.0}
-        eventually(lambda: 1.0 < weights_of(running)["s1"] < weights_of(running)["s2"] < 3.0, seconds=5)
+        eventually(lambda: 1.0 < weights_of(running)["s1"] < weights_of(running)["s2"] < 3.0)
         write_weights(running, writer, s1=1.0, s2=3.0)  # it is back
-        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0})
         running.withdraw()
 
 
@@ -172,11 +172,11 @@ def test_without_an_object_the_configured_weights_come_back_after_the_grace_peri
     with running_dataplane(lab, grace_seconds=1.0) as running:
         running.apply(vip(lab, scheduler={"type": "sed"}))
         write_weights(running, writer_for(running), s1=1.0, s2=3.0)
-        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0}, seconds=2)
+        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 3.0})
         path_of(running, running.dump().vips[0].actions).unlink()
         time.sleep(0.5)
         assert weights_of(running) == {"s1": 1.0, "s2": 3.0}
-        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 1.0}, seconds=3)
+        eventually(lambda: weights_of(running) == {"s1": 1.0, "s2": 1.0})
         running.withdraw()
 
 
@@ -221,7 +221,7 @@ def test_a_vip_that_drains_over_a_restart_comes_back_with_frames_or_leaves_none(
             dataplane.stop()
             dataplane.restart()
             kept.get()
-        eventually(lambda: not dataplane.dump().vips, seconds=20)
+        eventually(lambda: not dataplane.dump().vips)
         if returns:
             dataplane.apply(web)
             get(lab, VIP_IPV4)

@@ -77,7 +77,7 @@ def test_without_room_for_frames_flows_go_on_and_frames_come_later(
     assert "No space left on device; free shared memory" in finding
     assert get(lab, VIP_IPV4) in (b"s1", b"s2")
     memory.empty()
-    eventually(lambda: readable(memory), seconds=10)
+    eventually(lambda: readable(memory))
     assert dataplane.stats().findings == ()
 
 
@@ -91,7 +91,7 @@ def test_a_new_vip_is_served_without_frames(lab: Lab, dataplane: RunningDataplan
     assert "VIPs forward without frames" in findings
     assert "penstock.state" in findings
     memory.empty()
-    eventually(lambda: len(frames_of(memory)) == 2 and not dataplane.stats().findings, seconds=10)
+    eventually(lambda: len(frames_of(memory)) == 2 and not dataplane.stats().findings)
 
 
 def test_on_a_read_only_file_system_flows_go_on(lab: Lab, dataplane: RunningDataplane, memory: Disk) -> None:
@@ -104,7 +104,7 @@ def test_on_a_read_only_file_system_flows_go_on(lab: Lab, dataplane: RunningData
         assert kept.get() == name
         assert "Read-only file system" in dataplane.stats().findings[0]
         memory.remount("rw")
-        eventually(lambda: len(dataplane.stats().findings) == 1, seconds=10)  # frames are there again
+        eventually(lambda: len(dataplane.stats().findings) == 1)  # frames are there again
         dataplane.stop()
         dataplane.restart()
         assert kept.get() == name
@@ -167,6 +167,6 @@ def test_without_room_for_its_socket_a_data_plane_forwards(lab: Lab, tmp_path: P
             name = kept.get()
             assert not running.answers()
             run_dir.unlink()
-            eventually(running.answers, seconds=10)
+            eventually(running.answers)
             assert kept.get() == name
         running.withdraw()

@@ -92,7 +92,7 @@ class RunningDataplane(ControlClient):
     def _start(self) -> subprocess.Popen[Any]:
         arguments = [*self._prefix, sys.executable, "-c", PROGRAM, self.settings.model_dump_json()]
         process = self.lab.balancer.popen(arguments, stdout=2)  # standard output is the caller's
-        eventually(self.answers, seconds=10)
+        eventually(self.answers)
         return process
 
     def restart(self) -> None:

@@ -105,7 +105,7 @@ def know_by_dscp(server: Server, addresses: Iterable[str], dscp: int) -> None:
         )
 
 
-def eventually(check: Callable[[], T | Literal[False] | None], *, seconds: float = 5.0, interval: float = 0.02) -> T:
+def eventually(check: Callable[[], T | Literal[False] | None], *, seconds: float = 30.0, interval: float = 0.02) -> T:
     """Call until the result is true and return it; fail with the last result after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (result := check()):

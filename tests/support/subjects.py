@@ -273,7 +273,7 @@ class VppSubject(LabSubject):
         # VPP drops the packet that makes it ask for a neighbour, and packets by hand are not sent again.
         ends = [(self.lab.client_ipv4, self.lab.client_ipv6), *((each.ipv4, each.ipv6) for each in self.lab.servers)]
         for address in (each for pair in ends for each in pair):
-            eventually(partial(self._balancer.reaches, str(ip_address(address))), seconds=10)
+            eventually(partial(self._balancer.reaches, str(ip_address(address))))
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class VppProcess:
         with (self.directory / "output").open("a") as log:
             before = with_processors(self._processors, self.directory)
             process = self._popen([*before, *command], stdout=log, stderr=log)
-        eventually(lambda: self._answers(process), seconds=20)
+        eventually(lambda: self._answers(process))
         self._plumb()
         return process
 
@@ -290,7 +290,7 @@ class VppControl(ControlClient):
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._arguments, stdout=2)
-        eventually(self.answers, seconds=10)
+        eventually(self.answers)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -48,7 +48,7 @@ class Pod:
 
     def control(self, *options: str) -> subprocess.Popen[Any]:
         program = self.start_control(*options)
-        eventually(self.answers, seconds=20)
+        eventually(self.answers)
         return program
 
     def start_control(self, *options: str) -> subprocess.Popen[Any]:

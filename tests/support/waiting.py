@@ -8,7 +8,7 @@ import gc
 import warnings
 
 
-async def eventually(condition, seconds=5.0):
+async def eventually(condition, seconds=30.0):
     """Wait until a condition holds and return its result; TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while not (result := condition()):  # noqa: ASYNC110 - the condition is about another task or process: no event tells

@@ -61,7 +61,7 @@ class _End:
             words = namespace.sh(f"ip neighbour show {gateway} dev eth0").split()
             return words[words.index("lladdr") + 1] if "lladdr" in words else ""
 
-        return bytes.fromhex(eventually(known, seconds=10).replace(":", ""))
+        return bytes.fromhex(eventually(known).replace(":", ""))
 
     def send(self, data: bytes) -> None:
         version = data[0] >> 4 if data and data[0] >> 4 in ETHER_TYPES else 4

@@ -141,7 +141,7 @@ def test_events_tell_of_vips_that_come_and_go(lab: Lab, client: Any) -> None:
     configure(client, lab)
     eventually(lambda: heard == [(7, True)])
     client.api.lb_rl_vip_remove(id=7)
-    eventually(lambda: heard == [(7, True), (7, False)], seconds=20)
+    eventually(lambda: heard == [(7, True), (7, False)])
     client.api.want_lb_rl_events(enable=False, pid=1)
 
 
@@ -174,9 +174,9 @@ def test_backends_are_in_the_statistics_segment(lab: Lab, balancer: RunningVpp, 
             assert size >= 40 * packets  # with the headers of IP and TCP
         # What is gone is gone from there, too: a server, then the VIP.
         client.api.lb_rl_vip_set(**vip(lab, backends=vip(lab)["backends"][1:], drain_timeout=0))
-        eventually(lambda: {each.rpartition("/")[0] for each in stats.ls([folder])} == {names[1]}, seconds=20)
+        eventually(lambda: {each.rpartition("/")[0] for each in stats.ls([folder])} == {names[1]})
         client.api.lb_rl_vip_remove(id=7)
-        eventually(lambda: not stats.ls([folder]), seconds=20)
+        eventually(lambda: not stats.ls([folder]))
         assert sum(stats.get_counter("/lb-rl/backends/flows")[0]) == 0
     finally:
         stats.disconnect()
@@ -209,7 +209,7 @@ def test_a_backend_that_comes_back_is_found_by_its_name(lab: Lab, balancer: Runn
             time.sleep(1.5)
             assert len(client.api.lb_rl_backend_dump(vip=7)) == 2
             assert flows() == 2
-        eventually(lambda: flows() == 1, seconds=20)
+        eventually(lambda: flows() == 1)
     finally:
         stats.disconnect()
 

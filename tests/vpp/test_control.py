@@ -44,7 +44,7 @@ def test_a_backend_drains_and_keeps_its_connections(lab: Lab, balancer: RunningV
         balancer.quiet(f"{AS} {server.ipv4} port 8080 del")
         assert kept.get() == name
         assert "(removed)" in balancer.ctl("show lb rl vips")
-    eventually(lambda: server.ipv4 not in balancer.ctl("show lb rl vips"), seconds=20)
+    eventually(lambda: server.ipv4 not in balancer.ctl("show lb rl vips"))
 
 
 def test_a_failed_backend_resets_its_connections(lab: Lab, balancer: RunningVpp) -> None:
@@ -65,7 +65,7 @@ def test_a_removed_vip_drains_and_leaves_the_fib(lab: Lab, balancer: RunningVpp)
         balancer.quiet(f"lb rl vip {VIP_IPV4} port 80 del")
         kept.get()
         assert "being removed" in balancer.ctl("show lb rl vips")
-    eventually(lambda: balancer.ctl("show lb rl vips").strip() == "", seconds=20)
+    eventually(lambda: balancer.ctl("show lb rl vips").strip() == "")
     eventually(lambda: "lb-rl: VIP" not in balancer.ctl(route))
 
 

@@ -81,7 +81,7 @@ def test_what_is_left_out_drains_and_goes(lab: Lab, control: VppControl) -> None
         control.apply()
         kept.get()
         assert [each.key for each in control.dump().vips] == [f"test/{VIP_IPV4}/TCP/80"]
-    eventually(lambda: not control.dump().vips, seconds=20)
+    eventually(lambda: not control.dump().vips)
 
 
 def test_a_vpp_that_was_killed_is_noticed_and_told_again(lab: Lab, balancer: RunningVpp, control: VppControl) -> None:

@@ -36,7 +36,7 @@ def test_fragments_reach_the_server_in_any_order(lab: Lab, balancer: RunningVpp,
     ):
         ear.bind((lab.client_ipv4, 0))
         ear.settimeout(0.5)
-        eventually(lambda: asked(ear), seconds=10)  # VPP drops packets until it knows the server's Ethernet address
+        eventually(lambda: asked(ear))  # VPP drops packets until it knows the server's Ethernet address
         ear.settimeout(5)
         whole = IP(src=lab.client_ipv4, dst=VIP_IPV4, id=7) / UDP(sport=ear.getsockname()[1], dport=53) / Raw(data)
         parts = fragment(whole, 800)

@@ -124,7 +124,7 @@ def test_the_pair_is_made_again(lab: Lab, pod: Pod) -> None:
     pod.apply(vip(lab))
     lab.balancer.sh("ip link delete penstock")
     assert not pod.apply(vip(lab)).errors
-    eventually(lambda: get(lab, VIP_IPV4) in (b"s1", b"s2"), seconds=10)
+    eventually(lambda: get(lab, VIP_IPV4) in (b"s1", b"s2"))
 
 
 def test_it_announces(lab: Lab, pod: Pod) -> None:

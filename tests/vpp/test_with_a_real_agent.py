@@ -100,7 +100,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         built = Site(lab, pod, tmp_path_factory.mktemp("agent"), request.param)
         built.wish("equal")
         with built.agent.running():
-            eventually(lambda: built.agent.settled(2), seconds=20)
+            eventually(lambda: built.agent.settled(2))
             yield built
 
 
@@ -108,7 +108,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_weights_that_an_agent_measured_shift_load(site: Site, address: str) -> None:
     version = 6 if ":" in address else 4
     site.wish("equal")
-    eventually(lambda: site.even(version), seconds=20)
+    eventually(lambda: site.even(version))
     with site.load(address) as load:
         assert 0.25 < load.share_of_next(FAST, 60) < 0.75
         site.wish("little")
@@ -119,7 +119,7 @@ def test_weights_that_an_agent_measured_shift_load(site: Site, address: str) -> 
 
 def test_vpp_is_killed_under_load_and_the_agent_steers_again(site: Site) -> None:
     site.wish("equal")
-    eventually(lambda: site.even(4), seconds=20)  # both servers get connections that are kept
+    eventually(lambda: site.even(4))  # both servers get connections that are kept
     # Not more of those than of others: open flows that are idle would hold new ones off, and old ones measure nothing.
     with site.load(VIP_IPV4, kept=4) as load:
         eventually(lambda: all(asker.answers for asker in load.kept))
