@@ -82,11 +82,12 @@ def test_terminating_servers_serve_where_nothing_else_is_left():
 
 
 def test_duplicates_across_slices_count_once_in_their_best_state():
-    leaving = endpoint("10.0.0.1", "pod-a", ready=False, serving=True, terminating=True)
     ready = endpoint("10.0.0.1", "pod-a")
-    for order in ((leaving, ready), (ready, leaving)):
-        resolved = resolve(raw_slice(order[0]), raw_slice(order[1], name="web-2"))
-        assert [(b.id, b.state) for b in resolved.backends] == [("10.0.0.1", ACTIVE)]
+    for serving, terminating in ((True, True), (False, True), (False, False)):
+        other = endpoint("10.0.0.1", "pod-a", ready=False, serving=serving, terminating=terminating)
+        for first, second in ((other, ready), (ready, other)):
+            resolved = resolve(raw_slice(first, endpoint("10.0.0.2", "pod-b")), raw_slice(second, name="web-2"))
+            assert [(b.id, b.state) for b in resolved.backends] == [("10.0.0.1", ACTIVE), ("10.0.0.2", ACTIVE)]
 
 
 def test_an_address_and_port_under_another_pod_is_the_same_server():
