@@ -125,8 +125,116 @@ static void shares_hold_after_a_restart(void)
     rig_free(&rig);
 }
 
+/* ------------------------------------------------------------------------------- slots */
+
+enum {
+    PLACES = 16,        /* VIPs of a rig's directory, and 512 slots */
+    OWN = 3,            /* VIPs that a rig begins with */
+    SHARE_BACKENDS = 8, /* half of 512 slots over 16 VIPs: 16 slots */
+    WIDE_BACKENDS = 64, /* 128 slots */
+    WIDE_ID = 100,
+    NARROW_ID = 200,
+};
+
+static int set_vip(rig_t *rig, uint64_t id, uint32_t backends)
+{
+    lbrl_backend_config_t backend[WIDE_BACKENDS];
+    lbrl_vip_config_t config = rig_vip(id, "203.0.113.99", (uint16_t)id, 6, backend, backends);
+    return lbrl_vip_set(rig->lb, &config, rig->now_us);
+}
+
+/* Sets VIPs with many backends until none has room; returns how many have. */
+static unsigned set_wide_vips(rig_t *rig)
+{
+    unsigned set = 0;
+    while (set_vip(rig, WIDE_ID + set, WIDE_BACKENDS) == LBRL_OK) {
+        set++;
+    }
+    return set;
+}
+
+static void check_that_all_other_vips_get_their_share(rig_t *rig, unsigned wide)
+{
+    for (unsigned i = wide + OWN; i < PLACES; i++) {
+        CHECK_EQUAL(set_vip(rig, NARROW_ID + i, 1), LBRL_OK);
+    }
+    for (unsigned i = wide + OWN; i < PLACES; i++) {
+        CHECK_EQUAL(set_vip(rig, NARROW_ID + i, SHARE_BACKENDS), LBRL_OK);
+    }
+}
+
+static void wide_vips_leave_all_others_their_slots(void)
+{
+    rig_t rig = rig_make(1, 4);
+    const unsigned wide = set_wide_vips(&rig);
+    CHECK_EQUAL(wide, 2);
+    check_that_all_other_vips_get_their_share(&rig, wide);
+    rig_free(&rig);
+}
+
+static void wide_vips_leave_all_others_their_slots_after_a_restart(void)
+{
+    rig_t rig = rig_make(1, 4);
+    const unsigned wide = set_wide_vips(&rig);
+    rig_restart(&rig);
+    check_that_all_other_vips_get_their_share(&rig, wide);
+    rig_free(&rig);
+}
+
+/* Of 512 slots: shares of 16 and two wide VIPs; of 320: shares of 8, and no room for both behind them. */
+static void wide_vips_leave_all_others_their_slots_after_an_import(uint32_t slots, bool shared)
+{
+    rig_t old = rig_make(1, 4);
+    const unsigned wide = set_wide_vips(&old);
+    CHECK_EQUAL(set_vip(&old, NARROW_ID, SHARE_BACKENDS), LBRL_OK);
+    connection_t c = of_greedy(&old, 1);
+    connection_open(&c);
+    lbrl_close(old.lb);
+    rig_t rig = {.config = old.config, .now_us = old.now_us};
+    rig.config.slots = slots;
+    rig.arena_size = lbrl_arena_size(&rig.config);
+    rig.arena = aligned_alloc(64, (rig.arena_size + 63) / 64 * 64);
+    CHECK(rig.arena != NULL);
+    memset(rig.arena, 0, rig.arena_size);
+    CHECK_EQUAL(lbrl_open(&rig.lb, &rig.config, rig.arena, rig.arena_size, &rig.report), 0);
+    CHECK_EQUAL(lbrl_import(rig.lb, old.arena, old.arena_size, rig.now_us, &rig.report), 0);
+    CHECK_EQUAL(rig.report.vips, wide + OWN + 1);
+    CHECK_EQUAL(rig.report.flows, 1);
+    c.rig = &rig;
+    CHECK_EQUAL(connection_client(&c, 0, 10), LBRL_VERDICT_FORWARD);
+    if (shared) {
+        check_that_all_other_vips_get_their_share(&rig, wide + 1);
+    }
+    free(old.arena);
+    rig_free(&rig);
+}
+
+/* It grows where it is: slots of its present backends keep their flows, there and after a restart. */
+static void a_vip_that_grows_within_its_share_keeps_its_flows(void)
+{
+    rig_t rig = rig_make(1, 2);
+    connection_t c = of_greedy(&rig, 1);
+    connection_open(&c);
+    lbrl_backend_config_t backends[SHARE_BACKENDS];
+    lbrl_vip_config_t config = rig_vip(1, GREEDY, 80, 6, backends, SHARE_BACKENDS);
+    (void)set_wide_vips(&rig);
+    CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), LBRL_OK);
+    CHECK_EQUAL(connection_client(&c, 0, 10), LBRL_VERDICT_FORWARD);
+    rig_restart(&rig);
+    CHECK_EQUAL(rig.report.flows, 1);
+    CHECK_EQUAL(connection_client(&c, 0, 10), LBRL_VERDICT_FORWARD);
+    CHECK_EQUAL(connection_server(&c, 0, 10), LBRL_VERDICT_FORWARD);
+    rig_free(&rig);
+}
+
 int main(void)
 {
+    wide_vips_leave_all_others_their_slots();
+    wide_vips_leave_all_others_their_slots_after_a_restart();
+    wide_vips_leave_all_others_their_slots_after_an_import(512, true);
+    wide_vips_leave_all_others_their_slots_after_an_import(1024, true);
+    wide_vips_leave_all_others_their_slots_after_an_import(320, false);
+    a_vip_that_grows_within_its_share_keeps_its_flows();
     full_table_has_room_for_a_vip_below_its_share();
     flood_of_one_vip_costs_no_handshake_of_another();
     vip_below_its_share_gets_ports_of_a_server_that_others_have_too();

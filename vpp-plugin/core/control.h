@@ -80,8 +80,15 @@ enum {
  * for stays due. 0 or LBRL_ERR_MEMORY. */
 int vip_publish(lbrl_t *lb, uint32_t index, unsigned parts);
 
-/* First of `count` free slots of the directory, or UINT32_MAX. */
-uint32_t slots_find(const lbrl_t *lb, uint32_t count);
+/* Width of a VIP's tables, at least. */
+enum { SLOTS_MIN = 8 };
+
+/* Slots of each directory place that no VIP of another place takes while they fit: a power of two. Together they are at
+ * most half of all, in order of the places, at the start; wider VIPs share the rest. 0: the directory has too few. */
+uint32_t slots_share(const lbrl_t *lb);
+
+/* First of `count` free slots for the VIP at a directory place, or UINT32_MAX. It holds `held` slots, none if it is new. */
+uint32_t slots_find(const lbrl_t *lb, uint32_t index, uint32_t held, uint32_t count);
 
 /* Sums over workers. */
 int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot);

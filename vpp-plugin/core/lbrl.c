@@ -238,6 +238,32 @@ void lbrl_close(lbrl_t *lb)
 
 /* ------------------------------------------------------------------------------- import */
 
+/* The VIP that an older arena has at an index, or NULL. */
+static const arena_vip_t *import_vip(const arena_t *old, uint32_t index)
+{
+    const arena_vip_t *found = arena_vip(old, index);
+    bool usable = found && found->state != VIP_FREE &&
+                  (uint64_t)found->slot_base + found->slots <= old->slot_count;
+    return usable ? found : NULL;
+}
+
+/* Where slots of VIPs that are wider than a share begin. Where they do not fit behind the shares, all VIPs are packed. */
+static uint32_t import_shares(const lbrl_t *lb, const arena_t *old, uint32_t *share)
+{
+    *share = slots_share(lb);
+    const uint32_t behind = *share * lb->arena.vip_count;
+    uint64_t wide = 0;
+    for (uint32_t i = 0; i < old->vip_count; i++) {
+        const arena_vip_t *found = import_vip(old, i);
+        wide += found && found->slots > *share ? found->slots : 0;
+    }
+    if (behind + wide > lb->arena.slot_count) {
+        *share = 0;
+        return 0;
+    }
+    return behind;
+}
+
 /* Copies VIPs with their slots to the same indexes, so that flows keep their references. */
 static int import_directory(lbrl_t *lb, const arena_t *old)
 {
@@ -245,26 +271,27 @@ static int import_directory(lbrl_t *lb, const arena_t *old)
     if (node) {
         arena_node_write(&lb->arena, node);
     }
-    uint32_t next = 0;
+    uint32_t share;
+    uint32_t next = import_shares(lb, old, &share);
     for (uint32_t i = 0; i < old->vip_count; i++) {
-        const arena_vip_t *found = arena_vip(old, i);
-        if (!found || found->state == VIP_FREE ||
-            (uint64_t)found->slot_base + found->slots > old->slot_count) {
+        const arena_vip_t *found = import_vip(old, i);
+        if (!found) {
             continue;
         }
-        if (i >= lb->arena.vip_count || next + found->slots > lb->arena.slot_count) {
+        const bool fits = found->slots <= share;
+        if (i >= lb->arena.vip_count || (!fits && next + found->slots > lb->arena.slot_count)) {
             return LBRL_ERR_EXHAUSTED;
         }
         arena_vip_t record = *found;
-        record.slot_base = next;
+        record.slot_base = fits ? i * share : next;
         for (uint32_t s = 0; s < found->slots; s++) {
             uint32_t place = found->slot_base + s;
             const arena_slot_t *slot = &old->slots[place];
             if (slot->check == arena_slot_check(old, place, slot, found->id)) {
-                arena_slot_write(&lb->arena, next + s, slot, found->id);
+                arena_slot_write(&lb->arena, record.slot_base + s, slot, found->id);
             }
         }
-        next += found->slots;
+        next += fits ? 0 : found->slots;
         arena_vip_write(&lb->arena, i, &record);
     }
     return LBRL_OK;

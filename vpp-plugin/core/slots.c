@@ -11,16 +11,41 @@ uint32_t vip_index(const lbrl_t *lb, uint64_t id)
     return UINT32_MAX;
 }
 
-uint32_t slots_find(const lbrl_t *lb, uint32_t wanted)
+uint32_t slots_share(const lbrl_t *lb)
+{
+    const uint32_t most = lb->arena.slot_count / 2 / lb->arena.vip_count;
+    uint32_t share = SLOTS_MIN;
+    while (share * 2 <= most && share < VIP_SLOTS_MAX) {
+        share *= 2;
+    }
+    return share <= most ? share : 0;
+}
+
+/* First of `wanted` free slots in a row, of those from `first` to before `end`. */
+static uint32_t find_run(const lbrl_t *lb, uint32_t first, uint32_t end, uint32_t wanted)
 {
     uint32_t run = 0;
-    for (uint32_t i = 0; i < lb->arena.slot_count; i++) {
+    for (uint32_t i = first; i < end; i++) {
         run = lb->slot_used[i] ? 0 : run + 1;
         if (run == wanted) {
             return i + 1 - wanted;
         }
     }
     return UINT32_MAX;
+}
+
+uint32_t slots_find(const lbrl_t *lb, uint32_t index, uint32_t held, uint32_t count)
+{
+    const uint32_t share = slots_share(lb);
+    const uint32_t own = index * share;
+    if (count <= share) {
+        const uint32_t kept = lb->records[index].slot_base == own ? held : 0;
+        const uint32_t free = count - kept;
+        if (free == 0 || find_run(lb, own + kept, own + count, free) != UINT32_MAX) {
+            return own;
+        }
+    }
+    return find_run(lb, share * lb->arena.vip_count, lb->arena.slot_count, count);
 }
 
 int64_t slot_entries(const lbrl_t *lb, uint32_t index, uint32_t slot)

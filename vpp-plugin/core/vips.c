@@ -11,8 +11,6 @@ typedef struct vip_change {
     endpoint_t *endpoint_of[LBRL_BACKENDS_MAX]; /* of new ones */
 } vip_change_t;
 
-enum { SLOTS_MIN = 8 };
-
 /* ------------------------------------------------------------------------------- planning */
 
 static int find_address(const arena_vip_t *record, const ip_t *address)
@@ -125,7 +123,9 @@ static int plan_width(const lbrl_t *lb, vip_change_t *change, uint32_t needed)
     if (!change->created && width <= change->record.slots) {
         return LBRL_OK;
     }
-    uint32_t base = width > VIP_SLOTS_MAX ? UINT32_MAX : slots_find(lb, width);
+    const uint32_t held = change->created ? 0 : change->record.slots;
+    const uint32_t base =
+        width > VIP_SLOTS_MAX ? UINT32_MAX : slots_find(lb, change->index, held, width);
     if (base == UINT32_MAX) {
         return LBRL_ERR_EXHAUSTED;
     }
@@ -215,11 +215,13 @@ static int plan_record_and_slots(const lbrl_t *lb, vip_change_t *change)
 
 /* ------------------------------------------------------------------------------- applying */
 
-/* Moves the VIP's slot records to a wider range; the VIP's own record, written next, makes that the truth. */
+/* Moves the VIP's slot records to a wider range, which may begin with the present one; the VIP's own record, written next,
+ * makes that the truth. */
 static void move_slots(lbrl_t *lb, const vip_change_t *change)
 {
     const arena_vip_t *old = &lb->records[change->index];
-    for (uint32_t i = 0; i < change->record.slots; i++) {
+    const bool stays = !change->created && old->slot_base == change->record.slot_base;
+    for (uint32_t i = stays ? old->slots : 0; i < change->record.slots; i++) {
         uint32_t to = change->record.slot_base + i;
         __atomic_store_n(&lb->arena.slots[to].state, SLOT_FREE, __ATOMIC_SEQ_CST);
         if (!change->created && i < old->slots) {
@@ -324,7 +326,7 @@ static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
     vip_store_t *store = lb->stores[index];
     arena_vip_t before = lb->records[index];
     bool record_changed = memcmp(&before, &change->record, sizeof(before)) != 0;
-    bool wider = change->created || before.slot_base != change->record.slot_base;
+    bool wider = change->created || before.slots != change->record.slots;
     uint64_t picking = wider ? 0 : picking_state(lb, index);
     if (wider) {
         move_slots(lb, change);
@@ -334,7 +336,9 @@ static int apply(lbrl_t *lb, const vip_change_t *change, uint64_t now_us)
         arena_vip_write(&lb->arena, index, &change->record);
     }
     if (wider && !change->created) {
-        memset(lb->slot_used + before.slot_base, 0, before.slots);
+        if (before.slot_base != change->record.slot_base) {
+            memset(lb->slot_used + before.slot_base, 0, before.slots);
+        }
         store->frames = NULL; /* too narrow: the caller binds wider ones */
     }
     apply_backends(lb, change);

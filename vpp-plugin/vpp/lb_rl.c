@@ -27,7 +27,7 @@ lb_rl_settings_t lb_rl_settings_default(void)
     return (lb_rl_settings_t){.directory = "/dev/shm",
                               .flows = 65536,
                               .vips = 1024,
-                              .slots = 32768,
+                              .slots = 65536,
                               .interval_ms = 200,
                               .grace_ms = LBRL_ORPHAN_GRACE_MS,
                               .group = -1,

@@ -26,7 +26,7 @@ class Settings(BaseModel):
     max_vips: Annotated[int, Field(ge=1, le=65_535, description="core VIPs that the arena has room for")] = 1024
     max_slots: Annotated[
         int, Field(ge=8, le=1_048_576, description="slots that all VIPs share; a VIP takes twice its backends")
-    ] = 32_768
+    ] = 65_536
     queues: Annotated[
         int, Field(ge=1, le=WORKERS_MAX, description="TUN queues, each with a packet thread of its own")
     ] = 1

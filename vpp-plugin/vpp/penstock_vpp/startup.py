@@ -87,7 +87,7 @@ class Startup:
     plugin_path: str = ""
     flow_table_size: int = 65_536
     max_vips: int = 1024
-    max_slots: int = 32_768
+    max_slots: int = 65_536
     workers: int = 0
     cpus: tuple[int, ...] = ()  # processors that the process may use
     page_size: PageSize = PageSize.SMALL
