@@ -163,7 +163,7 @@ def _out_of_bounds(vip: Vip, before: Vip | None, bounds: Bounds) -> Error | None
         if address in bounds.occupied:
             message = f"{address} is {bounds.occupied[address]}"
             return _error("conflict", "addresses", message, "give the VIP an address of its own")
-        if False:
+        if bounds.allowed is not None and address not in bounds.allowed:
             message = f"{address} is in no AddressPool that this node was told of"
             return _error("invalid", "addresses", message, "use an address of a pool; of a new one wait for a minute")
     return None
