@@ -227,8 +227,34 @@ static void a_vip_that_grows_within_its_share_keeps_its_flows(void)
     rig_free(&rig);
 }
 
+/* One open connection keeps the place of a removed VIP until its drain ends, which it does where a VIP needs the place. */
+static void a_removed_vip_leaves_its_place_to_a_wanted_one(void)
+{
+    rig_t rig = rig_make(1, 2);
+    connection_t first = of_greedy(&rig, 1), second = of_modest(&rig, 1);
+    const uint64_t wanted = WIDE_ID;
+    connection_open(&first);
+    connection_open(&second);
+    check_that_all_other_vips_get_their_share(&rig, 0);
+    CHECK_EQUAL(lbrl_vip_remove(rig.lb, 1, rig.now_us), LBRL_OK);
+    rig_pass(&rig, 1000);
+    CHECK_EQUAL(lbrl_vip_remove(rig.lb, 2, rig.now_us), LBRL_OK);
+    rig_pass(&rig, 1000);
+    CHECK_EQUAL(set_vip(&rig, wanted, 1), LBRL_ERR_EXHAUSTED);
+    lbrl_drain_end_for(rig.lb, wanted, rig.now_us);
+    rig_pass(&rig, 5000);
+    CHECK_EQUAL(set_vip(&rig, wanted, 1), LBRL_ERR_EXHAUSTED);
+    lbrl_drain_end_for(rig.lb, wanted, rig.now_us); /* costs no other VIP its drain */
+    CHECK_EQUAL(connection_client(&first, 0, 10), LBRL_VERDICT_REPLY); /* RST */
+    rig_pass(&rig, 5000);
+    CHECK_EQUAL(set_vip(&rig, wanted, 1), LBRL_OK);
+    CHECK_EQUAL(connection_client(&second, 0, 10), LBRL_VERDICT_FORWARD);
+    rig_free(&rig);
+}
+
 int main(void)
 {
+    a_removed_vip_leaves_its_place_to_a_wanted_one();
     wide_vips_leave_all_others_their_slots();
     wide_vips_leave_all_others_their_slots_after_a_restart();
     wide_vips_leave_all_others_their_slots_after_an_import(512, true);

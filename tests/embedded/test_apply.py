@@ -244,6 +244,22 @@ def test_an_arena_too_small_for_its_vips_says_so(lab: Lab) -> None:
         running.withdraw()
 
 
+def test_a_deleted_vip_leaves_its_place_to_one_that_is_wanted(lab: Lab) -> None:
+    with running_dataplane(lab, max_vips=1) as running:
+        running.apply(vip(lab, drain_timeout=3600), nat_sources=sources(lab))
+        with HttpConnection(lab, VIP_IPV4) as kept:
+            kept.get()
+            wanted = vip(lab, VIP_IPV6)
+            (refused,) = running.try_apply(wanted, nat_sources=sources(lab)).vips
+            assert refused.error is not None
+            assert refused.error.code == "exhausted"
+            with pytest.raises(ConnectionResetError):
+                kept.get()
+        eventually(lambda: running.try_apply(wanted, nat_sources=sources(lab)).vips[0].error is None)
+        assert get(lab, VIP_IPV6) in (b"s1", b"s2")
+        running.withdraw()
+
+
 @pytest.mark.parametrize("where", ["the default route's", "another interface's", "IPv6"])
 def test_an_address_of_the_node_is_no_vip(lab: Lab, dataplane: RunningDataplane, where: str) -> None:
     number = "1" if where == "the default route's" else "s1"

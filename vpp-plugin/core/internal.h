@@ -101,6 +101,7 @@ typedef struct vip_store {
     uint64_t actions_sequence, actions_time_us; /* of the weights in force */
     uint64_t actions_seen;    /* sequence of the object's newest frame, taken or refused */
     uint64_t unfollowed_us;   /* since when there is no object, 0: there is */
+    uint64_t leaves_for;      /* id of the VIP that a removed one ended its drain for */
     uint32_t unrepresentable; /* weights too small for the Maglev table */
     uint8_t following;        /* weights come from an agent */
     uint8_t orphan_steps;     /* of the decay after the agent fell silent */

@@ -401,6 +401,7 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us)
         return vip_publish(lb, index, 0);
     }
     lb->records[index].state = VIP_REMOVING;
+    lb->stores[index]->leaves_for = 0;
     arena_vip_write(&lb->arena, index, &lb->records[index]);
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         if (lb->stores[index]->slots[i].state != SLOT_FREE) {
@@ -410,4 +411,44 @@ int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us)
     }
     (void)slots_settle(lb, index, now_us / 1000);
     return vip_publish(lb, index, DUE_SCHEDULE | DUE_VIP);
+}
+
+/* When a removed VIP began to drain, UINT64_MAX if it does not. */
+static uint64_t drains_since(const lbrl_t *lb, uint32_t index)
+{
+    uint64_t since = UINT64_MAX;
+    if (lb->records[index].state != VIP_REMOVING || lb->records[index].drain_timeout == 0) {
+        return since;
+    }
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        const slot_t *slot = &lb->stores[index]->slots[i];
+        if (slot->state != SLOT_FREE && slot->drains_ms != 0 && slot->drains_ms < since) {
+            since = slot->drains_ms;
+        }
+    }
+    return since;
+}
+
+void lbrl_drain_end_for(lbrl_t *lb, uint64_t vip_id, uint64_t now_us)
+{
+    uint32_t longest = 0;
+    uint64_t earliest = UINT64_MAX;
+    for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
+        if (lb->records[i].state == VIP_REMOVING && lb->stores[i]->leaves_for == vip_id) {
+            return;
+        }
+        uint64_t since = drains_since(lb, i);
+        if (since < earliest) {
+            earliest = since;
+            longest = i;
+        }
+    }
+    if (earliest == UINT64_MAX) {
+        return;
+    }
+    lb->stores[longest]->leaves_for = vip_id;
+    lb->records[longest].drain_timeout = 0;
+    arena_vip_write(&lb->arena, longest, &lb->records[longest]);
+    (void)slots_settle(lb, longest, now_us / 1000);
+    (void)vip_publish(lb, longest, DUE_SCHEDULE);
 }

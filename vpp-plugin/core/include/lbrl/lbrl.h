@@ -276,6 +276,13 @@ int lbrl_vip_set(lbrl_t *lb, const lbrl_vip_config_t *config, uint64_t now_us);
 int lbrl_vip_slots(const lbrl_t *lb, const lbrl_vip_config_t *config, uint32_t *slots);
 
 /*
+ * Makes room for a VIP that was refused with LBRL_ERR_EXHAUSTED: the removed VIP that has drained longest, if there is one,
+ * ends its drain. Clients are told so for a minute; then its place and slots are free. Further calls for the same VIP do
+ * nothing until then.
+ */
+void lbrl_drain_end_for(lbrl_t *lb, uint64_t vip_id, uint64_t now_us);
+
+/*
  * The configuration in force, as the arena has it: what lbrl_vip_set() takes to change nothing. Fills up to
  * `max` of `backends` in slot order, `config->backend_count` says how many there are. A VIP that is being
  * removed has its addresses still, and no backends. LBRL_ERR_NOT_FOUND if there is no such VIP.
