@@ -28,7 +28,10 @@ def preflight(settings: Settings) -> None:
             nat_sources=frozenset(NatSource(each, ports.port_first, ports.port_last) for each in addresses),
             interfaces=settings.interfaces,
         )
-        findings = check(desired, Surroundings(announce=True, shared_memory=settings.shm_dir))
+        surroundings = Surroundings(
+            announce=True, shared_memory=settings.shm_dir, shared_memory_bytes=_arena_bytes(settings)
+        )
+        findings = check(desired, surroundings)
     for finding in findings:
         typer.echo(f"{finding.severity.value}: {finding.check}: {finding.message}")
         for command in finding.remedy:
@@ -37,3 +40,13 @@ def preflight(settings: Settings) -> None:
     if errors:
         fail(f"{errors} of {len(findings)} findings must be mended before traffic flows; the commands are above")
     typer.echo(f"this node is fit, with {len(findings)} warnings" if findings else "this node is fit")
+
+
+def _arena_bytes(settings: Settings) -> int:
+    """Return what the next start takes of the shared-memory directory; nothing where an arena is, or no directory."""
+    from penstock_embedded.sizing import BYTES_PER_FLOW, size_on_this_machine
+
+    if settings.arena_path.exists() or not settings.shm_dir.is_dir():
+        return 0
+    flows = settings.flow_table_size or size_on_this_machine(settings.shm_dir)
+    return flows * BYTES_PER_FLOW // 2  # those are for two tables

@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from tests.support.disks import disk
+
 from .test_table import backend, state
 
 PROGRAM = get_command(app)
@@ -108,6 +110,16 @@ def test_a_bad_size_of_the_flow_table_names_option_value_and_remedy(command: Seq
     assert done.returncode == 1
     expected = f"{value} is no size; give --flow-table-size auto or a number of flows from 1024 to 4194304"
     assert done.stderr == f"penstock: flow_table_size: {expected}\n"
+
+
+@pytest.mark.netns
+def test_preflight_looks_for_room_for_the_flow_table(tmp_path: Path) -> None:
+    with disk(tmp_path / "shm", "32m") as small:
+        arguments = ("dataplane", "--preflight", "--shm-dir", str(small.path))
+        assert "shared-memory: " not in penstock(*arguments).stdout  # as many flows as there is room for
+        done = penstock(*arguments, "--flow-table-size", "1048576")
+        assert f"{small.path} has 32 MiB free; flow table and frames need 256 MiB" in done.stdout
+        assert "mount -o remount,size=256m" in done.stdout
 
 
 @pytest.fixture

@@ -43,22 +43,31 @@ def automatic_size(memory: Memory, shared_memory: int) -> int:
     return int(min(1 << (flows.bit_length() - 1), LARGEST))
 
 
+def size_on_this_machine(shm_dir: Path) -> int:
+    """Return the automatic size for this process with its arena in an existing directory."""
+    return automatic_size(memory_of(), _size_of(shm_dir))
+
+
 def size_in_force(given: int | None, shm_dir: Path) -> int:
-    """Return the size that was given, or the automatic one for this process with its arena in an existing directory."""
+    """Return the size that was given, or the automatic one, and log what that follows from."""
     if given is not None:
         return given
+    flows = size_on_this_machine(shm_dir)
     memory = memory_of()
-    files = os.statvfs(shm_dir)
-    shared_memory = files.f_blocks * files.f_frsize
-    flows = automatic_size(memory, shared_memory)
     log.info(
         "flow table sized by memory",
         flows=flows,
         machine_bytes=memory.machine,
         limit_bytes=memory.limit,
-        shared_memory_bytes=shared_memory,
+        shared_memory_bytes=_size_of(shm_dir),
     )
     return flows
+
+
+def _size_of(directory: Path) -> int:
+    """Return how many bytes the file system of a directory has."""
+    files = os.statvfs(directory)
+    return files.f_blocks * files.f_frsize
 
 
 def _parsed(value: object) -> int | None:
