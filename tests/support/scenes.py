@@ -16,11 +16,11 @@ from scapy.layers.dns import DNS, DNSQR, DNSRR
 from tests.support.clients import HttpConnection, get, udp_socket
 from tests.support.detour import Detour
 from tests.support.feature_reference import Seen
-from tests.support.lab import HTTP_PORT, UDP_PORT, Lab
+from tests.support.lab import HTTP_PORT, UDP_PORT, Lab, eventually
 from tests.support.lab import lab as build_lab
 from tests.support.wire import Wire
 
-LOSS = "numgen random mod 25 == 0 drop"
+LOSS = "numgen inc mod 25 == 7 drop"
 FAST_OPEN = 0x607  # both ends, without cookies, for every listener
 PLAIN_PORT, DNS_PORT = 8090, 53  # of servers that a scene brings along
 TCP, UDP = 6, 17
@@ -132,7 +132,12 @@ def over_a_wire_that_loses(lab: Lab, address: str) -> None:
     finally:
         for namespace in places:
             namespace.sh("nft delete table inet loss")
-    time.sleep(1.0)  # what was lost last is sent again
+    eventually(lambda: not _open_connections(lab))  # what was lost last is sent again
+
+
+def _open_connections(lab: Lab) -> list[str]:
+    listed = [line for end in (lab.client, lab.servers[0].namespace) for line in end.sh("ss -Htan").splitlines()]
+    return [line for line in listed if line.split()[0] not in {"LISTEN", "TIME-WAIT"}]
 
 
 def reset_in_the_middle(lab: Lab, address: str) -> None:
