@@ -97,7 +97,7 @@ async def test_nodes_and_pods_are_made_as_asked(operator: RunningOperator, ready
     await cluster.report("lb-2")
     await cluster.wait(kinds.DATA_PLANES, "edge", is_true("Ready"))
     # Events of cluster-scoped objects live there. A first start is no fault.
-    types = await Cluster(client, "default").events("Ready", "Progressing")
+    types = await Cluster(client, "default").events("Ready", "Progressing", of=data_plane)
     assert (types["Progressing"], "NodesNotReady" in types) == ("Normal", False)
 
 

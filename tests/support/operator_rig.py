@@ -190,12 +190,13 @@ class Cluster:
                     return
                 await asyncio.sleep(0.03)
 
-    async def events(self, *reasons: str) -> dict[str, str]:
-        """Wait until Events with these reasons were written; returns the types of all there are."""
-        async with asyncio.timeout(10):
+    async def events(self, *reasons: str, of: Object | None = None) -> dict[str, str]:
+        """Wait until Events with these reasons were written; returns the types of all there are, or of one object's."""
+        async with asyncio.timeout(30):
             while True:
                 events, _ = await self.client.list(EVENTS, self.namespace)
-                types = {event["reason"]: event["type"] for event in events}
+                about = [e for e in events if of is None or e["regarding"].get("uid") == of["metadata"]["uid"]]
+                types = {event["reason"]: event["type"] for event in about}
                 if types.keys() >= set(reasons):
                     return types
                 await asyncio.sleep(0.05)
