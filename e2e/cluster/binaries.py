@@ -30,6 +30,7 @@ from e2e.cluster.steps import note, step
 _HERE = Path(__file__).parent
 _ENVTEST_SECONDS = 120
 _VERSION = re.compile(r"v[0-9]+")
+_RUNNING: set[subprocess.Popen[str]] = set()
 ENVTEST_PROGRAMS = frozenset({"kube-apiserver", "etcd", "kubectl"})
 
 
@@ -263,14 +264,22 @@ def _run_go(suite: Suite, command: Sequence[str], report: Callable[[str], None])
             command, cwd=suite.module, env=environment, stdout=output, stderr=subprocess.PIPE, text=True
         )
         messages: deque[str] = deque(maxlen=60)
+        _RUNNING.add(process)
         with process:
             for line in process.stderr or ():
                 messages.append(line)
                 report(line.strip())
+        _RUNNING.discard(process)
         if process.returncode != 0:
             raise MissingProgramError(f"{' '.join(command)} in {suite.module} failed:\n{''.join(messages)}")
         output.seek(0)
         return output.read()
+
+
+def stop() -> None:
+    """End what other threads compile: they fail with MissingProgramError."""
+    for process in tuple(_RUNNING):
+        process.terminate()
 
 
 def find_go() -> str | None:

@@ -59,7 +59,11 @@ def set_up(cluster: Provider) -> Installation:
     with step("container images and programs"), ThreadPoolExecutor() as pool:
         # Images wait for downloads and disk most of their time, programs for processors.
         programs = pool.submit(_build_programs, cluster)
-        installation = Installation(cluster, build())
+        try:
+            installation = Installation(cluster, build())
+        except BaseException:
+            binaries.stop()  # nobody has to wait minutes for an error
+            raise
         programs.result()
     with step("cluster of 4 nodes: 2 balance load, 2 run servers"):
         cluster.up(make_spec(4, name=CLUSTER, labels=LABELS, quota_period=QUOTA_PERIOD))

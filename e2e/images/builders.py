@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import threading
@@ -164,7 +165,7 @@ class Buildah(Builder):
     ) -> None:
         """Build an image, layer by layer from the cache."""
         options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        options += ["--layers", "--network=host", *_volumes(), f"--file={dockerfile}", f"--tag={tag}"]
+        options += ["--layers", "--network=host", *_limits(), *_volumes(), f"--file={dockerfile}", f"--tag={tag}"]
         self._buildah("bud", *options, str(context), report=report)
 
     def save(self, tag: str, target: Path) -> None:
@@ -216,6 +217,16 @@ def _knows(file_system: str) -> bool:
 
 def _volumes() -> list[str]:
     return [f"--volume={path}:{path}:{mode}" for path, mode in _HOST_VOLUMES if Path(path).exists()]
+
+
+def _limits() -> list[str]:
+    """Return what leaves limits as they are: buildah 1.39 raises them, which root in a container may not."""
+    found = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "nproc": resource.getrlimit(resource.RLIMIT_NPROC)}
+    return [
+        f"--ulimit={name}={soft}:{hard}"
+        for name, (soft, hard) in found.items()
+        if resource.RLIM_INFINITY not in (soft, hard)
+    ]
 
 
 def find_builder() -> Builder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,14 @@ def test_helm_is_compiled_from_the_packages_that_kubernetes_is() -> None:
 def test_an_unknown_program_is_an_error() -> None:
     with pytest.raises(MissingProgramError, match="kubeadm"):
         binaries.program("kubeadm")
+
+
+def test_what_another_thread_compiles_can_be_ended() -> None:
+    started = threading.Event()
+    command = ["sh", "-c", "echo compiling >&2; exec sleep 60"]
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(binaries._run_go, binaries._suite("kubectl"), command, lambda _: started.set())
+        assert started.wait(30)
+        binaries.stop()
+        with pytest.raises(MissingProgramError):
+            done.result(30)
