@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,3 +259,21 @@ BAD = [
 def test_what_makes_no_sense_is_refused_when_stated(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_an_nft_that_crashes_is_said_to_be_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nft"
+    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(nftables.NftError, match=r"nft list tables: ended by SIGSEGV; .* install as new a one here"):
+        nftables.run(["list", "tables"])
+
+
+def test_a_listing_in_another_order_is_the_same_table() -> None:
+    """nft 1.0 lists sets before chains, nft 1.1 after them."""
+    sets = [{"set": {"name": name}} for name in nftables._SETS]
+    chain = {"chain": {"name": "untrack_in", "type": "filter", "hook": "prerouting", "prio": -310, "policy": "accept"}}
+    rule = {"rule": {"chain": "untrack_in", "comment": "penstock 0"}}
+    listed = [json.dumps({"nftables": items}) for items in ([*sets, chain, rule], [chain, *sets, rule])]
+    assert nftables.parse_table(listed[0]) == nftables.parse_table(listed[1])

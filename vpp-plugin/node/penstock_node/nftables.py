@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,15 @@ _MARK_PRIORITY = 0
 
 _TIMEOUT_SECONDS = 10.0
 
+# `typeof`, since nft 1.0.6 ends by SIGSEGV at a set of one plain `type` that 1.1.3 wrote: so may programs of the node.
 _SETS = {
-    "vips4": "type ipv4_addr",
-    "vips6": "type ipv6_addr",
+    "vips4": "typeof ip daddr",
+    "vips6": "typeof ip6 daddr",
     "sources4": "type ipv4_addr . inet_service; flags interval",
     "sources6": "type ipv6_addr . inet_service; flags interval",
     # Interfaces that did not forward before us: kept here because the table outlives the process.
-    "switched_on4": "type ifname",
-    "switched_on6": "type ifname",
+    "switched_on4": "typeof iifname",
+    "switched_on6": "typeof iifname",
 }
 
 # Rules that steer by port see no ports in fragments, so these are reassembled first, as wherever connections are
@@ -117,23 +119,25 @@ def render_update(add: NftTable, remove: NftTable) -> str:
 
 
 def parse_table(listing: str) -> NftTable:
-    """Read what `nft -j list table` printed."""
-    skeleton: list[str] = []
+    """Read what `nft -j list table` printed: sets come before chains, or after them from nft 1.1."""
+    sets: list[str] = []
+    chains: list[str] = []
+    rules: list[str] = []
     found: dict[str, list[Any]] = {name: [] for name in _SETS}
     for item in json.loads(listing)["nftables"]:
         match item:
             case {"set": {"name": name, **rest}}:
-                skeleton.append(f"set {name}")
+                sets.append(f"set {name}")
                 found[name] = [plain(element) for element in elements(rest.get("elem"))]
             case {"chain": {"name": name}} | {"rule": {"chain": name}} if name == _REASSEMBLY_CHAIN:
                 pass
             case {"chain": {"name": name, **rest}}:
                 parts = " ".join(str(rest.get(key)) for key in ("type", "hook", "prio", "policy"))
-                skeleton.append(f"chain {name} {parts}")
+                chains.append(f"chain {name} {parts}")
             case {"rule": {"chain": chain, **rest}}:
-                skeleton.append(f"rule {chain} {rest.get('comment', '')}")
+                rules.append(f"rule {chain} {rest.get('comment', '')}")
     return NftTable(
-        skeleton=tuple(skeleton),
+        skeleton=(*sets, *chains, *rules),
         vips=frozenset(ip_address(element) for element in found["vips4"] + found["vips6"]),
         nat_sources=frozenset(_source(element) for element in found["sources4"] + found["sources6"]),
         switched_on=frozenset(
@@ -177,11 +181,19 @@ def run(arguments: Sequence[str], script: str | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise NftError(f"{' '.join(command)}: no answer within {_TIMEOUT_SECONDS:.0f} s") from error
     if done.returncode != 0:
-        reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        if "Operation not permitted" in reason:
-            reason = "not permitted; run as uid 0 with CAP_NET_ADMIN"
-        raise NftError(f"{' '.join(command)}: {reason}")
+        raise NftError(f"{' '.join(command)}: {_reason(done)}")
     return done.stdout
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        # nft reads the tables of all programs first. 1.0.6 ends by SIGSEGV at a set that 1.1.3 wrote.
+        name = signal.Signals(-done.returncode).name
+        return f"ended by {name}; a newer nft may have written another table of this node: install as new a one here"
+    said = " ".join(done.stderr.split())
+    if "Operation not permitted" in said:
+        return "not permitted; run as uid 0 with CAP_NET_ADMIN"
+    return said or f"exit status {done.returncode}"
 
 
 def _chains(sources: frozenset[NatSource]) -> tuple[_Chain, ...]:

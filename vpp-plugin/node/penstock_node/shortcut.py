@@ -21,7 +21,7 @@ from penstock_node.desired import Address, NatSource
 # After whatever an administrator may have put there against floods, whose priorities are below that of filters.
 _PRIORITY = 0
 
-_SETS = {"vips4": "type ipv4_addr", "vips6": "type ipv6_addr"}
+_SETS = {"vips4": "typeof ip daddr", "vips6": "typeof ip6 daddr"}
 _CHAIN = "shortcut"
 _JUMP = f"jump {_CHAIN}"
 
