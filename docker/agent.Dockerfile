@@ -1,5 +1,5 @@
 # The agent: steers, without any power over the node.
-ARG BASE=debian:bookworm-slim
+ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS base
 RUN apt-get update \
@@ -52,7 +52,7 @@ FROM base
 RUN groupadd --gid 65532 penstock \
  && useradd --uid 65532 --gid penstock --no-create-home --no-log-init --shell /usr/sbin/nologin penstock
 COPY --from=dependencies /opt/penstock /opt/penstock
-COPY --from=extension /opt/extension /opt/penstock/lib/python3.11/site-packages
+COPY --from=extension /opt/extension /opt/penstock/lib/python3.13/site-packages
 COPY --from=code /opt/code /opt/penstock
 ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1
 # By number, so that Kubernetes can tell that it is not root.

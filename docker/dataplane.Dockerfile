@@ -1,5 +1,5 @@
 # The embedded data plane: forwards packets and keeps the node's routes, rules and nft table.
-ARG BASE=debian:bookworm-slim
+ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS base
 RUN apt-get update \
@@ -53,7 +53,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends nftables \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=dependencies /opt/penstock /opt/penstock
-COPY --from=extension /opt/extension /opt/penstock/lib/python3.11/site-packages
+COPY --from=extension /opt/extension /opt/penstock/lib/python3.13/site-packages
 COPY --from=code /opt/code /opt/penstock
 ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1
 # uid 0 opens the TUN device; the pod drops every capability but NET_ADMIN (and NET_RAW for announcements).

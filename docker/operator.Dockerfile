@@ -1,5 +1,5 @@
 # The operator: pure Python.
-ARG BASE=debian:bookworm-slim
+ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS base
 RUN apt-get update \

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from e2e.images.errors import ImageError
 
-SUITE = "bookworm"
+SUITE = "trixie"
 _SOURCES = Path("/etc/apt")
 # Documentation and translations, which the slim variant of the official image lacks too, and what builds fill again.
 _LEFT_OUT = (

@@ -154,9 +154,10 @@ class Buildah(Builder):
             return DEFAULT_BASE
         context = self._folder / "base"
         context.mkdir(parents=True, exist_ok=True)
-        if not (context / "root.tar").exists():
-            write_base(context / "root.tar")
-        (context / "Dockerfile").write_text('FROM scratch\nADD root.tar /\nCMD ["bash"]\n')
+        root = context / f"{SUITE}.tar"
+        if not root.exists():
+            write_base(root)
+        (context / "Dockerfile").write_text(f'FROM scratch\nADD {root.name} /\nCMD ["bash"]\n')
         self._buildah("bud", f"--tag={self._made_base}", str(context))
         return self._made_base
 
@@ -220,13 +221,17 @@ def _volumes() -> list[str]:
 
 
 def _limits() -> list[str]:
-    """Return what leaves limits as they are: buildah 1.39 raises them, which root in a container may not."""
-    found = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "nproc": resource.getrlimit(resource.RLIMIT_NPROC)}
-    return [
-        f"--ulimit={name}={soft}:{hard}"
-        for name, (soft, hard) in found.items()
-        if resource.RLIM_INFINITY not in (soft, hard)
-    ]
+    """Return limits for what a build runs, which none has to raise: root in a container may not.
+
+    buildah 1.39 raises its own, and 1.28 lowers them to these first.
+    """
+    most = {"nofile": (resource.RLIMIT_NOFILE, 1_048_576), "nproc": (resource.RLIMIT_NPROC, 32_768)}
+    options = []
+    for name, (limit, enough) in most.items():
+        hard = resource.getrlimit(limit)[1]
+        number = enough if hard == resource.RLIM_INFINITY else min(hard, enough)
+        options.append(f"--ulimit={name}={number}:{number}")
+    return options
 
 
 def find_builder() -> Builder:
