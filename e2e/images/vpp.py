@@ -20,7 +20,7 @@ from e2e.images.errors import ImageError
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
-SITE_PACKAGES = "opt/penstock/lib/python3.11/site-packages"
+SITE_PACKAGES = "opt/penstock/lib/python3.13/site-packages"
 # With those of the image itself.
 _BASIC = re.compile(r"(ld-linux-x86-64|libc|libm|libdl|librt|libpthread|libresolv)[.]so.*")
 _BUILD_SECONDS = 900
