@@ -62,7 +62,7 @@ def set_up(cluster: Provider) -> Installation:
         try:
             installation = Installation(cluster, build())
         except BaseException:
-            binaries.stop()  # nobody has to wait minutes for an error
+            binaries.stop()  # the error is shown now, not minutes later
             raise
         programs.result()
     with step("cluster of 4 nodes: 2 balance load, 2 run servers"):

@@ -1,7 +1,7 @@
 """Whether Kubernetes' own controllers act.
 
 After the API server was away their watches wait for up to a minute before they are opened again, each by itself
-(client-go's backoff of 30 s and its jitter). Until then nobody replaces a pod that is deleted.
+(client-go's backoff of 30 s and its jitter). Until then no deleted pod is replaced.
 """
 
 from __future__ import annotations

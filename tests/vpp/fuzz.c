@@ -37,7 +37,7 @@ void fuzz_fail(const char *condition, const char *file, int line)
     abort();
 }
 
-/* ---- An input may name any directory: it gets ours by one name, and by all others one that nobody can make ---- */
+/* ---- An input may name any directory: one name stands for ours, all others for one that cannot be made ---- */
 
 int __real_lbio_open(lbio_t **out, const lbio_config_t *config, lbrl_attach_report_t *report,
                      lbio_problem_t *problem);
