@@ -231,9 +231,6 @@ static int check(const lbio_t *io, const lbrl_vip_config_t *config, uint32_t *sl
 {
     lbrl_reason_t reason;
     int error = lbrl_vip_slots(io->core, config, slots);
-    if (error == LBRL_ERR_EXHAUSTED) { /* a later try finds the room of a removed VIP */
-        lbrl_drain_end_for(io->core, config->id, lbio_now_us());
-    }
     if (error == LBRL_ERR_INVALID && lbrl_vip_check(config, &reason) == error) {
         *problem = (lbio_problem_t){.core = error};
         (void)snprintf(problem->text, sizeof(problem->text), "%s", reason.text);
@@ -289,6 +286,9 @@ static int set(lbio_t *io, const lbrl_vip_config_t *config, lbio_problem_t *prob
 {
     uint32_t slots;
     if (check(io, config, &slots, problem) != 0) {
+        if (problem->core == LBRL_ERR_EXHAUSTED) { /* a later try finds the room of a removed VIP */
+            lbrl_drain_end_for(io->core, config->id, lbio_now_us());
+        }
         return -1;
     }
     lbio_vip_t *vip = lbio_vip_find(io, config->id);
