@@ -210,10 +210,11 @@ class Agent:
         for core, vip in zip(plan.vips, outcome.state.vips, strict=True):
             status = held.get(vip.id)
             if status is not None:
-                yield self._loop_vip(core, {b.id: b for b in vip.backends}, status, outcome.ramps.get(vip.id, {}))
+                wanted = {b.id: b for b in vip.backends}
+                yield self._loop_vip(core, wanted, status, outcome.ramps.get(vip.id, {}), outcome.state.nodes)
 
     def _loop_vip(
-        self, core: CoreVip, wanted: dict[str, Backend], status: VipStatus, ramps: Mapping[str, float]
+        self, core: CoreVip, wanted: dict[str, Backend], status: VipStatus, ramps: Mapping[str, float], balancers: int
     ) -> LoopVip:
         in_force = np.zeros(status.slots)
         placed = []
@@ -230,6 +231,7 @@ class Agent:
             slots=Slots.of(status.slots, placed),
             in_force=in_force,
             choice=core.policy,
+            balancers=balancers,
             ramps=ramps,
             slow_start=core.rules.slow_start,
         )

@@ -26,8 +26,8 @@ from penstock_api.rlpolicy import PolicyMode
 from penstock_agent import guardrails, policies
 from penstock_agent.desired import PolicyChoice
 from penstock_agent.guardrails import Guarded, Guardrails
-from penstock_agent.observation import FloatArray, Frame, Generations, Reader, Slots, observe, unmeasured
-from penstock_agent.policies import Policy
+from penstock_agent.observation import BoolArray, FloatArray, Frame, Generations, Reader, Slots, observe, unmeasured
+from penstock_agent.policies import Decision, Policy
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,7 @@ class LoopVip:
     slots: Slots
     in_force: FloatArray  # weights at the data plane when it was asked
     choice: PolicyChoice
+    balancers: int = 1  # that share the VIP
     ramps: Mapping[str, float] = field(default_factory=dict)  # by backend: when it returned to use, monotonic seconds
     slow_start: float = 0.0  # seconds until its share has its full size
 
@@ -84,7 +85,7 @@ class Steering:
     reader: Reader | None = None
     writer: Writer | None = None
     policy_state: Any = None
-    previous: FloatArray | None = None  # of the guardrail
+    previous: Decision | None = None  # of the guardrail
     frame: Frame | None = None  # newest that could be read
     frame_age: float = float("inf")
     weights: FloatArray | None = None  # written last
@@ -213,7 +214,7 @@ class WeightLoop:
         if before is not None and before.generation.tobytes() != frame.generation.tobytes():
             self._ask_for_dump()
             if steering.previous is not None and before.generation.shape == frame.generation.shape:
-                steering.previous = np.where(before.generation != frame.generation, 1.0, steering.previous)
+                steering.previous = _unlearned(steering.previous, before.generation != frame.generation)
         if frame.active.tobytes() != steering.vip.slots.occupied.tobytes():
             self._ask_for_dump()
 
@@ -233,12 +234,19 @@ class WeightLoop:
     def _run_policy(self, policy: Policy, steering: Steering, frame: Frame | None, now_us: int) -> Guarded:
         choice, slots = steering.vip.choice, steering.vip.slots
         if frame is None or steering.reader is None or not policy.channels:
-            weights, _ = policy.decide(unmeasured(slots), None)
-            return guardrails.configured(weights, eligible=slots.eligible)
-        seen = observe(steering.reader, frame, slots, policy.reads(steering.reader.channels), now_us)
-        weights, steering.policy_state = policy.decide(seen, steering.policy_state)
-        bounds = Guardrails(choice.max_weight_ratio, choice.max_change_per_step)
-        guarded = guardrails.guard(weights, _previous(steering), eligible=slots.eligible, bounds=bounds)
+            decision, _ = policy.decide(unmeasured(slots, steering.vip.balancers), None)
+            return guardrails.configured(decision.weights, eligible=slots.eligible)
+        channels = policy.reads(steering.reader.channels)
+        seen = observe(steering.reader, frame, slots, channels, now_us, steering.vip.balancers)
+        wanted, steering.policy_state = policy.decide(seen, steering.policy_state)
+        guarded = guardrails.guard(
+            wanted,
+            _previous(steering),
+            eligible=slots.eligible,
+            bounds=Guardrails(choice.max_weight_ratio, choice.max_change_per_step),
+            balancers=seen.balancers,
+            open_flows=seen.counters.get("n_flow_on"),
+        )
         steering.held.update(invalid=guarded.invalid, bounded=guarded.bounded, slowed=guarded.slowed)
         return guarded
 
@@ -275,8 +283,8 @@ def _obstacle(steering: Steering, frame: Frame | None) -> Reason | None:
 
 
 def _fallback(vip: LoopVip) -> Guarded:
-    weights, _ = policies.by_name(vip.choice.fallback).decide(unmeasured(vip.slots), None)
-    return guardrails.configured(weights, eligible=vip.slots.eligible)
+    decision, _ = policies.by_name(vip.choice.fallback).decide(unmeasured(vip.slots, vip.balancers), None)
+    return guardrails.configured(decision.weights, eligible=vip.slots.eligible)
 
 
 def _ramped(weights: FloatArray, vip: LoopVip, now: float) -> FloatArray:
@@ -295,9 +303,15 @@ def _ramped(weights: FloatArray, vip: LoopVip, now: float) -> FloatArray:
     return ramped
 
 
-def _previous(steering: Steering) -> FloatArray:
-    """Weights of the step before; at first those that the data plane has in force."""
+def _previous(steering: Steering) -> Decision:
+    """Decision of the step before; at first the weights that the data plane has in force."""
     if steering.previous is not None:
         return steering.previous
     in_force, eligible = steering.vip.in_force, steering.vip.slots.eligible
-    return guardrails.normalise(in_force, eligible & (in_force > 0))
+    return Decision(guardrails.normalise(in_force, eligible & (in_force > 0)))
+
+
+def _unlearned(previous: Decision, changed: BoolArray) -> Decision:
+    """Return the decision with weight 1 and the common base where slots have another backend."""
+    base = None if previous.base is None else np.where(changed, 0.0, previous.base)
+    return Decision(np.where(changed, 1.0, previous.weights), base)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Generations = NDArray[np.uint8]
+Balancers = int | NDArray[np.int64]
 Samples = tuple[NDArray[np.float32], NDArray[np.float32], BoolArray, NDArray[np.uint64]]
 
 # Order of a channel's reductions on the last axis of Observation.channels.
@@ -119,9 +120,12 @@ class Observation:
     generation: Generations  # changes when a slot gets another backend: what was learned of it is void
     counters: Mapping[str, NDArray[np.int64]]  # since the backend took its slot
     channels: Mapping[str, FloatArray]  # [..., slots, reductions]; only those that were asked for
+    balancers: Balancers = 1  # that share the VIP: a number, or an array that broadcasts to [..., 1]
 
 
-def observe(reader: Reader, frame: Frame, slots: Slots, channels: Sequence[str], now_us: int) -> Observation:
+def observe(
+    reader: Reader, frame: Frame, slots: Slots, channels: Sequence[str], now_us: int, balancers: int = 1
+) -> Observation:
     """Join a frame, the reductions of the channels a policy needs, and the configuration."""
     return Observation(
         time=frame.time_us / 1e6,
@@ -130,10 +134,11 @@ def observe(reader: Reader, frame: Frame, slots: Slots, channels: Sequence[str],
         generation=frame.generation,
         counters=frame.counters,
         channels=reader.reduce(channels, now_us),
+        balancers=balancers,
     )
 
 
-def unmeasured(slots: Slots) -> Observation:
+def unmeasured(slots: Slots, balancers: int = 1) -> Observation:
     """Stand in for a frame that cannot be read: configuration without any measurement."""
     size = len(slots.backends)
     return Observation(
@@ -143,4 +148,5 @@ def unmeasured(slots: Slots) -> Observation:
         generation=np.zeros(size, dtype=np.uint8),
         counters={},
         channels={},
+        balancers=balancers,
     )

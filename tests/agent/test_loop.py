@@ -12,7 +12,7 @@ import pytest
 from penstock_agent.desired import PolicyChoice
 from penstock_agent.loop import LoopVip, Reason, WeightLoop
 from penstock_agent.observation import Slots
-from penstock_agent.policies import POLICIES, Policy
+from penstock_agent.policies import POLICIES, Decision, Policy
 
 from tests.support.waiting import eventually, running
 
@@ -51,7 +51,15 @@ class Rig:
         self.writer.publish(now)
 
     def configure(
-        self, *, in_force=(1.0, 1.0), configured=(1.0, 1.0), takes=(True, True), slots=SLOTS, ramps=None, **choice
+        self,
+        *,
+        in_force=(1.0, 1.0),
+        configured=(1.0, 1.0),
+        takes=(True, True),
+        slots=SLOTS,
+        ramps=None,
+        balancers=1,
+        **choice,
     ):
         self.loop.configure(
             [
@@ -74,6 +82,7 @@ class Rig:
                             **choice,
                         }
                     ),
+                    balancers=balancers,
                     ramps=ramps or {},
                     slow_start=10.0,
                 )
@@ -300,10 +309,17 @@ def test_a_failing_policy_costs_its_vip_the_fallback_and_nothing_else(rig):
 
 
 def test_absurd_weights_are_guarded(rig):
-    with registered(lambda observation, state: (np.full(SLOTS, np.nan), state)):
+    with registered(lambda observation, state: (Decision(np.full(SLOTS, np.nan)), state)):
         rig.configure(heuristic="test")
         assert rig.step() == [1.0, 1.0]
         assert rig.steering.held["invalid"] == 2
+
+
+def test_policies_see_how_many_balancers_share_the_vip(rig):
+    with registered(lambda observation, state: (Decision(observation.configured), observation.balancers)):
+        rig.configure(heuristic="test", balancers=3)
+        rig.step()
+    assert rig.steering.policy_state == 3
 
 
 def test_actions_that_cannot_be_written_are_counted(rig):

@@ -41,7 +41,7 @@ def channel(means):
 
 
 def decide(name, seen, state=None):
-    return policies.by_name(name).decide(seen, state)[0].tolist()
+    return policies.by_name(name).decide(seen, state)[0].weights.tolist()
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_little_forgets_at_the_pace_of_the_samples():
     _, state = policy.decide(observation(n_flow=(10, 1, 1), l_assign=(40, 0, 0)), None)
     # Ten seconds later: the old 10 arrivals weigh 10 * 0.9^10, the 10 new ones found nobody.
     later = observation(n_flow=(20, 1, 1), l_assign=(40, 0, 0), time=10.0)
-    weights, _ = policy.decide(later, state)
+    decision, _ = policy.decide(later, state)
     decay = 0.9**10
-    assert weights[0] == pytest.approx(40 * decay / (10 * decay + 10) + 1)
+    assert decision.weights[0] == pytest.approx(40 * decay / (10 * decay + 10) + 1)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_little_forgets_at_the_pace_of_the_samples():
 def test_little_starts_afresh_with_another_backend_or_data_plane(later):
     policy = policies.by_name("little")
     _, state = policy.decide(observation(n_flow=(10, 1, 1), l_assign=(90, 0, 0)), None)
-    weights, _ = policy.decide(observation(time=0.2, **later), state)
-    assert weights[0] == pytest.approx(3 + 1)
+    decision, _ = policy.decide(observation(time=0.2, **later), state)
+    assert decision.weights[0] == pytest.approx(3 + 1)
 
 
 def test_little_takes_a_grown_table():
     policy = policies.by_name("little")
     _, state = policy.decide(observation(), None)
     grown = observation(fct=(1,) * 4, configured=(1,) * 4, n_flow=(1,) * 4, l_assign=(0,) * 4, generation=(0,) * 4)
-    assert policy.decide(grown, state)[0].shape == (4,)
+    assert policy.decide(grown, state)[0].weights.shape == (4,)
 
 
 @pytest.mark.parametrize("name", ["inverse-duration", "little"])
@@ -125,17 +125,17 @@ def test_little_goes_by_requests_that_wait_and_not_by_idle_connections():
     policy = policies.by_name("little")
     common = {"pt_gen": (0.1, 0.1, 0.2), "n_flow": (10, 10, 10), "l_assign": (400, 0, 0)}
     _, state = policy.decide(observation(n_active=(0, 8, 0), **common), None)
-    weights, _ = policy.decide(observation(n_active=(0, 0, 0), **common), state)
-    assert weights.tolist() == pytest.approx([10, 50, 5])
+    decision, _ = policy.decide(observation(n_active=(0, 0, 0), **common), state)
+    assert decision.weights.tolist() == pytest.approx([10, 50, 5])
 
 
 def test_little_starts_afresh_when_turns_come_or_go():
     policy = policies.by_name("little")
     _, by_turns = policy.decide(observation(pt_gen=(0.1, 0.1, 0.1), n_active=(9, 9, 9)), None)
     by_flows, state = policy.decide(observation(n_flow=(10, 10, 10), l_assign=(40, 0, 0)), by_turns)
-    assert by_flows.tolist() == pytest.approx([5, 1, 1])
+    assert by_flows.weights.tolist() == pytest.approx([5, 1, 1])
     again, _ = policy.decide(observation(pt_gen=(0.1, 0.1, 0.1), n_flow=(10, 10, 10), l_assign=(40, 0, 0)), state)
-    assert again.tolist() == pytest.approx([10, 10, 10])
+    assert again.weights.tolist() == pytest.approx([10, 10, 10])
 
 
 @pytest.mark.parametrize("name", sorted(policies.POLICIES))
@@ -150,6 +150,11 @@ def test_several_vips_may_be_stacked_in_front(name):
         channels={name: np.stack([values] * 2) for name, values in one.channels.items()},
     )
     assert decide(name, stacked) == [decide(name, one)] * 2
+
+
+@pytest.mark.parametrize("name", sorted(policies.POLICIES))
+def test_heuristics_leave_the_base_to_the_data_plane(name):
+    assert policies.by_name(name).decide(observation(), None)[0].base is None
 
 
 def test_unknown_names_are_answered_with_the_known_ones():

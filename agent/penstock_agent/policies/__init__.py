@@ -1,15 +1,15 @@
-"""Policies: observation to weights, one file per heuristic with the paper it comes from.
+"""Policies: observation to decision, one file per heuristic with the paper it comes from.
 
-Computation only: no clock, no I/O, no randomness. A policy returns any non-negative weights over slots; scale,
-bounds and pace are the guardrails' business.
+Computation only: no clock, no I/O, no randomness. A policy returns any non-negative weights over slots, and
+perhaps a base of each; scale, bounds and pace are the guardrails' business.
 """
 
 from __future__ import annotations
 
 from penstock_agent.policies import equal, inverse_duration, little, lsq, sed, static
-from penstock_agent.policies.base import Policy, UnknownPolicyError
+from penstock_agent.policies.base import Decision, Policy, UnknownPolicyError
 
-__all__ = ["POLICIES", "Policy", "UnknownPolicyError", "by_name"]
+__all__ = ["POLICIES", "Decision", "Policy", "UnknownPolicyError", "by_name"]
 
 POLICIES = {
     policy.name: policy

@@ -14,18 +14,26 @@ from penstock_agent.observation import FloatArray, Observation
 State = Any  # whatever a policy returned last; None at first
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Parameters of the scheduler by slot: `sed` and `p2c` minimise (flows + base) / weight."""
+
+    weights: FloatArray
+    base: FloatArray | None = None  # flows added to the count, > 0; None: the data plane's own 1 / (nodes x workers)
+
+
 class UnknownPolicyError(ValueError):
     """A policy name that is not in the registry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named function `decide(observation, state) -> (weights, state)` and what it relies on."""
+    """A named function `decide(observation, state) -> (decision, state)` and what it relies on."""
 
     name: str
     scheduler: SchedulerType  # below the weights, unless the user chooses another
     channels: tuple[str, ...]  # reservoirs it reads; empty: it works without any measurement
-    decide: Callable[[Observation, State], tuple[FloatArray, State]]
+    decide: Callable[[Observation, State], tuple[Decision, State]]
     better_channels: tuple[str, ...] = ()  # reservoirs it reads instead where the data plane records them all
 
     def reads(self, recorded: Collection[str]) -> tuple[str, ...]:

@@ -12,18 +12,19 @@ from __future__ import annotations
 import numpy as np
 from penstock_embedded.messages import SchedulerType
 
-from penstock_agent.observation import AVG_DECAY, FloatArray, Observation
-from penstock_agent.policies.base import Policy, State, neutral_where_unknown
+from penstock_agent.observation import AVG_DECAY, Observation
+from penstock_agent.policies.base import Decision, Policy, State, neutral_where_unknown
 
 # Completion times below the resolution of the clock would give absurd weights.
 SHORTEST_SECONDS = 1e-6
 
 
-def decide(observation: Observation, state: State) -> tuple[FloatArray, State]:
+def decide(observation: Observation, state: State) -> tuple[Decision, State]:
     """Weigh each eligible backend by 1 / its recent mean turn or completion time."""
     channel = "pt_gen" if "pt_gen" in observation.channels else "fct"
     mean = observation.channels[channel][..., AVG_DECAY]
-    return neutral_where_unknown(1.0 / np.maximum(mean, SHORTEST_SECONDS), observation.eligible), state
+    weights = neutral_where_unknown(1.0 / np.maximum(mean, SHORTEST_SECONDS), observation.eligible)
+    return Decision(weights), state
 
 
 POLICY = Policy("inverse-duration", SchedulerType.SED, ("fct",), decide, better_channels=("pt_gen",))

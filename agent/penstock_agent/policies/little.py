@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from penstock_embedded.messages import SchedulerType
 
 from penstock_agent.observation import AVG_DECAY, DECAY_PER_SECOND, BoolArray, FloatArray, Generations, Observation
-from penstock_agent.policies.base import Policy, neutral_where_unknown
+from penstock_agent.policies.base import Decision, Policy, neutral_where_unknown
 
 SHORTEST_SECONDS = 1e-6
 
@@ -39,14 +39,14 @@ class LittleState:
     weight: FloatArray  # decayed count of these arrivals or frames
 
 
-def decide(observation: Observation, state: LittleState | None) -> tuple[FloatArray, LittleState]:
+def decide(observation: Observation, state: LittleState | None) -> tuple[Decision, LittleState]:
     """Weigh each eligible backend by (mean work found there + 1) / mean time that work takes."""
     turns = "pt_gen" in observation.channels
     state = _advance(observation, state, turns=turns)
     found = state.found / np.maximum(state.weight, 1e-9)
     duration = observation.channels["pt_gen" if turns else "fct"][..., AVG_DECAY]
     rate = np.where(state.weight > 0, (found + 1.0) / np.maximum(duration, SHORTEST_SECONDS), np.nan)
-    return neutral_where_unknown(rate, observation.eligible), state
+    return Decision(neutral_where_unknown(rate, observation.eligible)), state
 
 
 def _advance(observation: Observation, state: LittleState | None, *, turns: bool) -> LittleState:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from penstock_embedded.messages import SchedulerType
 
-from penstock_agent.observation import FloatArray, Observation
-from penstock_agent.policies.base import Policy, State
+from penstock_agent.observation import Observation
+from penstock_agent.policies.base import Decision, Policy, State
 
 
-def decide(observation: Observation, state: State) -> tuple[FloatArray, State]:
+def decide(observation: Observation, state: State) -> tuple[Decision, State]:
     """Take configured weights as service rates."""
-    return observation.configured * observation.eligible, state
+    return Decision(observation.configured * observation.eligible), state
 
 
 POLICY = Policy("sed", SchedulerType.SED, (), decide)
