@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 _MOST_ERRORS = 20  # of one object that are shown
+_LONGEST_NAME = 253 + 1 + 63  # characters, with the namespace
 _VALUE_LIMIT = 80  # characters of a value shown: enough to recognise it, short enough for one line
 
 
@@ -75,10 +76,10 @@ def from_validation_error(
     line_of: Callable[[tuple[int | str, ...]], int] = lambda path: 0,
 ) -> InvalidObjectError:
     """Translate pydantic's errors into ours: paths as users write them, and a fix for each."""
-    metadata = raw.get("metadata")
+    metadata = raw.get("metadata", raw)
     name = metadata.get("name", "") if isinstance(metadata, Mapping) else ""
     namespace = metadata.get("namespace", "") if isinstance(metadata, Mapping) else ""
-    full_name = f"{namespace}/{name}" if namespace else str(name or "(no name)")
+    full_name = (f"{namespace}/{name}" if namespace else str(name or "(no name)"))[:_LONGEST_NAME]
     details = error.errors(include_url=False)
     inner = {location[:depth] for location in (d["loc"] for d in details) for depth in range(len(location))}
     # A list whose items are wrong also counts as too short: what an inner error explains is left out.

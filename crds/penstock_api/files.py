@@ -72,13 +72,9 @@ def join(readings: Iterable[Reading]) -> Reading:
 def read_file(file: Path) -> Reading:
     """Read one file."""
     try:
-        return read_text(_content(file), str(file))
-    except OSError as error:
-        return _refused(file, f"{error.strerror}; check the file and its permissions")
-    except UnicodeDecodeError as error:
-        return _refused(file, f"is not UTF-8 (byte {error.start}); save it as text")
-    except _NoTextError as error:
-        return _refused(file, str(error))
+        return read_text(text_of(file), str(file))
+    except UnreadableFileError as error:
+        return Reading((), (Problem(str(file), str(error)),))
 
 
 def read_text(text: str, file: str) -> Reading:
@@ -97,10 +93,6 @@ def _identity(error: KindError) -> tuple[str, str] | None:
     return error.kind, f"default/{error.name}" if in_default else error.name
 
 
-def _refused(file: Path, text: str) -> Reading:
-    return Reading((), (Problem(str(file), f"{file}: {text}"),))
-
-
 def _files_of(path: Path) -> list[Path]:
     if not stat.S_ISDIR(path.stat().st_mode):
         return [path]
@@ -108,18 +100,28 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and not each.name.startswith("."))
 
 
-class _NoTextError(Exception):
-    pass
+class UnreadableFileError(ValueError):
+    """A file that is not text of a size that is read; the message names the file and the fix."""
 
 
-def _content(file: Path) -> str:
+def text_of(file: Path, largest: int = LARGEST_BYTES) -> str:
+    """Return the text of a file that anybody may have written; raises UnreadableFileError."""
+    try:
+        return _bytes_of(file, largest).decode("utf-8-sig")
+    except OSError as error:
+        raise UnreadableFileError(f"{file}: {error.strerror}; check the file and its permissions") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableFileError(f"{file}: is not UTF-8 (byte {error.start}); save it as text") from error
+
+
+def _bytes_of(file: Path, largest: int) -> bytes:
     # O_NONBLOCK: a FIFO of this name would block for ever.
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISCHR(status.st_mode):
-            raise _NoTextError("is not a regular file; remove or rename it")
-        content = opened.read(LARGEST_BYTES + 1) or b""
-        if len(content) > LARGEST_BYTES:
-            raise _NoTextError(f"has more than {LARGEST_BYTES} bytes; split it")
-        return content.decode("utf-8-sig")
+            raise UnreadableFileError(f"{file}: is not a regular file; remove or rename it")
+        content = opened.read(largest + 1) or b""
+        if len(content) > largest:
+            raise UnreadableFileError(f"{file}: has more than {largest} bytes; split it")
+        return content

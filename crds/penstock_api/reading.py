@@ -17,6 +17,7 @@ from penstock_api.dataplanenode import DataPlaneNode
 from penstock_api.dataplanenodereport import DataPlaneNodeReport
 from penstock_api.documents import Located
 from penstock_api.errors import KindError, MalformedDocumentError, UnknownKindError, from_validation_error
+from penstock_api.model import Model
 from penstock_api.names import API_VERSION
 from penstock_api.objects import KubeObject, ObjectMeta
 from penstock_api.rlpolicy import RLPolicy
@@ -29,7 +30,7 @@ KINDS: dict[str, type[KubeObject]] = {
 }
 """All kinds by name, in the order in which the reference shows them."""
 
-Object = TypeVar("Object", bound=KubeObject)
+Object = TypeVar("Object", bound=Model)
 
 
 class Source(StrEnum):
@@ -47,7 +48,7 @@ class Source(StrEnum):
 
 
 def parse(model: type[Object], raw: Mapping[str, Any], *, source: Source = Source.API_SERVER, line: int = 0) -> Object:
-    """Read an object of a known kind; raises InvalidObjectError with an error for each field."""
+    """Read an object of a known kind or any other model; raises InvalidObjectError with an error for each field."""
     try:
         # By way of JSON, because there strict means what the API server means by it: no "80" for 80.
         return model.model_validate_json(json.dumps(raw), strict=True, extra=source.extra)
