@@ -1,0 +1,1 @@
+"""The laboratory: scenarios, the agent's decisions on the simulator, evaluation, training."""
