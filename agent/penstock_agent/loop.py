@@ -23,10 +23,10 @@ import structlog
 from numpy.typing import NDArray
 from penstock_api.rlpolicy import PolicyMode
 
-from penstock_agent import guardrails, policies
+from penstock_agent import decisions, policies
 from penstock_agent.desired import PolicyChoice
 from penstock_agent.guardrails import Guarded, Guardrails
-from penstock_agent.observation import BoolArray, FloatArray, Frame, Generations, Reader, Slots, observe, unmeasured
+from penstock_agent.observation import FloatArray, Frame, Generations, Reader, Slots, observe
 from penstock_agent.policies import Decision, Policy
 
 log = structlog.get_logger(__name__)
@@ -214,7 +214,7 @@ class WeightLoop:
         if before is not None and before.generation.tobytes() != frame.generation.tobytes():
             self._ask_for_dump()
             if steering.previous is not None and before.generation.shape == frame.generation.shape:
-                steering.previous = _unlearned(steering.previous, before.generation != frame.generation)
+                steering.previous = decisions.renewed(steering.previous, before.generation != frame.generation)
         if frame.active.tobytes() != steering.vip.slots.occupied.tobytes():
             self._ask_for_dump()
 
@@ -233,20 +233,14 @@ class WeightLoop:
 
     def _run_policy(self, policy: Policy, steering: Steering, frame: Frame | None, now_us: int) -> Guarded:
         choice, slots = steering.vip.choice, steering.vip.slots
+        balancers = steering.vip.balancers
         if frame is None or steering.reader is None or not policy.channels:
-            decision, _ = policy.decide(unmeasured(slots, steering.vip.balancers), None)
-            return guardrails.configured(decision.weights, eligible=slots.eligible)
+            return decisions.from_configuration(policy, slots, balancers)
         channels = policy.reads(steering.reader.channels)
-        seen = observe(steering.reader, frame, slots, channels, now_us, steering.vip.balancers)
-        wanted, steering.policy_state = policy.decide(seen, steering.policy_state)
-        guarded = guardrails.guard(
-            wanted,
-            _previous(steering),
-            eligible=slots.eligible,
-            bounds=Guardrails(choice.max_weight_ratio, choice.max_change_per_step),
-            balancers=seen.balancers,
-            open_flows=seen.counters.get("n_flow_on"),
-        )
+        seen = observe(steering.reader, frame, slots, channels, now_us, balancers)
+        bounds = Guardrails(choice.max_weight_ratio, choice.max_change_per_step)
+        previous = steering.previous or decisions.initial(steering.vip.in_force, slots.eligible)
+        guarded, steering.policy_state = decisions.decide(policy, seen, steering.policy_state, previous, bounds)
         steering.held.update(invalid=guarded.invalid, bounded=guarded.bounded, slowed=guarded.slowed)
         return guarded
 
@@ -283,8 +277,7 @@ def _obstacle(steering: Steering, frame: Frame | None) -> Reason | None:
 
 
 def _fallback(vip: LoopVip) -> Guarded:
-    decision, _ = policies.by_name(vip.choice.fallback).decide(unmeasured(vip.slots, vip.balancers), None)
-    return guardrails.configured(decision.weights, eligible=vip.slots.eligible)
+    return decisions.from_configuration(policies.by_name(vip.choice.fallback), vip.slots, vip.balancers)
 
 
 def _ramped(weights: FloatArray, vip: LoopVip, now: float) -> FloatArray:
@@ -301,17 +294,3 @@ def _ramped(weights: FloatArray, vip: LoopVip, now: float) -> FloatArray:
             factors[vip.slots.backends.index(backend)] = min(max(step, 1) / RAMP_STEPS, 1.0)
     ramped: FloatArray = weights * factors
     return ramped
-
-
-def _previous(steering: Steering) -> Decision:
-    """Decision of the step before; at first the weights that the data plane has in force."""
-    if steering.previous is not None:
-        return steering.previous
-    in_force, eligible = steering.vip.in_force, steering.vip.slots.eligible
-    return Decision(guardrails.normalise(in_force, eligible & (in_force > 0)))
-
-
-def _unlearned(previous: Decision, changed: BoolArray) -> Decision:
-    """Return the decision with weight 1 and the common base where slots have another backend."""
-    base = None if previous.base is None else np.where(changed, 0.0, previous.base)
-    return Decision(np.where(changed, 1.0, previous.weights), base)

@@ -27,22 +27,12 @@ AVG, STD, P90, AVG_DECAY, P90_DECAY = range(len(REDUCTIONS))
 DECAY_PER_SECOND = 0.9
 
 
-class Frame(Protocol):
-    """One consistent snapshot of a VIP's counters, as `penstock_core` reads it."""
-
-    @property
-    def sequence(self) -> int:
-        """Count up with each frame."""
-        ...
+class Counts(Protocol):
+    """Counters of one time."""
 
     @property
     def time_us(self) -> int:
         """CLOCK_BOOTTIME at which it was published."""
-        ...
-
-    @property
-    def active(self) -> BoolArray:
-        """Slots that hold a backend."""
         ...
 
     @property
@@ -56,7 +46,29 @@ class Frame(Protocol):
         ...
 
 
-class Reader(Protocol):
+class Frame(Counts, Protocol):
+    """One consistent snapshot of a VIP's counters, as `penstock_core` reads it."""
+
+    @property
+    def sequence(self) -> int:
+        """Count up with each frame."""
+        ...
+
+    @property
+    def active(self) -> BoolArray:
+        """Slots that hold a backend."""
+        ...
+
+
+class Reducer(Protocol):
+    """What reduces the reservoirs that belong to a frame."""
+
+    def reduce(self, channels: Sequence[str], now_us: int) -> Mapping[str, FloatArray]:
+        """Reduce channels' reservoirs, each to [slots, 5]; NaN where there is no sample."""
+        ...
+
+
+class Reader(Reducer, Protocol):
     """One VIP's frames object, as `penstock_core.FrameReader` offers it."""
 
     @property
@@ -80,10 +92,6 @@ class Reader(Protocol):
 
     def samples(self, channel: str) -> Samples:
         """Copy a channel's reservoirs: values, ages in seconds and validity [slots, samples], seen [slots, workers]."""
-        ...
-
-    def reduce(self, channels: Sequence[str], now_us: int) -> Mapping[str, FloatArray]:
-        """Reduce channels' reservoirs, each to [slots, 5]; NaN where there is no sample."""
         ...
 
 
@@ -124,9 +132,12 @@ class Observation:
 
 
 def observe(
-    reader: Reader, frame: Frame, slots: Slots, channels: Sequence[str], now_us: int, balancers: int = 1
+    reader: Reducer, frame: Counts, slots: Slots, channels: Sequence[str], now_us: int, balancers: Balancers = 1
 ) -> Observation:
-    """Join a frame, the reductions of the channels a policy needs, and the configuration."""
+    """Join a frame, the reductions of the channels a policy needs, and the configuration.
+
+    The simulator passes stacked arrays [..., slots] in all of them.
+    """
     return Observation(
         time=frame.time_us / 1e6,
         eligible=slots.eligible,
@@ -138,14 +149,13 @@ def observe(
     )
 
 
-def unmeasured(slots: Slots, balancers: int = 1) -> Observation:
+def unmeasured(slots: Slots, balancers: Balancers = 1) -> Observation:
     """Stand in for a frame that cannot be read: configuration without any measurement."""
-    size = len(slots.backends)
     return Observation(
         time=0.0,
         eligible=slots.eligible,
         configured=slots.configured,
-        generation=np.zeros(size, dtype=np.uint8),
+        generation=np.zeros(slots.eligible.shape, dtype=np.uint8),
         counters={},
         channels={},
         balancers=balancers,
