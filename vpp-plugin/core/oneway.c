@@ -96,8 +96,8 @@ lbrl_verdict_t one_way_pass_on(lbrl_worker_t *worker, const vip_t *vip, uint32_t
 /* Only the client is heard, so that nothing proves a SYN on an established flow true: it moves no numbers, or whoever forged it
  * could close the flow by them. Instead every segment keeps the entry, and with it the backend, also of a connection begun anew
  * over one that its server has ended unseen. A forger gains an entry that stays, which a SYN of his own would get him. */
-static void track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
-                  const meta_t *meta)
+void one_way_track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
+                   const meta_t *meta)
 {
     flow_t *flow = ref->flow;
     if (UNLIKELY(!(flow->flags & FLOW_OPEN) && !flow_is_closed(flow->state))) {
@@ -134,7 +134,7 @@ lbrl_verdict_t one_way_flow(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_p
         return answer_too_big(worker, ref->vip, ref->slot, packet, meta);
     }
     track_packet(worker, ref->flow, sink_of(ref->counts), packet, meta, true);
-    track(worker, ref, packet, meta);
+    one_way_track(worker, ref, packet, meta);
     if (UNLIKELY(meta->flags & META_FIRST_FRAGMENT)) {
         fragment_first(worker, packet, meta, ref);
     }

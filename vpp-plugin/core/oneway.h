@@ -11,6 +11,10 @@
 lbrl_verdict_t one_way_flow(lbrl_worker_t *worker, const flow_ref_t *ref, lbrl_packet_t *packet,
                             const meta_t *meta);
 
+/* State and counts of a flow after a packet of its client, which track_packet() has recorded. */
+void one_way_track(lbrl_worker_t *worker, const flow_ref_t *ref, const lbrl_packet_t *packet,
+                   const meta_t *meta);
+
 /* A packet without a flow; `birth` is filled but for slot and joined. */
 lbrl_verdict_t one_way_stranger(lbrl_worker_t *worker, lbrl_packet_t *packet, flow_birth_t *birth);
 

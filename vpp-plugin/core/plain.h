@@ -114,7 +114,7 @@ static inline void plain_forward(lbrl_worker_t *worker, lbrl_packet_t *packet, c
     }
     if (plain->mtu) {
         track_suppose_server(plain->flow);
-        plain->flow->last_ms = worker->now_ms; /* see track() in oneway.c */
+        plain->flow->last_ms = worker->now_ms; /* see one_way_track() */
         uint16_t id =
             LIKELY(tunnel_keeps_whole(packet->data)) ? 0 : (uint16_t)fragment_id_next(worker);
         tunnel_wrap_v4(packet, plain->src, plain->dst, id);
