@@ -30,7 +30,7 @@ COPY vpp-plugin/core vpp-plugin/core
 COPY vpp-plugin/embedded/CMakeLists.txt vpp-plugin/embedded/
 COPY vpp-plugin/embedded/io vpp-plugin/embedded/io
 COPY vpp-plugin/python vpp-plugin/python
-RUN cmake -S vpp-plugin -B /tmp/build -G Ninja -DSKBUILD=2 -DCMAKE_BUILD_TYPE=Release \
+RUN cmake -S vpp-plugin -B /tmp/build -G Ninja -DSKBUILD=2 -DPENSTOCK_SIM=OFF -DCMAKE_BUILD_TYPE=Release \
       -DPython_EXECUTABLE=/opt/tools/bin/python -DCMAKE_INSTALL_PREFIX=/opt/extension \
       -Dnanobind_DIR="$(/opt/tools/bin/python -m nanobind --cmake_dir)" \
  && cmake --build /tmp/build \

@@ -31,7 +31,8 @@ warnings_as_errors() {
 }
 
 check_tidy() {
-    git ls-files --cached --others --exclude-standard 'vpp-plugin/core/*.c' 'vpp-plugin/embedded/*.c' 'tests/core/*.c' |
+    git ls-files --cached --others --exclude-standard 'vpp-plugin/core/*.c' 'vpp-plugin/embedded/*.c' \
+        'vpp-plugin/sim/*.c' 'tests/core/*.c' 'tests/sim/*.c' |
         xargs -P "$(nproc)" -n 4 "$bin/clang-tidy" --quiet -p build/lint-clang
 }
 
