@@ -231,17 +231,19 @@ static void measure_table(const char *name, build_t build, uint32_t n, bars_t ba
 
 static void measure_picker(lbrl_picker_kind_t kind, uint32_t slots, const char *name)
 {
-    float weight[MAX_BACKENDS];
+    float weight[MAX_BACKENDS], base[MAX_BACKENDS];
     int32_t load[MAX_BACKENDS];
     uint64_t eligible[MAX_BACKENDS / 64], random = 2;
     for (uint32_t i = 0; i < slots; i++) {
         weight[i] = (float)(1 + i % 5);
+        base[i] = 0.5f + (float)(i % 3);
         load[i] = (int32_t)(next_random(&random) % 100);
         eligible[i / 64] = UINT64_MAX;
     }
     void *memory = aligned_alloc(LBRL_PICKER_ALIGNMENT, (lbrl_picker_size(slots) + 63) / 64 * 64);
     CHECK(memory != NULL);
-    const lbrl_picker_t *picker = lbrl_picker_build(memory, kind, weight, eligible, slots, 0.5f);
+    const lbrl_picker_t *picker =
+        lbrl_picker_build(memory, kind, weight, base, eligible, slots, 0.5f);
     double pick;
     /* each pick depends on the last, as in a data plane */
     MEASURE(pick, 20000, load[lbrl_pick(picker, load, i)] += (int32_t)(i & 1));

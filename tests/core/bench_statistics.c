@@ -110,7 +110,7 @@ static double weights_used(lbrl_scheduler_type_t scheduler)
         for (uint32_t slot = 0; slot < BACKENDS; slot++) {
             weight[slot] = (float)(100 + next_random(&random) % 100);
         }
-        lbrl_actions_write(&actions, weight, generation, rig.now_us);
+        lbrl_actions_write(&actions, weight, NULL, generation, rig.now_us);
         CHECK_EQUAL(lbrl_weights_follow(rig.lb, 1, &view, rig.now_us), 1);
         lbrl_control_tick(rig.lb, rig.now_us);
     });

@@ -27,14 +27,15 @@ static void use_actions(const lbrl_shm_view_t *view)
 {
     uint64_t active[2] = {UINT64_MAX, 1};
     uint8_t generation[65] = {1};
-    float weight[65] = {1};
-    const lbrl_actions_target_t target = {65, active, generation, weight};
+    float weight[65] = {1}, base[65] = {1};
+    const lbrl_actions_target_t target = {65, active, generation, weight, base};
     uint64_t *scratch = malloc(view->header.frame_stride);
     uint64_t sequence = 0, time_us = 0;
     int code =
         lbrl_actions_apply(view, &target, scratch, view->header.frame_stride, &sequence, &time_us);
     for (uint32_t i = 0; i < 65; i++) {
         CHECK(weight[i] >= 0 && weight[i] <= LBRL_WEIGHT_MAX);
+        CHECK(base[i] >= 0 && base[i] <= LBRL_BASE_MAX);
     }
     CHECK(code <= 1);
     free(scratch);

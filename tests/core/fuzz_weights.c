@@ -1,7 +1,7 @@
 /*
  * libFuzzer target of weights: an agent, or what has got into its place, writes an actions object that the data plane
  * follows. An input is a list of steps, a byte each (its low 3 bits, see below), with operands behind it. Whatever is
- * written, weights in force are numbers in their range, and new flows go to backends that may have them.
+ * written, weights and bases in force are numbers in their range, and new flows go to backends that may have them.
  */
 #include "objects.h"
 #include "rig.h"
@@ -10,11 +10,11 @@
 enum { BACKENDS = 4, SLOTS = 8 };
 
 enum {
-    STEP_WRITE,  /* as agents do: 8 x 4 bytes of weights, 1 byte which generation */
+    STEP_WRITE, /* as agents do: 8 x 4 bytes of weights, 1 byte which generation, and whether as many of bases follow */
     STEP_DAMAGE, /* 2 bytes offset, 1 byte value */
     STEP_FOLLOW, /* 1 byte: how much time passes before */
     STEP_UNFOLLOW,
-    STEP_SET,      /* as by a control message: 8 x 4 bytes */
+    STEP_SET,      /* by hand: 8 x 4 bytes of weights, as many of bases */
     STEP_RESET,    /* to the configured ones */
     STEP_BACKENDS, /* 1 byte: state of each of 4 backends, 2 bits each */
     STEP_SCHEDULER /* 1 byte */
@@ -42,14 +42,14 @@ static uint8_t next_byte(input_t *input)
     return *input->data++;
 }
 
-static void next_weights(input_t *input, float weights[SLOTS])
+static void next_floats(input_t *input, float values[SLOTS])
 {
     for (uint32_t i = 0; i < SLOTS; i++) {
         uint32_t bits = 0;
         for (unsigned k = 0; k < 4; k++) {
             bits |= (uint32_t)next_byte(input) << (8 * k);
         }
-        memcpy(&weights[i], &bits, sizeof(bits));
+        memcpy(&values[i], &bits, sizeof(bits));
     }
 }
 
@@ -67,14 +67,20 @@ static void configure(agent_t *agent)
 
 static void write_weights(agent_t *agent, input_t *input)
 {
-    float weights[SLOTS];
+    float weights[SLOTS], bases[SLOTS];
     uint8_t generation[SLOTS];
-    next_weights(input, weights);
-    memset(generation, next_byte(input) & 3, sizeof(generation));
+    next_floats(input, weights);
+    const uint8_t mode = next_byte(input);
+    const bool has_bases = (mode & 4) != 0;
+    memset(generation, mode & 3, sizeof(generation));
+    if (has_bases) {
+        next_floats(input, bases);
+    }
     /* a writer looks before it writes into what others have damaged */
     lbrl_actions_t actions;
     if (lbrl_actions_attach(&actions, agent->memory, agent->size, SLOTS, NULL) == 0) {
-        lbrl_actions_write(&actions, weights, generation, agent->rig.now_us);
+        lbrl_actions_write(&actions, weights, has_bases ? bases : NULL, generation,
+                           agent->rig.now_us);
     }
 }
 
@@ -92,7 +98,7 @@ static void follow(agent_t *agent, uint8_t time)
 
 static void take_step(agent_t *agent, input_t *input)
 {
-    float weights[SLOTS];
+    float weights[SLOTS], bases[SLOTS];
     size_t offset;
     switch (next_byte(input) & 7) {
     case STEP_WRITE:
@@ -109,8 +115,9 @@ static void take_step(agent_t *agent, input_t *input)
         CHECK_EQUAL(lbrl_weights_unfollow(agent->rig.lb, 1, agent->rig.now_us), 0);
         break;
     case STEP_SET:
-        next_weights(input, weights);
-        (void)lbrl_weights_set(agent->rig.lb, 1, weights, NULL, SLOTS);
+        next_floats(input, weights);
+        next_floats(input, bases);
+        (void)lbrl_weights_set(agent->rig.lb, 1, weights, bases, NULL, SLOTS);
         break;
     case STEP_RESET:
         CHECK_EQUAL(lbrl_weights_reset(agent->rig.lb, 1), 0);
@@ -134,6 +141,7 @@ static void check_state(agent_t *agent, uint16_t port)
     CHECK_EQUAL(lbrl_vip_status(agent->rig.lb, 1, &status, backends, SLOTS), 0);
     for (uint32_t i = 0; i < status.backend_count; i++) {
         CHECK(backends[i].weight >= 0 && backends[i].weight <= LBRL_WEIGHT_MAX);
+        CHECK(backends[i].base > 0 && backends[i].base <= LBRL_BASE_MAX);
     }
     connection_t c = connection_make(&agent->rig, "198.51.100.7", port, "203.0.113.10");
     if (connection_syn(&c) == LBRL_VERDICT_FORWARD) {

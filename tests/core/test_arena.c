@@ -148,7 +148,7 @@ static void backends_states_outlive_a_restart(void)
     vip.backend_count = 4; /* the fifth goes */
     CHECK_EQUAL(lbrl_vip_set(rig.lb, &vip, rig.now_us), 0);
     const float weights[5] = {0, 1, 1, 1, 1};
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, 5), 0); /* ends nobody's flows */
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, NULL, 5), 0); /* ends nobody's flows */
     rig_pass(&rig, 301000);
     for (unsigned restarts = 0; restarts < 3; restarts++) {
         CHECK_EQUAL(rig_backend(&rig, 1, 1001).state, LBRL_BACKEND_ACTIVE);

@@ -202,7 +202,7 @@ static void weight_of_zero_drains(void)
     float weights[2] = {1, 1};
     uint8_t generations[2] = {1, 1};
     weights[slot] = 0;
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, generations, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, generations, 2), 0);
     for (uint16_t i = 0; i < 20; i++) {
         connection_t other = connection_make(&rig, CLIENT, (uint16_t)(41000 + i), VIP);
         connection_open(&other);
@@ -210,7 +210,7 @@ static void weight_of_zero_drains(void)
     }
     CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);
     weights[slot] = 2;
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, generations, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, generations, 2), 0);
     rig_pass(&rig, 400000);
     CHECK_EQUAL(rig_backend(&rig, 1, 1001u + slot).state, LBRL_BACKEND_ACTIVE);
     CHECK_NEAR(rig_backend(&rig, 1, 1001u + slot).weight, 2, 0);
@@ -226,7 +226,8 @@ static void weights_are_in_force_at_once(void)
     for (uint16_t i = 0; i < 6; i++) {
         uint16_t only = i & 1;
         CHECK_EQUAL(
-            lbrl_weights_set(rig.lb, 1, (const float[2]){(float)only, (float)!only}, NULL, 2), 0);
+            lbrl_weights_set(rig.lb, 1, (const float[2]){(float)only, (float)!only}, NULL, NULL, 2),
+            0);
         connection_t c = connection_make(&rig, CLIENT, (uint16_t)(40000 + i), VIP);
         connection_open(&c);
         CHECK_EQUAL(c.backend.bytes[15], 2 - only);
@@ -250,10 +251,10 @@ static void a_backend_that_returns_takes_flows_at_once(void)
         rig_t rig = rig_make(1, 2);
         lbrl_backend_config_t backends[2];
         standard(backends, 2);
-        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){40, 60}, NULL, 2), 0);
+        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){40, 60}, NULL, NULL, 2), 0);
         backends[1].state = (uint8_t)(ways_out[i] < 0 ? LBRL_BACKEND_ACTIVE : ways_out[i]);
         CHECK_EQUAL(set(&rig, backends, ways_out[i] < 0 ? 1 : 2, 300000), 0);
-        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){40, 0}, NULL, 2), 0);
+        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){40, 0}, NULL, NULL, 2), 0);
         rig_pass(&rig, 1000);
         standard(backends, 2);
         CHECK_EQUAL(set(&rig, backends, 2, 300000), 0);
@@ -272,7 +273,7 @@ static void late_weights_leave_nobody_without_a_backend(void)
     rig_t rig = rig_make(1, 2);
     lbrl_backend_config_t backends[2];
     standard(backends, 2);
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){0, 60}, NULL, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (const float[2]){0, 60}, NULL, NULL, 2), 0);
     CHECK_EQUAL(set(&rig, backends, 1, 300000), 0);
     connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
     connection_open(&c);
@@ -296,7 +297,7 @@ static void an_agent_cannot_take_all_weight_from_those_in_service(void)
     CHECK_EQUAL(set(&rig, backends, 1, 300000), 0);
     const float none[WIDTH] = {0};
     const uint8_t generations[WIDTH] = {1, 1};
-    lbrl_actions_write(&actions, none, generations, rig.now_us);
+    lbrl_actions_write(&actions, none, NULL, generations, rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(rig.lb, 1, &view, rig.now_us), LBRL_SHM_NO_WEIGHT);
     connection_t c = connection_make(&rig, CLIENT, 40000, VIP);
     connection_open(&c);
@@ -309,14 +310,19 @@ static void weights_for_another_generation_are_ignored_and_bad_ones_refused(void
 {
     rig_t rig = rig_make(1, 2);
     uint8_t generations[2] = {1, 9};
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){3, 4}, generations, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){3, 4}, NULL, generations, 2), 0);
     CHECK_NEAR(rig_backend(&rig, 1, 1001).weight, 3, 0);
     CHECK_NEAR(rig_backend(&rig, 1, 1002).weight, 1, 0);
     const float bad[] = {-1, INFINITY, NAN, 2e6f};
     for (unsigned i = 0; i < 4; i++) {
-        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, &bad[i], generations, 1), LBRL_ERR_INVALID);
+        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, &bad[i], NULL, generations, 1), LBRL_ERR_INVALID);
     }
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 99, bad, generations, 0), LBRL_ERR_NOT_FOUND);
+    for (unsigned i = 0; i < 4; i++) {
+        CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){9}, &bad[i], generations, 1),
+                    LBRL_ERR_INVALID);
+    }
+    CHECK_NEAR(rig_backend(&rig, 1, 1001).weight, 3, 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 99, bad, NULL, generations, 0), LBRL_ERR_NOT_FOUND);
     CHECK_EQUAL(lbrl_weights_reset(rig.lb, 99), LBRL_ERR_NOT_FOUND);
     CHECK_EQUAL(lbrl_weights_reset(rig.lb, 1), 0);
     CHECK_NEAR(rig_backend(&rig, 1, 1001).weight, 1, 0);
@@ -325,7 +331,7 @@ static void weights_for_another_generation_are_ignored_and_bad_ones_refused(void
     backends[0].weight = 7;
     CHECK_EQUAL(set(&rig, backends, 2, 5000), 0);
     CHECK_NEAR(rig_backend(&rig, 1, 1001).weight, 7, 0);
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){3, 4}, generations, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){3, 4}, NULL, generations, 2), 0);
     CHECK_EQUAL(set(&rig, backends, 2, 5000),
                 0); /* configuration does not undo what a policy set */
     CHECK_NEAR(rig_backend(&rig, 1, 1001).weight, 3, 0);
@@ -350,7 +356,7 @@ static void new_backend_starts_among_the_weights_in_force(void)
     }
     CHECK_EQUAL(lbrl_vip_set(rig.lb, &config, rig.now_us), 0);
     const float weights[8] = {0.5f, 1, 1.5f, 0}; /* the last one is drained: no scale to learn of */
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, 4), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, NULL, 4), 0);
     config.backend_count = 8;
     backends[5].weight = 200;
     backends[6].weight = 50;
@@ -385,7 +391,7 @@ static void new_backend_starts_among_the_weights_in_force(void)
 
     /* where none takes flows there is no scale */
     const float none[16] = {0};
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, none, NULL, 16), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, none, NULL, NULL, 16), 0);
     config.backends = backends;
     backends[0].id = 1998;
     backends[0].weight = 7;

@@ -196,6 +196,8 @@ def test_actions_writers_check_their_arguments(tmp_path: Path) -> None:
         writer.write(np.ones(3, np.float32), np.ones(4, np.uint8), 1)
     with pytest.raises(ValueError, match="generation: has 5 entries"):
         writer.write(np.ones(4, np.float32), np.ones(5, np.uint8), 1)
+    with pytest.raises(ValueError, match="base: has 3 entries"):
+        writer.write(np.ones(4, np.float32), np.ones(4, np.uint8), 1, np.ones(3, np.float32))
 
 
 def test_a_restarted_agent_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -208,6 +210,22 @@ def test_a_restarted_agent_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again.write(np.full(4, 2, np.float32), np.ones(4, np.uint8), 2) == 2
     assert reader.read().weights.tolist() == [2, 2, 2, 2]
     assert not reader.retired
+
+
+def test_an_object_without_bases_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "actions"
+    penstock_core.ActionsWriter(str(path), 4).write(np.ones(4, np.float32), np.ones(4, np.uint8), 1)
+    content = bytearray(path.read_bytes())
+    content[76:80] = struct.pack("<I", 4)  # fields: those of releases before
+    path.write_bytes(content)
+    reader = penstock_core.ActionsReader(str(path))
+    assert reader.read().base is None
+    writer = penstock_core.ActionsWriter(str(path), 4)
+    assert reader.retired
+    writer.write(np.ones(4, np.float32), np.ones(4, np.uint8), 2, np.full(4, 3, np.float32))
+    base = penstock_core.ActionsReader(str(path)).read().base
+    assert base is not None
+    assert base.tolist() == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("slots", [8, 2])

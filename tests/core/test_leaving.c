@@ -152,7 +152,7 @@ static void unready_and_unweighted_backends_keep_their_flows_without_end(void)
         } else if (how == 1) {
             backends[place].weight = 0;
         } else {
-            CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, 2), 0);
+            CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, weights, NULL, NULL, 2), 0);
         }
         CHECK_EQUAL(set(&rig, 6, backends, 2), 0);
         nobody_else_goes_to(&rig, &c.backend);

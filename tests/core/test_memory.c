@@ -128,7 +128,7 @@ static int one_vip_less(rig_t *rig)
 
 static int other_weights(rig_t *rig)
 {
-    return lbrl_weights_set(rig->lb, 2, (const float[4]){1, 0, 0, 9}, NULL, 4);
+    return lbrl_weights_set(rig->lb, 2, (const float[4]){1, 0, 0, 9}, NULL, NULL, 4);
 }
 
 static int weights_as_configured(rig_t *rig)
@@ -152,7 +152,7 @@ static void stage_make(stage_t *stage)
     vip = rig_vip(5, VIP[4], 80, 6, backends, 4);
     vip.scheduler = LBRL_SCHEDULER_ALIAS;
     CHECK_EQUAL(lbrl_vip_set(rig->lb, &vip, rig->now_us), 0);
-    CHECK_EQUAL(lbrl_weights_set(rig->lb, 5, (const float[4]){1, 2, 3, 0}, NULL, 4), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig->lb, 5, (const float[4]){1, 2, 3, 0}, NULL, NULL, 4), 0);
     const lbrl_frames_config_t layout = {8, 1, LBRL_LEVEL_FULL, "memory"};
     size_t size = lbrl_frames_size(&layout);
     stage->frames_memory = zeroed(size);

@@ -127,7 +127,7 @@ static void a_flow_keeps_its_backend_whatever_weights_say(void)
     float weights[8] = {1, 1, 1, 1};
     uint8_t generations[8] = {1, 1, 1, 1};
     weights[backend - 1] = 0;
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 7, weights, generations, 4), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 7, weights, NULL, generations, 4), 0);
     CHECK_EQUAL(send_segment(&rig, &p, "203.0.113.10", 40000, 101, ACK, 0), LBRL_VERDICT_FORWARD);
     CHECK_EQUAL(backend_of(&p), backend);
     CHECK_EQUAL(rig_backend(&rig, 7, 7000 + backend).open_flows, 1);
@@ -147,7 +147,7 @@ static void strangers_go_where_configured_weights_say_on_every_node(void)
     rig_t b = one_way("203.0.113.10", 6, LBRL_FORWARD_GRE, "10.0.0.1", 4);
     float weights[8] = {9, 1, 0, 0};
     uint8_t generations[8] = {1, 1, 1, 1};
-    CHECK_EQUAL(lbrl_weights_set(b.lb, 7, weights, generations, 4), 0);
+    CHECK_EQUAL(lbrl_weights_set(b.lb, 7, weights, NULL, generations, 4), 0);
     uint32_t used = 0;
     for (uint16_t port = 0; port < 200; port++) {
         test_packet_t p;
@@ -182,7 +182,7 @@ static void strangers_do_not_move_when_a_policy_gives_a_backend_no_weight(void)
     uint8_t before[400], after[400];
     strangers_go_to(&rig, before);
     float weights[8] = {0, 1, 1, 1};
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 7, weights, NULL, 4), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 7, weights, NULL, NULL, 4), 0);
     const uint64_t later[] = {0, 1000, 301000, 1000};
     for (unsigned i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
         rig_pass(&rig, later[i]);

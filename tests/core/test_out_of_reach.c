@@ -49,7 +49,7 @@ static void workers_forward_by_weights_that_they_cannot_read(uint8_t scheduler)
     const uint8_t generations[SLOTS] = {1, 1, 1, 1};
     uint64_t before[4] = {0};
     for (uint16_t round = 0; round < 2; round++) {
-        CHECK_EQUAL(lbrl_actions_write(&actions, weights[round], generations, rig.now_us),
+        CHECK_EQUAL(lbrl_actions_write(&actions, weights[round], NULL, generations, rig.now_us),
                     round + 1);
         CHECK_EQUAL(lbrl_weights_follow(rig.lb, 1, &view, rig.now_us), 1);
         CHECK_EQUAL(mprotect(memory, size, PROT_NONE), 0);

@@ -8,7 +8,7 @@
 #define MOST 300
 
 typedef struct fixture {
-    float weight[MOST];
+    float weight[MOST], base[MOST];
     int32_t load[MOST];
     uint64_t eligible[MOST / 64 + 1];
     void *memory;
@@ -36,7 +36,7 @@ static void fixture_init(fixture_t *f)
 
 static const lbrl_picker_t *build(fixture_t *f, lbrl_picker_kind_t kind, uint32_t slots)
 {
-    return lbrl_picker_build(f->memory, kind, f->weight, f->eligible, slots, 1.0f);
+    return lbrl_picker_build(f->memory, kind, f->weight, f->base, f->eligible, slots, 1.0f);
 }
 
 static void sed_takes_the_least_expected_delay(void)
@@ -53,6 +53,67 @@ static void sed_takes_the_least_expected_delay(void)
     CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_LSQ, 4), f.load, 1), 0);
     f.load[1] = -7; /* deltas of other workers may overshoot: as 0 */
     CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_LSQ, 4), f.load, 1), 1);
+    free(f.memory);
+}
+
+static void bases_count_as_flows(void)
+{
+    fixture_t f;
+    fixture_init(&f);
+    /* (l + base) / w: 5/1, 7/2, 9/4, 1/8 */
+    memcpy(f.weight, (float[]){1, 2, 4, 8}, 4 * sizeof(float));
+    memcpy(f.base, (float[]){5, 4, 7, 1}, 4 * sizeof(float));
+    memcpy(f.load, (int32_t[]){0, 3, 2, 0}, 4 * sizeof(int32_t));
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_SED, 4), f.load, 1), 3);
+    f.base[3] = 20;
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_SED, 4), f.load, 1), 2);
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_LSQ, 4), f.load, (uint64_t)1 << 63), 3);
+    CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_LSQ, 4), f.load, 0), 0);
+    /* no base of its own: 1, which all of them have here */
+    const float none[] = {0, -1, NAN, -INFINITY};
+    for (uint32_t i = 0; i < 4; i++) {
+        f.base[2] = none[i]; /* (2 + 1) / 4 */
+        CHECK_EQUAL(lbrl_pick(build(&f, LBRL_PICKER_SED, 4), f.load, 1), 2);
+    }
+    free(f.memory);
+}
+
+/* In double precision. */
+static double delay_of(const fixture_t *f, uint32_t slot)
+{
+    const double load = f->load[slot] > 0 ? f->load[slot] : 0;
+    return (load + (double)f->base[slot]) / (double)f->weight[slot];
+}
+
+/* Whatever the numbers, the least delay is found, but for rounding. */
+static void scores_of_all_numbers_are_ordered(void)
+{
+    const float weights[] = {1e-19f, 0.3f, 1, 7, 1e6f};
+    const float bases[] = {1e-19f, 1.0f / 3, 1, 1e3f, LBRL_BASE_MAX};
+    const int32_t loads[] = {INT32_MIN, -1, 0, 1, 1000, INT32_MAX};
+    const uint32_t sizes[] = {1, 3, 17, 64, 200};
+    fixture_t f;
+    fixture_init(&f);
+    for (int round = 0; round < 2000; round++) {
+        const uint32_t n = sizes[next(&f) % 5];
+        uint32_t first = n;
+        memset(f.eligible, 0, sizeof(f.eligible));
+        for (uint32_t i = 0; i < n; i++) {
+            f.weight[i] = weights[next(&f) % 5];
+            f.base[i] = bases[next(&f) % 5];
+            f.load[i] = loads[next(&f) % 6];
+            const bool eligible = i < 64 && next(&f) % 4; /* no more than are compared */
+            f.eligible[i / 64] |= (uint64_t)eligible << i % 64;
+            first = eligible && (first == n || delay_of(&f, i) < delay_of(&f, first)) ? i : first;
+        }
+        const uint32_t found = lbrl_pick(build(&f, LBRL_PICKER_SED, n), f.load, next(&f));
+        if (first == n) {
+            CHECK_EQUAL(found, LBRL_NO_SLOT);
+        } else {
+            CHECK(found < n && f.eligible[found / 64] >> found % 64 & 1);
+            CHECK(delay_of(&f, found) <= delay_of(&f, first) * (1 + 1e-6));
+        }
+    }
     free(f.memory);
 }
 
@@ -188,6 +249,8 @@ static void loads_become_proportional(void)
 int main(void)
 {
     sed_takes_the_least_expected_delay();
+    bases_count_as_flows();
+    scores_of_all_numbers_are_ordered();
     slots_out_of_service_are_never_picked();
     ties_are_broken_evenly();
     free_slots_do_not_make_it_sample();

@@ -56,6 +56,50 @@ def test_among_more_than_64_a_usable_one_is_found(kind: str, some: list[tuple[fl
     assert found in usable if usable else found is None
 
 
+any_slot = st.tuples(
+    st.floats(0, 1e6, width=32), st.booleans(), st.integers(-(2**31), 2**31 - 1), st.floats(0, 1e6, width=32)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(any_slot, min_size=1, max_size=64),
+    st.floats(2**-20, 1, width=32),
+    st.integers(0, 2**64 - 1),
+)
+def test_of_any_weights_bases_and_counts_the_least_delay_is_found(
+    slots: list[tuple[float, bool, int, float]], common: float, random: int
+) -> None:
+    weights, eligible, loads, bases = (np.array(column) for column in zip(*slots, strict=True))
+    picker = penstock_core.Picker("sed", weights.astype(np.float32), eligible, common, np.array(bases, np.float32))
+    found = picker.pick(loads.astype(np.int32), random)
+    usable = eligible & (weights > 0)
+    if not usable.any():
+        assert found is None
+        return
+    added = np.maximum(np.where(bases > 0, bases, common), 1e-20)
+    delay = (np.maximum(loads, 0) + added) / np.maximum(weights, 1e-20)
+    assert usable[found]
+    assert delay[found] <= delay[usable].min() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lsq", "alias"])
+def test_kinds_that_do_not_compare_delays_ignore_bases(kind: str) -> None:
+    weights, eligible = np.ones(3, np.float32), np.ones(3, bool)
+    plain = penstock_core.Picker(kind, weights, eligible, 1.0)
+    other = penstock_core.Picker(kind, weights, eligible, 1.0, np.array([9, 1, 5], np.float32))
+    for random in np.random.default_rng(3).integers(0, 2**64, 100, np.uint64):
+        load = np.array([random % 3, random % 2, 1], np.int32)
+        assert plain.pick(load, int(random)) == other.pick(load, int(random))
+
+
+def test_p2c_compares_the_delays_with_their_bases() -> None:
+    picker = penstock_core.Picker("p2c", np.ones(2, np.float32), np.ones(2, bool), 1.0, np.array([8, 0], np.float32))
+    load, randoms = np.array([0, 5], np.int32), np.random.default_rng(5).integers(0, 2**64, 20_000, np.uint64)
+    second = sum(picker.pick(load, int(random)) == 1 for random in randoms)
+    assert second / len(randoms) == pytest.approx(0.75, abs=0.02)
+
+
 def test_every_tied_slot_is_reached() -> None:
     picker, loads = make("sed", [(1.0, True, 0), (1.0, True, 5), (2.0, True, 1), (1.0, True, 0)], 1.0)
     randoms = np.random.default_rng(1).integers(0, 2**63, 200)
@@ -68,8 +112,10 @@ def test_wrong_arguments_are_named() -> None:
         penstock_core.Picker("first", one, np.array([True]), 1.0)
     with pytest.raises(ValueError, match="eligible"):
         penstock_core.Picker("sed", one, np.array([True, True]), 1.0)
-    with pytest.raises(ValueError, match="base"):
+    with pytest.raises(ValueError, match="common_base"):
         penstock_core.Picker("sed", one, np.array([True]), 0.0)
+    with pytest.raises(ValueError, match="base: must have as many entries"):
+        penstock_core.Picker("sed", one, np.array([True]), 1.0, np.ones(2, np.float32))
     with pytest.raises(ValueError, match="load"):
         penstock_core.Picker("sed", one, np.array([True]), 1.0).pick(np.zeros(2, np.int32), 1)
 

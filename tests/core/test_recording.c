@@ -206,14 +206,14 @@ static void weights_follow_the_agent_until_it_falls_silent(void)
     CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 99, &view, b.rig.now_us), LBRL_ERR_NOT_FOUND);
     float weights[8] = {3, 1};
     uint8_t generations[8] = {1, 1};
-    lbrl_actions_write(&actions, weights, generations, b.rig.now_us);
+    lbrl_actions_write(&actions, weights, NULL, generations, b.rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &view, b.rig.now_us), 1);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 3, 0);
     lbrl_vip_status_t status;
     CHECK_EQUAL(lbrl_vip_status(b.rig.lb, 1, &status, NULL, 0), 0);
     CHECK_EQUAL(status.actions_sequence, 1);
     weights[0] = -1;
-    lbrl_actions_write(&actions, weights, generations, b.rig.now_us);
+    lbrl_actions_write(&actions, weights, NULL, generations, b.rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &view, b.rig.now_us), LBRL_SHM_BAD_WEIGHT);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 3, 0);
     rig_pass(&b.rig, 29000);
@@ -232,7 +232,7 @@ static void weights_follow_the_agent_until_it_falls_silent(void)
     CHECK_EQUAL(lbrl_vip_set(b.rig.lb, &config, b.rig.now_us), 0);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1003).weight, 2, 1e-3);
     weights[0] = 5; /* it is back */
-    lbrl_actions_write(&actions, weights, generations, b.rig.now_us);
+    lbrl_actions_write(&actions, weights, NULL, generations, b.rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &view, b.rig.now_us), 1);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 5, 0);
     CHECK_EQUAL(lbrl_weights_reset(b.rig.lb, 1), 0);
@@ -256,7 +256,7 @@ static object_t object_with(float first, float second, uint64_t now_us)
     CHECK(object.memory != NULL);
     memset(object.memory, 0, size);
     CHECK_EQUAL(lbrl_actions_format(&object.writer, object.memory, size, 8, now_us), 0);
-    lbrl_actions_write(&object.writer, (float[8]){first, second}, (uint8_t[8]){1, 1}, now_us);
+    lbrl_actions_write(&object.writer, (float[8]){first, second}, NULL, (uint8_t[8]){1, 1}, now_us);
     CHECK_EQUAL(lbrl_shm_open(&object.view, object.memory, size, LBRL_SHM_ACTIONS_MAGIC, NULL), 0);
     return object;
 }
@@ -276,7 +276,7 @@ static void another_object_is_new_whatever_its_sequence(void)
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 7, 0);
     /* it is followed, as if there had been no other */
     rig_pass(&b.rig, 20000);
-    lbrl_actions_write(&second.writer, (float[8]){6, 1}, (uint8_t[8]){1, 1}, b.rig.now_us);
+    lbrl_actions_write(&second.writer, (float[8]){6, 1}, NULL, (uint8_t[8]){1, 1}, b.rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(b.rig.lb, 1, &second.view, b.rig.now_us), 1);
     rig_pass(&b.rig, 20000);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 6, 0);
@@ -325,7 +325,7 @@ static void weights_set_by_hand_stay_without_an_object(void)
 {
     bound_t b;
     bind(&b, 2);
-    CHECK_EQUAL(lbrl_weights_set(b.rig.lb, 1, (float[]){4, 1}, NULL, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(b.rig.lb, 1, (float[]){4, 1}, NULL, NULL, 2), 0);
     CHECK_EQUAL(lbrl_weights_unfollow(b.rig.lb, 1, b.rig.now_us), 0);
     rig_pass(&b.rig, 40000);
     CHECK_NEAR(rig_backend(&b.rig, 1, 1001).weight, 4, 0);

@@ -107,7 +107,7 @@ static void weights_of_zero_refuse_new_flows_too(void)
     rig_t rig = rig_make(1, 2);
     connection_t c = connection_make(&rig, CLIENT[0], 40000, VIP[0]);
     connection_open(&c);
-    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){0, 0}, NULL, 2), 0);
+    CHECK_EQUAL(lbrl_weights_set(rig.lb, 1, (float[]){0, 0}, NULL, NULL, 2), 0);
     connection_t other = connection_make(&rig, CLIENT[0], 40001, VIP[0]);
     CHECK_EQUAL(connection_syn(&other), LBRL_VERDICT_REPLY);
     CHECK_EQUAL(connection_client(&c, PSH, 10), LBRL_VERDICT_FORWARD);

@@ -192,14 +192,21 @@ def test_every_level_has_its_layout(tmp_path: Path, level: str, channels: int) -
 def test_actions_are_laid_out_alike(tmp_path: Path) -> None:
     path = tmp_path / "actions"
     writer = penstock_core.ActionsWriter(str(path), 3)
-    assert writer.write(np.array([1, 2.5, 0], np.float32), np.array([1, 2, 3], np.uint8), 99) == 1
+    weights, bases = np.array([1, 2.5, 0], np.float32), np.array([0.5, 0, 7], np.float32)
+    assert writer.write(weights, np.array([1, 2, 3], np.uint8), 99, bases) == 1
     layout = Layout(path)
+    assert layout.abi == 1
     assert struct.pack("<Q", layout.magic) == b"PNPSACT1"
     assert (layout.slots, layout.workers, layout.workers_offset) == (3, 0, 0)
     frame = layout.frame_offset(1)
     assert FRAME.unpack_from(layout.bytes, frame)[1] == 99
     assert layout.column(IN_FRAME, "weight", frame).tolist() == [1, 2.5, 0]
     assert layout.column(IN_FRAME, "generation", frame).tolist() == [1, 2, 3]
+    assert layout.column(IN_FRAME, "base", frame).tolist() == [0.5, 0, 7]
+    assert layout.column(IN_FRAME, "base_sequence", frame).tolist() == [1]
+    writer.write(weights, np.array([1, 2, 3], np.uint8), 100)
+    layout = Layout(path)
+    assert layout.column(IN_FRAME, "base_sequence", layout.frame_offset(2)).tolist() == [0]
 
 
 def test_objects_are_readable_by_their_group_only(written: Path) -> None:

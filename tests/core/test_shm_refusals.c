@@ -148,7 +148,7 @@ static void objects_of_earlier_processes_are_retired(void)
 
 static void every_code_has_a_text(void)
 {
-    for (int code = LBRL_SHM_NO_WEIGHT; code <= LBRL_SHM_OK; code++) {
+    for (int code = LBRL_SHM_BAD_BASE; code <= LBRL_SHM_OK; code++) {
         CHECK(strcmp(lbrl_shm_error_text(code), "unknown code") != 0);
     }
     CHECK(strcmp(lbrl_shm_error_text(1), "unknown code") == 0);

@@ -284,7 +284,7 @@ static void control(control_t *c, uint32_t round)
     } else {
         set_vip(c, kind, round / KINDS);
     }
-    CHECK_EQUAL(lbrl_weights_set(c->rig.lb, TCP6 + 1, weights, NULL, 2 * BACKENDS), 0);
+    CHECK_EQUAL(lbrl_weights_set(c->rig.lb, TCP6 + 1, weights, NULL, NULL, 2 * BACKENDS), 0);
     CHECK(lbrl_weights_follow(c->rig.lb, TCP4 + 1, &c->view, c->now_us) >= 0);
     lbrl_publish(c->rig.lb, c->now_us);
     lbrl_control_tick(c->rig.lb, c->now_us);
@@ -336,7 +336,7 @@ static void *observe_and_act(void *argument)
         for (uint32_t i = 0; i < 2 * BACKENDS; i++) {
             weights[i] = (float)(1 + (agent->rounds + i) % 7);
         }
-        CHECK(lbrl_actions_write(&agent->actions, weights, generations, 1000000000) > 0);
+        CHECK(lbrl_actions_write(&agent->actions, weights, NULL, generations, 1000000000) > 0);
         __atomic_fetch_add(&agent->rounds, 1, __ATOMIC_RELAXED);
         sched_yield();
     }

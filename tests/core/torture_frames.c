@@ -76,7 +76,7 @@ static _Noreturn void write_actions(void *memory, size_t size)
             weight[slot] = (float)(1 + tick % 1000);
             generation[slot] = (uint8_t)tick;
         }
-        lbrl_actions_write(&actions, weight, generation, tick);
+        lbrl_actions_write(&actions, weight, NULL, generation, tick);
     }
 }
 

@@ -112,6 +112,30 @@ static void shares_follow_weights(void)
     sim_balancer_free(b);
 }
 
+static void flows_go_by_bases(void)
+{
+    sim_balancer_t *b = make(LBRL_LEVEL_FULL, LBRL_SCHEDULER_SED, LBRL_FORWARD_NAT);
+    seen_t seen;
+    uint64_t now_us = START_US;
+    observe(b, now_us, &seen);
+    float weights[SLOTS_MAX], bases[SLOTS_MAX];
+    for (uint32_t i = 0; i < SLOTS_MAX; i++) {
+        weights[i] = 1;
+        bases[i] = 9;
+    }
+    bases[slot_of(&seen, 1)] = 0.5f;
+    CHECK_EQUAL(sim_balancer_act(b, weights, bases, now_us), 0);
+    for (unsigned i = 0; i < 100; i++, now_us += 1000) {
+        CHECK_EQUAL(serve(b, now_us), 1);
+    }
+    observe(b, now_us, &seen);
+    CHECK_NEAR(seen.base[slot_of(&seen, 1)], 0.5, 0);
+    CHECK_NEAR(seen.base[slot_of(&seen, 0)], 9, 0);
+    bases[0] = -1;
+    CHECK_EQUAL(sim_balancer_act(b, weights, bases, now_us), LBRL_SHM_BAD_BASE);
+    sim_balancer_free(b);
+}
+
 static void response_times_are_reduced(uint8_t forwarding)
 {
     sim_balancer_t *b = make(LBRL_LEVEL_FULL, LBRL_SCHEDULER_SED, forwarding);
@@ -170,6 +194,7 @@ static void servers_come_go_and_fail(void)
 int main(void)
 {
     shares_follow_weights();
+    flows_go_by_bases();
     response_times_are_reduced(LBRL_FORWARD_NAT);
     response_times_are_reduced(LBRL_FORWARD_GRE);
     servers_come_go_and_fail();

@@ -7,22 +7,28 @@
 
 enum {
     FRAME_WEIGHT = sizeof(lbrl_frame_t),
+    FIELDS = 6,
 };
+
+static uint32_t base_offset(uint32_t slots)
+{
+    return (uint32_t)(FRAME_WEIGHT + slots * sizeof(float));
+}
 
 static uint32_t generation_offset(uint32_t slots)
 {
-    return (uint32_t)(FRAME_WEIGHT + slots * sizeof(float));
+    return (uint32_t)(base_offset(slots) + slots * sizeof(float));
 }
 
 static lbrl_shm_header_t plan_header(uint32_t slots)
 {
     lbrl_shm_header_t header = {
         .byte_order = LBRL_SHM_BYTE_ORDER,
-        .abi = LBRL_SHM_ABI_MIN,
+        .abi = LBRL_SHM_ABI_MIN, /* who does not know of bases finds all else as before */
         .slots = slots,
         .fields_offset = sizeof(lbrl_shm_header_t),
         .frames_offset = (uint32_t)lbrl_align(
-            sizeof(lbrl_shm_header_t) + 4 * sizeof(lbrl_shm_field_t), LBRL_SHM_LINE),
+            sizeof(lbrl_shm_header_t) + FIELDS * sizeof(lbrl_shm_field_t), LBRL_SHM_LINE),
         .frame_stride = (uint32_t)lbrl_align(generation_offset(slots) + slots, LBRL_SHM_LINE),
     };
     header.size = header.frames_offset + (uint64_t)LBRL_SHM_FRAMES * header.frame_stride;
@@ -47,6 +53,7 @@ static void bind_handle(lbrl_actions_t *actions, void *memory, uint32_t slots)
         .slots = slots,
         .frame_weight = FRAME_WEIGHT,
         .frame_generation = generation_offset(slots),
+        .frame_base = base_offset(slots),
     };
 }
 
@@ -69,19 +76,34 @@ int lbrl_actions_format(lbrl_actions_t *actions, void *memory, size_t size, uint
                        actions->frame_weight);
     lbrl_shm_add_field(header, fields, "generation", LBRL_SHM_IN_FRAME, LBRL_SHM_U8, slots,
                        actions->frame_generation);
+    lbrl_shm_add_field(header, fields, "base", LBRL_SHM_IN_FRAME, LBRL_SHM_F32, slots,
+                       actions->frame_base);
+    lbrl_shm_add_field(header, fields, "base_sequence", LBRL_SHM_IN_FRAME, LBRL_SHM_U64, 1,
+                       offsetof(lbrl_frame_t, base_sequence));
     __atomic_store_n(&header->magic, LBRL_SHM_ACTIONS_MAGIC, __ATOMIC_RELEASE);
     return LBRL_SHM_OK;
 }
 
-/* Weight and generation columns of an object that somebody else may have laid out. */
-static bool find_columns(const lbrl_shm_view_t *view, const lbrl_shm_field_t **weight,
-                         const lbrl_shm_field_t **generation)
+typedef struct columns {
+    const lbrl_shm_field_t *weight, *generation;
+    const lbrl_shm_field_t *base; /* NULL: the writer does not have bases */
+} columns_t;
+
+static bool is_column(const lbrl_shm_view_t *view, const lbrl_shm_field_t *field,
+                      lbrl_shm_type_t type)
 {
-    *weight = lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "weight");
-    *generation = lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "generation");
-    return *weight && (*weight)->type == LBRL_SHM_F32 && (*weight)->count == view->header.slots &&
-           *generation && (*generation)->type == LBRL_SHM_U8 &&
-           (*generation)->count == view->header.slots;
+    return field && field->type == (uint32_t)type && field->count == view->header.slots;
+}
+
+/* Columns of an object that somebody else may have laid out. */
+static bool find_columns(const lbrl_shm_view_t *view, columns_t *found)
+{
+    *found = (columns_t){lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "weight"),
+                         lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "generation"),
+                         lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "base")};
+    return is_column(view, found->weight, LBRL_SHM_F32) &&
+           is_column(view, found->generation, LBRL_SHM_U8) &&
+           (!found->base || is_column(view, found->base, LBRL_SHM_F32));
 }
 
 static int refuse(lbrl_shm_problem_t *problem, int code, const char *field, uint64_t found,
@@ -97,7 +119,7 @@ int lbrl_actions_attach(lbrl_actions_t *actions, void *memory, size_t size, uint
                         lbrl_shm_problem_t *problem)
 {
     lbrl_shm_view_t view;
-    const lbrl_shm_field_t *weight, *generation;
+    columns_t columns;
     int code = lbrl_shm_open(&view, memory, size, LBRL_SHM_ACTIONS_MAGIC, problem);
     if (code) {
         return code;
@@ -105,12 +127,16 @@ int lbrl_actions_attach(lbrl_actions_t *actions, void *memory, size_t size, uint
     if (view.header.slots != slots) {
         return refuse(problem, LBRL_SHM_ARGUMENT, "slots", view.header.slots, slots);
     }
-    if (!find_columns(&view, &weight, &generation)) {
-        return refuse(problem, LBRL_SHM_CORRUPT, "field table", view.header.fields, 4);
+    if (!find_columns(&view, &columns)) {
+        return refuse(problem, LBRL_SHM_CORRUPT, "field table", view.header.fields, FIELDS);
+    }
+    if (!columns.base) {
+        return refuse(problem, LBRL_SHM_OLDER, "base", view.header.fields, FIELDS);
     }
     bind_handle(actions, memory, slots);
-    actions->frame_weight = weight->offset;
-    actions->frame_generation = generation->offset;
+    actions->frame_weight = columns.weight->offset;
+    actions->frame_generation = columns.generation->offset;
+    actions->frame_base = columns.base->offset;
     for (uint32_t i = 0; i < LBRL_SHM_FRAMES; i++) {
         uint64_t sequence = lbrl_shm_frame(actions->base, &view.header, i)->sequence;
         if (sequence >= SEQUENCE_LIMIT) {
@@ -132,21 +158,35 @@ static lbrl_frame_t *oldest_frame(const lbrl_actions_t *actions)
     return oldest;
 }
 
-uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const uint8_t *generation,
-                            uint64_t now_us)
+/* Readers may copy meanwhile. */
+static void write_floats(lbrl_frame_t *frame, uint32_t offset, const float *values, uint32_t count)
+{
+    uint32_t *to = (uint32_t *)(void *)((uint8_t *)frame + offset);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof(bits));
+        __atomic_store_n(&to[i], bits, __ATOMIC_RELAXED);
+    }
+}
+
+uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const float *base,
+                            const uint8_t *generation, uint64_t now_us)
 {
     lbrl_frame_t *frame = oldest_frame(actions);
+    uint8_t *generations = (uint8_t *)frame + actions->frame_generation;
+    actions->sequence++;
     lbrl_frame_begin(frame);
     __atomic_store_n(&frame->time_us, now_us, __ATOMIC_RELAXED);
-    uint32_t *weights = (uint32_t *)(void *)((uint8_t *)frame + actions->frame_weight);
-    uint8_t *generations = (uint8_t *)frame + actions->frame_generation;
-    for (uint32_t i = 0; i < actions->slots; i++) { /* readers may copy meanwhile */
-        uint32_t bits;
-        memcpy(&bits, &weight[i], sizeof(bits));
-        __atomic_store_n(&weights[i], bits, __ATOMIC_RELAXED);
+    write_floats(frame, actions->frame_weight, weight, actions->slots);
+    if (base) {
+        write_floats(frame, actions->frame_base, base, actions->slots);
+    }
+    for (uint32_t i = 0; i < actions->slots; i++) {
         __atomic_store_n(&generations[i], generation[i], __ATOMIC_RELAXED);
     }
-    lbrl_frame_end(frame, ++actions->sequence);
+    /* last, so that no writer that dies before leaves the number to the next */
+    __atomic_store_n(&frame->base_sequence, base ? actions->sequence : 0, __ATOMIC_RELAXED);
+    lbrl_frame_end(frame, actions->sequence);
     __atomic_store_n(&actions->header->heartbeat_us, now_us, __ATOMIC_RELAXED);
     return actions->sequence;
 }
@@ -161,39 +201,81 @@ static bool bit_set(const uint64_t *bits, uint32_t index)
     return bits[index / 64] >> index % 64 & 1;
 }
 
-/* The weight that a slot would have: the new one where the agent meant this backend, else the present one. */
-static float merged_weight(const lbrl_actions_target_t *target, const float *weight,
-                           const uint8_t *generation, uint32_t slots, uint32_t slot)
+/* A copied frame. */
+typedef struct actions_frame {
+    uint32_t slots;
+    const float *weight;
+    const float *base; /* NULL: it has none */
+    const uint8_t *generation;
+} actions_frame_t;
+
+/* Whether the agent meant the backend that holds the slot. */
+static bool is_meant(const actions_frame_t *frame, const lbrl_actions_target_t *target,
+                     uint32_t slot)
 {
-    bool meant = slot < slots && generation[slot] == target->generation[slot];
-    return meant ? weight[slot] : target->weight[slot];
+    return slot < frame->slots && frame->generation[slot] == target->generation[slot];
 }
 
-static int take_weights(const lbrl_actions_target_t *target, const float *weight,
-                        const uint8_t *generation, uint32_t slots)
+/* The weight that a slot would have. */
+static float merged_weight(const actions_frame_t *frame, const lbrl_actions_target_t *target,
+                           uint32_t slot)
 {
-    for (uint32_t slot = 0; slot < slots; slot++) {
+    return is_meant(frame, target, slot) ? frame->weight[slot] : target->weight[slot];
+}
+
+static bool all_between(const float *values, uint32_t count, float highest)
+{
+    for (uint32_t i = 0; i < count; i++) {
         /* written so that not-a-number fails */
-        if (!(weight[slot] >= 0.0f && weight[slot] <= LBRL_WEIGHT_MAX)) {
-            return LBRL_SHM_BAD_WEIGHT;
+        if (!(values[i] >= 0.0f && values[i] <= highest)) {
+            return false;
         }
+    }
+    return true;
+}
+
+static int check_actions(const actions_frame_t *frame, const lbrl_actions_target_t *target)
+{
+    if (!all_between(frame->weight, frame->slots, LBRL_WEIGHT_MAX)) {
+        return LBRL_SHM_BAD_WEIGHT;
+    }
+    if (frame->base && !all_between(frame->base, frame->slots, LBRL_BASE_MAX)) {
+        return LBRL_SHM_BAD_BASE;
     }
     bool any_active = false, any_positive = false;
     for (uint32_t slot = 0; slot < target->slots; slot++) {
         if (bit_set(target->active, slot)) {
             any_active = true;
-            any_positive |= merged_weight(target, weight, generation, slots, slot) > 0.0f;
+            any_positive |= merged_weight(frame, target, slot) > 0.0f;
         }
     }
-    if (any_active && !any_positive) {
-        return LBRL_SHM_NO_WEIGHT;
-    }
+    return any_active && !any_positive ? LBRL_SHM_NO_WEIGHT : LBRL_SHM_OK;
+}
+
+static void take_actions(const actions_frame_t *frame, const lbrl_actions_target_t *target)
+{
     for (uint32_t slot = 0; slot < target->slots; slot++) {
-        if (bit_set(target->active, slot)) {
-            target->weight[slot] = merged_weight(target, weight, generation, slots, slot);
+        if (bit_set(target->active, slot) && is_meant(frame, target, slot)) {
+            target->weight[slot] = frame->weight[slot];
+            target->base[slot] = frame->base ? frame->base[slot] : 0.0f;
         }
     }
-    return 1;
+}
+
+/* The columns of a copied frame. It has bases only if its writer says so: an earlier release that goes on with this
+ * object leaves those of the frame before. */
+static actions_frame_t frame_of(const lbrl_shm_view_t *view, const columns_t *columns,
+                                const void *copy)
+{
+    const lbrl_frame_t *frame = copy;
+    const uint8_t *bytes = copy;
+    const bool has_base = columns->base && frame->base_sequence == frame->sequence;
+    return (actions_frame_t){
+        .slots = view->header.slots,
+        .weight = (const float *)(const void *)(bytes + columns->weight->offset),
+        .base = has_base ? (const float *)(const void *)(bytes + columns->base->offset) : NULL,
+        .generation = bytes + columns->generation->offset,
+    };
 }
 
 int lbrl_actions_apply(const lbrl_shm_view_t *view, const lbrl_actions_target_t *target,
@@ -212,11 +294,15 @@ int lbrl_actions_apply(const lbrl_shm_view_t *view, const lbrl_actions_target_t 
         return 0;
     }
     *sequence = frame->sequence;
-    const lbrl_shm_field_t *weight, *generation;
-    if (!find_columns(view, &weight, &generation)) {
+    columns_t columns;
+    if (!find_columns(view, &columns)) {
         return LBRL_SHM_CORRUPT;
     }
-    const uint8_t *bytes = scratch;
-    return take_weights(target, (const float *)(const void *)(bytes + weight->offset),
-                        bytes + generation->offset, view->header.slots);
+    const actions_frame_t actions = frame_of(view, &columns, scratch);
+    code = check_actions(&actions, target);
+    if (code) {
+        return code;
+    }
+    take_actions(&actions, target);
+    return 1;
 }

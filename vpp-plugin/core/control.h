@@ -124,6 +124,9 @@ bool source_valid(const lbrl_nat_source_t *source);
 enum { ORPHAN_STEPS = 10 };
 void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us);
 
+/* What is added to the count of a slot that has no base of its own. */
+float common_base(const lbrl_t *lb);
+
 /* The weight that a backend starts with: its configured one, as it compares with those in force. */
 float weights_of_newcomer(const lbrl_t *lb, uint32_t index, float configured);
 

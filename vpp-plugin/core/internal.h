@@ -57,6 +57,7 @@ typedef struct slot {
     uint8_t removed;      /* no longer configured */
     uint8_t free_pending; /* is free when workers have passed `epoch` */
     float weight;         /* in force */
+    float base;           /* likewise; 0: common_base() */
     float configured;
     uint64_t epoch;     /* after which workers know its last change */
     uint64_t drains_ms; /* since when it drains, 0: it does not */

@@ -11,10 +11,12 @@
 
 /* Below, a weight counts as this much: (load + base) / weight then stays finite for every load. */
 #define WEIGHT_FLOOR 1e-20f
+/* A smaller base counts as this much: a product with a subnormal number would be slow. */
+#define BASE_FLOOR 1e-20f
 
 /* Memory of a picker; the last two are used while it is built. */
 typedef struct layout {
-    size_t cost, alias, share, stack, size;
+    size_t base, cost, alias, share, stack, size;
 } layout_t;
 
 static size_t align_up(size_t value)
@@ -24,7 +26,8 @@ static size_t align_up(size_t value)
 
 static layout_t plan_layout(uint32_t slots)
 {
-    layout_t plan = {.cost = align_up(sizeof(lbrl_picker_t))};
+    layout_t plan = {.base = align_up(sizeof(lbrl_picker_t))};
+    plan.cost = align_up(plan.base + slots * sizeof(float));
     plan.alias = align_up(plan.cost + slots * sizeof(float));
     plan.share = align_up(plan.alias + slots * sizeof(lbrl_alias_cell_t));
     plan.stack = align_up(plan.share + slots * sizeof(double));
@@ -47,6 +50,13 @@ static float usable_weight(lbrl_picker_kind_t kind, const float *weight, const u
         return 0.0f;
     }
     return kind == LBRL_PICKER_LSQ ? 1.0f : fmaxf(weight[slot], WEIGHT_FLOOR);
+}
+
+/* Base as the picker uses it: scores then stay finite, and above 0. */
+static float usable_base(lbrl_picker_kind_t kind, const float *base, uint32_t slot, float common)
+{
+    const bool own = kind != LBRL_PICKER_LSQ && base && isfinite(base[slot]) && base[slot] > 0.0f;
+    return fminf(fmaxf(own ? base[slot] : common, BASE_FLOOR), LBRL_BASE_MAX);
 }
 
 /* Vose's method: every cell holds a share of 1/n of its own slot and at most one other. `stack` holds cells below
@@ -87,11 +97,13 @@ static uint32_t samples_of(lbrl_picker_kind_t kind, uint32_t usable)
 }
 
 const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, const float *weight,
-                                       const uint64_t *eligible, uint32_t slots, float base)
+                                       const float *base, const uint64_t *eligible, uint32_t slots,
+                                       float common_base)
 {
     const layout_t plan = plan_layout(slots);
     uint8_t *bytes = memory;
     lbrl_picker_t *picker = memory;
+    float *added = (float *)(void *)(bytes + plan.base);
     float *cost = (float *)(void *)(bytes + plan.cost);
     lbrl_alias_cell_t *cells = (lbrl_alias_cell_t *)(void *)(bytes + plan.alias);
     double *share = (double *)(void *)(bytes + plan.share);
@@ -100,6 +112,7 @@ const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, co
     double total = 0;
     for (uint32_t slot = 0; slot < slots; slot++) {
         float usable = usable_weight(kind, weight, eligible, slot);
+        added[slot] = usable_base(kind, base, slot, common_base);
         cost[slot] = usable > 0.0f ? 1.0f / usable : INFINITY;
         if (usable > 0.0f) {
             cells[n] = (lbrl_alias_cell_t){UINT32_MAX, slot, slot};
@@ -111,14 +124,14 @@ const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, co
         share[i] *= n / total;
     }
     fill_alias(cells, share, (uint32_t *)(void *)(bytes + plan.stack), n);
-    *picker = (lbrl_picker_t){slots, n, samples_of(kind, n), base, cost, cells};
+    *picker = (lbrl_picker_t){slots, n, samples_of(kind, n), added, cost, cells};
     return picker;
 }
 
 static float score_of(const lbrl_picker_t *picker, const int32_t *load, uint32_t slot)
 {
     int32_t open = load[slot] > 0 ? load[slot] : 0;
-    return ((float)open + picker->base) * picker->cost[slot];
+    return ((float)open + picker->base[slot]) * picker->cost[slot];
 }
 
 /* A bit for each of at most 64 numbers that equals `wanted`. */

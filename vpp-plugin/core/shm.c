@@ -76,6 +76,8 @@ const char *lbrl_shm_error_text(int code)
         return "a weight is not a number from 0 to 1e6; have the agent send valid weights";
     case LBRL_SHM_NO_WEIGHT:
         return "no active slot would have a positive weight; give at least one of them a weight";
+    case LBRL_SHM_BAD_BASE:
+        return "a base is not a number from 0 to 1e6; have the agent send valid bases";
     default:
         return "unknown code";
     }

@@ -276,16 +276,15 @@ static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule,
 {
     const vip_store_t *store = lb->stores[index];
     uint32_t slots = lb->records[index].slots;
-    float weights[VIP_SLOTS_MAX];
+    float weights[VIP_SLOTS_MAX], bases[VIP_SLOTS_MAX];
     uint64_t eligible[VIP_SLOTS_MAX / 64] = {0};
     for (uint32_t i = 0; i < slots; i++) {
         weights[i] = store->slots[i].weight;
+        bases[i] = store->slots[i].base;
         eligible[i / 64] |= (uint64_t)picks(&store->slots[i]) << i % 64;
     }
-    uint32_t nodes = lb->node.nodes ? lb->node.nodes : 1;
-    float base = 1.0f / ((float)nodes * (float)lb->worker_count);
-    schedule->picker =
-        lbrl_picker_build(schedule_tail(schedule), kind, weights, eligible, slots, base);
+    schedule->picker = lbrl_picker_build(schedule_tail(schedule), kind, weights, bases, eligible,
+                                         slots, common_base(lb));
 }
 
 /* Affinity needs a consistent hash whatever the scheduler; an agent that is gone for good leaves least-loaded. */

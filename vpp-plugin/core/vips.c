@@ -239,6 +239,7 @@ static void begin_again(lbrl_t *lb, uint32_t index, slot_t *slot)
 {
     if (slot->wanted == SLOT_ACTIVE && !(slot->weight > 0)) {
         slot->weight = weights_of_newcomer(lb, index, slot->configured);
+        slot->base = 0;
     }
 }
 

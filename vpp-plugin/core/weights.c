@@ -1,4 +1,5 @@
-/* Weights in force: configured, set, or followed from an agent, and what becomes of them when the agent falls silent. */
+/* Weights and bases in force: configured, set, or followed from an agent, and what becomes of them when the agent falls
+ * silent. */
 #include <math.h>
 
 #include "control.h"
@@ -10,16 +11,25 @@ static int weights_publish(lbrl_t *lb, uint32_t index)
     return vip_publish(lb, index, DUE_SCHEDULE);
 }
 
-static int take_weights(lbrl_t *lb, uint32_t index, const float *weights,
+float common_base(const lbrl_t *lb)
+{
+    const uint32_t nodes = lb->node.nodes ? lb->node.nodes : 1;
+    return 1.0f / ((float)nodes * (float)lb->worker_count);
+}
+
+/* `bases` may be NULL: the common one. */
+static int take_weights(lbrl_t *lb, uint32_t index, const float *weights, const float *bases,
                         const uint8_t *generations, uint32_t n)
 {
     vip_store_t *store = lb->stores[index];
     bool changed = false;
     for (uint32_t i = 0; i < n && i < lb->records[index].slots; i++) {
         slot_t *slot = &store->slots[i];
+        const float base = bases ? bases[i] : 0;
         if (slot->state != SLOT_FREE && (!generations || generations[i] == slot->generation) &&
-            slot->weight != weights[i]) {
+            (slot->weight != weights[i] || slot->base != base)) {
             slot->weight = weights[i];
+            slot->base = base;
             changed = true;
         }
     }
@@ -52,20 +62,29 @@ float weights_of_newcomer(const lbrl_t *lb, uint32_t index, float configured)
     return weight < (double)LBRL_WEIGHT_MAX ? (float)weight : LBRL_WEIGHT_MAX;
 }
 
-int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
-                     uint32_t n)
+static bool all_between(const float *values, uint32_t n, float highest)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (!isfinite(values[i]) || values[i] < 0 || values[i] > highest) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const float *bases,
+                     const uint8_t *generations, uint32_t n)
 {
     uint32_t index = vip_index(lb, vip_id);
     if (index == UINT32_MAX) {
         return LBRL_ERR_NOT_FOUND;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        if (!isfinite(weights[i]) || weights[i] < 0 || weights[i] > LBRL_WEIGHT_MAX) {
-            return LBRL_ERR_INVALID;
-        }
+    if (!all_between(weights, n, LBRL_WEIGHT_MAX) ||
+        (bases && !all_between(bases, n, LBRL_BASE_MAX))) {
+        return LBRL_ERR_INVALID;
     }
     lb->stores[index]->weights_set = 1;
-    return take_weights(lb, index, weights, generations, n);
+    return take_weights(lb, index, weights, bases, generations, n);
 }
 
 int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
@@ -79,6 +98,7 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
     store->actions_sequence = 0;
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         store->slots[i].weight = store->slots[i].configured;
+        store->slots[i].base = 0;
     }
     return weights_publish(lb, index);
 }
@@ -91,11 +111,12 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
     }
     vip_store_t *store = lb->stores[index];
     uint32_t slots = lb->records[index].slots;
-    float weights[VIP_SLOTS_MAX];
+    float weights[VIP_SLOTS_MAX], bases[VIP_SLOTS_MAX];
     uint8_t generations[VIP_SLOTS_MAX];
     uint64_t active[VIP_SLOTS_MAX / 64] = {0};
     for (uint32_t i = 0; i < slots; i++) {
         weights[i] = store->slots[i].weight;
+        bases[i] = store->slots[i].base;
         generations[i] = store->slots[i].generation;
         active[i / 64] |= (uint64_t)slot_in_service(&store->slots[i]) << i % 64;
     }
@@ -103,7 +124,7 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
     if (!scratch) {
         return LBRL_ERR_MEMORY;
     }
-    lbrl_actions_target_t target = {slots, active, generations, weights};
+    lbrl_actions_target_t target = {slots, active, generations, weights, bases};
     uint64_t time_us = 0;
     int result = lbrl_actions_apply(view, &target, scratch, view->header.frame_stride,
                                     &store->actions_seen, &time_us);
@@ -115,7 +136,7 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
         store->actions_time_us = time_us && time_us < now_us ? time_us : now_us;
         store->following = store->weights_set = 1;
         store->orphan_steps = 0;
-        int error = take_weights(lb, index, weights, NULL, slots);
+        int error = take_weights(lb, index, weights, bases, NULL, slots);
         error = error || !was_orphan ? error : vip_publish(lb, index, DUE_SCHEDULE);
         return error ? error : result;
     }
@@ -134,6 +155,14 @@ int lbrl_weights_unfollow(lbrl_t *lb, uint64_t vip_id, uint64_t now_us)
         store->unfollowed_us = now_us ? now_us : 1;
     }
     return LBRL_OK;
+}
+
+/* A base is an estimate of the moment, of other balancers' flows above all: it is out of date long before a weight is. */
+static void drop_bases(lbrl_t *lb, uint32_t index)
+{
+    for (uint32_t i = 0; i < lb->records[index].slots; i++) {
+        lb->stores[index]->slots[i].base = 0;
+    }
 }
 
 /* Moves weights a share of their way to the mean of those that pick, so that they are equal after the last step. */
@@ -178,6 +207,7 @@ void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
     if (store->orphan_steps >= due) {
         return;
     }
+    drop_bases(lb, index);
     while (store->orphan_steps < due) {
         decay(lb, index, ORPHAN_STEPS - store->orphan_steps);
         store->orphan_steps++;

@@ -234,12 +234,16 @@ class Core
         check(lbrl_vip_remove(lb_, id, now_us), "vip");
     }
 
-    void set_weights(uint64_t vip, const std::vector<float> &weights, const nb::bytes &generations)
+    void set_weights(uint64_t vip, const std::vector<float> &weights, const nb::bytes &generations,
+                     const std::optional<std::vector<float>> &base)
     {
         if (weights.size() != generations.size()) {
             throw nb::value_error("generations: must have as many entries as weights");
         }
-        check(lbrl_weights_set(lb_, vip, weights.data(),
+        if (base && base->size() != weights.size()) {
+            throw nb::value_error("base: must have as many entries as weights");
+        }
+        check(lbrl_weights_set(lb_, vip, weights.data(), base ? base->data() : nullptr,
                                static_cast<const uint8_t *>(generations.data()),
                                static_cast<uint32_t>(weights.size())),
               "weights");
@@ -461,6 +465,7 @@ class Core
         out["generation"] = backend.generation;
         out["removed"] = backend.removed != 0;
         out["weight"] = backend.weight;
+        out["base"] = backend.base;
         out["open_flows"] = backend.open_flows;
         out["entries"] = backend.entries;
         out["flows"] = backend.flows;
@@ -664,7 +669,8 @@ void register_core(nb::module_ &m)
              "mtu"_a = 0, "load"_a = "open", "drop_unserved"_a = false, "drop_strangers"_a = false,
              "now_us"_a)
         .def("remove_vip", &Core::remove_vip, "id"_a, "now_us"_a)
-        .def("set_weights", &Core::set_weights, "vip"_a, "weights"_a, "generations"_a)
+        .def("set_weights", &Core::set_weights, "vip"_a, "weights"_a, "generations"_a,
+             "base"_a = nb::none())
         .def("reset_weights", &Core::reset_weights, "vip"_a)
         .def("process", &Core::process, "packets"_a, "now_us"_a, "worker"_a = 0,
              "Processes up to 256 packets; returns each one as it became, with its verdict.")

@@ -104,6 +104,7 @@ nb::dict to_dict(const lbrl_backend_status_t &backend)
     out["generation"] = backend.generation;
     out["removed"] = backend.removed != 0;
     out["weight"] = backend.weight;
+    out["base"] = backend.base;
     out["open_flows"] = backend.open_flows;
     out["flows"] = backend.flows;
     out["packets"] = backend.packets;

@@ -1,7 +1,9 @@
 // Schedulers for Python: tests compare them with plain models, the operator's tools show shares.
+#include <optional>
 #include <string>
 #include <vector>
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -80,15 +82,19 @@ Vector<uint32_t> maglev_quotas(const std::vector<uint64_t> &ids, const std::vect
 class Picker
 {
   public:
-    Picker(const std::string &kind, Input<float> weights, Input<bool> eligible, float base)
+    Picker(const std::string &kind, Input<float> weights, Input<bool> eligible, float common_base,
+           std::optional<Input<float>> base)
         : slots_(static_cast<uint32_t>(weights.shape(0)))
     {
         const lbrl_picker_kind_t native = kind_of(kind);
         if (eligible.shape(0) != slots_) {
             throw nb::value_error("eligible: must have as many entries as weights");
         }
-        if (!(base > 0.0f)) {
-            throw nb::value_error("base: must be positive");
+        if (!(common_base > 0.0f)) {
+            throw nb::value_error("common_base: must be positive");
+        }
+        if (base && base->shape(0) != slots_) {
+            throw nb::value_error("base: must have as many entries as weights");
         }
         std::vector<uint64_t> bits(slots_ / 64 + 1);
         for (uint32_t slot = 0; slot < slots_; slot++) {
@@ -96,7 +102,8 @@ class Picker
         }
         memory_.resize(lbrl_picker_size(slots_) / sizeof(double) + 1);
         picker_ =
-            lbrl_picker_build(memory_.data(), native, weights.data(), bits.data(), slots_, base);
+            lbrl_picker_build(memory_.data(), native, weights.data(), base ? base->data() : nullptr,
+                              bits.data(), slots_, common_base);
     }
 
     nb::object pick(Input<int32_t> load, uint64_t random) const
@@ -145,8 +152,9 @@ void penstock::register_schedulers(nb::module_ &m)
         m, "Picker",
         "Shortest expected delay (sed), least loaded (lsq), weighted random (alias) or "
         "the better of two such draws (p2c), over local counts.")
-        .def(nb::init<const std::string &, Input<float>, Input<bool>, float>(), "kind"_a,
-             "weights"_a, "eligible"_a, "base"_a)
+        .def(nb::init<const std::string &, Input<float>, Input<bool>, float,
+                      std::optional<Input<float>>>(),
+             "kind"_a, "weights"_a, "eligible"_a, "common_base"_a, "base"_a = nb::none())
         .def("pick", &Picker::pick, "load"_a, "random"_a,
              nb::sig("def pick(self, load: typing.Annotated[numpy.typing.NDArray[numpy.int32], "
                      "dict(shape=(None,), order='C', device='cpu')], random: int) -> int | None"),

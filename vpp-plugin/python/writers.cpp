@@ -5,9 +5,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include "arrays.h"
@@ -86,12 +88,17 @@ class ActionsWriter
         }
     }
 
-    uint64_t write(Input<float> weights, Input<uint8_t> generation, uint64_t time_us)
+    uint64_t write(Input<float> weights, Input<uint8_t> generation, uint64_t time_us,
+                   std::optional<Input<float>> base)
     {
         check_length("weights", weights.shape(0), actions_.slots);
         check_length("generation", generation.shape(0), actions_.slots);
+        if (base) {
+            check_length("base", base->shape(0), actions_.slots);
+        }
         mapping_->check();
-        return lbrl_actions_write(&actions_, weights.data(), generation.data(), time_us);
+        return lbrl_actions_write(&actions_, weights.data(), base ? base->data() : nullptr,
+                                  generation.data(), time_us);
     }
 
     void close() { mapping_->close(); }
@@ -126,6 +133,7 @@ struct Actions {
     uint64_t sequence, time_us;
     Vector<float> weights;
     Vector<uint8_t> generation;
+    std::optional<Vector<float>> base;
 };
 
 class ActionsReader
@@ -138,7 +146,7 @@ class ActionsReader
         const std::vector<uint64_t> copy = object_.read();
         const auto *head = reinterpret_cast<const lbrl_frame_t *>(copy.data());
         return {head->sequence, head->time_us, object_.column<float>(copy, "weight", LBRL_SHM_F32),
-                object_.column<uint8_t>(copy, "generation", LBRL_SHM_U8)};
+                object_.column<uint8_t>(copy, "generation", LBRL_SHM_U8), base_of(copy)};
     }
     const std::string &path() const { return object_.path(); }
     uint32_t slots() const { return object_.header().slots; }
@@ -146,6 +154,16 @@ class ActionsReader
     void close() { object_.close(); }
 
   private:
+    std::optional<Vector<float>> base_of(const std::vector<uint64_t> &copy) const
+    {
+        const auto *head = reinterpret_cast<const lbrl_frame_t *>(copy.data());
+        if (head->base_sequence != head->sequence ||
+            lbrl_shm_find(object_.view(), LBRL_SHM_IN_FRAME, "base") == nullptr) {
+            return std::nullopt;
+        }
+        return object_.column<float>(copy, "base", LBRL_SHM_F32);
+    }
+
     Object object_;
 };
 
@@ -269,22 +287,26 @@ class FrameWriter
 
 void register_actions(nb::module_ &m)
 {
-    nb::class_<ActionsWriter>(m, "ActionsWriter",
-                              "Writes weights for one VIP. Goes on with the object of an earlier "
-                              "agent if it fits, else replaces it.")
+    nb::class_<ActionsWriter>(
+        m, "ActionsWriter",
+        "Writes weights and bases for one VIP. Goes on with the object of an earlier "
+        "agent if it fits, else replaces it.")
         .def(nb::init<const std::string &, uint32_t>(), "path"_a, "slots"_a)
         .def("write", &ActionsWriter::write, "weights"_a, "generation"_a, "time_us"_a,
-             "Publishes a weight per slot, with the generations that they were computed for; "
-             "returns the "
-             "sequence number.")
+             "base"_a = nb::none(),
+             "Publishes a weight and a base per slot, with the generations that they were computed "
+             "for; returns the sequence number. A base of 0, or None for all, stands for the data "
+             "plane's own.")
         .def("close", &ActionsWriter::close)
         .def_prop_ro("path", &ActionsWriter::path)
         .def_prop_ro("slots", &ActionsWriter::slots);
-    nb::class_<Actions>(m, "Actions", "Weights as an agent published them.")
+    nb::class_<Actions>(m, "Actions", "Weights and bases as an agent published them.")
         .def_ro("sequence", &Actions::sequence)
         .def_ro("time_us", &Actions::time_us)
         .def_ro("weights", &Actions::weights, nb::rv_policy::automatic)
-        .def_ro("generation", &Actions::generation, nb::rv_policy::automatic);
+        .def_ro("generation", &Actions::generation, nb::rv_policy::automatic)
+        .def_ro("base", &Actions::base, nb::rv_policy::automatic,
+                "None where the frame has no bases.");
     nb::class_<ActionsReader>(m, "ActionsReader", "Reads the actions object of one VIP.")
         .def(nb::init<const std::string &>(), "path"_a)
         .def("read", &ActionsReader::read)

@@ -397,6 +397,7 @@ static void read_backends(sim_balancer_t *b, const sim_observation_t *seen)
         seen->configured[is->slot] = (double)configured;
         seen->eligible[is->slot] = is->state == LBRL_BACKEND_ACTIVE && configured > 0;
         seen->weight[is->slot] = is->weight;
+        seen->base[is->slot] = is->base;
     }
 }
 
@@ -442,8 +443,7 @@ int sim_balancer_reduce(sim_balancer_t *b, const lbrl_channel_t *channels, uint3
 
 int sim_balancer_act(sim_balancer_t *b, const float *weights, const float *bases, uint64_t now_us)
 {
-    (void)bases;
-    lbrl_actions_write(&b->actions, weights, b->generations, now_us);
+    lbrl_actions_write(&b->actions, weights, bases, b->generations, now_us);
     int result = lbrl_weights_follow(b->lb, VIP_ID, &b->actions_object.view, now_us);
     return result < 0 ? result : 0;
 }

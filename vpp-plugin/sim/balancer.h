@@ -74,7 +74,7 @@ typedef struct sim_observation {
     uint8_t *eligible; /* 1: it takes new flows: ACTIVE and a configured weight above 0 */
     int16_t *server;   /* -1: free */
     double *configured;
-    float *weight, *base; /* in force; base 0: the common one */
+    float *weight, *base; /* in force */
 } sim_observation_t;
 
 /* Publishes a frame and reads it back through shared memory. 0 or a negative lbrl_shm_error_t. */

@@ -294,22 +294,23 @@ int lbrl_vip_config(const lbrl_t *lb, uint64_t id, lbrl_vip_config_t *config,
 int lbrl_vip_remove(lbrl_t *lb, uint64_t id, uint64_t now_us);
 
 /*
- * Weights in force, one per slot; a slot whose generation differs from generations[slot] keeps its
- * weight, as do slots beyond count. Refuses weights that are not finite, negative or above
- * LBRL_WEIGHT_MAX. lbrl_vip_set() keeps these weights, on whatever scale they are: a backend that it
+ * Weights and bases in force, one per slot; a slot whose generation differs from generations[slot] keeps its
+ * own, as do slots beyond count. A base of 0 stands for the common one, 1 / (nodes x workers); `bases` may be
+ * NULL: 0 for all. Refuses weights that are not finite, negative or above LBRL_WEIGHT_MAX, and bases above
+ * LBRL_BASE_MAX likewise. lbrl_vip_set() keeps these weights, on whatever scale they are: a backend that it
  * adds starts at the mean of those that take flows, times its configured weight over the mean of
- * theirs. lbrl_weights_reset() returns to the configured ones.
+ * theirs, with the common base. lbrl_weights_reset() returns to the configured weights and the common base.
  */
-int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const uint8_t *generations,
-                     uint32_t count);
+int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const float *bases,
+                     const uint8_t *generations, uint32_t count);
 int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id);
 
 /*
- * Takes weights from an agent's actions object (a view that lbrl_shm_open() has checked): 1 when new
+ * Takes weights and bases from an agent's actions object (a view that lbrl_shm_open() has checked): 1 when new
  * ones came into force, 0 when there were none, a negative lbrl_shm_error_t or LBRL_ERR_NOT_FOUND
  * (below every lbrl_shm_error_t). Call it every interval. From the first weights on the VIP follows its agent:
- * its grace (lbrl_config_t) after the newest frame the weights decay within LBRL_ORPHAN_DECAY_MS to equal ones
- * and the scheduler to `lsq`, until weights come again.
+ * its grace (lbrl_config_t) after the newest frame the common base comes back, the weights decay within
+ * LBRL_ORPHAN_DECAY_MS to equal ones and the scheduler to `lsq`, until weights come again.
  */
 int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view, uint64_t now_us);
 
@@ -354,6 +355,7 @@ typedef struct lbrl_backend_status {
     uint8_t generation; /* of the slot */
     uint8_t removed;    /* no longer configured: its flows go on until it goes */
     float weight;       /* in force */
+    float base;         /* likewise: flows that sed and p2c add to the count */
     int64_t open_flows;
     int64_t entries; /* flows that hold an entry, closed ones included */
     uint64_t flows, packets,

@@ -64,11 +64,13 @@ static inline uint32_t lbrl_maglev_pick(const uint32_t *table, uint32_t size, ui
 /* ---- Weighted random, shortest expected delay, least loaded ---- */
 
 typedef enum lbrl_picker_kind {
-    LBRL_PICKER_SED,   /* argmin (l + base) / w */
-    LBRL_PICKER_LSQ,   /* the same with w = 1 for every eligible slot with a positive weight */
-    LBRL_PICKER_ALIAS, /* at random, in proportion to w; counts do not matter */
+    LBRL_PICKER_SED,   /* argmin (l + base) / w, with a base and a weight per slot */
+    LBRL_PICKER_LSQ,   /* argmin l, of eligible slots with a positive weight */
+    LBRL_PICKER_ALIAS, /* at random, in proportion to w; counts and bases do not matter */
     LBRL_PICKER_P2C,   /* of two such draws the one with the smaller (l + base) / w */
 } lbrl_picker_kind_t;
+
+#define LBRL_BASE_MAX 1e6f
 
 /* With sed and lsq up to this many slots that can be picked are all compared; of more, LBRL_PICKER_SAMPLES drawn by
  * weight are. */
@@ -85,7 +87,7 @@ typedef struct lbrl_picker {
     uint32_t slots;
     uint32_t cells;                 /* of the alias table: slots that can be picked */
     uint32_t samples;               /* draws that are compared; 0: all that can be picked are */
-    float base;                     /* added to each count */
+    const float *base;              /* added to each count */
     const float *cost;              /* 1 / weight; +infinity where the slot cannot be picked */
     const lbrl_alias_cell_t *alias; /* weighted draws in constant time */
 } lbrl_picker_t;
@@ -96,10 +98,12 @@ size_t lbrl_picker_size(uint32_t slots);
 
 /* Builds a picker in `memory` and returns it. `weight` per slot (a weight that is not finite and
  * positive counts as 0); `eligible` one bit per slot, in 64-bit words: active backends, neither
- * draining nor failed. `base` > 0 stands for the flows that this worker cannot see: 1 / (nodes x
- * workers). */
+ * draining nor failed. `base` per slot, or NULL: the flows that are added to its count, at most
+ * LBRL_BASE_MAX; 0 and what is no positive number stand for `common_base`, 1 / (nodes x workers),
+ * which is for the flows that this worker cannot see. lsq uses `common_base` alone. */
 const lbrl_picker_t *lbrl_picker_build(void *memory, lbrl_picker_kind_t kind, const float *weight,
-                                       const uint64_t *eligible, uint32_t slots, float base);
+                                       const float *base, const uint64_t *eligible, uint32_t slots,
+                                       float common_base);
 
 /* Packet path: the slot that the kind's rule picks; with sed and lsq ties are broken by `random` (64 uniform
  * bits), so that workers and nodes with the same view do not herd. `load` per slot is the worker's

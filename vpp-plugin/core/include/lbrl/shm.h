@@ -23,6 +23,7 @@
 #define LBRL_SHM_H
 
 #include "lbrl/features.h"
+#include "lbrl/scheduler.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -94,7 +95,8 @@ typedef struct lbrl_frame {
     uint64_t sequence; /* 1, 2, 3 ... over all frames of the object; the highest is the newest */
     uint64_t time_us;  /* CLOCK_BOOTTIME when it was taken */
     uint64_t actions_sequence; /* frames: of the weights in force, 0 for none; actions: 0 */
-    uint64_t reserved;
+    uint64_t base_sequence;    /* actions: `sequence` if the frame has bases; else 0, or an earlier
+                                  one where the writer does not have bases; frames: 0 */
 } lbrl_frame_t;
 
 static_assert(sizeof(lbrl_shm_field_t) == 40, "ABI");
@@ -118,6 +120,7 @@ typedef enum lbrl_shm_error {
     LBRL_SHM_ARGUMENT = -10,   /* the caller's arguments do not fit the object */
     LBRL_SHM_BAD_WEIGHT = -11, /* not finite, negative, or above LBRL_WEIGHT_MAX */
     LBRL_SHM_NO_WEIGHT = -12,  /* no active slot would have a positive weight */
+    LBRL_SHM_BAD_BASE = -13,   /* not finite, negative, or above LBRL_BASE_MAX */
 } lbrl_shm_error_t;
 
 /* Details of a failure, for messages; `field` is a static name, never from the object. */
@@ -233,7 +236,7 @@ typedef struct lbrl_actions {
     lbrl_shm_header_t *header;
     uint64_t sequence;
     uint32_t slots;
-    uint32_t frame_weight, frame_generation; /* offsets in a frame */
+    uint32_t frame_weight, frame_generation, frame_base; /* offsets in a frame */
 } lbrl_actions_t;
 
 size_t lbrl_actions_size(uint32_t slots); /* 0 when out of range */
@@ -243,14 +246,16 @@ int lbrl_actions_format(lbrl_actions_t *actions, void *memory, size_t size, uint
                         uint64_t now_us);
 
 /* Goes on with an object that an earlier agent made: sequences continue. Codes of lbrl_shm_open;
- * LBRL_SHM_ARGUMENT when the object's slots differ. */
+ * LBRL_SHM_ARGUMENT when the object's slots differ; LBRL_SHM_OLDER when it has no column `base`:
+ * then make another one in its place. */
 int lbrl_actions_attach(lbrl_actions_t *actions, void *memory, size_t size, uint32_t slots,
                         lbrl_shm_problem_t *problem);
 
-/* Publishes weights, with the slot generations that they were computed for; returns the sequence.
- * Weights are not checked here: the data plane does not trust that they were. */
-uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const uint8_t *generation,
-                            uint64_t now_us);
+/* Publishes weights and bases, with the slot generations that they were computed for; returns the
+ * sequence. A base of 0 stands for the data plane's own, 1 / (nodes x workers); `base` may be NULL:
+ * 0 for all. Nothing is checked here: the data plane does not trust that it was. */
+uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const float *base,
+                            const uint8_t *generation, uint64_t now_us);
 
 void lbrl_actions_retire(lbrl_actions_t *actions);
 
@@ -260,12 +265,14 @@ typedef struct lbrl_actions_target {
     const uint64_t *active;    /* bit per slot that has a backend */
     const uint8_t *generation; /* per slot */
     float *weight;             /* per slot, in force; replaced when new ones are accepted */
+    float *base;               /* likewise; 0: the data plane's own */
 } lbrl_actions_target_t;
 
 /* Control thread of the data plane. Looks for weights newer than `*sequence` (0 at first), copies
- * and checks them. If each weight is finite and 0 .. LBRL_WEIGHT_MAX, those of active slots with
- * the same generation replace the target's; others keep what they have (the agent has not seen the
- * slot's new backend yet, or the object is shorter than the target). `scratch` has lbrl_shm_view
+ * and checks them. If each weight is finite and 0 .. LBRL_WEIGHT_MAX, and each base finite and
+ * 0 .. LBRL_BASE_MAX, those of active slots with the same generation replace the target's; others
+ * keep what they have (the agent has not seen the slot's new backend yet, or the object is shorter
+ * than the target). Without bases in the frame they are 0. `scratch` has lbrl_shm_view
  * frame_stride bytes. Returns 1 when weights were replaced, 0 when there is nothing new, a negative
  * code when weights were refused or the object is gone: then the target is unchanged. `*sequence`
  * moves on in every case but BUSY, so that a refused frame is reported once; `*time_us` becomes the
