@@ -84,7 +84,7 @@ def from_validation_error(
     inner = {location[:depth] for location in (d["loc"] for d in details) for depth in range(len(location))}
     # A list whose items are wrong also counts as too short: what an inner error explains is left out.
     causes = [d for d in details if d["type"] != "too_short" or d["loc"] not in inner]
-    errors = [_translate(model, d)._replace(line=line_of(d["loc"])) for d in causes[:_MOST_ERRORS]]
+    errors = [_translate(model, d)._replace(line=line_of(_location(d))) for d in causes[:_MOST_ERRORS]]
     if len(causes) > _MOST_ERRORS:
         errors.append(FieldError("(more)", "", f"{len(causes) - _MOST_ERRORS} more fields are wrong", "correct these"))
     return InvalidObjectError(model.__name__, full_name, tuple(errors))
@@ -95,9 +95,8 @@ def _translate(model: type[BaseModel], detail: ErrorDetails) -> FieldError:
     location = detail["loc"]
     kind = detail["type"]
     if kind == "rule":
-        path = _path((*location, *context["field"].split("."))) if context["field"] else _path(location)
         value = "" if context["field"] else _show(detail["input"])
-        return FieldError(path or "metadata", value, context["message"], context["fix"])
+        return FieldError(_path(_location(detail)) or "metadata", value, context["message"], context["fix"])
     if kind == "extra_forbidden":
         return FieldError(_path(location), "", "unknown field", _suggest(model, location))
     if kind == "missing":
@@ -105,6 +104,12 @@ def _translate(model: type[BaseModel], detail: ErrorDetails) -> FieldError:
     translate = _MESSAGES.get(kind)
     message, fix = translate(context) if translate else (_lower(detail["msg"]), "correct it")
     return FieldError(_path(location), _show(detail["input"]), message, fix)
+
+
+def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
+    """Return where an error is; a rule of a model names the field."""
+    field = detail.get("ctx", {}).get("field", "") if detail["type"] == "rule" else ""
+    return (*detail["loc"], *(field.split(".") if field else ()))
 
 
 def _bound(word: str, key: str) -> Callable[[Mapping[str, Any]], tuple[str, str]]:
