@@ -21,6 +21,7 @@ from tools.generators import (
     kinds_reference,
     metrics_reference,
     rbac,
+    scenarios_reference,
 )
 from tools.generators.output import Files
 
@@ -32,6 +33,7 @@ GENERATORS: dict[str, Callable[[], Files]] = {
     "admission": admission.render,
     "addresses": addresses.render,
     "kinds-reference": kinds_reference.render,
+    "scenarios-reference": scenarios_reference.render,
     "cli-reference": cli_reference.render,
     "metrics-reference": metrics_reference.render,
     "features": features.render,

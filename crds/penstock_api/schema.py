@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from penstock_api.model import Model
 from penstock_api.names import GROUP, PART_OF_LABEL, VERSION, Column
 from penstock_api.objects import KubeObject, Status
 from penstock_api.prose import WithProse
@@ -55,11 +56,8 @@ def render_crd(model: type[KubeObject]) -> dict[str, Any]:
 
 def render_schema(model: type[KubeObject]) -> Schema:
     """Return the structural schema of a kind."""
-    generated = model.model_json_schema(by_alias=True, schema_generator=WithProse)
-    definitions = generated.get("$defs", {})
-    bodies = {
-        name: _structural(node, definitions) for name, node in generated["properties"].items() if name not in _ENVELOPE
-    }
+    generated = render_model(model)
+    bodies = {name: node for name, node in generated["properties"].items() if name not in _ENVELOPE}
     schema: Schema = {
         "description": inspect.getdoc(model),
         "type": "object",
@@ -81,6 +79,12 @@ def render_schema(model: type[KubeObject]) -> Schema:
         # What an object says of itself before anybody has looked: not a guess, but that nobody has.
         bodies["status"]["default"] = Status().to_dict()
     return schema
+
+
+def render_model(model: type[Model]) -> Schema:
+    """Return the schema of a model, without references and nulls, with what its fields mean."""
+    generated = model.model_json_schema(by_alias=True, schema_generator=WithProse)
+    return _structural(generated, generated.get("$defs", {}))
 
 
 def _column(column: Column) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def test_defaults_are_those_of_the_reference(path: Path) -> None:
         (
             "load: 0.8",
             "load: 0.8\n  rate: 9",
-            "Scenario mine: arrivals.load: is not known: exactly one of load, peakLoad",
+            "Scenario mine: arrivals.load: exactly one of load, peakLoad",
         ),
-        ("load: 0.8", "diurnal: {}", "Scenario mine: arrivals.load: is not known: exactly one of load, peakLoad"),
+        ("load: 0.8", "diurnal: {}", "Scenario mine: arrivals.load: exactly one of load, peakLoad"),
         ("load: 0.8", "load: 0.8\n  ramp: {first: 0, last: 1}\n  diurnal: {}", "arrivals.modulated: at most one of"),
         ("load: 0.8", "load: 0", "6: Scenario mine: arrivals.load: must be more than 0.0 (is 0); use a value of more"),
         (
@@ -120,6 +120,14 @@ def test_a_wrong_file_is_refused_with_line_field_value_and_fix(
     found = refusal(path, GOOD.replace(before, after, 1))
     assert found.startswith(str(path))
     assert message in found
+
+
+def test_the_example_of_the_documentation_is_right(path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-scenario.md").read_text()
+    lines = [line[7:] for line in page.splitlines() if line.startswith(" " * 7)]
+    path.write_text("\n".join(line for line in lines if ":" in line))  # without those of the trace
+    found = load(path)
+    assert (found.server_count, len(found.classes), len(found.disturbances)) == (8, 2, 2)
 
 
 def test_all_that_is_wrong_is_named_at_once(path: Path) -> None:

@@ -120,7 +120,7 @@ class Arrivals(Part):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         rule(
-            "is not known: exactly one of load, peakLoad and rate must be given",
+            "exactly one of load, peakLoad and rate must be given",
             "write for example load: 0.8",
             lambda self: given("load", "peak_load", "rate")(self) in ((0, 1) if self.trace else (1,)),
             "load",

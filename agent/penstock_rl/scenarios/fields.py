@@ -23,7 +23,7 @@ PositiveFactor = Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)]
 Speed = Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)]
 Cores = Annotated[float, Field(ge=0.01, le=1024, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-ServerIndex = Annotated[int, Field(ge=0, lt=MOST_SERVERS)]
+ServerIndex = Annotated[int, Field(ge=0, le=MOST_SERVERS - 1)]
 ServerList = Annotated[tuple[ServerIndex, ...], Field(min_length=1, max_length=MOST_SERVERS)]
 
 
@@ -37,7 +37,9 @@ class Part(Model):
         # No API server checks these rules: they have no CEL, and the reference page shows their messages.
         rendered = handler.resolve_ref_schema(handler(schema))
         if cls.rules:
-            rendered[VALIDATIONS] = [{"message": f"{rule.message}; {rule.fix}"} for rule in cls.rules]
+            rendered[VALIDATIONS] = [
+                {"message": f"{rule.message}; {rule.fix}", "fieldPath": f".{rule.field}"} for rule in cls.rules
+            ]
         return rendered
 
 

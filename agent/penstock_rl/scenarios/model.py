@@ -50,7 +50,7 @@ class Scenario(Part):
     arrivals: Arrivals
     """When requests arrive."""
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1, max_length=64)] = (RequestClass(),)
-    """Kinds of connections and requests."""
+    """Kinds of connections and requests; default: one, with all of its fields at their defaults."""
     disturbances: Annotated[tuple[Disturbance, ...], Field(max_length=64)] = ()
     """What happens to servers."""
 

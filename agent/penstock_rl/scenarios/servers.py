@@ -18,7 +18,7 @@ class Quota(Part):
     """A limit of processor time, as the kernel enforces it for a container."""
 
     cpus: Cores
-    """Processor seconds per second. Whoever used them up stands still until the next period begins."""
+    """Processor seconds per second. A server that used up those of a period does nothing until the next one begins."""
     period: Annotated[float, Field(ge=0.001, le=1)] = 0.1
     """Seconds after which the limit counts anew; the kernel's default is 0.1."""
 
