@@ -11,7 +11,7 @@ mkdir -p "$reports"
 c_tests() {
     local name=$1 tests=$2 wanted=.
     shift 2
-    [ "$tests" = all ] || wanted="^core\\.(${tests// /|})\$"
+    [ "$tests" = all ] || wanted="^(core|sim)\\.(${tests// /|})\$"
     cmake -S vpp-plugin -B "build/$name" -G Ninja -DPENSTOCK_TESTS=ON "$@" >/dev/null
     # shellcheck disable=SC2086 # several targets
     cmake --build "build/$name" --target $tests >/dev/null
@@ -32,7 +32,7 @@ sanitized() {
 echo "== C tests: ASan, UBSan"
 c_tests sanitized all -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=address,undefined
 echo "== C tests: TSan"
-c_tests threads "test_threads test_workers" -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=thread
+c_tests threads "test_threads test_workers test_batches" -DCMAKE_C_COMPILER=clang -DPENSTOCK_SANITIZE=thread
 echo "== C tests: coverage of the core"
 find build -path '*/coverage/*' -name '*.gcda' -delete 2>/dev/null || true
 c_tests coverage all -DCMAKE_C_COMPILER=gcc -DPENSTOCK_COVERAGE=ON

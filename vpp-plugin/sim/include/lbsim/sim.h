@@ -40,6 +40,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lbrl/features.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -61,7 +63,7 @@ typedef enum sim_error {
     SIM_ERR_INVALID = -201, /* an argument is out of its range */
     SIM_ERR_MEMORY = -202,  /* no memory */
     SIM_ERR_LIMIT = -203,   /* more connections or records than the bounds above */
-    SIM_ERR_CORE = -204,    /* the core refused a configuration */
+    SIM_ERR_CORE = -204,    /* the core refused a configuration, weights or channels */
 } sim_error_t;
 
 /* What is wrong, for people: "environments[0].servers[3].cores: is -1; must be ...". */
@@ -253,11 +255,12 @@ typedef struct sim_record {
 const sim_record_t *sim_records(const sim_t *sim, uint32_t environment, uint64_t *count);
 
 /* Arrays, C order, all of the size of the largest environment; what an environment lacks is zero.
- * They stay where they are until sim_destroy(); sim_advance() writes to them. */
+ * They stay where they are until sim_destroy(); sim_create() and sim_advance() write to them. */
 typedef struct sim_results {
     uint32_t environments; /* E */
     uint32_t balancers;    /* L */
     uint32_t servers;      /* N */
+    uint32_t slots;        /* S: places of backends in the tables of a balancer */
     /* During the last sim_advance(), requests by the balancer and server of their connection. */
     const int64_t *completed; /* [E, L, N] */
     const double *duration;   /* [E, L, N], sum, of those that completed */
@@ -267,9 +270,32 @@ typedef struct sim_results {
      * quota offers min(cores, quota / period) per second. */
     const double *busy;    /* [E, N] */
     const double *offered; /* [E, N] */
+    /* Frames, as an agent reads them: [E, L, S]. Under an oracle no slot is active. */
+    const uint8_t *active;     /* 1: the slot holds a backend */
+    const uint8_t *generation; /* changes when the slot gets another backend */
+    const uint8_t *eligible;   /* 1: it takes new flows: ACTIVE, configured weight above 0 */
+    const int16_t *server;     /* number of the server; -1: free */
+    const double *configured;  /* weight */
+    const float *weight;       /* in force */
+    const float *base;         /* in force; 0: the common one */
+    const int64_t *counters[LBRL_COUNTER_COUNT]; /* NULL: not recorded at this level */
 } sim_results_t;
 
 const sim_results_t *sim_results(const sim_t *sim);
+
+/* ---- What an agent does; none of it under an oracle (SIM_ERR_INVALID) ---- */
+
+/* Reduces channels as of sim_time(). out[i] has E x L x S x 5 elements: those of lbrl_reduction_t;
+ * not-a-number where there is no sample. SIM_ERR_CORE where a channel is not of this level. */
+int sim_reduce(sim_t *sim, const lbrl_channel_t *channels, uint32_t count, double *const *out,
+               sim_problem_t *problem);
+
+/* Publishes weights, and bases or NULL, both [E, L, S], through actions objects, and takes them into
+ * force. Those of a balancer that refuses its row stay as they were; the others' change, and the
+ * problem names the first one that refused (SIM_ERR_CORE). The simulation goes on. */
+int sim_act(sim_t *sim, const float *weights, const float *bases, sim_problem_t *problem);
+
+/* ---- Totals ---- */
 
 /* Events since the start, over all environments. */
 typedef struct sim_totals {
