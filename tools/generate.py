@@ -21,6 +21,7 @@ from tools.generators import (
     kinds_reference,
     metrics_reference,
     rbac,
+    recipes_reference,
     scenarios_reference,
 )
 from tools.generators.output import Files
@@ -36,6 +37,7 @@ GENERATORS: dict[str, Callable[[], Files]] = {
     "scenarios-reference": scenarios_reference.render,
     "cli-reference": cli_reference.render,
     "metrics-reference": metrics_reference.render,
+    "recipes-reference": recipes_reference.render,
     "features": features.render,
 }
 
