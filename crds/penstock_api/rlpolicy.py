@@ -36,6 +36,9 @@ class Heuristic(Choice):
     LITTLE = "little"
     """Mean work in progress over the mean time it takes, by Little's law: the rate at which a backend gets work done.
     Work is as for inverse-duration."""
+    BAYES = "bayes"
+    """Learned from how fast requests end under which load: number of cores and speed of each backend, as a weight and a
+    base for the scheduler `sed`. Best with `load: Active`, where the DataPlane records features at level `full`."""
 
 
 class SchedulerName(Choice):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from penstock_embedded.messages import SchedulerType
 
-from penstock_agent.observation import AVG_DECAY, Observation
+from penstock_agent.observation import AVG_DECAY, FloatArray, Observation
 from penstock_agent.policies.base import Decision, Policy, State, neutral_where_unknown
 
 # Completion times below the resolution of the clock would give absurd weights.
@@ -21,10 +21,14 @@ SHORTEST_SECONDS = 1e-6
 
 def decide(observation: Observation, state: State) -> tuple[Decision, State]:
     """Weigh each eligible backend by 1 / its recent mean turn or completion time."""
+    return Decision(neutral_where_unknown(1.0 / mean_duration(observation), observation.eligible)), state
+
+
+def mean_duration(observation: Observation) -> FloatArray:
+    """Return the recent mean turn or completion time by slot, in seconds; NaN where there was none."""
     channel = "pt_gen" if "pt_gen" in observation.channels else "fct"
-    mean = observation.channels[channel][..., AVG_DECAY]
-    weights = neutral_where_unknown(1.0 / np.maximum(mean, SHORTEST_SECONDS), observation.eligible)
-    return Decision(weights), state
+    duration: FloatArray = np.maximum(observation.channels[channel][..., AVG_DECAY], SHORTEST_SECONDS)
+    return duration
 
 
 POLICY = Policy("inverse-duration", SchedulerType.SED, ("fct",), decide, better_channels=("pt_gen",))

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from penstock_embedded.messages import SchedulerType
 
-from penstock_agent.observation import AVG_DECAY, DECAY_PER_SECOND, BoolArray, FloatArray, Generations, Observation
+from penstock_agent.observation import DECAY_PER_SECOND, BoolArray, FloatArray, Generations, Observation
 from penstock_agent.policies.base import Decision, Policy, neutral_where_unknown
-
-SHORTEST_SECONDS = 1e-6
+from penstock_agent.policies.inverse_duration import mean_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,17 @@ class LittleState:
 
 
 def decide(observation: Observation, state: LittleState | None) -> tuple[Decision, LittleState]:
-    """Weigh each eligible backend by (mean work found there + 1) / mean time that work takes."""
+    """Weigh each eligible backend by its service rate."""
+    rate, state = service_rate(observation, state)
+    return Decision(neutral_where_unknown(rate, observation.eligible)), state
+
+
+def service_rate(observation: Observation, state: LittleState | None) -> tuple[FloatArray, LittleState]:
+    """Return (mean work found at each backend + 1) / mean time that work takes, per second; NaN where unknown."""
     turns = "pt_gen" in observation.channels
     state = _advance(observation, state, turns=turns)
     found = state.found / np.maximum(state.weight, 1e-9)
-    duration = observation.channels["pt_gen" if turns else "fct"][..., AVG_DECAY]
-    rate = np.where(state.weight > 0, (found + 1.0) / np.maximum(duration, SHORTEST_SECONDS), np.nan)
-    return Decision(neutral_where_unknown(rate, observation.eligible)), state
+    return np.where(state.weight > 0, (found + 1.0) / mean_duration(observation), np.nan), state
 
 
 def _advance(observation: Observation, state: LittleState | None, *, turns: bool) -> LittleState:

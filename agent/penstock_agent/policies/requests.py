@@ -1,0 +1,122 @@
+"""Requests: how many each backend has in progress, and how many ended since the last decision.
+
+Computation only. In progress are flows that wait for an answer (`n_active`, TCP at level `full`); where that is not
+recorded or never counts, as with UDP, open flows.
+
+Requests that ended are not counted by the data plane. Where answers pass it, they are packets of answers (`n_answer`)
+times the requests per such packet, estimated for all backends together: the larger of completed flows per packet and,
+at level `full`, of what Little's law gives, request-seconds / mean time until the answer. Where answers take another
+way, they are completed flows (`n_fct`): of connections with many requests a part only, the same at every backend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_agent.observation import AVG_DECAY, BoolArray, FloatArray, Observation
+from penstock_agent.policies.progress import Mark, Step, advance, resized
+
+LARGEST_LOAD = 1e5
+"""Requests at a backend, as far as they are told apart."""
+
+MEMORY_SECONDS = 60.0
+SHORTEST_SECONDS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What happened at each slot since the last decision."""
+
+    seconds: float
+    same: BoolArray  # slots whose backend goes on and whose requests are counted as before
+    load: FloatArray  # requests in progress now
+    between: FloatArray  # in progress on average since; 0 where not the same
+    ended: FloatArray  # requests
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Decayed sums over the backends of a VIP, [..., 1]."""
+
+    flows: FloatArray  # completed
+    packets: FloatArray  # of answers
+    answers: FloatArray  # by Little's law
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is kept between decisions."""
+
+    mark: Mark
+    observed: bool  # whether requests are observed within flows
+    active: BoolArray  # [..., 1]: VIPs of which any request was ever seen in progress
+    load: FloatArray
+    sums: Sums | None
+
+
+def watch(observation: Observation, before: Watch | None) -> tuple[Work, Watch]:
+    """Compare an observation with the last one."""
+    if before is not None and before.observed != _are_observed(observation):
+        before = None
+    step, mark = advance(observation, before.mark if before else None, _totals(observation))
+    active, same = _active(observation), step.same
+    if before is not None and before.active.shape == active.shape:
+        same = same & (before.active | ~active)
+        active = active | before.active
+    load = _load(observation, active)
+    between = load if before is None else np.where(same, (load + resized(before.load, load.shape)) / 2.0, 0.0)
+    ended, sums = _ended(observation, step, between * step.seconds, before.sums if before else None)
+    work = Work(step.seconds, same, load, between, np.where(same, ended, 0.0))
+    return work, Watch(mark, _are_observed(observation), active, load, sums)
+
+
+def _are_observed(observation: Observation) -> bool:
+    return "pt_gen" in observation.channels
+
+
+def _active(observation: Observation) -> BoolArray:
+    if not _are_observed(observation):
+        return np.zeros((*observation.generation.shape[:-1], 1), dtype=np.bool_)
+    return np.asarray(np.logical_or.reduce(observation.counters["n_active"] > 0, axis=-1, keepdims=True))
+
+
+def _load(observation: Observation, active: BoolArray) -> FloatArray:
+    flows = observation.counters["n_flow_on"]
+    if _are_observed(observation):
+        flows = np.where(active, observation.counters["n_active"], flows)
+    return np.minimum(np.maximum(flows, 0), LARGEST_LOAD).astype(float)
+
+
+def _totals(observation: Observation) -> dict[str, NDArray[np.int64]]:
+    names = ("n_flow", "n_fct", "n_answer")
+    return {name: observation.counters[name] for name in names if name in observation.counters}
+
+
+def _ended(
+    observation: Observation, step: Step, request_seconds: FloatArray, before: Sums | None
+) -> tuple[FloatArray, Sums]:
+    flows = step.added["n_fct"]
+    packets = step.added.get("n_answer", np.zeros(flows.shape))
+    sums = _sums(step, (flows, packets, _answers(observation, request_seconds)), before)
+    per_packet = np.maximum(sums.flows, sums.answers) / np.maximum(sums.packets, 1.0)
+    return np.where(sums.packets > 0, packets * np.minimum(per_packet, 1.0), flows), sums
+
+
+def _answers(observation: Observation, request_seconds: FloatArray) -> FloatArray:
+    """Return the answers that Little's law gives."""
+    if not _are_observed(observation):
+        return np.zeros(request_seconds.shape)
+    duration = observation.channels["pt_gen"][..., AVG_DECAY]
+    known = np.isfinite(duration)
+    return np.where(known, request_seconds / np.maximum(np.where(known, duration, 1.0), SHORTEST_SECONDS), 0.0)
+
+
+def _sums(step: Step, added: tuple[FloatArray, FloatArray, FloatArray], before: Sums | None) -> Sums:
+    left = np.exp(-step.seconds / MEMORY_SECONDS)
+    flows, packets, answers = (np.add.reduce(values, axis=-1, keepdims=True) for values in added)
+    if before is None or before.flows.shape != flows.shape:
+        return Sums(flows, packets, answers)
+    return Sums(before.flows * left + flows, before.packets * left + packets, before.answers * left + answers)
