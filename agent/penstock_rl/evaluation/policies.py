@@ -1,0 +1,172 @@
+"""The policies that are compared, with the scheduler and the counts below each.
+
+A told policy gets the true capacities as configured weights; the others get what the scenario configures. The core
+has no round robin: its nearest relatives are `equal` (consistent hash, equal shares) and `random` (weighted random
+with equal weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from penstock_agent import policies
+from penstock_agent.observation import FloatArray
+from penstock_agent.policies import Policy
+from penstock_embedded.messages import SchedulerLoad, SchedulerType
+
+from penstock_rl.evaluation.results import Results
+from penstock_rl.scenarios.columns import SERVER_FIELDS
+from penstock_rl.simulation import Environment, Rule, Setting
+
+ACTIVE = "+active"  # suffix: the same on active counts
+EXPONENTS = (0.5, 0.75, 1.25, 1.5, 2.0)  # of the capacity, beside 1, in the search for the best static SED
+
+
+class PolicyNameError(ValueError):
+    """A name that is not among the evaluated policies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A policy as it is evaluated."""
+
+    name: str
+    title: str  # in tables
+    heuristic: str | None = None  # of the agent; None: the rule decides
+    scheduler: SchedulerType = SchedulerType.SED
+    load: SchedulerLoad = SchedulerLoad.OPEN
+    rule: Rule = Rule.SCHEDULER
+    told: float | None = None  # exponent of the true capacity in configured weights; None: not told
+    base: float | None = None  # fixed base of the scheduler; None: 1 / balancers
+
+    @property
+    def policy(self) -> Policy | None:
+        """The agent's policy."""
+        return policies.by_name(self.heuristic) if self.heuristic else None
+
+    def setting(self, level: str, forwarding: str) -> Setting:
+        """Return the configuration of data planes in a scenario with these features and forwarding."""
+        return Setting(self.scheduler, self.load, level, forwarding, self.rule, self.base)
+
+    def prepared(self, environment: Environment, capacities: FloatArray) -> Environment:
+        """Return the environment with the weights that this policy is told; a weight of 0 stays."""
+        if self.told is None:
+            return environment
+        servers: FloatArray = np.array(environment["servers"], dtype=float)
+        weight = servers[:, SERVER_FIELDS.index("weight")]
+        weight[:] = np.where(weight > 0, capacities**self.told, 0.0)
+        return {**environment, "servers": servers}
+
+    def on_active(self) -> Evaluated:
+        """Return the same on active counts."""
+        return replace(self, name=self.name + ACTIVE, title=f"{self.title}, active", load=SchedulerLoad.ACTIVE)
+
+
+def _sed(name: str, title: str, exponent: float, base: float | None = None) -> Evaluated:
+    return Evaluated(name, title, "sed", told=exponent, base=base)
+
+
+_BY_COUNTS = (
+    Evaluated("lsq", "LSQ", "lsq", SchedulerType.LSQ),
+    Evaluated("p2c", "P2C", "equal", SchedulerType.P2C),
+    _sed("sed", "SED, told, base 1/L", 1.0),
+    _sed("sed-base-1", "SED, told, base 1", 1.0, base=1.0),
+    *(_sed(f"sed^{exponent:g}", f"SED, told, capacity^{exponent:g}", exponent) for exponent in EXPONENTS),
+    Evaluated("inverse-duration", "1/d", "inverse-duration"),
+    Evaluated("little", "l/d", "little"),
+    Evaluated("prequal", "Prequal", "prequal"),
+    Evaluated("bayes", "Bayes filter", "bayes"),
+)
+
+_ALONE = (
+    Evaluated("equal", "equal", "equal", SchedulerType.MAGLEV),
+    Evaluated("random", "random", "equal", SchedulerType.ALIAS),
+    Evaluated("wcmp", "WCMP, told", "static", SchedulerType.MAGLEV, told=1.0),
+    Evaluated("awcmp", "AWCMP", "awcmp", SchedulerType.ALIAS),
+    Evaluated("knapsack", "KnapsackLB", "knapsack", SchedulerType.ALIAS),
+)
+
+_ORACLES = (
+    Evaluated("oracle-sed", "oracle, SED", rule=Rule.ORACLE_SED),
+    Evaluated("oracle-marginal", "oracle, marginal delay", rule=Rule.ORACLE_MARGINAL),
+)
+
+POLICIES: Mapping[str, Evaluated] = {
+    each.name: each
+    for each in (*_ALONE, *_BY_COUNTS, *(each.on_active() for each in _BY_COUNTS), *_ORACLES)
+    if each.heuristic is None or each.heuristic in policies.POLICIES
+}
+
+_STATIC = ("sed", *(f"sed^{exponent:g}" for exponent in EXPONENTS))
+
+COMPOSITES: Mapping[str, tuple[str, ...]] = {
+    "sed-best": _STATIC,
+    "sed-best" + ACTIVE: tuple(name + ACTIVE for name in _STATIC),
+    "oracle": tuple(each.name for each in _ORACLES),
+}
+"""Policies that are, scenario by scenario, the best of others. The choice is made on the evaluated runs themselves,
+so it favors them."""
+
+_COMPOSITE_TITLES = {
+    "sed-best": "best static SED",
+    "sed-best" + ACTIVE: "best static SED, active",
+    "oracle": "oracle",
+}
+_SHORTHANDS = {"1/d": "inverse-duration", "l/d": "little"}
+
+
+def title(name: str) -> str:
+    """Name a policy for people."""
+    return _COMPOSITE_TITLES.get(name) or (POLICIES[name].title if name in POLICIES else name)
+
+
+def on_counts_of(name: str, reference: str) -> str:
+    """Return the reference policy on the counts that the named policy uses."""
+    return reference + ACTIVE if name.endswith(ACTIVE) else reference
+
+
+def default_names() -> tuple[str, ...]:
+    """Return all policies and composites."""
+    return (*POLICIES, *COMPOSITES)
+
+
+def named(name: str) -> Evaluated:
+    """Return one policy; PolicyNameError lists the known names."""
+    try:
+        return POLICIES[_canonical(name)]
+    except KeyError:
+        raise PolicyNameError(f"policy {name!r} is not known; use one of {', '.join(POLICIES)}") from None
+
+
+def presented(results: Results) -> Results:
+    """Return results with composites, and without the members of a search, which stand for one policy."""
+    found = results.with_best_of(COMPOSITES)
+    searched = {name for members in COMPOSITES.values() for name in members if "^" in name}
+    return replace(found, runs=tuple(run for run in found.runs if run.policy not in searched))
+
+
+def select(names: Iterable[str]) -> tuple[Evaluated, ...]:
+    """Return what has to be run for these names: the gap needs LSQ on the same counts, and the oracle.
+
+    PolicyNameError lists the known names.
+    """
+    wanted = [_canonical(name) for name in names]
+    for name in wanted:
+        if name not in POLICIES and name not in COMPOSITES:
+            raise PolicyNameError(f"policy {name!r} is not known; use some of {', '.join(default_names())}")
+    wanted += [on_counts_of(name, "lsq") for name in wanted] + ["oracle"]
+    run: dict[str, None] = {}
+    for name in wanted:
+        run.update(dict.fromkeys(_members(name)))
+    return tuple(POLICIES[name] for name in POLICIES if name in run)
+
+
+def _members(name: str) -> Sequence[str]:
+    return COMPOSITES.get(name, (name,))
+
+
+def _canonical(name: str) -> str:
+    plain = name.strip().removesuffix(ACTIVE)
+    return _SHORTHANDS.get(plain, plain) + name.strip()[len(plain) :]

@@ -1,0 +1,233 @@
+"""Policies in the simulator: advance, observe, decide, guard, act, as the agent's loop does with a data plane.
+
+A batch of environments is one `penstock_sim.Simulation`; observation, policy and guardrail see it as stacked arrays
+[environments, balancers, slots] and are the agent's own functions. A policy reads exactly what it would read of a
+data plane, and nothing of the environment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import penstock_core
+import penstock_sim
+from numpy.typing import NDArray
+from penstock_agent import decisions
+from penstock_agent.guardrails import Guarded, Guardrails
+from penstock_agent.observation import BoolArray, FloatArray, Generations, Slots, observe
+from penstock_agent.policies import Decision, Policy
+from penstock_embedded.messages import SchedulerLoad, SchedulerType
+
+INTERVAL_SECONDS = 0.2
+Environment = Mapping[str, Any]
+
+
+class Rule(IntEnum):
+    """What picks a server for a new connection."""
+
+    SCHEDULER = 0  # the core's, with the policy's weights
+    ORACLE_SED = 1  # central: shortest expected delay, true capacities, global counts
+    ORACLE_MARGINAL = 2  # central: least marginal delay
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Configuration of the simulated data planes, the same for a batch."""
+
+    scheduler: SchedulerType = SchedulerType.SED
+    load: SchedulerLoad = SchedulerLoad.OPEN
+    level: str = "basic"  # of features
+    forwarding: str = "nat"
+    rule: Rule = Rule.SCHEDULER
+    base: float | None = None  # of every backend, where the policy decides none; None: 1 / balancers
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened in one environment after warm-up, by request in order of completion."""
+
+    arrival: FloatArray  # seconds
+    duration: FloatArray  # seconds; NaN: failed
+    server: NDArray[np.integer[Any]]
+    balancer: NDArray[np.integer[Any]]
+    kind: NDArray[np.integer[Any]]  # class of the connection
+    utilisation: FloatArray  # by server: CPU time used over CPU time offered; NaN where nothing was offered
+
+    @property
+    def failed(self) -> int:
+        """Count failed requests."""
+        return int(np.count_nonzero(np.isnan(self.duration)))
+
+
+def run(
+    environments: Sequence[Environment],
+    policy: Policy | None,
+    *,
+    until: float,
+    setting: Setting | None = None,
+    interval: float = INTERVAL_SECONDS,
+    bounds: Guardrails | None = None,
+    threads: int = 1,
+    look: Callable[[float, Any], None] | None = None,
+) -> list[Outcome]:
+    """Run environments to a time under a policy; no policy: the configured weights, or what the rule does.
+
+    `bounds` are the guardrail's; None: its defaults. `look` is called with the time and the simulation after each
+    step. Raises what `penstock_sim` raises for a wrong environment.
+    """
+    setting = setting or Setting()
+    simulation = penstock_sim.Simulation(
+        environments,
+        level=setting.level,
+        scheduler=setting.scheduler.value,
+        load=setting.load.value,
+        forwarding=setting.forwarding,
+        rule=int(setting.rule),
+        threads=threads,
+        record=True,
+    )
+    loop = None
+    if policy is not None:
+        balancers = _balancers(environments)
+        bounds = bounds or Guardrails()
+        loop = Loop(simulation, policy, level=setting.level, balancers=balancers, bounds=bounds, base=setting.base)
+        loop.step()
+    for time in _times(until, interval):
+        simulation.advance(time)
+        if loop is not None:
+            loop.step()
+        if look is not None:
+            look(time, simulation)
+    return [outcome(simulation, index, environment) for index, environment in enumerate(environments)]
+
+
+def _times(until: float, interval: float) -> Iterator[float]:
+    """Return the ends of the steps; multiples of the interval, so that they do not drift."""
+    for index in range(1, math.ceil(until / interval - 1e-9) + 1):
+        yield min(index * interval, until)
+
+
+def outcome(simulation: Any, index: int, environment: Environment) -> Outcome:
+    """Read the requests that arrived after warm-up, and the utilisation, of one environment."""
+    requests = simulation.requests(index)
+    kept = requests["arrival"] >= environment["warmup"]
+    offered = np.asarray(simulation.offered[index][: len(environment["servers"])], dtype=float)
+    busy = simulation.busy[index][: len(offered)]
+    return Outcome(
+        arrival=requests["arrival"][kept],
+        duration=requests["duration"][kept],
+        server=requests["server"][kept],
+        balancer=requests["balancer"][kept],
+        kind=requests["class"][kept],
+        utilisation=np.where(offered > 0, busy / np.where(offered > 0, offered, 1.0), np.nan),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The newest frames of a batch, as a policy's observation needs them.
+
+    Counters and generations are copies: policies keep them, and the simulator's own change with each advance.
+    """
+
+    simulation: Any
+    time_us: int
+    active: BoolArray
+    generation: Generations
+    counters: Mapping[str, NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, simulation: Any) -> Snapshot:
+        """Copy the frames that were published last."""
+        return cls(
+            simulation,
+            time_us=round(simulation.time * 1e6),
+            active=simulation.active.copy(),
+            generation=simulation.generation.copy(),
+            counters={name: values.copy() for name, values in simulation.counters.items()},
+        )
+
+    def reduce(self, channels: Sequence[str], now_us: int) -> Mapping[str, FloatArray]:
+        """Reduce channels' reservoirs; the simulator's clock is that of the frame, as `now_us` is."""
+        found: Mapping[str, FloatArray] = self.simulation.reduce(list(channels)) if channels else {}
+        return found
+
+
+class Loop:
+    """Steers the data planes of a simulation, one step for the whole batch."""
+
+    def __init__(
+        self,
+        simulation: Any,
+        policy: Policy,
+        *,
+        level: str,
+        balancers: NDArray[np.int64],
+        bounds: Guardrails,
+        base: float | None = None,
+    ) -> None:
+        self._simulation = simulation
+        self._policy = policy
+        self._channels = policy.reads(recorded(level)) if policy.channels else ()
+        self._balancers = balancers
+        self._bounds = bounds
+        self._base = base
+        self._state: Any = None
+        self._guarded: Guarded | None = None
+        self._frame: Snapshot | None = None
+        self._decided_on: tuple[bytes, bytes] | None = None
+
+    def step(self) -> Guarded:
+        """Decide on the frames of the last advance, and put the weights into force."""
+        slots = _slots(self._simulation)
+        self._guarded = self._measured(slots) if self._policy.channels else self._configured(slots)
+        weights, base = self._guarded.weights, self._guarded.base
+        if base is None and self._base is not None:
+            base = np.full(weights.shape, self._base)
+        self._simulation.act(weights.astype(np.float32), None if base is None else base.astype(np.float32))
+        return self._guarded
+
+    def _measured(self, slots: Slots) -> Guarded:
+        frame = Snapshot.of(self._simulation)
+        seen = observe(frame, frame, slots, self._channels, frame.time_us, self._balancers)
+        previous = self._previous(slots, frame.generation)
+        guarded, self._state = decisions.decide(self._policy, seen, self._state, previous, self._bounds)
+        self._frame = frame
+        return guarded
+
+    def _previous(self, slots: Slots, generation: Generations) -> Decision:
+        if self._guarded is None or self._frame is None:
+            return decisions.initial(slots.configured, slots.eligible)
+        changed = self._frame.generation != generation
+        return decisions.renewed(self._guarded.previous, changed) if changed.any() else self._guarded.previous
+
+    def _configured(self, slots: Slots) -> Guarded:
+        """Decide anew where what was configured has changed: nothing else can change the decision."""
+        decided_on = slots.eligible.tobytes(), slots.configured.tobytes()
+        if self._guarded is not None and decided_on == self._decided_on:
+            return self._guarded
+        self._decided_on = decided_on
+        return decisions.from_configuration(self._policy, slots, self._balancers)
+
+
+def recorded(level: str) -> tuple[str, ...]:
+    """Name the channels that a data plane records at a level of features."""
+    levels = list(penstock_core.LEVELS)  # in rising order
+    below = levels[: levels.index(level) + 1]
+    return tuple(channel.name for channel in penstock_core.CHANNELS if channel.level in below)
+
+
+def _slots(simulation: Any) -> Slots:
+    """Copy what is configured: the names of the simulator's servers do not matter."""
+    return Slots((), simulation.configured.copy(), simulation.active.copy(), simulation.eligible.copy())
+
+
+def _balancers(environments: Sequence[Environment]) -> NDArray[np.int64]:
+    """Count the balancers of each environment, to broadcast over [environments, balancers, slots]."""
+    counts = [len(environment["split"]) for environment in environments]
+    return np.array(counts, dtype=np.int64)[:, None, None]
