@@ -52,6 +52,10 @@ soak: build ## random faults under load for 30 minutes, by a seed (ARGS="--seed 
 bench: build ## speed and memory against their bars; writes build/bench/*.json
 	@$(BIN)/python -m tools.bench $(ARGS)
 
+.PHONY: bench-learning
+bench-learning: build ## evaluate all policies in the simulator; writes docs/results (ARGS=--short: compare a part with it)
+	@$(BIN)/python -m tools.bench_learning $(ARGS)
+
 .PHONY: fuzz
 fuzz: build ## what comes from outside, made up by libFuzzer: packets, arena, shared memory, weights, control socket, VPP (SECONDS_EACH=60)
 	@tools/fuzz.sh $(or $(SECONDS_EACH),60) $(ARGS)

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import dataplane, initialise, limits, roles, standalone, top, tunnels, validate, vpp
+from penstock_cli import (
+    dataplane,
+    evaluate,
+    initialise,
+    limits,
+    roles,
+    simulate,
+    standalone,
+    top,
+    tunnels,
+    validate,
+    vpp,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,12 +28,15 @@ app = typer.Typer(
 )
 
 EVERYDAY = "Everyday"
+LABORATORY = "Laboratory"
 ROLES = "Roles (started by pods and services)"
 
 app.command("run", rich_help_panel=EVERYDAY)(standalone.run)
 app.command("top", rich_help_panel=EVERYDAY)(top.top)
 app.command("init", rich_help_panel=EVERYDAY)(initialise.init)
 app.command("validate", rich_help_panel=EVERYDAY)(validate.validate)
+app.command("evaluate", rich_help_panel=LABORATORY)(evaluate.evaluate)
+app.command("simulate", rich_help_panel=LABORATORY)(simulate.simulate)
 app.command("dataplane", rich_help_panel=ROLES)(dataplane.dataplane)
 app.add_typer(vpp.app, name="vpp", rich_help_panel=ROLES)
 app.command("agent", rich_help_panel=ROLES)(roles.agent)
