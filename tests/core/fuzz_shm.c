@@ -28,7 +28,7 @@ static void use_actions(const lbrl_shm_view_t *view)
     uint64_t active[2] = {UINT64_MAX, 1};
     uint8_t generation[65] = {1};
     float weight[65] = {1}, base[65] = {1};
-    const lbrl_actions_target_t target = {65, active, generation, weight, base};
+    const lbrl_actions_target_t target = {65, active, generation, weight, base, NULL};
     uint64_t *scratch = malloc(view->header.frame_stride);
     uint64_t sequence = 0, time_us = 0;
     int code =

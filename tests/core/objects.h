@@ -44,7 +44,7 @@ static inline void test_frames_make(test_frames_t *t, uint32_t slots, uint32_t w
 
 static inline void test_frames_publish(test_frames_t *t, uint64_t now_us)
 {
-    lbrl_frames_publish(&t->frames, t->sink_pointers, t->frames.workers, 0, now_us);
+    lbrl_frames_publish(&t->frames, t->sink_pointers, t->frames.workers, NULL, 0, now_us);
 }
 
 static inline void test_frames_free(test_frames_t *t)

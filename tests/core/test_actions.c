@@ -17,8 +17,8 @@ typedef struct data_plane {
 
 static int apply(data_plane_t *plane)
 {
-    const lbrl_actions_target_t target = {SLOTS, plane->active, plane->generation, plane->weight,
-                                          plane->base};
+    const lbrl_actions_target_t target = {SLOTS,         plane->active, plane->generation,
+                                          plane->weight, plane->base,   NULL};
     return lbrl_actions_apply(&plane->view, &target, plane->scratch, sizeof(plane->scratch),
                               &plane->sequence, &plane->time_us);
 }
@@ -326,8 +326,8 @@ static void sizes_are_checked(void)
     CHECK_EQUAL(lbrl_actions_format(&actions, memory, sizeof(memory), 1, 0), LBRL_SHM_ARGUMENT);
     data_plane_t plane;
     void *object = make(&actions, &plane, SLOTS);
-    const lbrl_actions_target_t target = {SLOTS, plane.active, plane.generation, plane.weight,
-                                          plane.base};
+    const lbrl_actions_target_t target = {SLOTS,        plane.active, plane.generation,
+                                          plane.weight, plane.base,   NULL};
     CHECK_EQUAL(
         lbrl_actions_apply(&plane.view, &target, plane.scratch, 8, &plane.sequence, &plane.time_us),
         LBRL_SHM_ARGUMENT);

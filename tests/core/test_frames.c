@@ -82,7 +82,7 @@ static void frames_sum_workers(void)
     CHECK_EQUAL(lbrl_read(&view, empty, view.header.frame_stride), LBRL_SHM_EMPTY);
     free(empty);
 
-    lbrl_frames_publish(&t.frames, t.sink_pointers, 2, 17, 5000);
+    lbrl_frames_publish(&t.frames, t.sink_pointers, 2, NULL, 17, 5000);
     void *copy = read_frame(&view);
     CHECK_EQUAL(((lbrl_frame_t *)copy)->sequence, 1);
     CHECK_EQUAL(((lbrl_frame_t *)copy)->time_us, 5000);

@@ -61,7 +61,7 @@ static _Noreturn void write_frames(lbrl_frames_t *frames)
             lbrl_sink_sample(&sink, slot, LBRL_CHANNEL_FCT, value_at(lbrl_sample_ticks(now_us)),
                              now_us);
         }
-        lbrl_frames_publish(frames, sinks, 1, tick * 5, tick);
+        lbrl_frames_publish(frames, sinks, 1, NULL, tick * 5, tick);
     }
 }
 

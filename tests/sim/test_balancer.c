@@ -9,7 +9,7 @@
 enum { SERVERS = 4, SLOTS_MAX = 64, START_US = 1000000 };
 
 typedef struct seen {
-    int64_t counters[LBRL_COUNTER_COUNT][SLOTS_MAX];
+    int64_t counters[LBRL_COUNTER_COUNT][SLOTS_MAX], peers[SLOTS_MAX];
     uint8_t generation[SLOTS_MAX], active[SLOTS_MAX], eligible[SLOTS_MAX];
     int16_t server[SLOTS_MAX];
     double configured[SLOTS_MAX];
@@ -41,7 +41,8 @@ static sim_balancer_t *make(uint8_t level, uint8_t scheduler, uint8_t forwarding
 static void observe(sim_balancer_t *b, uint64_t now_us, seen_t *seen)
 {
     memset(seen, 0, sizeof(*seen));
-    sim_observation_t o = {.generation = seen->generation,
+    sim_observation_t o = {.peers = seen->peers,
+                           .generation = seen->generation,
                            .active = seen->active,
                            .eligible = seen->eligible,
                            .server = seen->server,
@@ -102,7 +103,7 @@ static void shares_follow_weights(void)
     }
     float weights[SLOTS_MAX] = {0};
     weights[slot_of(&seen, 0)] = 1; /* all to server 0 */
-    CHECK_EQUAL(sim_balancer_act(b, weights, NULL, now_us), 0);
+    CHECK_EQUAL(sim_balancer_act(b, weights, NULL, false, now_us), 0);
     for (unsigned i = 0; i < 100; i++, now_us += 1000) {
         CHECK_EQUAL(serve(b, now_us), 0);
     }
@@ -124,7 +125,7 @@ static void flows_go_by_bases(void)
         bases[i] = 9;
     }
     bases[slot_of(&seen, 1)] = 0.5f;
-    CHECK_EQUAL(sim_balancer_act(b, weights, bases, now_us), 0);
+    CHECK_EQUAL(sim_balancer_act(b, weights, bases, false, now_us), 0);
     for (unsigned i = 0; i < 100; i++, now_us += 1000) {
         CHECK_EQUAL(serve(b, now_us), 1);
     }
@@ -132,7 +133,7 @@ static void flows_go_by_bases(void)
     CHECK_NEAR(seen.base[slot_of(&seen, 1)], 0.5, 0);
     CHECK_NEAR(seen.base[slot_of(&seen, 0)], 9, 0);
     bases[0] = -1;
-    CHECK_EQUAL(sim_balancer_act(b, weights, bases, now_us), LBRL_SHM_BAD_BASE);
+    CHECK_EQUAL(sim_balancer_act(b, weights, bases, NULL, now_us), LBRL_SHM_BAD_BASE);
     sim_balancer_free(b);
 }
 
@@ -191,8 +192,34 @@ static void servers_come_go_and_fail(void)
     sim_balancer_free(b);
 }
 
+static void a_shared_view_moves_flows(void)
+{
+    sim_balancer_t *b = make(LBRL_LEVEL_FULL, LBRL_SCHEDULER_SED, LBRL_FORWARD_NAT);
+    const uint32_t peers[SERVERS] = {0, 50, 50, 50};
+    uint32_t flows[SERVERS];
+    lbrl_connection_t c[3];
+    seen_t seen;
+    const lbrl_sharing_t how = lbrl_sharing_default();
+    CHECK_EQUAL(sim_balancer_share(b, &how), 0);
+    observe(b, START_US, &seen);
+    CHECK_EQUAL(seen.peers[slot_of(&seen, 1)], -1);
+    CHECK_EQUAL(sim_balancer_set_peers(b, peers, START_US), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_EQUAL(sim_balancer_open(b, START_US, &c[i]), 0);
+        CHECK(sim_balancer_establish(b, &c[i], START_US));
+        CHECK(sim_balancer_request(b, &c[i], START_US, 100));
+    }
+    sim_balancer_flows(b, flows);
+    CHECK_EQUAL(flows[0], 3);
+    CHECK_EQUAL(flows[1], 0);
+    observe(b, START_US, &seen);
+    CHECK_EQUAL(seen.peers[slot_of(&seen, 1)], 50);
+    sim_balancer_free(b);
+}
+
 int main(void)
 {
+    a_shared_view_moves_flows();
     shares_follow_weights();
     flows_go_by_bases();
     response_times_are_reduced(LBRL_FORWARD_NAT);

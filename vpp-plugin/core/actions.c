@@ -169,8 +169,14 @@ static void write_floats(lbrl_frame_t *frame, uint32_t offset, const float *valu
     }
 }
 
-uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const float *base,
-                            const uint8_t *generation, uint64_t now_us)
+/* `base_sequence` of a frame with bases: its own number, or the complement of it where they are on the flows of all. */
+static uint64_t mark_bases(uint64_t sequence, bool shared)
+{
+    return shared ? ~sequence : sequence;
+}
+
+static uint64_t write_actions(lbrl_actions_t *actions, const float *weight, const float *base,
+                              bool shared, const uint8_t *generation, uint64_t now_us)
 {
     lbrl_frame_t *frame = oldest_frame(actions);
     uint8_t *generations = (uint8_t *)frame + actions->frame_generation;
@@ -185,10 +191,23 @@ uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const 
         __atomic_store_n(&generations[i], generation[i], __ATOMIC_RELAXED);
     }
     /* last, so that no writer that dies before leaves the number to the next */
-    __atomic_store_n(&frame->base_sequence, base ? actions->sequence : 0, __ATOMIC_RELAXED);
+    const uint64_t mark = base ? mark_bases(actions->sequence, shared) : 0;
+    __atomic_store_n(&frame->base_sequence, mark, __ATOMIC_RELAXED);
     lbrl_frame_end(frame, actions->sequence);
     __atomic_store_n(&actions->header->heartbeat_us, now_us, __ATOMIC_RELAXED);
     return actions->sequence;
+}
+
+uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const float *base,
+                            const uint8_t *generation, uint64_t now_us)
+{
+    return write_actions(actions, weight, base, false, generation, now_us);
+}
+
+uint64_t lbrl_actions_write_shared(lbrl_actions_t *actions, const float *weight, const float *base,
+                                   const uint8_t *generation, uint64_t now_us)
+{
+    return write_actions(actions, weight, base, true, generation, now_us);
 }
 
 void lbrl_actions_retire(lbrl_actions_t *actions)
@@ -206,6 +225,7 @@ typedef struct actions_frame {
     uint32_t slots;
     const float *weight;
     const float *base; /* NULL: it has none */
+    bool shared;       /* bases are on the flows of all balancers */
     const uint8_t *generation;
 } actions_frame_t;
 
@@ -269,11 +289,14 @@ static actions_frame_t frame_of(const lbrl_shm_view_t *view, const columns_t *co
 {
     const lbrl_frame_t *frame = copy;
     const uint8_t *bytes = copy;
-    const bool has_base = columns->base && frame->base_sequence == frame->sequence;
+    const bool shared = frame->base_sequence == mark_bases(frame->sequence, true);
+    const bool has_base =
+        columns->base && (shared || frame->base_sequence == mark_bases(frame->sequence, false));
     return (actions_frame_t){
         .slots = view->header.slots,
         .weight = (const float *)(const void *)(bytes + columns->weight->offset),
         .base = has_base ? (const float *)(const void *)(bytes + columns->base->offset) : NULL,
+        .shared = has_base && shared,
         .generation = bytes + columns->generation->offset,
     };
 }
@@ -304,5 +327,8 @@ int lbrl_actions_apply(const lbrl_shm_view_t *view, const lbrl_actions_target_t 
         return code;
     }
     take_actions(&actions, target);
+    if (target->shared) {
+        *target->shared = actions.shared;
+    }
     return 1;
 }

@@ -124,6 +124,14 @@ bool source_valid(const lbrl_nat_source_t *source);
 enum { ORPHAN_STEPS = 10 };
 void weights_tick(lbrl_t *lb, uint32_t index, uint64_t now_us);
 
+/* Shared view of a VIP (shared.c): whether there is one that is not stale; flows of the peers at a slot, -1 without one. */
+bool shared_view_fresh(const vip_store_t *store);
+float shared_view_flows(const vip_store_t *store, uint32_t slot);
+
+/* What the picker adds to the count of a slot. */
+float base_in_force(const lbrl_t *lb, const vip_store_t *store, uint32_t slot);
+void shared_view_tick(lbrl_t *lb, uint32_t index, uint64_t now_us);
+
 /* What is added to the count of a slot that has no base of its own. */
 float common_base(const lbrl_t *lb);
 

@@ -10,8 +10,8 @@
 #define EXPIRE_ALL_AFTER_US (LBRL_SAMPLE_MAX_AGE_SECONDS * UINT64_C(1000000))
 
 typedef struct layout {
-    uint32_t active, generation;                             /* in the object */
-    uint32_t frame_active, frame_generation, frame_counters; /* in a frame */
+    uint32_t active, generation;                                          /* in the object */
+    uint32_t frame_active, frame_generation, frame_counters, frame_peers; /* in a frame */
     lbrl_shm_header_t header;
 } layout_t;
 
@@ -28,8 +28,9 @@ static layout_t plan_layout(const lbrl_frames_config_t *config)
     const uint64_t bits = lbrl_bit_words(slots) * sizeof(uint64_t);
     const uint64_t channels = lbrl_level_channels(config->level);
     const uint64_t counters = (uint64_t)__builtin_popcount(lbrl_level_counters(config->level));
-    /* active and generation live; sequence, times, active and generation of a frame; the rest */
-    const uint64_t fields = 2 + 5 + counters + 2 * channels;
+    /* active and generation live; sequence, times, active, generation and flows of the peers in a frame; the
+     * rest */
+    const uint64_t fields = 2 + 6 + counters + 2 * channels;
 
     layout_t plan = {0};
     uint64_t at =
@@ -42,7 +43,8 @@ static layout_t plan_layout(const lbrl_frames_config_t *config)
     uint64_t in_frame = sizeof(lbrl_frame_t);
     plan.frame_active = (uint32_t)in_frame;
     plan.frame_counters = (uint32_t)(in_frame += bits);
-    plan.frame_generation = (uint32_t)(in_frame += counters * slots * sizeof(int64_t));
+    plan.frame_peers = (uint32_t)(in_frame += counters * slots * sizeof(int64_t));
+    plan.frame_generation = (uint32_t)(in_frame += slots * sizeof(int64_t));
     plan.header.frame_stride = (uint32_t)lbrl_align(in_frame + slots, LBRL_SHM_LINE);
 
     at = lbrl_align(at + (uint64_t)LBRL_SHM_FRAMES * plan.header.frame_stride, LBRL_SHM_PAGE);
@@ -103,6 +105,8 @@ static void describe_fields(const layout_t *plan, lbrl_shm_header_t *header,
                        plan->frame_active);
     lbrl_shm_add_field(header, fields, "generation", LBRL_SHM_IN_FRAME, LBRL_SHM_U8, slots,
                        plan->frame_generation);
+    lbrl_shm_add_field(header, fields, "n_peers", LBRL_SHM_IN_FRAME, LBRL_SHM_I64, slots,
+                       plan->frame_peers);
     uint64_t column = plan->frame_counters;
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
         if (lbrl_level_counters((lbrl_level_t)header->level) >> i & 1) {
@@ -147,6 +151,7 @@ int lbrl_frames_format(lbrl_frames_t *frames, void *memory, size_t size,
         .frame_active = plan.frame_active,
         .frame_generation = plan.frame_generation,
         .frame_counters = plan.frame_counters,
+        .frame_peers = plan.frame_peers,
     };
     __atomic_store_n(&header->magic, LBRL_SHM_FRAMES_MAGIC, __ATOMIC_RELEASE);
     return LBRL_SHM_OK;
@@ -205,16 +210,18 @@ static int64_t sum_counter(const lbrl_sink_t *const *sinks, uint32_t n_sinks, ui
 }
 
 static void fill_frame(const lbrl_frames_t *frames, uint8_t *frame, const lbrl_sink_t *const *sinks,
-                       uint32_t n_sinks)
+                       uint32_t n_sinks, const int64_t *peers)
 {
     uint64_t *active = (uint64_t *)(void *)(frame + frames->frame_active);
     int64_t *counters = (int64_t *)(void *)(frame + frames->frame_counters);
+    int64_t *of_peers = (int64_t *)(void *)(frame + frames->frame_peers);
     for (uint32_t i = 0; i < lbrl_bit_words(frames->slots); i++) {
         __atomic_store_n(&active[i], frames->active[i], __ATOMIC_RELAXED);
     }
     for (uint32_t slot = 0; slot < frames->slots; slot++) {
         __atomic_store_n(&frame[frames->frame_generation + slot], frames->generation[slot],
                          __ATOMIC_RELAXED);
+        __atomic_store_n(&of_peers[slot], peers ? peers[slot] : -1, __ATOMIC_RELAXED);
         int64_t *cell = &counters[slot];
         for (uint32_t left = frames->recorded; left != 0; left &= left - 1, cell += frames->slots) {
             const uint32_t counter = (uint32_t)__builtin_ctz(left);
@@ -263,14 +270,14 @@ static void expire(lbrl_frames_t *frames, uint64_t now_us)
 }
 
 void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks, uint32_t n_sinks,
-                         uint64_t actions_sequence, uint64_t now_us)
+                         const int64_t *peers, uint64_t actions_sequence, uint64_t now_us)
 {
     const uint64_t sequence = ++frames->sequence;
     lbrl_frame_t *frame = lbrl_shm_frame(frames->base, frames->header, sequence % LBRL_SHM_FRAMES);
     lbrl_frame_begin(frame);
     __atomic_store_n(&frame->time_us, now_us, __ATOMIC_RELAXED);
     __atomic_store_n(&frame->actions_sequence, actions_sequence, __ATOMIC_RELAXED);
-    fill_frame(frames, (uint8_t *)frame, sinks, n_sinks);
+    fill_frame(frames, (uint8_t *)frame, sinks, n_sinks, peers);
     lbrl_frame_end(frame, sequence);
     const uint64_t before_us = frames->header->heartbeat_us;
     if (sequence > 1 && now_us > before_us && now_us - before_us > EXPIRE_ALL_AFTER_US) {

@@ -96,6 +96,7 @@ typedef struct vip_store {
     const schedule_t *fallback; /* one-way: Maglev table of configured weights; atomic, likewise */
     uint64_t fallback_state;    /* what it was built from */
     const schedule_t *schedule; /* atomic: replaced by control */
+    struct shared_view *shared_view;            /* NULL: none (shared.c) */
     lbrl_slot_counters_t *counters;             /* [worker][VIP_SLOTS_MAX] */
     lbrl_frames_t *frames;                      /* control thread, from here on */
     uint64_t address_epoch;                     /* after which no flow gets a retired address */
@@ -107,6 +108,7 @@ typedef struct vip_store {
     uint8_t following;        /* weights come from an agent */
     uint8_t orphan_steps;     /* of the decay after the agent fell silent */
     uint8_t weights_set;      /* weights in force are not the configured ones */
+    uint8_t bases_shared;     /* bases in force are on the flows of all balancers */
     uint8_t era;              /* counts changes of the level, 1 .. 255; 0: none yet */
     uint8_t reaping;          /* atomic: there are slots whose flows ageing drops */
     uint8_t any_active;       /* atomic: there are slots in state SLOT_ACTIVE */

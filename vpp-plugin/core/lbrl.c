@@ -202,6 +202,7 @@ static void free_stores(lbrl_t *lb)
             }
             memory_free((void *)(uintptr_t)lb->stores[i]->schedule);
             memory_free((void *)(uintptr_t)lb->stores[i]->fallback);
+            memory_free(lb->stores[i]->shared_view);
             memory_free(lb->stores[i]);
             lb->stores[i] = NULL;
         }

@@ -296,6 +296,7 @@ static void vip_free(lbrl_t *lb, uint32_t index)
     }
     retire(lb, store->schedule);
     retire(lb, store->fallback);
+    memory_free(store->shared_view);
     retire(lb, store);
     retire(lb, vip);
 }
@@ -312,6 +313,7 @@ static void vip_tick(lbrl_t *lb, uint32_t index, uint64_t now_us)
     /* without memory the old one goes on; workers re-check states */
     (void)vip_publish(lb, index, changed ? DUE_SCHEDULE : 0);
     weights_tick(lb, index, now_us);
+    shared_view_tick(lb, index, now_us);
     if (lb->records[index].retired_addresses && free_addresses(lb, index)) {
         arena_vip_write(&lb->arena, index, &lb->records[index]);
         (void)vip_publish(lb, index, DUE_VIP);

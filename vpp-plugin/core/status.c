@@ -123,6 +123,7 @@ int lbrl_frames_released(const lbrl_t *lb, const lbrl_frames_t *frames)
 void lbrl_publish(lbrl_t *lb, uint64_t now_us)
 {
     const lbrl_sink_t *sinks[LBRL_WORKERS_MAX];
+    int64_t peers[VIP_SLOTS_MAX];
     for (uint32_t i = 0; i < lb->arena.vip_count; i++) {
         const vip_store_t *store = lb->stores[i];
         if (!store || !store->frames) {
@@ -131,8 +132,12 @@ void lbrl_publish(lbrl_t *lb, uint64_t now_us)
         for (uint32_t w = 0; w < lb->worker_count; w++) {
             sinks[w] = store->workers[w].sink;
         }
-        lbrl_frames_publish(store->frames, sinks, lb->worker_count, store->actions_sequence,
-                            now_us);
+        const bool shared = shared_view_fresh(store);
+        for (uint32_t s = 0; shared && s < lb->records[i].slots; s++) {
+            peers[s] = (int64_t)shared_view_flows(store, s);
+        }
+        lbrl_frames_publish(store->frames, sinks, lb->worker_count, shared ? peers : NULL,
+                            store->actions_sequence, now_us);
     }
 }
 
@@ -162,7 +167,7 @@ static void backend_status(const lbrl_t *lb, uint32_t index, uint32_t number,
         .generation = slot->generation,
         .removed = slot->removed,
         .weight = slot->weight,
-        .base = slot->base > 0 ? slot->base : common_base(lb),
+        .base = base_in_force(lb, store, number),
         .open_flows = counter_sum(lb, store, number, LBRL_COUNTER_N_FLOW_ON),
         .entries = slot_entries(lb, index, number),
         .flows = (uint64_t)counter_sum(lb, store, number, LBRL_COUNTER_N_FLOW),

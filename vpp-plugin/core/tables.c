@@ -280,7 +280,7 @@ static void build_picker(const lbrl_t *lb, uint32_t index, schedule_t *schedule,
     uint64_t eligible[VIP_SLOTS_MAX / 64] = {0};
     for (uint32_t i = 0; i < slots; i++) {
         weights[i] = store->slots[i].weight;
-        bases[i] = store->slots[i].base;
+        bases[i] = base_in_force(lb, store, i);
         eligible[i / 64] |= (uint64_t)picks(&store->slots[i]) << i % 64;
     }
     schedule->picker = lbrl_picker_build(schedule_tail(schedule), kind, weights, bases, eligible,

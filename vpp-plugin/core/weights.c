@@ -17,12 +17,13 @@ float common_base(const lbrl_t *lb)
     return 1.0f / ((float)nodes * (float)lb->worker_count);
 }
 
-/* `bases` may be NULL: the common one. */
+/* `bases` may be NULL: the common one. `shared`: they are on the flows of all balancers. */
 static int take_weights(lbrl_t *lb, uint32_t index, const float *weights, const float *bases,
-                        const uint8_t *generations, uint32_t n)
+                        bool shared, const uint8_t *generations, uint32_t n)
 {
     vip_store_t *store = lb->stores[index];
-    bool changed = false;
+    bool changed = store->bases_shared != shared;
+    store->bases_shared = shared;
     for (uint32_t i = 0; i < n && i < lb->records[index].slots; i++) {
         slot_t *slot = &store->slots[i];
         const float base = bases ? bases[i] : 0;
@@ -84,7 +85,7 @@ int lbrl_weights_set(lbrl_t *lb, uint64_t vip_id, const float *weights, const fl
         return LBRL_ERR_INVALID;
     }
     lb->stores[index]->weights_set = 1;
-    return take_weights(lb, index, weights, bases, generations, n);
+    return take_weights(lb, index, weights, bases, false, generations, n);
 }
 
 int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
@@ -94,7 +95,7 @@ int lbrl_weights_reset(lbrl_t *lb, uint64_t vip_id)
         return LBRL_ERR_NOT_FOUND;
     }
     vip_store_t *store = lb->stores[index];
-    store->weights_set = store->following = store->orphan_steps = 0;
+    store->weights_set = store->following = store->orphan_steps = store->bases_shared = 0;
     store->actions_sequence = 0;
     for (uint32_t i = 0; i < lb->records[index].slots; i++) {
         store->slots[i].weight = store->slots[i].configured;
@@ -124,7 +125,8 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
     if (!scratch) {
         return LBRL_ERR_MEMORY;
     }
-    lbrl_actions_target_t target = {slots, active, generations, weights, bases};
+    bool shared = false;
+    lbrl_actions_target_t target = {slots, active, generations, weights, bases, &shared};
     uint64_t time_us = 0;
     int result = lbrl_actions_apply(view, &target, scratch, view->header.frame_stride,
                                     &store->actions_seen, &time_us);
@@ -136,7 +138,7 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
         store->actions_time_us = time_us && time_us < now_us ? time_us : now_us;
         store->following = store->weights_set = 1;
         store->orphan_steps = 0;
-        int error = take_weights(lb, index, weights, bases, NULL, slots);
+        int error = take_weights(lb, index, weights, bases, shared, NULL, slots);
         error = error || !was_orphan ? error : vip_publish(lb, index, DUE_SCHEDULE);
         return error ? error : result;
     }

@@ -256,7 +256,7 @@ class FrameWriter
         for (const lbrl_sink_t &each : sinks_) {
             sinks.push_back(&each);
         }
-        lbrl_frames_publish(&frames_, sinks.data(), static_cast<uint32_t>(sinks.size()),
+        lbrl_frames_publish(&frames_, sinks.data(), static_cast<uint32_t>(sinks.size()), nullptr,
                             actions_sequence, time_us);
     }
     void retire_object() { lbrl_frames_retire(&frames_); }

@@ -35,12 +35,13 @@ struct sim_balancer {
     lbrl_frames_t frames;
     lbrl_actions_t actions;
     const lbrl_shm_field_t *columns[LBRL_COUNTER_COUNT]; /* NULL: not recorded */
-    const lbrl_shm_field_t *active, *generation;
+    const lbrl_shm_field_t *active, *generation, *peers;
     void *frame;   /* copy of the newest */
     void *scratch; /* of reductions */
     lbrl_reduced_t *reduced[LBRL_CHANNEL_COUNT];
     lbrl_backend_config_t *backends;
     lbrl_backend_status_t *status; /* `slots` of them */
+    lbrl_backend_flows_t *flows;   /* of each server */
     uint32_t *server_of;           /* by slot */
     float *configured;             /* weight by server */
     uint8_t *generations;          /* that the newest frame showed */
@@ -193,9 +194,10 @@ static bool open_frames(sim_balancer_t *b, const sim_balancer_config_t *config)
     }
     b->active = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, "active");
     b->generation = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, "generation");
+    b->peers = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, "n_peers");
     b->frame = zeroed(o->view.header.frame_stride);
     b->scratch = zeroed(lbrl_reduce_scratch(&o->view));
-    return b->active && b->generation && b->frame && b->scratch;
+    return b->active && b->generation && b->peers && b->frame && b->scratch;
 }
 
 static bool open_actions(sim_balancer_t *b, uint64_t now_us)
@@ -213,8 +215,9 @@ static bool make(sim_balancer_t *b, const sim_balancer_config_t *config)
     b->servers = config->servers;
     b->backends = calloc(b->servers, sizeof(*b->backends));
     b->configured = calloc(b->servers, sizeof(*b->configured));
-    if (!b->backends || !b->configured || open_core(b, config) || set_source(b, config->flows) ||
-        make_vip(b, config)) {
+    b->flows = calloc(b->servers, sizeof(*b->flows));
+    if (!b->backends || !b->configured || !b->flows || open_core(b, config) ||
+        set_source(b, config->flows) || make_vip(b, config)) {
         return false;
     }
     b->status = calloc(b->slots, sizeof(*b->status));
@@ -256,6 +259,7 @@ void sim_balancer_free(sim_balancer_t *b)
     free(b->scratch);
     free(b->backends);
     free(b->configured);
+    free(b->flows);
     free(b->status);
     free(b->server_of);
     free(b->generations);
@@ -376,6 +380,31 @@ int sim_balancer_set_servers(sim_balancer_t *b, const uint8_t *states, const flo
     return error;
 }
 
+/* ------------------------------------------------------------------------------- shared view */
+
+int sim_balancer_share(sim_balancer_t *b, const lbrl_sharing_t *how)
+{
+    return lbrl_sharing_set(b->lb, VIP_ID, how);
+}
+
+void sim_balancer_flows(sim_balancer_t *b, uint32_t *flows)
+{
+    uint32_t count = 0;
+    memset(flows, 0, b->servers * sizeof(*flows));
+    (void)lbrl_flows(b->lb, VIP_ID, b->flows, b->servers, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        flows[b->flows[i].backend - 1] = b->flows[i].flows;
+    }
+}
+
+int sim_balancer_set_peers(sim_balancer_t *b, const uint32_t *flows, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < b->servers; i++) {
+        b->flows[i] = (lbrl_backend_flows_t){i + 1, flows[i]};
+    }
+    return lbrl_peers_set(b->lb, VIP_ID, b->flows, b->servers, now_us);
+}
+
 /* ------------------------------------------------------------------------------- the agent's side */
 
 static void read_backends(sim_balancer_t *b, const sim_observation_t *seen)
@@ -413,6 +442,9 @@ int sim_balancer_observe(sim_balancer_t *b, uint64_t now_us, const sim_observati
     const uint64_t *active = (const uint64_t *)(const void *)(frame + b->active->offset);
     memcpy(b->generations, frame + b->generation->offset, b->slots);
     memcpy(seen->generation, b->generations, b->slots);
+    if (seen->peers) {
+        memcpy(seen->peers, frame + b->peers->offset, b->slots * sizeof(*seen->peers));
+    }
     for (uint32_t i = 0; i < b->slots; i++) {
         seen->active[i] = active[i / 64] >> i % 64 & 1;
     }
@@ -441,9 +473,14 @@ int sim_balancer_reduce(sim_balancer_t *b, const lbrl_channel_t *channels, uint3
     return lbrl_reduce_channels(&b->frames_object.view, wanted, count, now_us, b->scratch);
 }
 
-int sim_balancer_act(sim_balancer_t *b, const float *weights, const float *bases, uint64_t now_us)
+int sim_balancer_act(sim_balancer_t *b, const float *weights, const float *bases, bool shared,
+                     uint64_t now_us)
 {
-    lbrl_actions_write(&b->actions, weights, bases, b->generations, now_us);
+    if (shared) {
+        lbrl_actions_write_shared(&b->actions, weights, bases, b->generations, now_us);
+    } else {
+        lbrl_actions_write(&b->actions, weights, bases, b->generations, now_us);
+    }
     int result = lbrl_weights_follow(b->lb, VIP_ID, &b->actions_object.view, now_us);
     return result < 0 ? result : 0;
 }

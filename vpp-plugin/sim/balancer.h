@@ -64,11 +64,21 @@ void sim_balancer_tick(sim_balancer_t *balancer, uint64_t now_us);
 int sim_balancer_set_servers(sim_balancer_t *balancer, const uint8_t *states, const float *weights,
                              uint64_t now_us);
 
+/* ---- shared view: see lbrl_sharing_t ---- */
+
+/* Lets the scheduler use the flows of the peers. 0 or a negative lbrl_error_t. */
+int sim_balancer_share(sim_balancer_t *balancer, const lbrl_sharing_t *how);
+/* Own flows by server, as the scheduler counts them. */
+void sim_balancer_flows(sim_balancer_t *balancer, uint32_t *flows);
+/* Flows of all peers by server, as of now. 0 or a negative lbrl_error_t. */
+int sim_balancer_set_peers(sim_balancer_t *balancer, const uint32_t *flows, uint64_t now_us);
+
 /* ---- the agent's side ---- */
 
 /* What an agent sees of each slot; arrays of sim_balancer_slots() elements, the caller's. */
 typedef struct sim_observation {
     int64_t *counters[LBRL_COUNTER_COUNT]; /* NULL: not wanted */
+    int64_t *peers; /* flows of the peers, -1 without a shared view; NULL: not wanted */
     uint8_t *generation;
     uint8_t *active;   /* 1: the slot holds a backend */
     uint8_t *eligible; /* 1: it takes new flows: ACTIVE and a configured weight above 0 */
@@ -87,6 +97,6 @@ int sim_balancer_reduce(sim_balancer_t *balancer, const lbrl_channel_t *channels
 /* Writes weights, and bases or NULL, as an agent does, and takes them into force as a data plane does. 0 or a negative
  * lbrl_shm_error_t or lbrl_error_t. */
 int sim_balancer_act(sim_balancer_t *balancer, const float *weights, const float *bases,
-                     uint64_t now_us);
+                     bool shared, uint64_t now_us);
 
 #endif

@@ -140,7 +140,7 @@ int sim_balancers_act(sim_engine_t *engine, const float *weights, const float *b
     for (uint32_t i = 0; i < engine->balancer_count; i++) {
         size_t by = (size_t)i * engine->frames.stride;
         int error = sim_balancer_act(engine->balancers[i], weights + by, bases ? bases + by : NULL,
-                                     engine->now_us);
+                                     false, engine->now_us);
         if (error != 0 && first == 0) {
             first = error;
             *refused = i;

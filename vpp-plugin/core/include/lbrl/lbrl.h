@@ -321,6 +321,41 @@ int lbrl_weights_follow(lbrl_t *lb, uint64_t vip_id, const lbrl_shm_view_t *view
  */
 int lbrl_weights_unfollow(lbrl_t *lb, uint64_t vip_id, uint64_t now_us);
 
+/* ---- shared view ----
+ *
+ * The balancers of a VIP may exchange their counts of flows; schedulers that compare flows then compare those of all
+ * balancers. Transport is the caller's. */
+
+/* Flows at a backend that schedulers compare (lbrl_load_t). */
+typedef struct lbrl_backend_flows {
+    uint64_t backend; /* id */
+    uint32_t flows;
+} lbrl_backend_flows_t;
+
+/* How the flows of the peers are estimated between two exchanges; see shared.c. */
+typedef struct lbrl_sharing {
+    float anticipate; /* 0 .. 1: each peer's change since the exchange, in own changes */
+    float doubt; /* 0 .. 1: weight of an estimate from own flows alone; more for longer intervals */
+    float mirror;      /* 0 .. 1: weight of own flows now, against their mean, in that estimate */
+    uint32_t mean_ms;  /* time constant of that mean, > 0 */
+    uint32_t stale_ms; /* after which the view is not used, > 0 */
+} lbrl_sharing_t;
+
+/* For an exchange every 20 ms: 0.5, 0.2, 0.5, 700, 1000. */
+lbrl_sharing_t lbrl_sharing_default(void);
+
+/* Lets a VIP have a shared view; NULL: no longer. */
+int lbrl_sharing_set(lbrl_t *lb, uint64_t vip_id, const lbrl_sharing_t *how);
+
+/* Own flows, over all workers, of up to `max` configured backends; `count`: how many there are. */
+int lbrl_flows(const lbrl_t *lb, uint64_t vip_id, lbrl_backend_flows_t *flows, uint32_t max,
+               uint32_t *count);
+
+/* Flows of all peers together, as of now; a backend that is not listed has none. LBRL_ERR_INVALID before
+ * lbrl_sharing_set(). */
+int lbrl_peers_set(lbrl_t *lb, uint64_t vip_id, const lbrl_backend_flows_t *flows, uint32_t count,
+                   uint64_t now_us);
+
 #define LBRL_ORPHAN_GRACE_MS 30000u
 #define LBRL_ORPHAN_DECAY_MS 30000u
 

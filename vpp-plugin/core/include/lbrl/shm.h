@@ -188,7 +188,7 @@ typedef struct lbrl_frames {
     bool full;              /* channels in rows, see lbrl_channel_first */
     uint32_t recorded;      /* bit per counter that has a column: those of the object's level */
     uint32_t expire_cursor; /* next reservoir to be searched for old samples */
-    uint32_t frame_active, frame_generation, frame_counters; /* offsets in a frame */
+    uint32_t frame_active, frame_generation, frame_counters, frame_peers; /* offsets in a frame */
 } lbrl_frames_t;
 
 /* Bytes for the object; 0 when the configuration is out of range. */
@@ -208,11 +208,11 @@ void lbrl_frames_slot_open(lbrl_frames_t *frames, uint32_t slot, uint8_t generat
 void lbrl_frames_slot_close(lbrl_frames_t *frames, uint32_t slot);
 
 /* Publishes a frame: the sum over `sinks` (all of them over the slots of `frames`) of each counter,
- * generations and active bits; sets the heartbeat; clears samples above LBRL_SAMPLE_MAX_AGE_SECONDS
+ * generations, active bits and `peers`, the flows of other balancers per slot (NULL: unknown, -1); sets the heartbeat; clears samples above LBRL_SAMPLE_MAX_AGE_SECONDS
  * in 1/256 of the reservoirs. Workers go on meanwhile. `actions_sequence` is that of the weights in
  * force, 0 for none. */
 void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks, uint32_t n_sinks,
-                         uint64_t actions_sequence, uint64_t now_us);
+                         const int64_t *peers, uint64_t actions_sequence, uint64_t now_us);
 
 /* Copies the reservoirs, generations and active bits that both objects have, for growth or another
  * level: then bind sinks to `to`, wait an epoch, retire `from`. `to` is fresh from
@@ -257,6 +257,11 @@ int lbrl_actions_attach(lbrl_actions_t *actions, void *memory, size_t size, uint
 uint64_t lbrl_actions_write(lbrl_actions_t *actions, const float *weight, const float *base,
                             const uint8_t *generation, uint64_t now_us);
 
+/* The same with bases that are added to the flows of all balancers. They are used while the VIP has a shared view
+ * (lbrl_peers_set()); without one the data plane's own base is. */
+uint64_t lbrl_actions_write_shared(lbrl_actions_t *actions, const float *weight, const float *base,
+                                   const uint8_t *generation, uint64_t now_us);
+
 void lbrl_actions_retire(lbrl_actions_t *actions);
 
 /* What the data plane's control thread knows of a VIP when it looks for new weights. */
@@ -266,6 +271,7 @@ typedef struct lbrl_actions_target {
     const uint8_t *generation; /* per slot */
     float *weight;             /* per slot, in force; replaced when new ones are accepted */
     float *base;               /* likewise; 0: the data plane's own */
+    bool *shared; /* whether bases are on the flows of all balancers; NULL: not wanted */
 } lbrl_actions_target_t;
 
 /* Control thread of the data plane. Looks for weights newer than `*sequence` (0 at first), copies
