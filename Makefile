@@ -57,7 +57,7 @@ bench-learning: build ## evaluate all policies in the simulator; writes docs/res
 	@$(BIN)/python -m tools.bench_learning $(ARGS)
 
 .PHONY: fuzz
-fuzz: build ## what comes from outside, made up by libFuzzer: packets, arena, shared memory, weights, control socket, VPP (SECONDS_EACH=60)
+fuzz: build ## what comes from outside, made up by libFuzzer: packets, arena, shared memory, weights, control socket, models, VPP (SECONDS_EACH=60)
 	@tools/fuzz.sh $(or $(SECONDS_EACH),60) $(ARGS)
 
 .PHONY: lint

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fuzz.sh SECONDS [TARGET...]: runs every fuzz target, or those named, that long from its committed corpus: libFuzzer on C
-# under ASan and UBSan, on the control socket's Python by atheris, and in VPP where VPP is installed.
+# under ASan and UBSan, on Python (control socket, files of models) by atheris, and in VPP where VPP is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1
@@ -45,8 +45,10 @@ done
 if .venv/bin/python -c 'import atheris' 2>/dev/null; then
     fuzz fuzz_control tests/embedded/corpus/fuzz_control \
         env PYTHONPATH=. .venv/bin/python tests/embedded/fuzz_control.py -max_len=8192
+    fuzz fuzz_model tests/agent/corpus/fuzz_model \
+        env PYTHONPATH=. .venv/bin/python tests/agent/fuzz_model.py -max_len=8192
 else
-    skip fuzz_control "no atheris for this Python or machine"
+    skip "fuzz_control fuzz_model" "no atheris for this Python or machine"
 fi
 
 vpp=${PENSTOCK_VPP_PREFIX:-/usr}

@@ -5,6 +5,8 @@ Computation only. Arrays may be stacked: [..., slots].
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from penstock_agent import guardrails
@@ -18,8 +20,13 @@ def decide(
     policy: Policy, seen: Observation, state: State, previous: Decision, bounds: Guardrails
 ) -> tuple[Guarded, State]:
     """Run a policy on measurements and guard its decision; `previous` is that of the step before."""
-    wanted, state = policy.decide(seen, state)
-    guarded = guardrails.guard(
+    wanted, state = policy.decide(after(seen, previous), state)
+    return guarded(wanted, seen, previous, bounds), state
+
+
+def guarded(wanted: Decision, seen: Observation, previous: Decision, bounds: Guardrails) -> Guarded:
+    """Guard a decision on measurements."""
+    return guardrails.guard(
         wanted,
         previous,
         eligible=seen.eligible,
@@ -27,7 +34,11 @@ def decide(
         balancers=seen.balancers,
         open_flows=seen.counters.get("n_flow_on"),
     )
-    return guarded, state
+
+
+def after(seen: Observation, previous: Decision) -> Observation:
+    """Return the observation with what passed the guardrails in the step before."""
+    return replace(seen, weights=previous.weights, base=previous.base)
 
 
 def from_configuration(policy: Policy, slots: Slots, balancers: Balancers) -> Guarded:

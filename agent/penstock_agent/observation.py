@@ -129,6 +129,8 @@ class Observation:
     counters: Mapping[str, NDArray[np.int64]]  # since the backend took its slot
     channels: Mapping[str, FloatArray]  # [..., slots, reductions]; only those that were asked for
     balancers: Balancers = 1  # that share the VIP: a number, or an array that broadcasts to [..., 1]
+    weights: FloatArray | None = None  # that passed the guardrails in the step before; None: unknown
+    base: FloatArray | None = None  # the same; 0, or None for all: the data plane's own
 
 
 def observe(

@@ -77,7 +77,7 @@ def laboratory() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        fail(f"{error.name} is not installed: pip install 'penstock[train]'")
+        fail(f"{error.name} is not installed: pip install 'penstock[lab]'")
 
 
 def _cases(sources: Sequence[str]) -> list[Case]:

@@ -1,5 +1,5 @@
-"""Speed and memory of the agent: one decision, one interval of 100 VIPs of 64 backends, a whole process at that
-size.
+"""Speed and memory of the agent: one decision, that of a model, one interval of 100 VIPs of 64 backends, a whole
+process at that size.
 
 The process is the real one with source `files`; its data plane is the recording one of the tests, and frames are
 published by this script, so that nothing but the agent is measured. Prints a JSON line per figure.
@@ -24,12 +24,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import penstock_core
+from penstock_agent import features
 from penstock_agent.desired import PolicyChoice
 from penstock_agent.loop import LoopVip, WeightLoop
+from penstock_agent.models import read
 from penstock_agent.observation import Slots
-from penstock_agent.policies import POLICIES
+from penstock_agent.policies import POLICIES, learned
 from penstock_api.rlpolicy import PolicyMode
 
+from tests.support.models import model_file, observation
 from tests.support.recording_dataplane import RecordingDataPlane
 
 VIPS, BACKENDS, SLOTS = 100, 64, 128
@@ -37,6 +40,7 @@ INTERVAL_SECONDS = 0.2
 MEASURED = ("inverse-duration", "little")  # the policies that read reservoirs
 RUNS = 5
 DECISION_BAR_MS = 1.0
+MODEL_SLOTS, MODEL_BAR_MS = 16, 0.3
 SHARE_BAR = 0.25
 SCRAPE_BAR = 0.3
 MEMORY_BAR_MB = 150.0
@@ -122,6 +126,24 @@ def decisions(heuristic: str) -> None:
             runs.append(_p99(lambda: loop.step(steering), 2000) * 1e3)
         assert steering.steps["active"] == RUNS * 2000, steering.error
     figure(f"agent_decision_64_{heuristic}_p99", runs, "ms", DECISION_BAR_MS)
+
+
+def model() -> None:
+    """Time decisions of a model with all features of counters, memory and 32 hidden units: median of 2000, five times.
+
+    Its anchor is `lsq`, which costs nothing. In CPU time, as above.
+    """
+    learned_policy = learned.policy(read(model_file(features=features.DEFAULT, hidden=32)), POLICIES)
+    seen = [observation(shape=(MODEL_SLOTS,), time=0.2 * step) for step in range(100)]
+    state, runs = None, []
+    for _ in range(RUNS):
+        taken = []
+        for step in range(2000):
+            started = time.thread_time()
+            _, state = learned_policy.decide(seen[step % len(seen)], state)
+            taken.append(time.thread_time() - started)
+        runs.append(statistics.median(taken) * 1e3)
+    figure(f"agent_model_{MODEL_SLOTS}_median", runs, "ms", MODEL_BAR_MS)
 
 
 def _p99(call: Callable[[], None], times: int) -> float:
@@ -261,6 +283,7 @@ def main() -> None:
     assert set(MEASURED) <= set(POLICIES)
     for heuristic in MEASURED:
         decisions(heuristic)
+    model()
     for heuristic in MEASURED:
         asyncio.run(intervals(heuristic))
     asyncio.run(process())

@@ -35,14 +35,13 @@ class Policy:
     channels: tuple[str, ...]  # reservoirs it reads; empty: it works without any measurement
     decide: Callable[[Observation, State], tuple[Decision, State]]
     better_channels: tuple[str, ...] = ()  # reservoirs it reads instead where the data plane records them all
+    decides_without: bool = False  # whether it decides without those that the data plane does not record
 
     def reads(self, recorded: Collection[str]) -> tuple[str, ...]:
         """Return the reservoirs to read of a data plane that records these."""
-        return (
-            self.better_channels
-            if self.better_channels and set(recorded).issuperset(self.better_channels)
-            else self.channels
-        )
+        better = self.better_channels and set(recorded).issuperset(self.better_channels)
+        wanted = self.better_channels if better else self.channels
+        return tuple(each for each in wanted if each in recorded) if self.decides_without else wanted
 
 
 def neutral_where_unknown(weights: FloatArray, eligible: np.ndarray[Any, np.dtype[np.bool_]]) -> FloatArray:

@@ -392,4 +392,4 @@ def _slowdown(total: FloatArray, cores: FloatArray, p: Parameters) -> FloatArray
     return np.asarray((1.0 + (total / cores) ** sharpness) ** (1.0 / sharpness))
 
 
-POLICY = Policy("bayes", SchedulerType.SED, ("fct",), decide, better_channels=("pt_gen",))
+POLICY = Policy("bayes", SchedulerType.SED, ("fct",), decide, better_channels=("pt_gen",), decides_without=True)
