@@ -217,9 +217,36 @@ static void a_shared_view_moves_flows(void)
     sim_balancer_free(b);
 }
 
+static void any_number_of_servers_fits(void)
+{
+    uint8_t states[300];
+    float weights[300];
+    memset(states, LBRL_BACKEND_ACTIVE, sizeof(states));
+    for (uint32_t i = 0; i < 300; i++) {
+        weights[i] = 1;
+    }
+    for (uint32_t servers = 1; servers <= 300; servers++) {
+        const sim_balancer_config_t config = {.servers = servers,
+                                              .balancers = 1,
+                                              .flows = 4096,
+                                              .level = LBRL_LEVEL_OFF,
+                                              .scheduler = LBRL_SCHEDULER_SED,
+                                              .forwarding = LBRL_FORWARD_NAT,
+                                              .seed = servers,
+                                              .now_us = START_US,
+                                              .states = states,
+                                              .weights = weights};
+        sim_balancer_t *b = sim_balancer_make(&config);
+        CHECK(b != NULL);
+        CHECK(sim_balancer_slots(b) >= servers);
+        sim_balancer_free(b);
+    }
+}
+
 int main(void)
 {
     a_shared_view_moves_flows();
+    any_number_of_servers_fits();
     shares_follow_weights();
     flows_go_by_bases();
     response_times_are_reduced(LBRL_FORWARD_NAT);

@@ -82,7 +82,9 @@ static int open_core(sim_balancer_t *b, const sim_balancer_config_t *config)
     lbrl_attach_report_t report;
     lbrl_config_t core = {.flows = config->flows,
                           .vips = 1,
-                          .slots = 4 * config->servers + LBRL_SLOTS_MIN,
+                          /* A VIP's own are a power of two of at most half, and the servers
+                             take a power of two below four times their number. */
+                          .slots = 8 * config->servers + LBRL_SLOTS_MIN,
                           .workers = 1,
                           .now_us = config->now_us};
     for (unsigned i = 0; i < sizeof(core.seed); i += sizeof(state)) {
