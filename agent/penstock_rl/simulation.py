@@ -19,7 +19,7 @@ import penstock_sim
 from numpy.typing import NDArray
 from penstock_agent import decisions
 from penstock_agent.guardrails import Guarded, Guardrails
-from penstock_agent.observation import BoolArray, FloatArray, Generations, Slots, observe
+from penstock_agent.observation import BoolArray, FloatArray, Generations, Observation, Slots, observe
 from penstock_agent.policies import Decision, Policy
 from penstock_embedded.messages import SchedulerLoad, SchedulerType
 
@@ -93,9 +93,8 @@ def run(
     )
     loop = None
     if policy is not None:
-        balancers = _balancers(environments)
-        bounds = bounds or Guardrails()
-        loop = Loop(simulation, policy, level=setting.level, balancers=balancers, bounds=bounds, base=setting.base)
+        channels = policy.reads(recorded(setting.level)) if policy.channels else ()
+        loop = Loop(Planes(simulation, environments, channels, setting.base), policy, bounds or Guardrails())
         loop.step()
     for time in _times(until, interval):
         simulation.advance(time)
@@ -158,61 +157,80 @@ class Snapshot:
         return found
 
 
-class Loop:
-    """Steers the data planes of a simulation, one step for the whole batch."""
+class Planes:
+    """The data planes of a simulation as an agent sees them, all of a batch at once.
+
+    `base` is that of every backend where a policy decides none; None: the data planes' own.
+    """
 
     def __init__(
-        self,
-        simulation: Any,
-        policy: Policy,
-        *,
-        level: str,
-        balancers: NDArray[np.int64],
-        bounds: Guardrails,
-        base: float | None = None,
+        self, simulation: Any, environments: Sequence[Environment], channels: Sequence[str], base: float | None = None
     ) -> None:
         self._simulation = simulation
-        self._policy = policy
-        self._channels = policy.reads(recorded(level)) if policy.channels else ()
-        self._balancers = balancers
-        self._bounds = bounds
+        self._channels = channels
+        self.balancers = _balancers(environments)
         self._base = base
-        self._state: Any = None
-        self._guarded: Guarded | None = None
-        self._frame: Snapshot | None = None
-        self._decided_on: tuple[bytes, bytes] | None = None
+        self._generation: Generations | None = None
 
-    def step(self) -> Guarded:
-        """Decide on the frames of the last advance, and put the weights into force."""
-        slots = _slots(self._simulation)
-        self._guarded = self._measured(slots) if self._policy.channels else self._configured(slots)
-        weights, base = self._guarded.weights, self._guarded.base
+    @property
+    def slots(self) -> Slots:
+        """Copy what is configured: the names of the simulator's servers do not matter."""
+        simulation = self._simulation
+        return Slots((), simulation.configured.copy(), simulation.active.copy(), simulation.eligible.copy())
+
+    def observe(self, last: Guarded | None) -> tuple[Observation, Decision]:
+        """Read the frames of the last advance; return with them what the guardrails compare the next decision with.
+
+        `last` is what passed the guardrails in the step before.
+        """
+        frame, slots = Snapshot.of(self._simulation), self.slots
+        seen = observe(frame, frame, slots, self._channels, frame.time_us, self.balancers)
+        if last is None or self._generation is None:
+            previous = decisions.initial(slots.configured, slots.eligible)
+        else:
+            changed = self._generation != frame.generation
+            previous = decisions.renewed(last.previous, changed) if changed.any() else last.previous
+        self._generation = frame.generation
+        return decisions.after(seen, previous), previous
+
+    def act(self, guarded: Guarded) -> None:
+        """Put weights and bases into force."""
+        weights, base = guarded.weights, guarded.base
         if base is None and self._base is not None:
             base = np.full(weights.shape, self._base)
         self._simulation.act(weights.astype(np.float32), None if base is None else base.astype(np.float32))
+
+
+class Loop:
+    """Steers data planes by a policy, one step for the whole batch."""
+
+    def __init__(self, planes: Planes, policy: Policy, bounds: Guardrails) -> None:
+        self._planes = planes
+        self._policy = policy
+        self._bounds = bounds
+        self._state: Any = None
+        self._guarded: Guarded | None = None
+        self._decided_on: tuple[bytes, bytes] | None = None
+
+    def step(self) -> Guarded:
+        """Decide on the frames of the last advance, and put the decision into force."""
+        self._guarded = self._measured() if self._policy.channels else self._configured()
+        self._planes.act(self._guarded)
         return self._guarded
 
-    def _measured(self, slots: Slots) -> Guarded:
-        frame = Snapshot.of(self._simulation)
-        seen = observe(frame, frame, slots, self._channels, frame.time_us, self._balancers)
-        previous = self._previous(slots, frame.generation)
+    def _measured(self) -> Guarded:
+        seen, previous = self._planes.observe(self._guarded)
         guarded, self._state = decisions.decide(self._policy, seen, self._state, previous, self._bounds)
-        self._frame = frame
         return guarded
 
-    def _previous(self, slots: Slots, generation: Generations) -> Decision:
-        if self._guarded is None or self._frame is None:
-            return decisions.initial(slots.configured, slots.eligible)
-        changed = self._frame.generation != generation
-        return decisions.renewed(self._guarded.previous, changed) if changed.any() else self._guarded.previous
-
-    def _configured(self, slots: Slots) -> Guarded:
+    def _configured(self) -> Guarded:
         """Decide anew where what was configured has changed: nothing else can change the decision."""
+        slots = self._planes.slots
         decided_on = slots.eligible.tobytes(), slots.configured.tobytes()
         if self._guarded is not None and decided_on == self._decided_on:
             return self._guarded
         self._decided_on = decided_on
-        return decisions.from_configuration(self._policy, slots, self._balancers)
+        return decisions.from_configuration(self._policy, slots, self._planes.balancers)
 
 
 def recorded(level: str) -> tuple[str, ...]:
@@ -220,11 +238,6 @@ def recorded(level: str) -> tuple[str, ...]:
     levels = list(penstock_core.LEVELS)  # in rising order
     below = levels[: levels.index(level) + 1]
     return tuple(channel.name for channel in penstock_core.CHANNELS if channel.level in below)
-
-
-def _slots(simulation: Any) -> Slots:
-    """Copy what is configured: the names of the simulator's servers do not matter."""
-    return Slots((), simulation.configured.copy(), simulation.active.copy(), simulation.eligible.copy())
 
 
 def _balancers(environments: Sequence[Environment]) -> NDArray[np.int64]:

@@ -2,4 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("penstock_sim") else ["test_runner.py", "test_simulation.py", "test_tables.py"]
+SIMULATED = ("batch", "interfaces", "runner", "simulation", "tables")
+collect_ignore = [] if find_spec("penstock_sim") else [f"test_{name}.py" for name in SIMULATED]

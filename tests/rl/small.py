@@ -18,6 +18,19 @@ def small(**changes: object) -> Scenario:
     return Scenario.model_validate(_BODY | changes)
 
 
+_SHORT = {
+    "duration": 4.0,
+    "warmUp": 1.0,
+    "arrivals": {"load": 0.7},
+    "classes": [{"work": {"mean": 0.05}}],
+}
+
+
+def short(**changes: object) -> Scenario:
+    """Return a scenario of 4 seconds, or with other fields."""
+    return small(**_SHORT | changes)
+
+
 def case(**changes: object) -> Case:
     """Return it as the runner takes it."""
     return Case(small(**changes))

@@ -118,7 +118,7 @@ def test_weights_pass_the_guardrail() -> None:
     import penstock_sim
 
     sim = penstock_sim.Simulation(environments, level="basic", scheduler="sed", load="open", forwarding="nat")
-    loop = simulation.Loop(sim, wild, level="basic", balancers=np.array([[[2]]]), bounds=bounds)
+    loop = simulation.Loop(simulation.Planes(sim, environments, ("fct",)), wild, bounds)
     before = np.ones(sim.eligible.shape)
     for step in range(1, 40):
         sim.advance(step * 0.2)
