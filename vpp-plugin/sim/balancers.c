@@ -11,7 +11,7 @@
 
 /* Seconds for which a flow holds its entry beyond pauses of its client: in service, in queues, and
  * closed. Entries of closed flows are taken where room is short, so this is room for overload too. */
-#define HELD_SECONDS 10.0
+#define HELD_SECONDS 5.0
 
 static double mean_life(const sim_engine_t *engine)
 {

@@ -8,7 +8,7 @@ static double delay_factor(double requests, double cores)
 /* What a request more costs. Infinite where service stands still. */
 static double cost(sim_rule_t rule, const sim_server_t *server)
 {
-    double n = server->assigned, cores = sim_server_capacity(server);
+    double n = server->assigned, cores = server->capacity;
     if (rule == SIM_RULE_SED) {
         return server->pace * (n + 1) / cores;
     }

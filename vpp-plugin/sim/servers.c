@@ -9,7 +9,9 @@ static void refresh(sim_server_t *server)
 {
     server->core_share = 1 / server->cores;
     server->pace = 1 / (server->speed * server->factor);
-    server->offer = server->up && server->present ? sim_server_capacity(server) : 0;
+    server->capacity =
+        server->quota > 0 ? fmin(server->quota / server->period, server->cores) : server->cores;
+    server->offer = server->up && server->present ? server->capacity : 0;
     sim_server_pace(server);
 }
 

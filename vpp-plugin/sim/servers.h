@@ -35,6 +35,7 @@ typedef struct sim_server {
     double cores, core_share; /* core_share = 1 / cores */
     double speed, factor;     /* work seconds per second and core; nominal, and what events set */
     double pace;              /* 1 / (speed x factor) */
+    double capacity; /* cores that it can use in the long run: min(cores, quota / period) */
     double thrash, thrash_from;
     double latency;
     bool up, present;
@@ -57,13 +58,6 @@ void sim_server_set_cores(sim_server_t *server, double now, double cores);
 void sim_server_set_up(sim_server_t *server, double now, bool up); /* false drops all requests */
 void sim_server_set_present(sim_server_t *server, double now, bool present);
 void sim_server_begin_account(sim_server_t *server, double now);
-
-/* Cores that it can use in the long run. */
-static inline double sim_server_capacity(const sim_server_t *server)
-{
-    double most = server->quota > 0 ? server->quota / server->period : server->cores;
-    return most < server->cores ? most : server->cores;
-}
 
 /* What sim_server_sync() does to the quota. */
 void sim_server_spend(sim_server_t *server, double now);

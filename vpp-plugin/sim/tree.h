@@ -52,7 +52,8 @@ static inline void sim_tree_set(sim_tree_t *tree, uint32_t leaf, double time)
     tree->times[leaf] = time;
     for (uint32_t node = (tree->leaves + leaf) / 2; node > 0; node /= 2) {
         uint32_t left = winner[2 * node], right = winner[2 * node + 1];
-        winner[node] = times[right] < times[left] ? right : left;
+        uint32_t later = 0u - (uint32_t)(times[right] < times[left]);
+        winner[node] = left ^ ((left ^ right) & later);
     }
 }
 
