@@ -47,6 +47,9 @@ BARS = {
     "core_flow_lives_1024": Bar(2e6, at_least=True),
     "core_arena_bytes_per_flow": Bar(96, at_least=False),
     "core_arena_bytes_per_flow_full": Bar(192, at_least=False),
+    "sim_engine_8": Bar(10e6, at_least=True),
+    "sim_flows_8": Bar(4e6, at_least=True),
+    "sim_loop_64_6": Bar(1e6, at_least=True),
 }
 
 GROUPS: dict[str, list[str]] = {
@@ -54,6 +57,7 @@ GROUPS: dict[str, list[str]] = {
     "statistics": [str(BUILD / "tests-core/bench_statistics")],
     "frames": [sys.executable, "-m", "tools.bench.bench_frames"],
     "schedulers": [str(BUILD / "tests-core/bench_schedulers")],
+    "sim": [str(BUILD / "tests-sim/bench_sim")],
     "embedded": [sys.executable, "-m", "tools.bench.embedded"],
     "agent": [sys.executable, "-m", "tools.bench.bench_agent"],
     "operator": [sys.executable, "-m", "tools.bench.bench_operator"],
@@ -138,7 +142,7 @@ def main() -> int:
     groups = parser.parse_args().groups or list(GROUPS)
     OUT.mkdir(parents=True, exist_ok=True)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    if {"core", "statistics", "schedulers"} & set(groups):
+    if {"core", "statistics", "schedulers", "sim"} & set(groups):
         compile_c()
     failed: list[str] = []
     everything: list[Figure] = []
