@@ -35,10 +35,10 @@ static int by_arrival(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int by_work(const void *a, const void *b)
+static int by_connection(const void *a, const void *b)
 {
-    float x = ((const sim_record_t *)a)->work, y = ((const sim_record_t *)b)->work;
-    return (x > y) - (x < y);
+    uint32_t x = ((const sim_record_t *)a)->connection, y = ((const sim_record_t *)b)->connection;
+    return x == y ? by_arrival(a, b) : (x > y) - (x < y);
 }
 
 typedef struct policy {
@@ -125,8 +125,20 @@ static void connections_are_the_same_under_every_policy(void)
     sim_destroy(first);
 }
 
-/* Later requests of a connection begin when policies let them, but their works are the same. */
-static void later_requests_have_the_same_works(void)
+/* A later request of a connection begins when the one before has been answered, and its pause is over. */
+static void check_pauses(const sim_record_t *records, uint64_t count)
+{
+    for (uint64_t i = 1; i < count; i++) {
+        const sim_record_t *before = &records[i - 1];
+        if (records[i].connection == before->connection) {
+            double due = before->arrival + before->duration + before->pause;
+            CHECK(fabs(records[i].arrival - due) < 1e-6 * due);
+        }
+    }
+}
+
+/* Later requests of a connection begin when policies let them, but all that is drawn for them is the same. */
+static void later_requests_have_the_same_draws(void)
 {
     uint64_t count, same;
     scenario();
@@ -136,16 +148,22 @@ static void later_requests_have_the_same_works(void)
         lab.classes[i][SIM_CLASS_REQUESTS] = 5;
         lab.classes[i][SIM_CLASS_REQUESTS_RANDOM] = 1;
         lab.classes[i][SIM_CLASS_THINK_MEAN] = 0.2;
+        lab.classes[i][SIM_CLASS_IDLE_SHARE] = 0.5;
+        lab.classes[i][SIM_CLASS_IDLE_MEAN] = 0.3;
     }
     sim_t *first = run(policies[0]);
-    sim_record_t *expected = sorted(first, by_work, &count);
+    sim_record_t *expected = sorted(first, by_connection, &count);
+    check_pauses(expected, count);
     for (size_t k = 1; k < sizeof(policies) / sizeof(*policies); k++) {
         sim_t *sim = run(policies[k]);
-        sim_record_t *found = sorted(sim, by_work, &same);
+        sim_record_t *found = sorted(sim, by_connection, &same);
         CHECK_EQUAL(same, count);
         for (uint64_t i = 0; i < count; i++) {
-            CHECK(found[i].work == expected[i].work);
+            CHECK_EQUAL(found[i].connection, expected[i].connection);
+            CHECK(found[i].work == expected[i].work && found[i].io == expected[i].io);
+            CHECK(found[i].pause == expected[i].pause);
         }
+        check_pauses(found, same);
         free(found);
         sim_destroy(sim);
     }
@@ -175,7 +193,7 @@ static void number_of_balancers_changes_no_arrival(void)
 int main(void)
 {
     connections_are_the_same_under_every_policy();
-    later_requests_have_the_same_works();
+    later_requests_have_the_same_draws();
     number_of_balancers_changes_no_arrival();
     return 0;
 }

@@ -94,7 +94,8 @@ def test_requests_are_recorded() -> None:
     lab = simulation(environment(seed=4))
     lab.advance(30)
     found = lab.requests(0)
-    assert set(found) == {"arrival", "duration", "work", "server", "balancer", "class"}
+    columns = {"arrival", "duration", "work", "io", "pause", "connection", "server", "balancer", "class"}
+    assert set(found) == columns
     assert {len(column) for column in found.values()} == {len(found["arrival"])}
     assert (found["duration"] >= found["work"] * (1 - 1e-6)).all()
     assert simulation(record=False).requests(0)["arrival"].size == 0

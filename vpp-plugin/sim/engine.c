@@ -92,7 +92,7 @@ static bool grow_records(sim_engine_t *engine)
 }
 
 static void record(sim_engine_t *engine, const sim_connection_t *connection, double duration,
-                   int16_t server)
+                   double pause, int16_t server)
 {
     if (!engine->record ||
         (engine->record_count == engine->record_capacity && !grow_records(engine))) {
@@ -101,7 +101,10 @@ static void record(sim_engine_t *engine, const sim_connection_t *connection, dou
     engine->records[engine->record_count++] = (sim_record_t){
         .arrival = connection->started,
         .duration = duration,
+        .pause = pause,
         .work = (float)connection->work,
+        .io = connection->io,
+        .connection = connection->number,
         .server = server,
         .balancer = connection->balancer,
         .class_number = connection->class_number,
@@ -129,7 +132,7 @@ static void fail_request(sim_engine_t *engine, const sim_connection_t *connectio
 {
     engine->servers[connection->server].assigned--;
     engine->failed[cell(engine, connection)]++;
-    record(engine, connection, NAN, (int16_t)connection->server);
+    record(engine, connection, NAN, 0, (int16_t)connection->server);
 }
 
 /* The server resets the connection; a request in progress fails. */
@@ -246,6 +249,7 @@ static void next_request(sim_engine_t *engine, uint32_t index)
     connection->started = engine->now;
     connection->work =
         sim_class_work(&engine->classes[connection->class_number], &connection->stream);
+    connection->io = 0;
     engine->servers[connection->server].assigned++;
     send_request(engine, index);
 }
@@ -259,26 +263,28 @@ static void close_connection(sim_engine_t *engine, uint32_t index)
     release(engine, index);
 }
 
-static void after_last_response(sim_engine_t *engine, uint32_t index)
+/* Seconds until the next request of the connection, or until it is closed after the last one. */
+static double draw_pause(const sim_class_t *class, sim_connection_t *connection)
 {
-    sim_connection_t *connection = &engine->connections[index];
-    const sim_class_t *class = &engine->classes[connection->class_number];
+    if (connection->requests_left > 0) {
+        return class->think_mean > 0
+                   ? class->think_mean * sim_exponential(sim_split_next(&connection->stream))
+                   : 0;
+    }
     if (class->idle_share > 0 &&
         sim_unit(sim_split_next(&connection->stream)) <= class->idle_share) {
-        double seconds = class->idle_mean * sim_exponential(sim_split_next(&connection->stream));
-        delay(engine, index, SIM_IDLE, seconds);
-    } else {
-        close_connection(engine, index);
+        return class->idle_mean * sim_exponential(sim_split_next(&connection->stream));
     }
+    return 0;
 }
 
-static void complete_request(sim_engine_t *engine, const sim_connection_t *connection)
+static void complete_request(sim_engine_t *engine, const sim_connection_t *connection, double pause)
 {
     double duration = engine->now - connection->started;
     engine->servers[connection->server].assigned--;
     engine->completed[cell(engine, connection)]++;
     engine->duration[cell(engine, connection)] += duration;
-    record(engine, connection, duration, (int16_t)connection->server);
+    record(engine, connection, duration, pause, (int16_t)connection->server);
 }
 
 /* The response passes the balancer; the client acknowledges it. */
@@ -292,12 +298,14 @@ static void answered(sim_engine_t *engine, uint32_t index)
         lose(engine, index);
         return;
     }
-    complete_request(engine, connection);
-    if (--connection->requests_left == 0) {
-        after_last_response(engine, index);
-    } else if (class->think_mean > 0) {
-        double seconds = class->think_mean * sim_exponential(sim_split_next(&connection->stream));
-        delay(engine, index, SIM_THINKING, seconds);
+    connection->requests_left--;
+    double pause = draw_pause(class, connection);
+    complete_request(engine, connection, pause);
+    bool last = connection->requests_left == 0;
+    if (pause > 0) {
+        delay(engine, index, last ? SIM_IDLE : SIM_THINKING, pause);
+    } else if (last) {
+        close_connection(engine, index);
     } else {
         next_request(engine, index);
     }
@@ -337,6 +345,7 @@ static void completion(sim_engine_t *engine)
     double io_mean = engine->classes[connection->class_number].io_mean;
     if (io_mean > 0) {
         double seconds = io_mean * sim_exponential(sim_split_next(&connection->stream));
+        connection->io = (float)seconds;
         delay(engine, index, SIM_IO, seconds);
     } else {
         served(engine, index);
@@ -393,7 +402,9 @@ static void draw_connection(sim_engine_t *engine, sim_connection_t *connection)
     uint32_t number = row ? (uint32_t)row[SIM_TRACE_CLASS]
                           : sim_class_draw(engine->classes, engine->class_count, stream);
     const sim_class_t *class = &engine->classes[number];
+    connection->number = (uint32_t)arrivals->number;
     connection->class_number = (uint8_t)number;
+    connection->io = 0;
     connection->requests_left = sim_class_requests(class, stream);
     connection->work = row ? row[SIM_TRACE_WORK] : sim_class_work(class, stream);
     connection->started = engine->now;
@@ -429,7 +440,7 @@ static void arrival(sim_engine_t *engine)
     uint32_t server = pick(engine, connection);
     if (server >= engine->server_count) {
         engine->refused[connection->balancer]++;
-        record(engine, connection, NAN, -1);
+        record(engine, connection, NAN, 0, -1);
         release(engine, index);
         return;
     }

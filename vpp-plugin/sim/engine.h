@@ -34,6 +34,8 @@ typedef struct sim_connection {
     double started;         /* seconds: its request */
     double work;            /* work seconds of the request */
     uint64_t stream;        /* random numbers of this connection */
+    uint32_t number;        /* in order of arrival */
+    float io;               /* seconds, of the request; 0 until they are drawn */
     uint32_t requests_left;
     uint32_t next; /* free or waiting connection after it */
     uint16_t server;

@@ -147,6 +147,9 @@ class Simulation
         columns["arrival"] = column<double>(records, count, &sim_record_t::arrival);
         columns["duration"] = column<double>(records, count, &sim_record_t::duration);
         columns["work"] = column<float>(records, count, &sim_record_t::work);
+        columns["io"] = column<float>(records, count, &sim_record_t::io);
+        columns["pause"] = column<double>(records, count, &sim_record_t::pause);
+        columns["connection"] = column<uint32_t>(records, count, &sim_record_t::connection);
         columns["server"] = column<int16_t>(records, count, &sim_record_t::server);
         columns["balancer"] = column<uint8_t>(records, count, &sim_record_t::balancer);
         columns["class"] = column<uint8_t>(records, count, &sim_record_t::class_number);
@@ -324,7 +327,10 @@ void register_results(nb::class_<Simulation> &simulation)
              nb::sig("def requests(self, environment: int) -> dict[str, "
                      "numpy.typing.NDArray[typing.Any]]"),
              "Copies the records of an environment, in the order in which requests ended: arrival, "
-             "duration (seconds; not-a-number: failed), work, server (-1: none), balancer, class.")
+             "duration (seconds; not-a-number: failed), work, io, pause (until the connection's "
+             "next "
+             "request or its end), connection (in order of arrival), server (-1: none), balancer, "
+             "class.")
         .def_prop_ro("totals", &Simulation::totals, nb::sig("def totals(self) -> dict[str, int]"),
                      "Events since the start over all environments: arrivals, completions, delays, "
                      "others.");

@@ -244,8 +244,12 @@ double sim_time(const sim_t *sim);
 typedef struct sim_record {
     double arrival;  /* seconds: the client sent its SYN, or a later request of the connection */
     double duration; /* seconds until the response passed the balancer; not-a-number: it failed */
-    float work;      /* work seconds, as drawn */
-    int16_t server;  /* -1: no server took the connection */
+    double pause; /* seconds until the connection's next request, or after its last one until it is
+                        closed, as drawn; 0: none, or the request failed */
+    float work;   /* work seconds, as drawn */
+    float io;     /* seconds of input and output, as drawn; 0: none, or the request failed before */
+    uint32_t connection; /* its number in order of arrival, from 0 */
+    int16_t server;      /* -1: no server took the connection */
     uint8_t balancer;
     uint8_t class_number;
 } sim_record_t;
