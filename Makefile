@@ -56,6 +56,10 @@ bench: build ## speed and memory against their bars; writes build/bench/*.json
 bench-learning: build ## evaluate all policies in the simulator; writes docs/results (ARGS=--short: compare a part with it)
 	@$(BIN)/python -m tools.bench_learning $(ARGS)
 
+.PHONY: lab
+lab: build ## the same scenarios in the simulator and on real servers behind the real data plane; needs an idle machine
+	@$(BIN)/python -m tools.lab $(ARGS)
+
 .PHONY: fuzz
 fuzz: build ## what comes from outside, made up by libFuzzer: packets, arena, shared memory, weights, control socket, models, VPP (SECONDS_EACH=60)
 	@tools/fuzz.sh $(or $(SECONDS_EACH),60) $(ARGS)

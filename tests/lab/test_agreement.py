@@ -1,0 +1,37 @@
+"""A short form of `make lab`: the same requests in the simulator and on real servers behind the real data plane."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from penstock_rl.scenarios import Scenario
+
+from tools.lab.comparison import compare
+from tools.lab.errors import DisturbedError
+
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits"), pytest.mark.timeout(180)]
+
+LOOSE = 0.5  # a few hundred requests, on a machine that also does other things
+
+SHORT = Scenario.model_validate(
+    {
+        "name": "short",
+        "duration": 8,
+        "warmUp": 2,
+        "servers": [{"cores": 1, "quota": {"cpus": 0.15}}, {"cores": 1, "quota": {"cpus": 0.45}}],
+        "arrivals": {"load": 0.6},
+        "classes": [{"work": {"mean": 0.01}}],
+    }
+)
+
+
+def test_simulator_and_laboratory_agree_roughly() -> None:
+    try:
+        found = compare(SHORT, "lsq", seed=1)
+    except DisturbedError as error:
+        pytest.skip(str(error))
+    assert found.simulator.run.completed == found.lab.run.completed
+    assert found.simulator.run.failed == found.lab.run.failed == 0
+    assert abs(found.difference("mean")) < LOOSE
+    shares = [np.array(side.counts) / sum(side.counts) for side in (found.simulator, found.lab)]
+    assert np.abs(shares[0] - shares[1]).max() < 0.15
