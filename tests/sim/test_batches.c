@@ -138,8 +138,55 @@ static void frames_count_what_happens(void)
     sim_destroy(sim);
 }
 
+/* With one server there is nothing to choose: the core takes no part in what happens. */
+static void core_of_one_server_changes_nothing(void)
+{
+    scenario();
+    lab.environment.servers.count = 1;
+    lab.environment.events.count = 0;
+    lab.servers[0][SIM_SERVER_CORES] = 8;
+    sim_t *with = lab_start(&lab, 9, 1);
+    lab.options.rule = SIM_RULE_SED;
+    sim_t *without = lab_start(&lab, 9, 1);
+    lab_advance(with, 60);
+    lab_advance(without, 60);
+    same_records(with, 0, without, 0);
+    sim_destroy(with);
+    sim_destroy(without);
+}
+
+/* What callers hand in is copied: they may free it. */
+static void scenario_is_copied(void)
+{
+    static const double garbage[] = {1e300, 1e300, 1e300, 1e300};
+    for (int trace = 0; trace < 2; trace++) {
+        scenario();
+        for (uint32_t i = 0; trace && i < 1000; i++) {
+            lab_arrival(&lab, 0.03 * i, 0.1, 0);
+        }
+        lab.environment.rates.count = trace ? 0 : 1;
+        sim_t *kept = run(4, 1, 1), *changed = lab_start(&lab, 4, 1);
+        lab.servers[0][SIM_SERVER_CORES] = lab.classes[0][SIM_CLASS_WORK_MEAN] = 1e300;
+        for (uint32_t i = 0; i < 1000; i++) {
+            memcpy(lab.rates[i], garbage, sizeof(lab.rates[i]));
+            memcpy(lab.trace[i], garbage, sizeof(lab.trace[i]));
+            memcpy(lab.events[i], garbage, sizeof(lab.events[i]));
+        }
+        lab.split[0] = 1e300;
+        for (uint32_t step = 1; step <= STEPS; step++) {
+            lab_advance(changed, step * 0.2);
+            act(changed);
+        }
+        same_records(kept, 0, changed, 0);
+        sim_destroy(kept);
+        sim_destroy(changed);
+    }
+}
+
 int main(void)
 {
+    scenario_is_copied();
+    core_of_one_server_changes_nothing();
     threads_change_nothing();
     environments_do_not_touch_each_other();
     frames_count_what_happens();

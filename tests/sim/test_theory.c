@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "lab.h"
+#include "lbrl/lbrl.h"
 
 #define SEEDS    24u
 #define WARMUP   60.0  /* seconds */
@@ -170,8 +171,50 @@ static void number_is_rate_times_duration(void)
     sim_destroy(sim);
 }
 
+/* ---- With the core ---- */
+
+static void servers_behind_the_core(uint32_t servers, double rho, lbrl_scheduler_type_t scheduler)
+{
+    one_server(1, 1, rho * servers); /* the rate is of all of them */
+    while (lab.environment.servers.count < servers) {
+        lab_server(&lab, 1, 1);
+    }
+    lab.options.rule = SIM_RULE_CORE;
+    lab.options.level = LBRL_LEVEL_OFF;
+    lab.options.scheduler = (uint8_t)scheduler;
+}
+
+/* Random choice splits the arrivals into independent Poisson streams, whatever the balancers. */
+static void random_choice_makes_independent_queues(void)
+{
+    servers_behind_the_core(4, 0.6, LBRL_SCHEDULER_ALIAS);
+    lab_balancers(&lab, 3);
+    check_mean(WORK / (1 - 0.6), 0.08);
+}
+
+/* The shorter of two random queues of many: Vvedenskaya, Dobrushin, Karpelevich, Problems of Information
+ * Transmission 32 (1996); Mitzenmacher, IEEE TPDS 12 (2001). Exact for infinitely many: 64 are within 2 %. */
+static void two_choices_give_their_limit(void)
+{
+    double means[SEEDS], rho = 0.7, expected = 0;
+    for (int i = 1; i < 8; i++) {
+        expected += WORK * pow(rho, pow(2, i) - 2);
+    }
+    servers_behind_the_core(64, rho, LBRL_SCHEDULER_P2C);
+    sim_t *sim = run();
+    for (uint32_t i = 0; i < SEEDS; i++) {
+        means[i] = lab_mean_duration(sim, i, WARMUP);
+    }
+    lab_interval_t found = lab_interval(means, SEEDS);
+    CHECK_NEAR(found.mean, expected, found.half + 0.02 * expected);
+    CHECK_NEAR(found.half / expected, 0, 0.02);
+    sim_destroy(sim);
+}
+
 int main(void)
 {
+    random_choice_makes_independent_queues();
+    two_choices_give_their_limit();
     mean_of_one_core_is_that_of_mm1();
     mean_of_several_cores_is_that_of_mmc();
     mean_is_insensitive_to_the_distribution_of_work();

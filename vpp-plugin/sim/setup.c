@@ -96,7 +96,7 @@ int sim_engine_open(sim_engine_t *engine, const sim_options_t *options,
         return SIM_ERR_MEMORY;
     }
     prepare_shares(engine, environment);
-    sim_arrivals_open(&engine->arrivals, environment);
+    sim_arrivals_open(&engine->arrivals, &engine->environment);
     sim_scenario_schedule(engine);
     if (engine->rule != SIM_RULE_CORE) {
         engine->tick_next = INFINITY;
