@@ -1,0 +1,1 @@
+"""Tuning of a policy's parameters by CMA-ES in the simulator."""
