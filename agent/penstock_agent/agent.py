@@ -216,13 +216,14 @@ class Agent:
     def _loop_vip(
         self, core: CoreVip, wanted: dict[str, Backend], status: VipStatus, ramps: Mapping[str, float], balancers: int
     ) -> LoopVip:
-        in_force = np.zeros(status.slots)
+        in_force, base_in_force = np.zeros(status.slots), np.zeros(status.slots)
         placed = []
         for backend in status.backends:
             ours = wanted.get(backend.id)
             takes_flows = ours is not None and ours.state is BackendState.ACTIVE
             placed.append((backend.slot, backend.id, ours.weight if ours else 0.0, takes_flows))
             in_force[backend.slot] = backend.weight
+            base_in_force[backend.slot] = backend.base
         return LoopVip(
             id=status.id,
             key=status.key,
@@ -230,6 +231,7 @@ class Agent:
             actions=self._shm_dir / status.actions.lstrip("/"),
             slots=Slots.of(status.slots, placed),
             in_force=in_force,
+            base_in_force=base_in_force,
             choice=core.policy,
             balancers=balancers,
             ramps=ramps,

@@ -40,6 +40,12 @@ class Family:
 OPEN_FLOWS = Family("penstock_backend_open_flows", "gauge", "Flows that are open.")
 WEIGHT = Family("penstock_backend_weight", "gauge", "Weight written to the data plane.")
 POLICY_WEIGHT = Family("penstock_backend_policy_weight", "gauge", "Weight that the policy wants, within guardrails.")
+BASE = Family(
+    "penstock_backend_base",
+    "gauge",
+    "Flows added to the backend's count by sed and p2c, written to the data plane; 0: the data plane's own base.",
+)
+POLICY_BASE = Family("penstock_backend_policy_base", "gauge", "Base that the policy wants, within guardrails.")
 HEALTHY = Family("penstock_backend_healthy", "gauge", "1 while the backend passes its checks.")
 FLOWS = Family("penstock_backend_flows_total", "counter", "Flows assigned.")
 PACKETS = Family("penstock_backend_packets_total", "counter", "Packets in both directions.")
@@ -67,6 +73,8 @@ FAMILIES = (
     ACTIVE_FLOWS,
     WEIGHT,
     POLICY_WEIGHT,
+    BASE,
+    POLICY_BASE,
     HEALTHY,
     FLOWS,
     PACKETS,
@@ -147,6 +155,8 @@ class _Writer:
         if steering is not None:
             self._column(WEIGHT, placed, steering.weights)
             self._column(POLICY_WEIGHT, placed, steering.wanted)
+            self._column(BASE, placed, steering.base)
+            self._column(POLICY_BASE, placed, steering.wanted_base)
             for family, channel in DURATIONS:
                 self._quantiles(family, channel, steering, placed)
 

@@ -47,9 +47,9 @@ def from_configuration(policy: Policy, slots: Slots, balancers: Balancers) -> Gu
     return guardrails.configured(decision.weights, eligible=slots.eligible)
 
 
-def initial(in_force: FloatArray, eligible: BoolArray) -> Decision:
-    """Return what stands for the step before the first: the weights that the data plane has in force."""
-    return Decision(guardrails.normalise(in_force, eligible & (in_force > 0)))
+def initial(in_force: FloatArray, eligible: BoolArray, base: FloatArray | None = None) -> Decision:
+    """Return what stands for the step before the first: weights and bases that the data plane has in force."""
+    return Decision(guardrails.normalise(in_force, eligible & (in_force > 0)), base)
 
 
 def renewed(previous: Decision, changed: BoolArray) -> Decision:

@@ -42,8 +42,14 @@ REOPEN_SECONDS = 1.0  # age of a frame after which another object of the name ma
 class Writer(Protocol):
     """One VIP's actions object, as `penstock_core.ActionsWriter` offers it."""
 
-    def write(self, weights: NDArray[np.float32], generation: Generations, time_us: int) -> int:
-        """Publish weights."""
+    def write(
+        self,
+        weights: NDArray[np.float32],
+        generation: Generations,
+        time_us: int,
+        base: NDArray[np.float32] | None = None,
+    ) -> int:
+        """Publish weights and bases."""
         ...
 
 
@@ -71,6 +77,7 @@ class LoopVip:
     slots: Slots
     in_force: FloatArray  # weights at the data plane when it was asked
     choice: PolicyChoice
+    base_in_force: FloatArray | None = None  # likewise; 0: the data plane's own
     balancers: int = 1  # that share the VIP
     ramps: Mapping[str, float] = field(default_factory=dict)  # by backend: when it returned to use, monotonic seconds
     slow_start: float = 0.0  # seconds until its share has its full size
@@ -89,7 +96,9 @@ class Steering:
     frame: Frame | None = None  # newest that could be read
     frame_age: float = float("inf")
     weights: FloatArray | None = None  # written last
+    base: FloatArray | None = None  # written last; None, or 0 in a slot: the data plane's own
     wanted: FloatArray | None = None  # guarded weights of the policy, where it decided: in Shadow not those written
+    wanted_base: FloatArray | None = None  # likewise
     reason: Reason | None = None  # of the last step; None: the policy's weights were written
     error: str = ""
     steps: Counter[str] = field(default_factory=Counter)  # by reason, "active" where the policy's were written
@@ -180,7 +189,9 @@ class WeightLoop:
         written = decided if decided and reason is None else _fallback(steering.vip)
         steering.previous = (decided or written).previous
         steering.wanted = decided.weights if decided else None
-        steering.weights, steering.reason = _ramped(written.weights, steering.vip, time.monotonic()), reason
+        steering.wanted_base = decided.base if decided else None
+        steering.weights, steering.base = _ramped(written.weights, steering.vip, time.monotonic()), written.base
+        steering.reason = reason
         steering.steps[reason or "active"] += 1
         if reason not in TROUBLE:
             steering.troubled_at = None
@@ -239,7 +250,7 @@ class WeightLoop:
         channels = policy.reads(steering.reader.channels)
         seen = observe(steering.reader, frame, slots, channels, now_us, balancers)
         bounds = Guardrails(choice.max_weight_ratio, choice.max_change_per_step)
-        previous = steering.previous or decisions.initial(steering.vip.in_force, slots.eligible)
+        previous = steering.previous or _in_force(steering.vip)
         guarded, steering.policy_state = decisions.decide(policy, seen, steering.policy_state, previous, bounds)
         steering.held.update(invalid=guarded.invalid, bounded=guarded.bounded, slowed=guarded.slowed)
         return guarded
@@ -252,7 +263,8 @@ class WeightLoop:
         try:
             if steering.writer is None:
                 steering.writer = self._open_writer(steering.vip.actions, size)
-            steering.writer.write(weights.astype(np.float32), frame.generation, now_us)
+            base = None if steering.base is None else steering.base.astype(np.float32)
+            steering.writer.write(weights.astype(np.float32), frame.generation, now_us, base)
         except (OSError, ValueError) as error:
             steering.writer = None
             steering.write_errors += 1
@@ -278,6 +290,10 @@ def _obstacle(steering: Steering, frame: Frame | None) -> Reason | None:
 
 def _fallback(vip: LoopVip) -> Guarded:
     return decisions.from_configuration(policies.by_name(vip.choice.fallback), vip.slots, vip.balancers)
+
+
+def _in_force(vip: LoopVip) -> Decision:
+    return decisions.initial(vip.in_force, vip.slots.eligible, vip.base_in_force)
 
 
 def _ramped(weights: FloatArray, vip: LoopVip, now: float) -> FloatArray:

@@ -113,7 +113,9 @@ class StateCollector(Collector):
             "penstock_vip_decisions", "Decisions by outcome: active, or why not.", labels=(*VIP_LABELS, "outcome")
         )
         held = CounterMetricFamily(
-            "penstock_vip_guarded_weights", "Weights that a guardrail held back.", labels=(*VIP_LABELS, "guardrail")
+            "penstock_vip_guarded_weights",
+            "Weights and bases that a guardrail held back.",
+            labels=(*VIP_LABELS, "guardrail"),
         )
         errors = CounterMetricFamily(
             "penstock_vip_write_errors", "Weights that could not be written.", labels=VIP_LABELS

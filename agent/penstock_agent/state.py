@@ -35,6 +35,8 @@ class BackendView(View):
     health_error: str  # of the last check, "" when it passed
     weight: float | None  # written last
     wanted: float | None  # by the policy, within guardrails; differs from weight in Shadow; None: not decided
+    base: float | None = None  # written last; None: the data plane's own
+    wanted_base: float | None = None  # by the policy, likewise
     open_flows: int
     flows: int  # this and the next two since the backend took its slot
     packets: int

@@ -143,6 +143,8 @@ class _Viewer:
             health_error=health.error if health else "",
             weight=_at(measured.weights, slot),
             wanted=_at(measured.wanted, slot),
+            base=_at(measured.base, slot) or None,
+            wanted_base=_at(measured.wanted_base, slot) or None,
             open_flows=max(measured.counter("n_flow_on", slot), 0),
             flows=measured.counter("n_flow", slot),
             packets=measured.counter("packets", slot),
@@ -168,13 +170,15 @@ class _Measured:
     counters: dict[str, Any]
     weights: FloatArray | None
     wanted: FloatArray | None
+    base: FloatArray | None
+    wanted_base: FloatArray | None
     rates: FloatArray | None
     summaries: dict[str, tuple[Any, FloatArray, FloatArray]]
 
     @classmethod
     def of(cls, steering: Steering | None, within: float) -> _Measured:
         if steering is None:
-            return cls({}, {}, None, None, None, {})
+            return cls({}, {}, None, None, None, None, None, {})
         slots = {backend: slot for slot, backend in enumerate(steering.vip.slots.backends) if backend}
         frame = steering.frame
         return cls(
@@ -182,6 +186,8 @@ class _Measured:
             dict(frame.counters) if frame else {},
             steering.weights,
             steering.wanted,
+            steering.base,
+            steering.wanted_base,
             _rates(steering),
             _summaries(steering, within),
         )

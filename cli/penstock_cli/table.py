@@ -19,6 +19,7 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
     "backend": "left",
     "state": "left",
     "weight": "right",
+    "base": "right",
     "": "left",
     "open": "right",
     "flows/s": "right",
@@ -30,7 +31,8 @@ COLUMNS: dict[str, Literal["left", "right"]] = {
     "1st byte": "right",
     "flows": "right",
 }
-WIDE_ONLY = frozenset({"", "p50", "handshake", "1st byte", "flows"})
+WIDE_ONLY = frozenset({"", "base", "p50", "handshake", "1st byte", "flows"})
+SOMETIMES = frozenset({"base", "handshake", "1st byte"})  # only some policies set, and only some DataPlanes measure
 
 
 def render(states: Iterable[AgentState], problems: Iterable[str] = (), *, width: int = WIDE) -> RenderableType:
@@ -81,8 +83,7 @@ def _vip(vip: VipView, wide: bool) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     rows = [_backend(backend, heaviest, rate) for backend in vip.backends]
     shown = [name for name in COLUMNS if wide or name not in WIDE_ONLY]
-    # measured at features: full only
-    absent = {name for name in ("handshake", "1st byte") if all(cells[name] == "-" for cells in rows)}
+    absent = {name for name in SOMETIMES if all(cells[name] == "-" for cells in rows)}
     for name in shown:
         if name not in absent:
             table.add_column(name, justify=COLUMNS[name], no_wrap=True)
@@ -104,6 +105,7 @@ def _backend(backend: BackendView, heaviest: float, rate: float) -> dict[str, Re
         "backend": _place(backend),
         "state": _state(backend),
         "weight": "-" if backend.weight is None else f"{weight:.3g}",
+        "base": "-" if backend.base is None else f"{backend.base:.3g}",
         "": Text("█" * round(BAR_CELLS * weight / heaviest) if heaviest > 0 else "", style="cyan"),
         "open": f"{backend.open_flows:,}",
         "flows/s": f"{backend.flow_rate:.1f}",

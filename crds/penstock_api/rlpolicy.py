@@ -106,9 +106,10 @@ class Guardrails(Model):
     """Bounds that every decision passes before it reaches the data plane."""
 
     max_weight_ratio: Annotated[float, Field(ge=1, le=1000)] = 10.0
-    """The largest weight is at most this many times the smallest."""
+    """The largest weight is at most this many times the smallest. A base, where a policy sets one, is at most this many
+    times balancers x (1 + mean open flows of a backend at one of them)."""
     max_change_per_step: Annotated[float, Field(ge=0.01, le=1)] = 0.25
-    """A weight changes by at most this fraction from one decision to the next."""
+    """A weight changes by at most this fraction from one decision to the next, and so does 1 + base."""
     max_frame_age_milliseconds: Annotated[int, Field(ge=2 * FRAME_MILLISECONDS, le=60_000)] = 1000
     """Measurements older than this aren't decided on; the fallback takes over until fresh ones come."""
 

@@ -54,6 +54,7 @@ class Rig:
         self,
         *,
         in_force=(1.0, 1.0),
+        base_in_force=None,
         configured=(1.0, 1.0),
         takes=(True, True),
         slots=SLOTS,
@@ -70,6 +71,7 @@ class Rig:
                     actions=self.actions,
                     slots=Slots.of(slots, [(i, f"b{i}", configured[i], takes[i]) for i in range(len(configured))]),
                     in_force=np.array([*in_force, *[0.0] * (slots - len(in_force))]),
+                    base_in_force=base_in_force,
                     choice=PolicyChoice.model_validate(
                         {
                             "heuristic": "inverse-duration",
@@ -97,6 +99,11 @@ class Rig:
         for _ in range(times):
             self.loop.step(self.steering)
         return self.written()
+
+    def written_base(self):
+        """First two bases that the data plane would read; None: the frame has none."""
+        base = penstock_core.ActionsReader(str(self.actions)).read().base
+        return None if base is None else base[:2].tolist()
 
     def written(self):
         """First two weights that the data plane would read."""
@@ -313,6 +320,58 @@ def test_absurd_weights_are_guarded(rig):
         rig.configure(heuristic="test")
         assert rig.step() == [1.0, 1.0]
         assert rig.steering.held["invalid"] == 2
+
+
+def with_base(*bases):
+    """Return a policy's rule that sets these bases."""
+    return lambda observation, state: (Decision(np.ones(SLOTS), np.array([*bases, *[1.0] * (SLOTS - 2)])), state)
+
+
+def test_bases_are_written_with_the_weights(rig):
+    with registered(with_base(1.5, 0.25)):
+        rig.configure(heuristic="test")
+        assert rig.step() == [1.0, 1.0]
+        assert rig.written_base() == [1.5, 0.25]
+        assert rig.steering.base[2:].tolist() == [0.0] * (SLOTS - 2)  # nobody is there
+        rig.configure(heuristic="test", mode="Off")
+        rig.step()
+        assert rig.written_base() is None
+
+
+def test_bases_move_by_steps_from_those_in_force(rig):
+    with registered(with_base(3.0, 3.0)):
+        rig.configure(heuristic="test", max_change_per_step=0.25, base_in_force=np.array([1.0, *[0.0] * (SLOTS - 1)]))
+        rig.step()
+        assert rig.written_base() == pytest.approx([1.5, 1.5])
+        rig.writer.open_slot(1, 9)  # another backend, which starts from the common base
+        rig.writer.publish(penstock_core.boottime_us())
+        rig.step()
+        assert rig.written_base() == pytest.approx([2.125, 1.5])
+        assert rig.steering.held["slowed"] == 4
+
+
+def test_bases_of_a_policy_in_shadow_are_shown_and_not_written(rig):
+    with registered(with_base(1.5, 0.25)):
+        rig.configure(heuristic="test", mode="Shadow")
+        rig.step()
+    assert rig.written_base() is None
+    assert rig.steering.wanted_base[:2].tolist() == [1.5, 0.25]
+
+
+def test_slow_start_leaves_bases_alone(rig):
+    with registered(with_base(1.5, 0.25)):
+        rig.configure(heuristic="test", ramps={"b1": time.monotonic()})
+        assert rig.step() == pytest.approx([1.0, 0.2])
+    assert rig.written_base() == [1.5, 0.25]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, -1.0])
+def test_an_invalid_base_becomes_the_common_one_and_is_counted(rig, bad):
+    with registered(with_base(1.5, bad)):
+        rig.configure(heuristic="test")
+        rig.step()
+    assert rig.written_base() == [1.5, 0.0]
+    assert rig.steering.held["invalid"] == 1
 
 
 def test_policies_see_how_many_balancers_share_the_vip(rig):

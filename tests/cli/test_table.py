@@ -99,6 +99,18 @@ def shown(*states: AgentState, problems: tuple[str, ...] = ()) -> str:
     return console.file.getvalue()
 
 
+def test_bases_have_a_column_where_a_policy_sets_them() -> None:
+    assert "base" not in shown(state(backend("10.0.0.1")))
+    header, first, second = (
+        line
+        for line in shown(state(backend("10.0.0.1", base=2.5), backend("10.0.0.2"))).splitlines()
+        if "base" in line or "10.0.0." in line
+    )
+    assert header.split()[:5] == ["│", "backend", "state", "weight", "base"]
+    assert first.split()[:5] == ["│", "10.0.0.1:8080", "active", "1", "2.5"]
+    assert second.split()[4] == "-"
+
+
 def test_a_row_has_weight_rate_share_and_latencies() -> None:
     text = shown(state(backend("10.0.0.1"), backend("10.0.0.2", weight=3.0, flow_rate=30.0)))
     row = next(line for line in text.splitlines() if "10.0.0.2:8080" in line)

@@ -50,6 +50,10 @@ def has_weights(dataplane: RunningDataplane, **wanted: float) -> bool:
     return weights_of(dataplane) == wanted
 
 
+def has_bases(dataplane: RunningDataplane, **wanted: float) -> bool:
+    return {each.id: each.base for each in dataplane.dump().vips[0].backends} == wanted
+
+
 def write_weights(dataplane: RunningDataplane, writer: penstock_core.ActionsWriter, **weights: float) -> None:
     frame = reader_of(dataplane).read()
     column = np.zeros(len(frame.generation), dtype=np.float32)
@@ -103,6 +107,20 @@ def test_an_agent_steers_new_flows_by_weights(lab: Lab, dataplane: RunningDatapl
     again = dataplane.apply(vip(lab, scheduler={"type": "sed"}))
     assert not again.changed
     assert weights_of(dataplane) == {"s1": 0.0, "s2": 1.0}  # an apply keeps the agent's weights
+
+
+def test_an_agent_steers_new_flows_by_bases(lab: Lab, dataplane: RunningDataplane) -> None:
+    dataplane.apply(vip(lab, scheduler={"type": "sed"}))
+    assert {each.base for each in dataplane.dump().vips[0].backends} == {1.0}
+    writer, frame = writer_for(dataplane), reader_of(dataplane).read()
+    for favourite in ("s1", "s2"):
+        bases = np.full(len(frame.generation), 1000, dtype=np.float32)
+        for each in dataplane.dump().vips[0].backends:
+            bases[each.slot] = 0.5 if each.id == favourite else 1000
+        writer.write(np.ones_like(bases), frame.generation, penstock_core.boottime_us(), bases)
+        wished = {"s1": 1000.0, "s2": 1000.0, favourite: 0.5}
+        eventually(partial(has_bases, dataplane, **wished))
+        assert {get(lab, VIP_IPV4) for _ in range(6)} == {favourite.encode()}
 
 
 def test_weights_outlive_a_restart_of_the_data_plane(lab: Lab, dataplane: RunningDataplane) -> None:

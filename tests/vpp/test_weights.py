@@ -37,6 +37,27 @@ def test_weights_of_an_agent_come_into_force_with_maglev(lab: Lab, balancer: Run
             assert {get(lab, VIP_IPV4) for _ in range(6)} == {favourite.name.encode()}
 
 
+def test_bases_of_an_agent_come_into_force_with_sed(lab: Lab, balancer: RunningVpp) -> None:
+    with running_control(balancer) as control:
+        control.apply(vip(lab, scheduler={"type": "sed"}))
+        (status,) = control.dump().vips
+        frame = eventually(lambda: _frame(balancer, status.frames))
+        writer = penstock_core.ActionsWriter(str(balancer.shm / status.actions.lstrip("/")), len(frame.generation))
+        for favourite in lab.servers:
+            bases = np.full(len(frame.generation), 1000, dtype=np.float32)
+            for each in status.backends:
+                bases[each.slot] = 0.5 if each.id == favourite.name else 1000
+            writer.write(np.ones_like(bases), frame.generation, penstock_core.boottime_us(), bases)
+            wished = {each.id: 0.5 if each.id == favourite.name else 1000 for each in status.backends}
+            eventually(partial(has_bases, control, wished))
+            assert {get(lab, VIP_IPV4) for _ in range(6)} == {favourite.name.encode()}
+        assert "base .500" in balancer.ctl("show lb rl agent")
+
+
+def has_bases(control: VppControl, wanted: dict[str, float]) -> bool:
+    return {each.id: each.base for each in control.dump().vips[0].backends} == wanted
+
+
 def has_weights(control: VppControl, wanted: dict[str, float]) -> bool:
     return {each.id: each.weight for each in control.dump().vips[0].backends} == wanted
 

@@ -197,6 +197,7 @@ static void send_backend(vl_api_registration_t *client, u32 context, const lbrl_
                                  rmp->backend.port = backend->port;
                                  rmp->backend.state = backend->state;
                                  rmp->backend.weight = backend->weight;
+                                 rmp->base = (f64)backend->base;
                                  rmp->slot = backend->slot;
                                  rmp->generation = backend->generation;
                                  rmp->removed = backend->removed;

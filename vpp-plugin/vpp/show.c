@@ -151,8 +151,9 @@ static void show_agent(vlib_main_t *vm, const lbrl_vip_config_t *config,
                                                    : "");
     }
     for (u32 i = 0; i < status->core.backend_count; i++) {
-        vlib_cli_output(vm, "  slot %u: %U weight %.3f", backends[i].slot, format_lb_rl_endpoint,
-                        backends[i].address.bytes, backends[i].port, (f64)backends[i].weight);
+        vlib_cli_output(vm, "  slot %u: %U weight %.3f, base %.3f", backends[i].slot,
+                        format_lb_rl_endpoint, backends[i].address.bytes, backends[i].port,
+                        (f64)backends[i].weight, (f64)backends[i].base);
     }
 }
 

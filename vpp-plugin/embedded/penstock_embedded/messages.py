@@ -296,6 +296,7 @@ class BackendStatus(Answer):
     port: Port
     state: str  # a BackendState, or one that only a newer data plane knows
     weight: float  # in force
+    base: float = 0.0  # in force: flows that sed and p2c add to the count; 0: not known
     open_flows: int
     flows: int  # since the backend was added
     packets: int

@@ -119,6 +119,7 @@ def _backend_status(row: Mapping[str, Any], names: Mapping[int, str]) -> Backend
         port=row["port"],
         state=STATES_BACK[row["state"]],
         weight=row["weight"],
+        base=row["base"],
         open_flows=row["open_flows"],
         flows=row["flows"],
         packets=row["packets"],

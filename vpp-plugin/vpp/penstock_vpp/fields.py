@@ -72,6 +72,7 @@ def _backend_status(details: Any, names: Mapping[int, str]) -> BackendStatus:
         port=backend.port,
         state=native.STATES_BACK[int(backend.state)],
         weight=backend.weight,
+        base=getattr(details, "base", 0.0),  # a plugin of API version 1.3 has none
         open_flows=details.open_flows,
         flows=details.flows,
         packets=details.packets,
