@@ -336,7 +336,7 @@ static void *observe_and_act(void *argument)
         for (uint32_t i = 0; i < 2 * BACKENDS; i++) {
             weights[i] = (float)(1 + (agent->rounds + i) % 7);
         }
-        CHECK(lbrl_actions_write(&agent->actions, weights, NULL, generations, 1000000000) > 0);
+        CHECK(lbrl_actions_write(&agent->actions, weights, weights, generations, 1000000000) > 0);
         __atomic_fetch_add(&agent->rounds, 1, __ATOMIC_RELAXED);
         sched_yield();
     }

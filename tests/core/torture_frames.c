@@ -68,15 +68,15 @@ static _Noreturn void write_frames(lbrl_frames_t *frames)
 static _Noreturn void write_actions(void *memory, size_t size)
 {
     lbrl_actions_t actions;
-    float weight[SLOTS];
+    float weight[SLOTS], base[SLOTS];
     uint8_t generation[SLOTS];
     CHECK_EQUAL(lbrl_actions_attach(&actions, memory, size, SLOTS, NULL), LBRL_SHM_OK);
     for (uint64_t tick = 1;; tick++) {
         for (uint32_t slot = 0; slot < SLOTS; slot++) {
-            weight[slot] = (float)(1 + tick % 1000);
+            weight[slot] = base[slot] = (float)(1 + tick % 1000);
             generation[slot] = (uint8_t)tick;
         }
-        lbrl_actions_write(&actions, weight, NULL, generation, tick);
+        lbrl_actions_write(&actions, weight, tick % 3 ? base : NULL, generation, tick);
     }
 }
 
@@ -125,6 +125,12 @@ static void check_samples(const lbrl_shm_view_t *view, totals_t *totals)
     }
 }
 
+static const float *column_of(const lbrl_shm_view_t *view, const void *copy, const char *name)
+{
+    const lbrl_shm_field_t *field = lbrl_shm_find(view, LBRL_SHM_IN_FRAME, name);
+    return (const float *)(const void *)((const uint8_t *)copy + field->offset);
+}
+
 static void check_actions(const lbrl_shm_view_t *view, totals_t *totals)
 {
     static uint64_t copy[SLOTS * 8];
@@ -134,15 +140,17 @@ static void check_actions(const lbrl_shm_view_t *view, totals_t *totals)
         return;
     }
     CHECK_EQUAL(code, LBRL_SHM_OK);
-    const uint64_t tick = ((const lbrl_frame_t *)copy)->time_us;
+    const lbrl_frame_t *frame = (const lbrl_frame_t *)copy;
+    const uint64_t tick = frame->time_us;
+    const bool has_bases = frame->base_sequence == frame->sequence;
     const uint8_t *bytes = (const uint8_t *)copy;
-    const float *weight =
-        (const float *)(const void *)(bytes +
-                                      lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "weight")->offset);
+    const float *weight = column_of(view, copy, "weight"), *base = column_of(view, copy, "base");
+    CHECK_EQUAL(has_bases, tick % 3 != 0);
     const uint8_t *generation =
         bytes + lbrl_shm_find(view, LBRL_SHM_IN_FRAME, "generation")->offset;
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
         CHECK_NEAR(weight[slot], (double)(1 + tick % 1000), 0);
+        CHECK(!has_bases || base[slot] == weight[slot]);
         CHECK_EQUAL(generation[slot], (uint8_t)tick);
     }
     totals->actions++;
