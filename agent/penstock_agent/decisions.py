@@ -55,4 +55,4 @@ def initial(in_force: FloatArray, eligible: BoolArray, base: FloatArray | None =
 def renewed(previous: Decision, changed: BoolArray) -> Decision:
     """Return the decision with weight 1 and the common base where slots have another backend."""
     base = None if previous.base is None else np.where(changed, 0.0, previous.base)
-    return Decision(np.where(changed, 1.0, previous.weights), base)
+    return Decision(np.where(changed, 1.0, previous.weights), base, previous.shared)

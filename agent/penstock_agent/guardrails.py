@@ -85,11 +85,13 @@ def guard(
     paced, kept = np.where(eligible, weights.values, 0.0), np.where(eligible, weights.values, 1.0)
     if wanted.base is None:
         return Guarded(Decision(paced), Decision(kept), weights.invalid, weights.bounded, weights.slowed)
+    before = previous.base if previous.shared == wanted.shared else None
+    common = 1.0 / np.asarray(1 if wanted.shared else balancers)
     largest = _largest_base(eligible, bounds, balancers, open_flows)
-    base = _guard_base(wanted.base, previous.base, eligible, bounds, 1.0 / np.asarray(balancers), largest)
+    base = _guard_base(wanted.base, before, eligible, bounds, common, largest)
     return Guarded(
-        Decision(paced, base.values),
-        Decision(kept, base.values),
+        Decision(paced, base.values, wanted.shared),
+        Decision(kept, base.values, wanted.shared),
         invalid=weights.invalid + base.invalid,
         bounded=weights.bounded + base.bounded,
         slowed=weights.slowed + base.slowed,

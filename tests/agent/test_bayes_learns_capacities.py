@@ -191,3 +191,32 @@ def test_a_vector_and_parameters_are_the_same():
     assert all(bounds.low < bounds.high for bounds in bounds_of(bayes.Parameters).values())
     with pytest.raises(ValueError, match="needs 25 finite numbers per row"):
         from_vector(bayes.Parameters, vector[1:])
+
+
+def test_with_a_shared_view_bases_are_on_the_flows_of_all_balancers():
+    servers = Servers(HET8, np.ones(8), 2, load=0.85, seed=8)
+
+    def decide(seen, state):
+        own = seen.counters["n_flow_on"]
+        return bayes.decide(replace(seen, counters=seen.counters | {"n_peers": own.sum(0, keepdims=True) - own}), state)
+
+    _, decision, state = run(servers, decide, 60.0)
+    assert decision.shared
+    speed, cores = estimates(state)
+    # Without a guess of the peers' load, cores are found as well as by one balancer alone.
+    assert speed * cores / np.mean(speed * cores) == pytest.approx(np.array(HET8) / np.mean(HET8), rel=0.35)
+
+
+def test_a_view_that_is_lost_is_done_without():
+    servers = Servers(HET8, np.ones(8), 2, load=0.8, seed=9)
+    peers = {"n_peers": np.zeros((2, 8), dtype=np.int64)}
+
+    def decide(seen, state):
+        return bayes.decide(replace(seen, counters=seen.counters | peers), state)
+
+    _, decision, state = run(servers, decide, 5.0)
+    assert decision.shared
+    peers["n_peers"][1, 3] = -1
+    _, decision, _ = run(servers, decide, 1.0, state=state)
+    assert not decision.shared
+    assert np.isfinite(decision.weights).all()

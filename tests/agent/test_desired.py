@@ -133,7 +133,7 @@ def test_a_policy_that_nobody_knows_changes_nothing_and_is_said():
     result = planned(vip(policyName="p"), policies=policies, override="lqs")
     assert result.vips == planned(vip(policyName="p"), policies=policies).vips
     (warning,) = result.findings[0].warnings
-    assert "'lqs' is not known; use one of equal, " in warning
+    assert "'lqs' is not known; use one of bayes, equal, " in warning
     assert "little stays" in warning
 
 

@@ -156,3 +156,13 @@ def test_a_decision_without_base_leaves_it_to_the_data_plane_at_once():
     out = guard(Decision(np.ones(2)), previous, eligible=np.ones(2, bool), bounds=Guardrails())
     assert out.base is None
     assert out.previous.base is None
+
+
+def test_bases_on_the_flows_of_all_balancers_begin_at_one_and_do_not_mix_with_others():
+    bounds, eligible = Guardrails(max_change_per_step=0.5), np.ones(2, bool)
+    own = Decision(np.ones(2), np.array([0.25, 4.0]))
+    out = guard(Decision(np.ones(2), np.full(2, 9.0), shared=True), own, eligible=eligible, bounds=bounds, balancers=4)
+    assert base_of(out).tolist() == pytest.approx([2.0, 2.0])
+    assert out.decision.shared
+    assert out.previous.shared
+    assert not guard(own, out.previous, eligible=eligible, bounds=bounds, balancers=4).decision.shared

@@ -228,6 +228,18 @@ def test_an_object_without_bases_is_replaced(tmp_path: Path) -> None:
     assert base.tolist() == [3, 3, 3, 3]
 
 
+def test_a_reader_sees_what_bases_are_added_to(tmp_path: Path) -> None:
+    writer = penstock_core.ActionsWriter(str(tmp_path / "actions"), 2)
+    reader = penstock_core.ActionsReader(writer.path)
+    for shared in (False, True):
+        writer.write(np.ones(2, np.float32), np.ones(2, np.uint8), 1, np.full(2, 3, np.float32), shared=shared)
+        read = reader.read()
+        assert read.base is not None
+        assert (read.base.tolist(), read.shared) == ([3, 3], shared)
+    writer.write(np.ones(2, np.float32), np.ones(2, np.uint8), 2, None, shared=True)
+    assert (reader.read().base, reader.read().shared) == (None, False)
+
+
 @pytest.mark.parametrize("slots", [8, 2])
 def test_another_number_of_slots_replaces_the_object(tmp_path: Path, slots: int) -> None:
     path = tmp_path / "actions"

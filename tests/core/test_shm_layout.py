@@ -158,7 +158,7 @@ def test_channels_of_a_packet_share_a_cache_line_at_level_full(tmp_path: Path) -
 def test_names_are_those_of_the_definition_table(written: Path) -> None:
     layout = Layout(written)
     names = {name for place, name in layout.fields if place == IN_FRAME}
-    assert names - {"sequence", "time_us", "actions_sequence", "active", "generation"} == {
+    assert names - {"sequence", "time_us", "actions_sequence", "active", "generation", "n_peers"} == {
         c.name for c in penstock_core.COUNTERS if c.recorded in ("off", "basic")
     }
     channels = {c.name for c in penstock_core.CHANNELS if c.level == "basic"}
@@ -186,7 +186,9 @@ def test_every_level_has_its_layout(tmp_path: Path, level: str, channels: int) -
     writer.publish(1)
     reader = penstock_core.FrameReader(str(path))
     assert len(reader.channels) == channels
-    assert len(reader.read().counters) == {"off": 9, "basic": 12, "full": 13}[level]
+    counters = dict(reader.read().counters)
+    assert counters.pop("n_peers").tolist() == [-1] * 4  # no shared view
+    assert len(counters) == {"off": 9, "basic": 12, "full": 13}[level]
 
 
 def test_actions_are_laid_out_alike(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class Servers:
 
     def _place(self, balancer, decision):
         with np.errstate(divide="ignore"):
-            index = (self.count[balancer] + decision.base[balancer]) / decision.weights[balancer]
+            count = self.count.sum(axis=0) if decision.shared else self.count[balancer]
+            index = (count + decision.base[balancer]) / decision.weights[balancer]
         best = np.flatnonzero(index <= index.min() * (1 + 1e-9))
         server = self.rng.choice(best)
         self.count[balancer, server] += 1
@@ -118,5 +119,5 @@ def run(servers, decide, seconds, state=None, warmup=0.0, bounds=None):
         )
         previous = guarded.previous
         base = common if guarded.base is None else np.where(guarded.base > 0, guarded.base, common)
-        decision = Decision(guarded.weights, base)
+        decision = Decision(guarded.weights, base, guarded.decision.shared)
     return servers.request_seconds / max(servers.requests, 1), decision, state

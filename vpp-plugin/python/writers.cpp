@@ -89,7 +89,7 @@ class ActionsWriter
     }
 
     uint64_t write(Input<float> weights, Input<uint8_t> generation, uint64_t time_us,
-                   std::optional<Input<float>> base)
+                   std::optional<Input<float>> base, bool shared)
     {
         check_length("weights", weights.shape(0), actions_.slots);
         check_length("generation", generation.shape(0), actions_.slots);
@@ -97,8 +97,9 @@ class ActionsWriter
             check_length("base", base->shape(0), actions_.slots);
         }
         mapping_->check();
-        return lbrl_actions_write(&actions_, weights.data(), base ? base->data() : nullptr,
-                                  generation.data(), time_us);
+        const auto write = shared ? lbrl_actions_write_shared : lbrl_actions_write;
+        return write(&actions_, weights.data(), base ? base->data() : nullptr, generation.data(),
+                     time_us);
     }
 
     void close() { mapping_->close(); }
@@ -134,6 +135,7 @@ struct Actions {
     Vector<float> weights;
     Vector<uint8_t> generation;
     std::optional<Vector<float>> base;
+    bool shared;
 };
 
 class ActionsReader
@@ -145,8 +147,12 @@ class ActionsReader
     {
         const std::vector<uint64_t> copy = object_.read();
         const auto *head = reinterpret_cast<const lbrl_frame_t *>(copy.data());
-        return {head->sequence, head->time_us, object_.column<float>(copy, "weight", LBRL_SHM_F32),
-                object_.column<uint8_t>(copy, "generation", LBRL_SHM_U8), base_of(copy)};
+        return {head->sequence,
+                head->time_us,
+                object_.column<float>(copy, "weight", LBRL_SHM_F32),
+                object_.column<uint8_t>(copy, "generation", LBRL_SHM_U8),
+                base_of(copy),
+                is_shared(head)};
     }
     const std::string &path() const { return object_.path(); }
     uint32_t slots() const { return object_.header().slots; }
@@ -154,10 +160,15 @@ class ActionsReader
     void close() { object_.close(); }
 
   private:
+    static bool is_shared(const lbrl_frame_t *head)
+    {
+        return head->base_sequence == ~head->sequence;
+    }
+
     std::optional<Vector<float>> base_of(const std::vector<uint64_t> &copy) const
     {
         const auto *head = reinterpret_cast<const lbrl_frame_t *>(copy.data());
-        if (head->base_sequence != head->sequence ||
+        if ((head->base_sequence != head->sequence && !is_shared(head)) ||
             lbrl_shm_find(object_.view(), LBRL_SHM_IN_FRAME, "base") == nullptr) {
             return std::nullopt;
         }
@@ -292,11 +303,13 @@ void register_actions(nb::module_ &m)
         "Writes weights and bases for one VIP. Goes on with the object of an earlier "
         "agent if it fits, else replaces it.")
         .def(nb::init<const std::string &, uint32_t>(), "path"_a, "slots"_a)
-        .def("write", &ActionsWriter::write, "weights"_a, "generation"_a, "time_us"_a,
-             "base"_a = nb::none(),
-             "Publishes a weight and a base per slot, with the generations that they were computed "
-             "for; returns the sequence number. A base of 0, or None for all, stands for the data "
-             "plane's own.")
+        .def(
+            "write", &ActionsWriter::write, "weights"_a, "generation"_a, "time_us"_a,
+            "base"_a = nb::none(), "shared"_a = false,
+            "Publishes a weight and a base per slot, with the generations that they were computed "
+            "for; returns the sequence number. A base of 0, or None for all, stands for the data "
+            "plane's own. `shared`: bases are added to the flows of all balancers, and used with a "
+            "shared view.")
         .def("close", &ActionsWriter::close)
         .def_prop_ro("path", &ActionsWriter::path)
         .def_prop_ro("slots", &ActionsWriter::slots);
@@ -306,7 +319,8 @@ void register_actions(nb::module_ &m)
         .def_ro("weights", &Actions::weights, nb::rv_policy::automatic)
         .def_ro("generation", &Actions::generation, nb::rv_policy::automatic)
         .def_ro("base", &Actions::base, nb::rv_policy::automatic,
-                "None where the frame has no bases.");
+                "None where the frame has no bases.")
+        .def_ro("shared", &Actions::shared, "Whether they are on the flows of all balancers.");
     nb::class_<ActionsReader>(m, "ActionsReader", "Reads the actions object of one VIP.")
         .def(nb::init<const std::string &>(), "path"_a)
         .def("read", &ActionsReader::read)

@@ -20,6 +20,7 @@ class Decision:
 
     weights: FloatArray
     base: FloatArray | None = None  # flows added to the count, > 0; None: the data plane's own 1 / (nodes x workers)
+    shared: bool = False  # bases are added to the flows of all balancers, which a shared view shows
 
 
 class UnknownPolicyError(ValueError):

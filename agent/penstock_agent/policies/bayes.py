@@ -17,6 +17,8 @@ counted). One of L balancers knows its own part, and estimates the total as
 
     x = l + (L - 1) (k l + (1 - k) mean(l)),    k: `others_share`, mean over `load_seconds`.
 
+With a shared view x = l + `n_peers`, and the base is one on the flows of all balancers.
+
 Evidence. Of each step of t seconds, request-seconds q = l t and requests that ended d are added to a bin k, decayed
 over `memory_seconds`. The log-likelihood is sum_k d_k log h(x_k) - q_k h(x_k), x_k: harmonic mean of x in the bin,
 because a busy backend has h in proportion to 1 / x. For given c it is that of a Gamma distribution in s, so the speed
@@ -126,6 +128,8 @@ class BayesState:
 
     watch: Watch
     mean_load: FloatArray
+    peers: FloatArray | None  # requests of the other balancers, where a shared view shows them
+    mean_peers: FloatArray
     evidence: Narrow  # [..., slots, 3, bins]: requests that ended, request-seconds, and these / requests
     fast_ended: FloatArray
     fast_expected: FloatArray
@@ -153,10 +157,18 @@ def tuned_policy(parameters: Parameters) -> Callable[[Observation, BayesState | 
     return partial(decide, parameters=parameters)
 
 
-def _total(load: FloatArray, mean_load: FloatArray, observation: Observation, p: Parameters) -> FloatArray:
-    """Estimate the requests at a backend from all balancers."""
+def _peers(observation: Observation) -> FloatArray | None:
+    """Return the requests of the other balancers; None without a shared view."""
+    peers = observation.counters.get("n_peers")
+    if peers is None or not peers.size or ((peers < 0) & observation.eligible).any():
+        return None
+    return np.minimum(np.maximum(peers, 0), LARGEST_LOAD).astype(float)
+
+
+def _others(load: FloatArray, mean_load: FloatArray, observation: Observation, p: Parameters) -> FloatArray:
+    """Estimate the requests of the other balancers from those of this one."""
     others = np.asarray(observation.balancers) - 1.0
-    return load + others * (p.others_share * load + (1.0 - np.asarray(p.others_share)) * mean_load)
+    return np.asarray(others * (p.others_share * load + (1.0 - np.asarray(p.others_share)) * mean_load))
 
 
 # ---- State ----
@@ -182,7 +194,11 @@ def _fresh(observation: Observation, work: Work, seen: Watch, p: Parameters) -> 
         log_rate=np.full((*nothing.shape[:-1], 1), np.nan),
     )
     evidence = np.zeros((*nothing.shape, 3, len(BINS)), dtype=np.float32)
-    return BayesState(seen, work.load, evidence, nothing, nothing, nothing, observation.time, estimate)
+    peers = _peers(observation)
+    mean_peers = nothing if peers is None else peers
+    return BayesState(
+        seen, work.load, peers, mean_peers, evidence, nothing, nothing, nothing, observation.time, estimate
+    )
 
 
 def _merged(state: BayesState, fresh: BayesState, keep: BoolArray) -> BayesState:
@@ -195,6 +211,7 @@ def _merged(state: BayesState, fresh: BayesState, keep: BoolArray) -> BayesState
     return replace(
         fresh,
         mean_load=of(state.mean_load, fresh.mean_load),
+        mean_peers=of(state.mean_peers, fresh.mean_peers),
         evidence=np.where(keep[..., None, None], resized(state.evidence, fresh.evidence.shape, -3), fresh.evidence),
         fast_ended=of(state.fast_ended, fresh.fast_ended),
         fast_expected=of(state.fast_expected, fresh.fast_expected),
@@ -215,9 +232,17 @@ def _merged(state: BayesState, fresh: BayesState, keep: BoolArray) -> BayesState
 
 def _updated(observation: Observation, state: BayesState, work: Work, p: Parameters) -> BayesState:
     seconds, done = work.seconds, work.ended
-    mean_load = work.load + (state.mean_load - work.load) * _decay(seconds, p.load_seconds)
-    before = _total(state.mean_load, state.mean_load, observation, p)
-    total = _total(work.between, mean_load, observation, p)
+    load_left = _decay(seconds, p.load_seconds)
+    mean_load = work.load + (state.mean_load - work.load) * load_left
+    peers, mean_peers = _peers(observation), state.mean_peers
+    if peers is None or state.peers is None or state.peers.shape != peers.shape:
+        before = state.mean_load + _others(state.mean_load, state.mean_load, observation, p)
+        total = work.between + _others(work.between, mean_load, observation, p)
+        mean_peers = mean_peers if peers is None else peers
+    else:
+        before = state.mean_load + state.mean_peers
+        total = work.between + (peers + state.peers) / 2.0
+        mean_peers = peers + (mean_peers - peers) * load_left
     request_seconds = work.between * seconds
     served = state.served + (done / seconds - state.served) * (1.0 - _decay(seconds, p.served_seconds))
     left = _decay(seconds, p.memory_seconds) * _idle_decay(observation, served, work, p)
@@ -227,6 +252,8 @@ def _updated(observation: Observation, state: BayesState, work: Work, p: Paramet
     return replace(
         state,
         mean_load=mean_load,
+        peers=peers,
+        mean_peers=mean_peers,
         evidence=_decayed(state.evidence, left, _binned(before, total, done, request_seconds)),
         fast_ended=state.fast_ended * fast + np.where(known, done, 0.0),
         fast_expected=state.fast_expected * fast + expected,
@@ -353,17 +380,23 @@ def _moments(chance: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatA
 def _action(observation: Observation, state: BayesState, p: Parameters) -> Decision:
     speed = np.exp(_log_speed(state, observation.eligible, p))
     cores = np.exp(state.estimate.log_cores - p.caution_cores * state.estimate.cores_deviation)
-    load = state.watch.load
-    reach = p.reach + p.reach_share * load
-    near = _index(_total(load, state.mean_load, observation, p), speed, cores, p)
-    far = _index(_total(load + reach, state.mean_load, observation, p), speed, cores, p)
-    per_own = 1.0 + p.others_share * (np.asarray(observation.balancers) - 1.0)
+    load, eligible = state.watch.load, observation.eligible
+    peers = _peers(observation)
+    if peers is None:
+        per_own = 1.0 + p.others_share * (np.asarray(observation.balancers) - 1.0)
+        total = load + _others(load, state.mean_load, observation, p)
+        counted = load
+    else:
+        per_own, total = np.asarray(1.0), load + peers
+        counted = total
+    reach = p.reach + p.reach_share * counted
+    near = _index(total, speed, cores, p)
+    far = _index(total + per_own * reach, speed, cores, p)
     busy = (1.0 + p.externality) * per_own / (speed * cores)
     slope = np.maximum((far - near) / reach, p.least_slope * busy)
-    slope = np.minimum(slope, near / (load + LEAST_BASE))
-    eligible = observation.eligible
-    base = np.maximum(near / slope - load, LEAST_BASE / 2.0)
-    return Decision(np.where(eligible, 1.0 / slope, 0.0), np.where(eligible, base, 1.0))
+    slope = np.minimum(slope, near / (counted + LEAST_BASE))
+    base = np.maximum(near / slope - counted, LEAST_BASE / 2.0)
+    return Decision(np.where(eligible, 1.0 / slope, 0.0), np.where(eligible, base, 1.0), shared=peers is not None)
 
 
 def _log_speed(state: BayesState, eligible: BoolArray, p: Parameters) -> FloatArray:

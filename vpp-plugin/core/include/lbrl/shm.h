@@ -95,8 +95,10 @@ typedef struct lbrl_frame {
     uint64_t sequence; /* 1, 2, 3 ... over all frames of the object; the highest is the newest */
     uint64_t time_us;  /* CLOCK_BOOTTIME when it was taken */
     uint64_t actions_sequence; /* frames: of the weights in force, 0 for none; actions: 0 */
-    uint64_t base_sequence;    /* actions: `sequence` if the frame has bases; else 0, or an earlier
-                                  one where the writer does not have bases; frames: 0 */
+    uint64_t
+        base_sequence; /* actions: `sequence` if the frame has bases, its complement if they are
+                                  on the flows of all balancers; else 0, or an earlier one where the
+                                  writer does not have bases; frames: 0 */
 } lbrl_frame_t;
 
 static_assert(sizeof(lbrl_shm_field_t) == 40, "ABI");
