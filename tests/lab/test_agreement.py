@@ -7,7 +7,7 @@ import pytest
 from penstock_rl.scenarios import Scenario
 
 from tools.lab.comparison import compare
-from tools.lab.errors import DisturbedError
+from tools.lab.errors import LabError
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits"), pytest.mark.timeout(180)]
 
@@ -26,12 +26,17 @@ SHORT = Scenario.model_validate(
 
 
 def test_simulator_and_laboratory_agree_roughly() -> None:
-    try:
-        found = compare(SHORT, "lsq", seed=1)
-    except DisturbedError as error:
-        pytest.skip(str(error))
+    found = compare(SHORT, "lsq", seed=1)
+    if found.disturbance:
+        pytest.skip(found.disturbance)
     assert found.simulator.run.completed == found.lab.run.completed
     assert found.simulator.run.failed == found.lab.run.failed == 0
     assert abs(found.difference("mean")) < LOOSE
     shares = [np.array(side.counts) / sum(side.counts) for side in (found.simulator, found.lab)]
     assert np.abs(shares[0] - shares[1]).max() < 0.15
+
+
+def test_policies_that_no_data_plane_has_are_refused() -> None:
+    for name in ("oracle-sed", "sed-base-1"):
+        with pytest.raises(LabError, match=f"policy {name}: no data plane has it"):
+            compare(SHORT, name, seed=1)

@@ -15,7 +15,7 @@ from penstock_rl.simulation import Outcome
 
 from tools.lab import requests
 from tools.lab.drawing import drawn
-from tools.lab.errors import DisturbedError, LabError
+from tools.lab.errors import LabError
 from tools.lab.replay import replay
 from tools.lab.requests import UNFINISHED, Connections, Records
 from tools.lab.servers import server_rows, share, spread
@@ -41,33 +41,35 @@ class Run:
         """99th percentile of the client's own lateness, in seconds."""
         return float(np.quantile(self.records.lateness, 0.99)) if len(self.records.sent) else 0.0
 
-    def check(self) -> None:
-        """Raise DisturbedError where the figures are not those of data plane and servers alone."""
+    @property
+    def disturbance(self) -> str:
+        """Why these are not the figures of data planes and servers alone; empty where they are."""
         bound = LATE * float(np.nanmean(self.outcome.duration))
         if self.lateness > bound:
-            raise DisturbedError(f"the client was {self.lateness:.4f} s late (p99), more than {bound:.4f} s")
+            return f"the client was {self.lateness:.4f} s late (p99), more than {bound:.4f} s"
         if self.measured.elsewhere > ELSEWHERE:
-            raise DisturbedError(f"other programs used {self.measured.elsewhere:.2f} processors: end them")
+            return f"other programs used {self.measured.elsewhere:.2f} processors; end them"
         if self.measured.stolen > STOLEN:
-            raise DisturbedError(f"the hypervisor took {self.measured.stolen:.2f} processors")
-        if any(not each.get("active") for each in self.measured.decisions):
-            raise LabError(f"an agent never decided by its policy: {self.measured.decisions}")
+            return f"the hypervisor took {self.measured.stolen:.2f} processors"
+        return ""
 
 
 def run(environment: Mapping[str, object], evaluated: Evaluated, *, until: float, features: str) -> Run:
-    """Run an environment whose servers this machine can have, until a time; DisturbedError is left to `Run.check`."""
+    """Run an environment whose servers this machine can have, until a time. LabError where something fails."""
     connections = drawn(environment, until)
     setup = make_setup(environment, evaluated, until, features)
     classes: FloatArray = np.asarray(environment["classes"], dtype=np.float64)
     sizes = classes[:, [CLASS_FIELDS.index("request_bytes"), CLASS_FIELDS.index("response_bytes")]]
     records, measured = replay(setup, requests.plan(connections, sizes))
+    if not all(each.get("active") for each in measured.decisions):
+        raise LabError(f"an agent never decided by its policy: {measured.decisions}")
     return Run(_outcome(environment, connections, records, measured), records, measured)
 
 
 def make_setup(environment: Mapping[str, object], evaluated: Evaluated, until: float, features: str) -> Setup:
     """Return what the isolated part builds."""
-    if evaluated.heuristic is None:
-        raise LabError(f"policy {evaluated.name}: an oracle has no data plane; use another one")
+    if not runs(evaluated):
+        raise LabError(f"policy {evaluated.name}: no data plane has it; use another one")
     return Setup(
         servers=spread(server_rows(environment), sorted(os.sched_getaffinity(0))),
         balancers=len(np.asarray(environment["split"])),
@@ -76,6 +78,11 @@ def make_setup(environment: Mapping[str, object], evaluated: Evaluated, until: f
         warmup=_warmup(environment),
         until=until,
     )
+
+
+def runs(evaluated: Evaluated) -> bool:
+    """Tell whether a data plane can run a policy: not oracles, nor a base that no configuration sets."""
+    return evaluated.heuristic is not None and evaluated.base is None
 
 
 def policy_spec(evaluated: Evaluated) -> PolicySpec:
