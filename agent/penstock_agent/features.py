@@ -93,6 +93,9 @@ now by the policy that a model corrects."""
 _BASES = ("action/log_base", "anchor/log_base")
 """log of a base over the data plane's own, 1 / balancers."""
 
+_PEERS = ("peers/flows", "peers/total", "peers/total_relative")
+"""log(1 + flows) of the other balancers and of all, and the latter relative to the VIP's mean; with a shared view."""
+
 _FILTER = (
     *("filter/log_speed", "filter/speed_deviation", "filter/log_cores", "filter/cores_deviation"),
     *("filter/recent", "filter/expected"),
@@ -105,12 +108,13 @@ _CONTEXT = (
 )
 """The same at each slot: logs of counts, of means over eligible backends + 1, and of the interval over 0.2 s."""
 
-_ROWS = (*_LOGARITHMS, *_RELATIVE, *_PACES, *_BALANCES, *_WEIGHTS, *_BASES, *_FILTER, *_CONTEXT)
+_ROWS = (*_LOGARITHMS, *_RELATIVE, *_PACES, *_BALANCES, *_WEIGHTS, *_BASES, *_PEERS, *_FILTER, *_CONTEXT)
 _AT = {name: row for row, name in enumerate(_ROWS)}
 
 
 _PLACE = {
-    names: slice(_AT[names[0]], _AT[names[-1]] + 1) for names in (_LOGARITHMS, _RELATIVE, _PACES, _BALANCES, _FILTER)
+    names: slice(_AT[names[0]], _AT[names[-1]] + 1)
+    for names in (_LOGARITHMS, _RELATIVE, _PACES, _BALANCES, _PEERS, _FILTER)
 }
 
 
@@ -155,6 +159,8 @@ def extract(
     pool = _Pool(seen)
     if "n_flow" in seen.counters:
         _measured(values, seen, memory, pool)
+    if "n_peers" in seen.counters:
+        _shared(values, seen, memory, pool)
     _decided(values, seen, anchor)
     _filtered(values, anchor_state)
     _pooled(values, seen, memory, step, pool)
@@ -319,6 +325,17 @@ def _hide(values: FloatArray, seen: Observation, memory: Memory, quantities: Flo
         if not known.all():
             rows = _ROWS_OF[group]
             values[rows] = np.where(known, values[rows], np.nan)
+
+
+def _shared(values: FloatArray, seen: Observation, memory: Memory, pool: _Pool) -> None:
+    """Fill in flows of all balancers, as the data plane estimates them; -1 where it has no fresh view."""
+    peers = seen.counters["n_peers"]
+    own = memory.flows[1] if "n_active" in seen.counters else memory.flows[0]
+    flows = np.maximum(peers, 0).astype(float)
+    total = flows + own
+    relative = (total + 1.0) / (pool.mean(total) + 1.0)
+    known = np.logical_and.reduce((peers >= 0) | ~seen.eligible, axis=-1, keepdims=True)
+    values[_PLACE[_PEERS]] = np.where(known, np.log(np.array((flows + 1.0, total + 1.0, relative))), np.nan)
 
 
 _ROWS_OF = {group: _group_rows(group) for group in ("active", "endings", "turns", "answers", "losses")}

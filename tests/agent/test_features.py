@@ -115,6 +115,15 @@ def test_what_is_in_force_and_what_the_anchor_decides():
     assert values("anchor/log_base", now, anchor=anchor) == pytest.approx([0, np.log(2)])
 
 
+def test_flows_of_all_balancers_where_they_share_a_view():
+    now = seen(n_flow_on=(3, 1), n_peers=(4, 0))
+    assert values("peers/flows", now) == pytest.approx(np.log([5, 1]))
+    assert values("peers/total", now) == pytest.approx(np.log([8, 2]))
+    assert values("peers/total_relative", now) == pytest.approx(np.log([8 / 5, 2 / 5]))
+    assert np.isnan(values("peers/flows", seen(n_flow_on=(3, 1), n_peers=(-1, -1)))).all()
+    assert np.isnan(values("peers/flows", seen(n_flow_on=(3, 1)))).all()
+
+
 @pytest.mark.parametrize(
     ("level", "missing"),
     [
@@ -128,8 +137,8 @@ def test_what_a_level_does_not_record_is_not_measured(level, missing):
     for time in (0.0, 0.2):
         found, memory = features.extract(observation(time=time, level=level), memory, ALL_FEATURES)
     groups = {name.partition("/")[0] for name in ALL_FEATURES}
-    # Without an anchor there is nothing of it.
-    assert finite(found) == groups - missing - {"anchor", "filter"}
+    # There is neither an anchor nor a shared view.
+    assert finite(found) == groups - missing - {"anchor", "filter", "peers"}
 
 
 def test_answers_are_not_measured_with_one_way_forwarding():
