@@ -309,16 +309,18 @@ _FLOW_SECONDS = _rows_of(
     *("active_seconds.fast", "active_seconds.slow"),
 )
 _BALANCED = _rows_of("n_flow.fast", "n_packet.fast")
-_ENDED, _TURNS, _ANSWERS, _RECENT_PACKETS = _rows_of("n_fct.slow", "n_turn.slow", "n_answer.slow", "n_packet.fast")
+_EVER = _rows_of("n_fct.slow", "n_turn.slow", "n_answer.slow")
+_RECENT_PACKETS = _QUANTITIES.index("n_packet.fast")
 
 
 def _hide(values: FloatArray, seen: Observation, memory: Memory, quantities: FloatArray) -> None:
     """Set features to NaN that level, forwarding or protocol leave unmeasured."""
+    ended, turns, answers = np.logical_or.reduce(quantities[_EVER] > 0, axis=-1, keepdims=True)
     measured = {
         "active": memory.active,
-        "endings": _any(quantities[_ENDED]),  # UDP has none
-        "turns": _any(quantities[_TURNS]) & memory.active,
-        "answers": _any(quantities[_ANSWERS]),  # not seen with one-way forwarding
+        "endings": ended,  # UDP has none
+        "turns": turns & memory.active,
+        "answers": answers,  # not seen with one-way forwarding
         "losses": (quantities[_RECENT_PACKETS] > 0) & ("n_rtr" in seen.counters),  # from level `basic` on
     }
     for group, known in measured.items():
@@ -341,16 +343,14 @@ def _shared(values: FloatArray, seen: Observation, memory: Memory, pool: _Pool) 
 _ROWS_OF = {group: _group_rows(group) for group in ("active", "endings", "turns", "answers", "losses")}
 
 
-def _any(values: FloatArray) -> BoolArray:
-    return np.asarray(np.logical_or.reduce(values > 0, axis=-1, keepdims=True))
-
-
 def _decided(values: FloatArray, seen: Observation, anchor: FloatArray | None) -> None:
     """Fill in logs of weights and bases: configured, in force, and of the anchor."""
     common = np.log(np.asarray(seen.balancers, dtype=float))
-    values[_AT["configuration/weight"]] = _centred(seen.configured, seen.eligible)
-    if seen.weights is not None:
-        values[_AT["action/log_weight"]] = _centred(seen.weights, seen.eligible)
+    if seen.weights is None:
+        values[_AT["configuration/weight"]] = _centred(seen.configured, seen.eligible)
+    else:
+        both = _centred(np.array((seen.configured, seen.weights)), seen.eligible)
+        values[_AT["configuration/weight"]], values[_AT["action/log_weight"]] = both
         values[_AT["action/log_base"]] = _log_base(seen.base, seen) + common
     if anchor is not None:
         values[_AT["anchor/log_weight"]] = anchor[..., 0]
@@ -370,7 +370,7 @@ def logs(decision: Decision, seen: Observation) -> FloatArray:
 
 
 def _centred(weights: FloatArray, eligible: BoolArray) -> FloatArray:
-    valid = eligible & np.isfinite(weights) & (weights > 0)
+    valid = eligible & (weights > 0) & (weights < np.inf)
     found = np.log(np.where(valid, weights, 1.0))
     count = np.maximum(np.add.reduce(valid, axis=-1, keepdims=True), 1)
     return np.where(valid, found - np.add.reduce(found, axis=-1, keepdims=True) / count, 0.0)

@@ -126,6 +126,8 @@ class Network:
 
 def _product(values: Float32Array, matrix: Float32Array) -> Float32Array:
     """Multiply the last axis: in one call of BLAS, however many axes there are before it."""
+    if values.ndim == 2:
+        return values @ matrix
     flat = values.reshape(-1, values.shape[-1]) @ matrix
     return np.asarray(flat.reshape(*values.shape[:-1], matrix.shape[-1]))
 
@@ -133,11 +135,10 @@ def _product(values: Float32Array, matrix: Float32Array) -> Float32Array:
 def _pooled(values: Float32Array, eligible: BoolArray) -> Float32Array:
     """Return mean and maximum over eligible slots, repeated at each slot; 0 where there is none."""
     mask = eligible[..., None]
-    count = np.maximum(np.add.reduce(mask, axis=-2, keepdims=True), 1).astype(np.float32)
-    mean = np.add.reduce(np.where(mask, values, np.float32(0)), axis=-2, keepdims=True) / count
-    highest = np.maximum.reduce(np.where(mask, values, np.float32(-np.inf)), axis=-2, keepdims=True)
-    highest = np.where(np.isneginf(highest), np.float32(0), highest)
-    pooled = np.concatenate((mean, highest), axis=-1)
+    count = np.add.reduce(mask, axis=-2, keepdims=True)
+    mean = np.add.reduce(values * mask, axis=-2, keepdims=True) / np.maximum(count, 1).astype(np.float32)
+    highest = np.maximum.reduce(values, axis=-2, keepdims=True, where=mask, initial=-np.inf)
+    pooled = np.concatenate((mean, np.where(count > 0, highest, np.float32(0))), axis=-1)
     return np.broadcast_to(pooled, (*values.shape[:-1], pooled.shape[-1]))
 
 

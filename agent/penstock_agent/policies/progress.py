@@ -28,7 +28,8 @@ class Mark:
 
     time: float
     generation: Generations
-    totals: Totals
+    names: tuple[str, ...]
+    totals: NDArray[np.int64]  # [names, ..., slots]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,16 @@ class Step:
 
 def advance(observation: Observation, mark: Mark | None, totals: Totals) -> tuple[Step, Mark]:
     """Compare an observation with the mark of the last one."""
-    now = Mark(observation.time, observation.generation, totals)
-    mark = None if mark is None or mark.totals.keys() != totals.keys() else _fitted(mark, now)
+    now = Mark(observation.time, observation.generation, tuple(totals), np.array(list(totals.values()), dtype=np.int64))
+    mark = None if mark is None or mark.names != now.names else _fitted(mark, now)
     if mark is None:
         nothing = np.zeros(observation.generation.shape)
         return Step(0.0, np.zeros(nothing.shape, dtype=np.bool_), dict.fromkeys(totals, nothing)), now
     same = observation.generation == mark.generation
-    for name, total in totals.items():
-        same = same & (total >= mark.totals[name])
-    added = {name: np.where(same, total - mark.totals[name], 0).astype(float) for name, total in totals.items()}
-    return Step(min(max(now.time - mark.time, 0.0), LONGEST_SECONDS), same, added), now
+    same = same & np.logical_and.reduce(now.totals >= mark.totals, axis=0)
+    added = np.where(same, now.totals - mark.totals, 0).astype(float)
+    seconds = min(max(now.time - mark.time, 0.0), LONGEST_SECONDS)
+    return Step(seconds, same, dict(zip(now.names, added, strict=True))), now
 
 
 def resized(values: NDArray[Kind], shape: tuple[int, ...], axis: int = -1) -> NDArray[Kind]:
@@ -76,7 +77,7 @@ def _fitted(mark: Mark, now: Mark) -> Mark | None:
     known = mark.generation.shape[-1]
     generation = np.array(now.generation + 1, dtype=np.uint8)  # slots that are new differ
     generation[..., :known] = mark.generation[..., : shape[-1]]
-    return Mark(mark.time, generation, {name: resized(total, shape) for name, total in mark.totals.items()})
+    return Mark(mark.time, generation, mark.names, resized(mark.totals, now.totals.shape))
 
 
 class Elapsed(Protocol):
