@@ -202,9 +202,9 @@ def test_episodes_follow_each_other():
         endless.step()
 
 
-@pytest.mark.parametrize("servers", [1, 8, 11, 24, 64])
+@pytest.mark.parametrize("servers", [1, 9, 17, 33])
 def test_any_number_of_servers_fits(servers):
-    batch = Batch(entries(14, servers=[{"count": servers}]), Settings(anchor="lsq"), SECONDS)
+    batch = Batch(entries(14, servers=[{"count": servers, "cores": 1}]), Settings(anchor="lsq"), SECONDS)
     assert batch.reset().mask[0, 0].sum() == servers
 
 
