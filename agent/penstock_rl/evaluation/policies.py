@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from penstock_agent import policies
 from penstock_agent.observation import FloatArray
-from penstock_agent.policies import Policy
+from penstock_agent.policies import EVALUATED, Policy
 from penstock_embedded.messages import SchedulerLoad, SchedulerType
 
 from penstock_rl.evaluation.results import Results
@@ -44,7 +43,7 @@ class Evaluated:
     @property
     def policy(self) -> Policy | None:
         """The agent's policy."""
-        return policies.by_name(self.heuristic) if self.heuristic else None
+        return EVALUATED[self.heuristic] if self.heuristic else None
 
     def setting(self, level: str, forwarding: str) -> Setting:
         """Return the configuration of data planes in a scenario with these features and forwarding."""
@@ -94,9 +93,7 @@ _ORACLES = (
 )
 
 POLICIES: Mapping[str, Evaluated] = {
-    each.name: each
-    for each in (*_ALONE, *_BY_COUNTS, *(each.on_active() for each in _BY_COUNTS), *_ORACLES)
-    if each.heuristic is None or each.heuristic in policies.POLICIES
+    each.name: each for each in (*_ALONE, *_BY_COUNTS, *(each.on_active() for each in _BY_COUNTS), *_ORACLES)
 }
 
 _STATIC = ("sed", *(f"sed^{exponent:g}" for exponent in EXPONENTS))
