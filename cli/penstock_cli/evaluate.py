@@ -32,7 +32,8 @@ def evaluate(
         ),
     ],
     policies: Annotated[
-        str | None, typer.Option("--policies", "-p", help="Names, separated by commas; default: all.")
+        str | None,
+        typer.Option("--policies", "-p", help="Names or models (.npz), separated by commas; default: all."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each scenario and policy, with seeds from 1.")] = 8,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for results, tables and plots.")] = OUT,

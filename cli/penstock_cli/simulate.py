@@ -21,7 +21,9 @@ def simulate(
     scenario: Annotated[
         str, typer.Argument(metavar="SCENARIO", help="Scenario file, or the name of one that comes with Penstock.")
     ],
-    policy: Annotated[str, typer.Option("--policy", "-p", help="A policy that `penstock evaluate` knows.")] = "little",
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", help="A policy that `penstock evaluate` knows, or a model (.npz).")
+    ] = "little",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 1,
     every: Annotated[
         float | None, typer.Option(min=0.2, help="Seconds of a row; default: a twentieth of the scenario.")

@@ -2,5 +2,5 @@
 
 from importlib.util import find_spec
 
-SIMULATED = ("batch", "interfaces", "runner", "simulation", "tables")
+SIMULATED = ("batch", "evaluated_models", "interfaces", "runner", "simulation", "tables")
 collect_ignore = [] if find_spec("penstock_sim") else [f"test_{name}.py" for name in SIMULATED]

@@ -63,6 +63,15 @@ def test_a_scenario_may_be_chosen():
     assert info["scenario"] == "mine"
 
 
+def test_the_default_space_is_that_of_training():
+    env = PenstockEnv()
+    seen, info = env.reset(seed=5)
+    assert info["scenario"].startswith("training-")
+    assert env.observation_space.contains(seen)
+    seen, *_ = env.step(env.action_space.sample())
+    assert env.observation_space.contains(seen)
+
+
 def test_all_balancers_of_a_scenario_are_agents():
     env = PenstockParallelEnv(space(), balancers=3)
     seen, _ = env.reset(seed=1, options={"scenario": short(balancers={"count": 3})})

@@ -86,7 +86,7 @@ def _document(text: bytes) -> Document:
     if version != FORMAT or isinstance(version, bool):
         raise ModelError(f"model.json: format is {str(version)[:40]!r}; this agent reads {FORMAT}: export it for that")
     try:
-        return Document.model_validate_json(text)
+        return Document.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:200]

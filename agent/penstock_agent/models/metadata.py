@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from penstock_embedded.messages import SchedulerType
+from penstock_embedded.messages import SchedulerLoad, SchedulerType
 from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT = 1
@@ -20,7 +20,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Part(BaseModel):
-    """Strict: nothing unknown, nothing converted."""
+    """Nothing unknown, and numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -41,6 +41,8 @@ class Metadata(Part):
     anchor: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,31}$")]
     """Policy whose decision the model corrects."""
     scheduler: SchedulerType = SchedulerType.SED
+    load: SchedulerLoad = SchedulerLoad.ACTIVE
+    """Flows that the scheduler compared in training."""
     head: Head = Head.CONTINUOUS
     use_base: bool = True
     """False: the base is left to the data plane."""

@@ -8,11 +8,13 @@ with equal weights).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+from penstock_agent.models import Model, ModelError, load
 from penstock_agent.observation import FloatArray
-from penstock_agent.policies import EVALUATED, Policy
+from penstock_agent.policies import EVALUATED, Policy, learned
 from penstock_embedded.messages import SchedulerLoad, SchedulerType
 
 from penstock_rl.evaluation.results import Results
@@ -20,6 +22,7 @@ from penstock_rl.scenarios.columns import SERVER_FIELDS
 from penstock_rl.simulation import Environment, Rule, Setting
 
 ACTIVE = "+active"  # suffix: the same on active counts
+MODEL = ".npz"  # suffix of a model's file
 EXPONENTS = (0.5, 0.75, 1.25, 1.5, 2.0)  # of the capacity, beside 1, in the search for the best static SED
 
 
@@ -39,10 +42,13 @@ class Evaluated:
     rule: Rule = Rule.SCHEDULER
     told: float | None = None  # exponent of the true capacity in configured weights; None: not told
     base: float | None = None  # fixed base of the scheduler; None: 1 / balancers
+    model: Model | None = field(default=None, compare=False)  # instead of a heuristic
 
     @property
     def policy(self) -> Policy | None:
         """The agent's policy."""
+        if self.model is not None:
+            return learned.policy(self.model, EVALUATED)
         return EVALUATED[self.heuristic] if self.heuristic else None
 
     def setting(self, level: str, forwarding: str) -> Setting:
@@ -129,8 +135,22 @@ def default_names() -> tuple[str, ...]:
     return (*POLICIES, *COMPOSITES)
 
 
+def of_model(path: Path) -> Evaluated:
+    """Return the policy of a model's file, named after its card and digest; PolicyNameError says what is wrong."""
+    try:
+        model = load(path)
+        learned.anchor_of(model.metadata, EVALUATED)
+    except ModelError as error:
+        raise PolicyNameError(f"policy {path}: {error}") from error
+    name = f"{model.card.name}@{model.sha256[:8]}"  # results of another file by that name are not mixed in
+    plain = Evaluated(name, name, scheduler=model.metadata.scheduler, model=model)
+    return plain.on_active() if model.metadata.load is SchedulerLoad.ACTIVE else plain
+
+
 def named(name: str) -> Evaluated:
-    """Return one policy; PolicyNameError lists the known names."""
+    """Return one policy, or that of a model's file; PolicyNameError lists the known names."""
+    if name.strip().endswith(MODEL):
+        return of_model(Path(name.strip()))
     try:
         return POLICIES[_canonical(name)]
     except KeyError:
@@ -147,17 +167,20 @@ def presented(results: Results) -> Results:
 def select(names: Iterable[str]) -> tuple[Evaluated, ...]:
     """Return what has to be run for these names: the gap needs LSQ on the same counts, and the oracle.
 
-    PolicyNameError lists the known names.
+    A name that ends with .npz is a model's file. PolicyNameError lists the known names.
     """
-    wanted = [_canonical(name) for name in names]
+    given = [name.strip() for name in names]
+    models = [of_model(Path(name)) for name in given if name.endswith(MODEL)]
+    wanted = [_canonical(name) for name in given if not name.endswith(MODEL)]
     for name in wanted:
         if name not in POLICIES and name not in COMPOSITES:
             raise PolicyNameError(f"policy {name!r} is not known; use some of {', '.join(default_names())}")
-    wanted += [on_counts_of(name, "lsq") for name in wanted] + ["oracle"]
+    compared = [*wanted, *(model.name for model in models)]
+    wanted += [on_counts_of(name, "lsq") for name in compared] + ["oracle"]
     run: dict[str, None] = {}
     for name in wanted:
         run.update(dict.fromkeys(_members(name)))
-    return tuple(POLICIES[name] for name in POLICIES if name in run)
+    return (*(POLICIES[name] for name in POLICIES if name in run), *models)
 
 
 def _members(name: str) -> Sequence[str]:
