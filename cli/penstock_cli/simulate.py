@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +14,7 @@ from penstock_cli.evaluate import laboratory
 from penstock_cli.failure import fail, reported
 
 if TYPE_CHECKING:
-    from penstock_rl.evaluation.progress import Period
+    from penstock_rl.evaluation.progress import Period, ServerResult
 
 MOST_SERVERS = 12  # that have a column
 
@@ -28,27 +30,38 @@ def simulate(
     every: Annotated[
         float | None, typer.Option(min=0.2, help="Seconds of a row; default: a twentieth of the scenario.")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show the servers live, on a terminal.")] = False,
+    pace: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="With --watch: seconds of the scenario in each second.")
+    ] = 20.0,
 ) -> None:
-    """Print what happens in one scenario under one policy, period by period.
+    """Print what happens in one scenario under one policy: period by period, then server by server.
 
-    A server's column is its share of the completed requests and, after the slash, its weight in relation to the mean.
+    In the first table, a server's column is its share of the completed requests and, after the slash, its weight in
+    relation to the mean. The second one leaves out the warm-up.
     """
     with laboratory():
         from penstock_rl.evaluation.cases import one
         from penstock_rl.evaluation.policies import PolicyNameError, named
-        from penstock_rl.evaluation.progress import periods
+        from penstock_rl.evaluation.progress import follow
         from penstock_rl.scenarios import ScenarioError
+
+        from penstock_cli.watching import watching
 
     with reported(PolicyNameError, ScenarioError):
         case, chosen = one(scenario), named(policy)
         every = every or case.scenario.duration / 20
         if every > case.scenario.duration:
             fail(f"--every: {every:g} is longer than the scenario, {case.scenario.duration:g} s; use a smaller number")
-        for line in _lines(periods(case, chosen, seed, every)):
+        if watch and not sys.stdout.isatty():
+            fail("--watch: standard output is not a terminal; leave it out")
+        with watching(case.scenario, chosen.title, pace) if watch else nullcontext() as screen:
+            story = follow(case, chosen, seed, every, screen)
+        for line in (*_lines(story.periods), "", *_server_lines(story.servers)):
             typer.echo(line)
 
 
-def _lines(periods: list[Period]) -> Iterator[str]:
+def _lines(periods: Sequence[Period]) -> Iterator[str]:
     servers = min(len(periods[0].shares), MOST_SERVERS)
     heads = [f"server {index}" for index in range(servers)]
     yield f"{'until':>8}{'req/s':>9}{'mean ms':>9}{'p90 ms':>9}{'failed':>8}  " + "".join(f"{h:>12}" for h in heads)
@@ -59,6 +72,14 @@ def _lines(periods: list[Period]) -> Iterator[str]:
         rate = period.completed / (period.end - period.start)
         times = f"{_milliseconds(period.mean):>9}{_milliseconds(period.p90):>9}"
         yield f"{period.end:>7.1f}s{rate:>9.1f}{times}{period.failed:>8}  " + "".join(f"{cell:>12}" for cell in cells)
+
+
+def _server_lines(servers: Sequence[ServerResult]) -> Iterator[str]:
+    yield f"{'server':>8}{'capacity':>10}{'share':>9}{'mean ms':>9}{'p90 ms':>9}{'failed':>8}{'used':>8}"
+    for number, each in enumerate(servers):
+        used = "-" if math.isnan(each.utilisation) else f"{each.utilisation:.1%}"
+        times = f"{_milliseconds(each.mean):>9}{_milliseconds(each.p90):>9}"
+        yield f"{number:>8}{each.capacity:>10.3g}{each.share:>9.1%}{times}{each.failed:>8}{used:>8}"
 
 
 def _cell(share: float, weight: float) -> str:
