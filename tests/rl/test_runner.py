@@ -74,7 +74,7 @@ from penstock_rl.evaluation import runner
 from tests.rl.small import case
 from tests.rl.test_runner import CHOSEN, SEEDS
 if __name__ == "__main__":
-    cases = [case(name=f"small-{i}", duration=30.0) for i in range(6)]
+    cases = [case(name=f"small-{i}") for i in range(4)]
     runner.evaluate(cases, CHOSEN, SEEDS, out=Path(sys.argv[1]), processes=int(sys.argv[2]))
 """
 
@@ -93,7 +93,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, processes: int) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    cases = [case(name=f"small-{i}", duration=30.0) for i in range(6)]
+    cases = [case(name=f"small-{i}") for i in range(4)]
     resumed, ran = evaluate(tmp_path / "out", *cases)
     assert len(ran) <= len(cases) * len(CHOSEN) - 3
     whole, _ = evaluate(tmp_path / "whole", *cases)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import penstock_sim
 import pytest
 from penstock_agent import policies
 from penstock_agent.guardrails import Guardrails
@@ -115,8 +116,6 @@ def test_weights_pass_the_guardrail() -> None:
     )
     bounds = Guardrails(max_weight_ratio=4.0, max_change_per_step=0.1)
     environments = [expand(small(), 1)]
-    import penstock_sim
-
     sim = penstock_sim.Simulation(environments, level="basic", scheduler="sed", load="open", forwarding="nat")
     loop = simulation.Loop(simulation.Planes(sim, environments, ("fct",)), wild, bounds)
     before = np.ones(sim.eligible.shape)
