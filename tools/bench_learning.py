@@ -37,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sets", nargs="*", help=f"of {', '.join(SETS)}; default: all")
     parser.add_argument("--short", action="store_true", help="compare a part with docs/results, write nothing there")
+    parser.add_argument("--policies", help="names, separated by commas; default: all")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if unknown := [name for name in options.sets if name not in SETS]:
@@ -44,18 +45,18 @@ def main() -> int:
     if options.short:
         return _short(options.processes)
     for name in options.sets or SETS:
-        _publish(name, options.processes)
+        _publish(name, options.policies, options.processes)
     return 0
 
 
-def _publish(name: str, processes: int) -> None:
+def _publish(name: str, chosen: str | None, processes: int) -> None:
     found = runner.evaluate(
         cases.read(name),
-        policies.select(policies.default_names()),
+        policies.select(chosen.split(",") if chosen else policies.default_names()),
         SEEDS,
         out=WORK / name,
         processes=processes,
-        command=f"penstock evaluate --scenarios {name} --seeds {len(SEEDS)}",
+        command=f"penstock evaluate --scenarios {name}{f' --policies {chosen}' if chosen else ''} --seeds {len(SEEDS)}",
         progress=_print,
     )
     report(found, PUBLISHED / name, SETS[name])
