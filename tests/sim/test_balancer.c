@@ -62,7 +62,7 @@ static uint32_t slot_of(const seen_t *seen, int server)
             return i;
         }
     }
-    CHECK(!"the server has a slot");
+    CHECK(false); /* the server has a slot */
     return 0;
 }
 

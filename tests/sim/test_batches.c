@@ -183,8 +183,42 @@ static void scenario_is_copied(void)
     }
 }
 
+/* Idle connections that count as load mislead the scheduler until queues are long: no flow table is
+ * full then. */
+static void overload_refuses_no_connection(void)
+{
+    static const double cores[] = {1, 1, 2, 2, 4, 4, 8, 8};
+    int64_t refused = 0, failed = 0;
+    lab_open(&lab);
+    lab_balancers(&lab, 2);
+    for (uint32_t i = 0; i < 8; i++) {
+        lab_server(&lab, cores[i], 1);
+    }
+    lab.classes[0][SIM_CLASS_IDLE_SHARE] = 0.8;
+    lab.classes[0][SIM_CLASS_IDLE_MEAN] = 5;
+    lab_rate(&lab, 0, 255);
+    lab.options.rule = SIM_RULE_CORE;
+    lab.options.scheduler = LBRL_SCHEDULER_LSQ;
+    sim_t *sim = lab_start(&lab, 1000, 4);
+    const sim_results_t *results = sim_results(sim);
+    for (uint32_t step = 1; step <= 200; step++) {
+        lab_advance(sim, step);
+        for (uint32_t i = 0; i < 4 * 2; i++) {
+            refused += results->refused[i];
+        }
+        for (uint32_t i = 0; i < 4 * 2 * 8; i++) {
+            failed += results->failed[i];
+        }
+    }
+    CHECK_EQUAL(refused, 0);
+    CHECK_EQUAL(failed, 0);
+    CHECK(lab_mean_duration(sim, 0, 30) > 1);
+    sim_destroy(sim);
+}
+
 int main(void)
 {
+    overload_refuses_no_connection();
     scenario_is_copied();
     core_of_one_server_changes_nothing();
     threads_change_nothing();

@@ -9,9 +9,9 @@
 #define FLOWS_MIN 1024u
 #define FLOWS_MAX (1u << 18)
 
-/* Seconds for which a flow holds its entry beyond pauses of its client: in service, in queues, and
- * closed. Entries of closed flows are taken where room is short, so this is room for overload too. */
-#define HELD_SECONDS 5.0
+/* Seconds for which a flow is open beyond pauses of its client, in service and in queues, under heavy
+ * overload too. Closed flows need no room of their own: their entries are taken where it is short. */
+#define HELD_SECONDS 3.0
 
 static double mean_life(const sim_engine_t *engine)
 {
@@ -41,15 +41,19 @@ static double arrival_rate(const sim_engine_t *engine)
     return highest;
 }
 
+/* Each partition has an equal part of the table, and gets a Poisson number of the flows: six standard
+ * deviations and a few more are enough for billions of arrivals. */
+static double flows_for(double open)
+{
+    double mean = open / LBRL_PARTITIONS;
+    return LBRL_PARTITIONS * (mean + 6 * sqrt(mean) + 8);
+}
+
 static uint32_t flows_of(const sim_engine_t *engine, uint32_t balancer)
 {
     double share = engine->split_end[balancer] - (balancer ? engine->split_end[balancer - 1] : 0);
-    double wanted = share * arrival_rate(engine) * mean_life(engine);
-    uint32_t flows = FLOWS_MIN;
-    while (flows < FLOWS_MAX && flows < wanted) {
-        flows *= 2;
-    }
-    return flows;
+    double wanted = flows_for(share * arrival_rate(engine) * mean_life(engine));
+    return (uint32_t)fmin(fmax(wanted, FLOWS_MIN), FLOWS_MAX);
 }
 
 /* ---- Life ---- */
