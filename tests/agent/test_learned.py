@@ -141,6 +141,14 @@ def test_a_model_of_weights_leaves_the_base_to_the_data_plane():
     assert decision.base is None
 
 
+def test_bases_on_the_flows_of_all_balancers_stay_so():
+    seen = observation(counters={"n_peers": np.arange(6)})
+    decision, _ = policy(anchor="bayes").decide(seen, None)
+    assert decision.shared
+    assert not policy(anchor="bayes", use_base=False).decide(seen, None)[0].shared
+    assert not policy(anchor="lsq").decide(seen, None)[0].shared
+
+
 def test_levels_are_steps_of_the_residual():
     described = metadata(head=Head.LEVELS, anchor="lsq", use_base=False)
     made = arrays(described, levels=3)

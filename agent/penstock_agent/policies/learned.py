@@ -77,17 +77,23 @@ class Learned:
         if hidden is not None:
             hidden = _kept(hidden, memory.renewed)
         output = self._network(values, seen.eligible, hidden)
-        decision = compose(anchor, output.residual, seen.eligible, use_base=self._metadata.use_base)
+        use_base = self._metadata.use_base
+        decision = compose(anchor, output.residual, seen.eligible, use_base=use_base, shared=wanted.shared)
         return decision, LearnedState(memory, output.hidden, anchor_state)
 
 
-def compose(anchor: FloatArray, residual: Float32Array, eligible: BoolArray, *, use_base: bool) -> Decision:
-    """Return the decision of an anchor (`features.logs`) with a residual added; both [..., slots, 2]."""
+def compose(
+    anchor: FloatArray, residual: Float32Array, eligible: BoolArray, *, use_base: bool, shared: bool = False
+) -> Decision:
+    """Return the decision of an anchor (`features.logs`) with a residual added; both [..., slots, 2].
+
+    `shared`: the anchor's bases are on the flows of all balancers.
+    """
     # A sum that is no number becomes one that the guardrails count as invalid; they bound the others.
     logs = np.minimum(np.maximum(anchor + residual, -guardrails.LARGEST_LOG), guardrails.LARGEST_LOG)
     values = np.exp(logs)
     weights = np.where(eligible, values[..., 0], 0.0)
-    return Decision(weights, np.asarray(values[..., 1]) if use_base else None)
+    return Decision(weights, np.asarray(values[..., 1]), shared) if use_base else Decision(weights)
 
 
 def _kept(hidden: Float32Array, renewed: BoolArray) -> Float32Array | None:

@@ -117,7 +117,9 @@ class Batch:
 
     def step(self, residual: Float32Array) -> Step:
         """Decide, let a step pass, observe; `residual` [E, L, S, 2] is added to the anchor's logarithms."""
-        decision = learned.compose(self._logs, residual, self._seen.eligible, use_base=self.settings.use_base)
+        decision = learned.compose(
+            self._logs, residual, self._seen.eligible, use_base=self.settings.use_base, shared=self._shared
+        )
         self._guarded = decisions.guarded(decision, self._seen, self._previous, self._bounds)
         self._planes.act(self._guarded)
         self._taken += 1
@@ -151,7 +153,7 @@ class Batch:
     def _step(self, reward: FloatArray) -> Step:
         seen, server = self._seen, self._simulation.server
         wanted, self._anchor_state = self._anchor.decide(seen, self._anchor_state)
-        self._logs = features.logs(wanted, seen)
+        self._logs, self._shared = features.logs(wanted, seen), wanted.shared
         values, self._memory = features.extract(seen, self._memory, self.feature_names, self._logs, self._anchor_state)
         return Step(
             features=values,
