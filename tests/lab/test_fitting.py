@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_rl.scenarios import Scenario, capacities, expand
-from penstock_rl.scenarios.columns import CLASS_FIELDS
+from penstock_sim import CLASS_FIELDS
 
 from tools.lab.errors import LabError
 from tools.lab.fitting import ROOM, fit

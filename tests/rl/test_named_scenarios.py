@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from penstock_rl.scenarios import Scenario, capacities, dump, expand, load, named
-from penstock_rl.scenarios.columns import EVENT_KINDS, SERVER_FIELDS
 from penstock_rl.scenarios.reading import NAMED
+from penstock_sim import EVENT_KINDS, SERVER_FIELDS
+
+from tests.rl.test_expansion import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 HET8 = [1, 1, 2, 2, 4, 4, 8, 8]
@@ -69,9 +71,16 @@ def test_it_is_the_same_after_it_was_written_and_read(name: str, tmp_path: Path)
     assert load(path) == named()[name]
 
 
+@pytest.mark.parametrize("name", ["control", "het8", "quota"])
+def test_the_simulator_finds_the_load(name: str) -> None:
+    scenario = named()[name]
+    simulation = simulate(scenario, expand(scenario, 1), scenario.duration)
+    assert simulation.busy.sum() / simulation.offered.sum() == pytest.approx(scenario.arrivals.load, abs=0.02)
+
+
 def events(scenario: Scenario, kind: str) -> list[list[float]]:
     rows = expand(scenario, 1)["events"]
-    kept: list[list[float]] = rows[rows[:, 1] == EVENT_KINDS.index(kind)][:, [0, 2, 3]].tolist()
+    kept: list[list[float]] = rows[rows[:, 1] == EVENT_KINDS[kind]][:, [0, 2, 3]].tolist()
     return kept
 
 

@@ -232,14 +232,6 @@ def test_two_threads_cannot_use_one_simulation() -> None:
     assert not errors or errors == ["another thread uses this simulation"]
 
 
-def test_columns_are_those_that_scenarios_expand_to() -> None:
-    columns = pytest.importorskip("penstock_rl.scenarios.columns")
-    assert columns.SERVER_FIELDS == penstock_sim.SERVER_FIELDS
-    assert columns.CLASS_FIELDS == penstock_sim.CLASS_FIELDS
-    assert tuple(penstock_sim.WORK_KINDS) == columns.WORK_KINDS
-    assert tuple(penstock_sim.EVENT_KINDS) == columns.EVENT_KINDS
-
-
 def test_package_has_types() -> None:
     stub = Path(penstock_sim.__file__).with_name("penstock_sim-stubs") / "__init__.pyi"
     assert "class Simulation" in stub.read_text()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import penstock_sim
 from numpy.typing import NDArray
-from penstock_rl.scenarios.columns import SERVER_FIELDS
 from penstock_rl.simulation import Rule
+from penstock_sim import SERVER_FIELDS
 
 from tools.lab.requests import Connections
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from penstock_api.rlpolicy import PolicySpec
 from penstock_rl.evaluation.policies import Evaluated
-from penstock_rl.scenarios.columns import CLASS_FIELDS
 from penstock_rl.simulation import Outcome
+from penstock_sim import CLASS_FIELDS
 
 from tools.lab import requests
 from tools.lab.drawing import drawn

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from penstock_rl.scenarios.columns import SERVER_FIELDS
+from penstock_sim import SERVER_FIELDS
 
 from tools.lab.errors import LabError
 from tools.lab.setup import Server

@@ -16,9 +16,9 @@ from penstock_agent.models import Model, ModelError, load
 from penstock_agent.observation import FloatArray
 from penstock_agent.policies import EVALUATED, Policy, learned
 from penstock_embedded.messages import SchedulerLoad, SchedulerType
+from penstock_sim import SERVER_FIELDS
 
 from penstock_rl.evaluation.results import Results
-from penstock_rl.scenarios.columns import SERVER_FIELDS
 from penstock_rl.simulation import Environment, Rule, Setting
 
 ACTIVE = "+active"  # suffix: the same on active counts

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from penstock_sim import EVENT_KINDS
 
 from penstock_rl import simulation
 from penstock_rl.evaluation.cases import Case
 from penstock_rl.evaluation.policies import Evaluated
 from penstock_rl.scenarios import Scenario, capacities
-from penstock_rl.scenarios.columns import EVENT_KINDS
 from penstock_rl.simulation import Environment, Outcome
 
 FloatArray = NDArray[np.float64]
@@ -183,6 +183,7 @@ def _weights(simulated: Any, servers: int) -> FloatArray:
     return mean
 
 
+_KINDS = {number: name for name, number in EVENT_KINDS.items()}
 _STATES = ("removed", "active", "draining", "failed", "unready")  # as lbrl_backend_state_t counts
 
 
@@ -191,7 +192,7 @@ def _events(environment: Environment, start: float, end: float) -> Iterator[str]
     first = np.searchsorted(times, start, side="right") if start else 0
     last = np.searchsorted(times, end, side="right")
     for second, kind, server, value in environment["events"][first:last]:
-        yield f"{second:.1f} s: server {int(server)} {_what(EVENT_KINDS[int(kind)], value)}"
+        yield f"{second:.1f} s: server {int(server)} {_what(_KINDS[int(kind)], value)}"
 
 
 def _what(kind: str, value: float) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from penstock_sim import CLASS_FIELDS, EVENT_KINDS, SERVER_FIELDS, WORK_KINDS
 
 from penstock_rl.scenarios import patterns, steps, traces
 from penstock_rl.scenarios.arrivals import RequestClass
-from penstock_rl.scenarios.columns import CLASS_FIELDS, EVENT_KINDS, SERVER_FIELDS, WORK_KINDS
 from penstock_rl.scenarios.errors import ScenarioError, TooLargeError
 from penstock_rl.scenarios.model import Scenario
 from penstock_rl.scenarios.servers import ServerGroup
@@ -75,7 +75,7 @@ def _classes(scenario: Scenario) -> FloatArray:
 def _class(body: RequestClass, share: float) -> list[float]:
     values = {
         "share": share,
-        "work_kind": WORK_KINDS.index(body.work.distribution.value),
+        "work_kind": WORK_KINDS[body.work.distribution.value],
         "work_mean": body.work.mean,
         "work_shape": body.work.shape,
         "work_max": body.work.longest,
@@ -135,10 +135,10 @@ def _events(scenario: Scenario, lines: list[Timeline]) -> FloatArray:
     for server, (group, line) in enumerate(zip(scenario.each_server, lines, strict=True)):
         at_first = {"speed": 1.0, "cores": group.cores, "state": float(group.present), "weight": group.weight}
         for name, before in at_first.items():
-            kind = EVENT_KINDS.index(name)
+            kind = EVENT_KINDS[name]
             found += [(time, kind, server, value) for time, value in _changes(getattr(line, name), before)]
         for time, up in _changes(line.up, 1.0):
-            found.append((time, EVENT_KINDS.index("start" if up else "stop"), server, 0.0))
+            found.append((time, EVENT_KINDS["start" if up else "stop"], server, 0.0))
     kept = sorted(event for event in found if event[0] < scenario.duration)
     return np.array(kept, dtype=np.float64).reshape(-1, 4)
 
