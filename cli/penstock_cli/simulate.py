@@ -45,10 +45,11 @@ def simulate(
         from penstock_rl.evaluation.policies import PolicyNameError, named
         from penstock_rl.evaluation.progress import follow
         from penstock_rl.scenarios import ScenarioError
+        from penstock_sim import SimulationError
 
         from penstock_cli.watching import watching
 
-    with reported(PolicyNameError, ScenarioError):
+    with reported(PolicyNameError, ScenarioError, SimulationError):
         case, chosen = one(scenario), named(policy)
         every = every or case.scenario.duration / 20
         if every > case.scenario.duration:

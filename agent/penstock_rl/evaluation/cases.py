@@ -74,7 +74,13 @@ def read(source: str) -> list[Case]:
 
 def one(source: str) -> Case:
     """Return the scenario of a file, or the named one; ScenarioError names what is wrong."""
-    return Case(named()[source] if source in named() else load(Path(source)))
+    path = Path(source)
+    if source in named():
+        return Case(named()[source])
+    if not path.exists():
+        known = ", ".join(named())
+        raise ScenarioError(f"{source}: is no file, and no scenario that comes with Penstock; use one of {known}")
+    return Case(load(path))
 
 
 def _count(source: str, count: str) -> int:
