@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -36,6 +36,20 @@ class Rule(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """How balancers exchange their counts of flows, and what they make of them (docs/explanation/simulation.md)."""
+
+    interval: float = 0.02  # seconds between two messages of a balancer to a peer
+    delay_low: float = 0.001  # seconds; the delay of a message is uniform between the two
+    delay_high: float = 0.005
+    loss: float = 0.01  # of messages
+    anticipate: float = 0.5  # of own changes since, that each peer is expected to have had too
+    doubt: float = 0.2  # weight of the estimate from own flows alone
+    mirror: float = 0.5  # weight of own flows now, against their mean, in that estimate
+    mean: float = 0.7  # seconds, time constant of that mean
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """Configuration of the simulated data planes, the same for a batch."""
 
@@ -45,6 +59,7 @@ class Setting:
     forwarding: str = "nat"
     rule: Rule = Rule.SCHEDULER
     base: float | None = None  # of every backend, where the policy decides none; None: 1 / balancers
+    sharing: Sharing | None = None  # None: every balancer has its own view
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,7 @@ def run(
         rule=int(setting.rule),
         threads=threads,
         record=True,
+        sharing=asdict(setting.sharing) if setting.sharing else None,
     )
     loop = None
     if policy is not None:
@@ -198,7 +214,8 @@ class Planes:
         weights, base = guarded.weights, guarded.base
         if base is None and self._base is not None:
             base = np.full(weights.shape, self._base)
-        self._simulation.act(weights.astype(np.float32), None if base is None else base.astype(np.float32))
+        bases = None if base is None else base.astype(np.float32)
+        self._simulation.act(weights.astype(np.float32), bases, guarded.decision.shared)
 
 
 class Loop:

@@ -63,7 +63,7 @@ static void learned(sim_t *sim)
     for (uint32_t i = 0; i < results->balancers * results->slots; i++) {
         weights[i] = (float)(results->configured[i] * (1 + 0.01 * (double)(active[i] % 8)));
     }
-    check(sim_act(sim, weights, NULL, &problem), &problem);
+    check(sim_act(sim, weights, NULL, false, &problem), &problem);
 }
 
 /* The same, after a reduction of every channel, as of policies that look at all features. */

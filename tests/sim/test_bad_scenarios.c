@@ -223,7 +223,7 @@ static void agents_are_checked(void)
     sim_problem_t problem;
     good();
     sim_t *sim = lab_start(&lab, 1, 1);
-    CHECK_EQUAL(sim_act(sim, weights, NULL, &problem), SIM_ERR_INVALID);
+    CHECK_EQUAL(sim_act(sim, weights, NULL, false, &problem), SIM_ERR_INVALID);
     CHECK_EQUAL(sim_reduce(sim, channels, 1, out, &problem), SIM_ERR_INVALID);
     CHECK(strstr(problem.text, "rule: is 1; must be 0") != NULL);
     sim_destroy(sim);
@@ -233,7 +233,7 @@ static void agents_are_checked(void)
     CHECK_EQUAL(sim_reduce(sim, channels, 1, out, &problem), SIM_OK);
     CHECK_EQUAL(sim_reduce(sim, channels, 2, out, &problem), SIM_ERR_CORE);
     CHECK(strstr(problem.text, "channels[1]: is not recorded at level basic") != NULL);
-    CHECK_EQUAL(sim_act(sim, weights, NULL, &problem), SIM_ERR_CORE); /* all of them 0 */
+    CHECK_EQUAL(sim_act(sim, weights, NULL, false, &problem), SIM_ERR_CORE); /* all of them 0 */
     CHECK(strstr(problem.text, "weights[0, 0]: ") != NULL);
     lab_advance(sim, 1);
     sim_destroy(sim);

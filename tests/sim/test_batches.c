@@ -61,7 +61,7 @@ static void act(sim_t *sim)
         double mean = durations[5 * i];
         weights[i] = results->active[i] ? (float)(isnan(mean) ? 1 : 1 / (0.01 + mean)) : 0;
     }
-    CHECK_EQUAL(sim_act(sim, weights, NULL, &problem), SIM_OK);
+    CHECK_EQUAL(sim_act(sim, weights, NULL, false, &problem), SIM_OK);
     free(durations);
     free(weights);
 }

@@ -58,7 +58,7 @@ static void act(sim_t *sim, uint32_t step)
     for (size_t i = 0; i < count; i++) {
         weights[i] = (float)(1 + (i * 7 + step) % 5);
     }
-    CHECK_EQUAL(sim_act(sim, weights, NULL, &problem), SIM_OK);
+    CHECK_EQUAL(sim_act(sim, weights, NULL, false, &problem), SIM_OK);
     free(weights);
 }
 

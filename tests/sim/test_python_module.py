@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import time
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_arrays_keep_the_simulation() -> None:
 @pytest.mark.parametrize("level", ["off", "basic", "full"])
 def test_counters_are_those_of_frames(level: str) -> None:
     recorded = {c.name for c in penstock_core.COUNTERS if c.recorded in {"off", level} or level == "full"}
-    assert set(simulation(level=level).counters) == recorded
+    assert set(simulation(level=level).counters) == recorded | {"n_peers"}
 
 
 def test_reductions_have_a_number_where_there_are_samples() -> None:
@@ -235,3 +236,35 @@ def test_two_threads_cannot_use_one_simulation() -> None:
 def test_package_has_types() -> None:
     stub = Path(penstock_sim.__file__).with_name("penstock_sim-stubs") / "__init__.pyi"
     assert "class Simulation" in stub.read_text()
+
+
+SHARING = {
+    "interval": 0.02,
+    "delay_low": 0.001,
+    "delay_high": 0.005,
+    "loss": 0.01,
+    "anticipate": 0.5,
+    "doubt": 0.2,
+    "mirror": 0.5,
+    "mean": 0.7,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": 2.0}, "sharing.loss: is 2; must be a number from 0 to 1"),
+        ({"loss": "much"}, "sharing.loss: must be a number"),
+        ({"los": 0.1}, "sharing: has an unknown field"),
+    ],
+)
+def test_a_wrong_exchange_is_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        simulation(sharing=SHARING | change)
+
+
+def test_frames_show_the_flows_of_peers() -> None:
+    lab = simulation(sharing=SHARING)
+    assert (lab.counters["n_peers"] == -1).all()
+    lab.advance(1.0)
+    assert (lab.counters["n_peers"][lab.eligible] >= 0).all()

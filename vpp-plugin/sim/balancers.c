@@ -101,6 +101,7 @@ sim_observation_t sim_observation_at(const sim_observation_t *first, size_t by)
         .configured = first->configured + by,
         .weight = first->weight + by,
         .base = first->base + by,
+        .peers = first->peers ? first->peers + by : NULL,
     };
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
         row.counters[i] = first->counters[i] ? first->counters[i] + by : NULL;
@@ -137,14 +138,14 @@ int sim_balancers_reduce(sim_engine_t *engine, const lbrl_channel_t *channels, u
     return 0;
 }
 
-int sim_balancers_act(sim_engine_t *engine, const float *weights, const float *bases,
+int sim_balancers_act(sim_engine_t *engine, const float *weights, const float *bases, bool shared,
                       uint32_t *refused)
 {
     int first = 0;
     for (uint32_t i = 0; i < engine->balancer_count; i++) {
         size_t by = (size_t)i * engine->frames.stride;
         int error = sim_balancer_act(engine->balancers[i], weights + by, bases ? bases + by : NULL,
-                                     false, engine->now_us);
+                                     shared, engine->now_us);
         if (error != 0 && first == 0) {
             first = error;
             *refused = i;

@@ -20,7 +20,7 @@ int sim_balancers_reduce(sim_engine_t *engine, const lbrl_channel_t *channels, u
 
 /* Rows of weights, and of bases or NULL. Returns the first error and, in `refused`, by which balancer;
  * the others act. */
-int sim_balancers_act(sim_engine_t *engine, const float *weights, const float *bases,
+int sim_balancers_act(sim_engine_t *engine, const float *weights, const float *bases, bool shared,
                       uint32_t *refused);
 
 #endif

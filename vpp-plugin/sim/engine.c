@@ -470,6 +470,11 @@ static sim_handler_t next_event(const sim_engine_t *engine, double *time)
         earliest = engine->delays.entries[0].key;
         handler = delay_end;
     }
+    at = sim_exchange_next(&engine->exchange);
+    if (at < earliest) {
+        earliest = at;
+        handler = sim_exchange_event;
+    }
     if (engine->tick_next < earliest) {
         earliest = engine->tick_next;
         handler = tick;

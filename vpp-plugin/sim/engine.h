@@ -4,6 +4,7 @@
 
 #include "balancer.h"
 #include "clients.h"
+#include "exchange.h"
 #include "lbsim/sim.h"
 #include "servers.h"
 #include "tree.h"
@@ -51,6 +52,7 @@ typedef struct sim_engine {
     double scenario_next, tick_next;
     sim_tree_t completions; /* and ends of quotas, per server */
     sim_heap_t delays;      /* of connections */
+    sim_exchange_t exchange;
     sim_arrivals_t arrivals;
     /* Configuration, owned. */
     sim_environment_t environment;

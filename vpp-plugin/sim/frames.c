@@ -34,6 +34,7 @@ static bool allocate(sim_observation_t *frames, uint32_t counters, size_t count)
             all = all && frames->counters[i] != NULL;
         }
     }
+    frames->peers = calloc(count, sizeof(*frames->peers));
     frames->generation = calloc(count, sizeof(*frames->generation));
     frames->active = calloc(count, sizeof(*frames->active));
     frames->eligible = calloc(count, sizeof(*frames->eligible));
@@ -41,8 +42,8 @@ static bool allocate(sim_observation_t *frames, uint32_t counters, size_t count)
     frames->configured = calloc(count, sizeof(*frames->configured));
     frames->weight = calloc(count, sizeof(*frames->weight));
     frames->base = calloc(count, sizeof(*frames->base));
-    return all && frames->generation && frames->active && frames->eligible && frames->server &&
-           frames->configured && frames->weight && frames->base;
+    return all && frames->peers && frames->generation && frames->active && frames->eligible &&
+           frames->server && frames->configured && frames->weight && frames->base;
 }
 
 static void show(sim_results_t *results, const sim_observation_t *frames)
@@ -50,6 +51,7 @@ static void show(sim_results_t *results, const sim_observation_t *frames)
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
         results->counters[i] = frames->counters[i];
     }
+    results->peers = frames->peers;
     results->generation = frames->generation;
     results->active = frames->active;
     results->eligible = frames->eligible;
@@ -77,6 +79,7 @@ bool sim_frames_open(sim_t *sim)
     show(&sim->results, &sim->frames);
     for (size_t i = 0; i < count; i++) {
         sim->frames.server[i] = -1;
+        sim->frames.peers[i] = -1;
     }
     for (uint32_t i = 0; i < sim->results.environments; i++) {
         bind(sim, i);
@@ -93,6 +96,7 @@ void sim_frames_close(sim_t *sim)
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
         free(frames->counters[i]);
     }
+    free(frames->peers);
     free(frames->generation);
     free(frames->active);
     free(frames->eligible);
@@ -170,14 +174,15 @@ int sim_reduce(sim_t *sim, const lbrl_channel_t *channels, uint32_t count, doubl
     return SIM_OK;
 }
 
-int sim_act(sim_t *sim, const float *weights, const float *bases, sim_problem_t *problem)
+int sim_act(sim_t *sim, const float *weights, const float *bases, bool shared,
+            sim_problem_t *problem)
 {
     int result = check_agent(sim, problem);
     for (uint32_t i = 0; result != SIM_ERR_INVALID && i < sim->results.environments; i++) {
         size_t by = sim_first_slot(sim, i);
         uint32_t refused = 0;
-        int error =
-            sim_balancers_act(&sim->engines[i], weights + by, bases ? bases + by : NULL, &refused);
+        int error = sim_balancers_act(&sim->engines[i], weights + by, bases ? bases + by : NULL,
+                                      shared, &refused);
         if (error != 0 && result == SIM_OK) {
             result = sim_problem_set(problem, SIM_ERR_CORE, "weights[%u, %u]: %s", i, refused,
                                      core_text(error));

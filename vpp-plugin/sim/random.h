@@ -12,6 +12,7 @@ enum {
     SIM_STREAM_BALANCERS,          /* which balancer a connection comes to */
     SIM_STREAM_TIES,               /* of the oracles */
     SIM_STREAM_PHASES,             /* of the quota periods */
+    SIM_STREAM_MESSAGES,           /* between balancers */
     SIM_STREAM_CORES = 256,        /* and the following: seeds of the balancers' cores */
     SIM_STREAM_CONNECTIONS = 1024, /* seed of the streams of connections */
 };

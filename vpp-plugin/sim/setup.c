@@ -103,7 +103,8 @@ int sim_engine_open(sim_engine_t *engine, const sim_options_t *options,
         return SIM_OK;
     }
     engine->tick_next = SIM_TICK_US * 1e-6;
-    return sim_balancers_open(engine, options);
+    int error = sim_balancers_open(engine, options);
+    return error == SIM_OK ? sim_exchange_open(engine, &options->sharing) : error;
 }
 
 static void close_environment(sim_environment_t *environment)
@@ -121,6 +122,7 @@ void sim_engine_close(sim_engine_t *engine)
     }
     sim_tree_close(&engine->completions);
     sim_heap_free(&engine->delays);
+    sim_exchange_close(&engine->exchange);
     close_environment(&engine->environment);
     free(engine->servers);
     free(engine->classes);

@@ -321,6 +321,35 @@ static int check_option(sim_problem_t *problem, const char *name, uint32_t value
                            name, value, low, high);
 }
 
+static int check_sharing(const sim_sharing_t *sharing, sim_problem_t *problem)
+{
+    if (sharing->interval == 0) {
+        return SIM_OK;
+    }
+    const struct {
+        const char *name;
+        double value, low, high;
+    } checks[] = {
+        {"interval", sharing->interval, 0.001, 60},
+        {"delay[0]", sharing->delay_low, 0, sharing->interval},
+        {"delay[1]", sharing->delay_high, sharing->delay_low, sharing->interval},
+        {"loss", sharing->loss, 0, 1},
+        {"anticipate", sharing->anticipate, 0, 1},
+        {"doubt", sharing->doubt, 0, 1},
+        {"mirror", sharing->mirror, 0, 1},
+        {"mean", sharing->mean, 0.001, 3600},
+    };
+    for (size_t i = 0; i < sizeof(checks) / sizeof(*checks); i++) {
+        /* written so that not-a-number fails */
+        if (!(checks[i].value >= checks[i].low && checks[i].value <= checks[i].high)) {
+            return sim_problem_set(problem, SIM_ERR_INVALID,
+                                   "sharing.%s: is %g; must be a number from %g to %g",
+                                   checks[i].name, checks[i].value, checks[i].low, checks[i].high);
+        }
+    }
+    return SIM_OK;
+}
+
 int sim_check_options(const sim_options_t *options, sim_problem_t *problem)
 {
     const struct {
@@ -341,5 +370,5 @@ int sim_check_options(const sim_options_t *options, sim_problem_t *problem)
             return error;
         }
     }
-    return SIM_OK;
+    return check_sharing(&options->sharing, problem);
 }

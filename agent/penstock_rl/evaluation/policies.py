@@ -19,9 +19,10 @@ from penstock_embedded.messages import SchedulerLoad, SchedulerType
 from penstock_sim import SERVER_FIELDS
 
 from penstock_rl.evaluation.results import Results
-from penstock_rl.simulation import Environment, Rule, Setting
+from penstock_rl.simulation import Environment, Rule, Setting, Sharing
 
 ACTIVE = "+active"  # suffix: the same on active counts
+SHARED = "+shared"  # suffix: the same with a shared view, on active counts
 MODEL = ".npz"  # suffix of a model's file
 EXPONENTS = (0.5, 0.75, 1.25, 1.5, 2.0)  # of the capacity, beside 1, in the search for the best static SED
 
@@ -43,6 +44,7 @@ class Evaluated:
     told: float | None = None  # exponent of the true capacity in configured weights; None: not told
     base: float | None = None  # fixed base of the scheduler; None: 1 / balancers
     model: Model | None = field(default=None, compare=False)  # instead of a heuristic
+    sharing: Sharing | None = None  # balancers exchange their counts
 
     @property
     def policy(self) -> Policy | None:
@@ -53,7 +55,7 @@ class Evaluated:
 
     def setting(self, level: str, forwarding: str) -> Setting:
         """Return the configuration of data planes in a scenario with these features and forwarding."""
-        return Setting(self.scheduler, self.load, level, forwarding, self.rule, self.base)
+        return Setting(self.scheduler, self.load, level, forwarding, self.rule, self.base, self.sharing)
 
     def prepared(self, environment: Environment, capacities: FloatArray) -> Environment:
         """Return the environment with the weights that this policy is told; a weight of 0 stays."""
@@ -67,6 +69,12 @@ class Evaluated:
     def on_active(self) -> Evaluated:
         """Return the same on active counts."""
         return replace(self, name=self.name + ACTIVE, title=f"{self.title}, active", load=SchedulerLoad.ACTIVE)
+
+    def with_sharing(self) -> Evaluated:
+        """Return the same with a shared view, on active counts."""
+        active = self if self.load is SchedulerLoad.ACTIVE else self.on_active()
+        name = active.name.removesuffix(ACTIVE) + SHARED
+        return replace(active, name=name, title=f"{active.title}, shared", sharing=Sharing())
 
 
 def _sed(name: str, title: str, exponent: float, base: float | None = None) -> Evaluated:
@@ -99,7 +107,14 @@ _ORACLES = (
 )
 
 POLICIES: Mapping[str, Evaluated] = {
-    each.name: each for each in (*_ALONE, *_BY_COUNTS, *(each.on_active() for each in _BY_COUNTS), *_ORACLES)
+    each.name: each
+    for each in (
+        *_ALONE,
+        *_BY_COUNTS,
+        *(each.on_active() for each in _BY_COUNTS),
+        *(each.with_sharing() for each in _BY_COUNTS if each.name in ("sed", "bayes")),
+        *_ORACLES,
+    )
 }
 
 _STATIC = ("sed", *(f"sed^{exponent:g}" for exponent in EXPONENTS))
@@ -127,7 +142,7 @@ def title(name: str) -> str:
 
 def on_counts_of(name: str, reference: str) -> str:
     """Return the reference policy on the counts that the named policy uses."""
-    return reference + ACTIVE if name.endswith(ACTIVE) else reference
+    return reference + ACTIVE if name.endswith((ACTIVE, SHARED)) else reference
 
 
 def default_names() -> tuple[str, ...]:
@@ -188,5 +203,5 @@ def _members(name: str) -> Sequence[str]:
 
 
 def _canonical(name: str) -> str:
-    plain = name.strip().removesuffix(ACTIVE)
+    plain = name.strip().removesuffix(ACTIVE).removesuffix(SHARED)
     return _SHORTHANDS.get(plain, plain) + name.strip()[len(plain) :]

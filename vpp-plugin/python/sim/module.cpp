@@ -65,6 +65,30 @@ uint8_t number_of(const char *field, const std::string &name,
         (std::string(field) + ": is \"" + name + "\"; must be one of " + known).c_str());
 }
 
+using Sharing = std::optional<nb::typed<nb::mapping, nb::str, nb::float_>>;
+
+sim_sharing_t to_sharing(const nb::object &given)
+{
+    sim_sharing_t sharing = {};
+    const std::pair<const char *, double *> fields[] = {
+        {"interval", &sharing.interval},     {"delay_low", &sharing.delay_low},
+        {"delay_high", &sharing.delay_high}, {"loss", &sharing.loss},
+        {"anticipate", &sharing.anticipate}, {"doubt", &sharing.doubt},
+        {"mirror", &sharing.mirror},         {"mean", &sharing.mean},
+    };
+    for (const auto &[name, value] : fields) {
+        const nb::object found = given.attr("get")(name);
+        if (!nb::try_cast(found, *value)) {
+            throw nb::value_error((std::string("sharing.") + name + ": must be a number").c_str());
+        }
+    }
+    if (nb::len(given) != std::size(fields)) {
+        throw nb::value_error("sharing: has an unknown field; known are interval, delay_low, "
+                              "delay_high, loss, anticipate, doubt, mirror, mean");
+    }
+    return sharing;
+}
+
 struct Destroy {
     void operator()(sim_t *sim) const { sim_destroy(sim); }
 };
@@ -74,7 +98,7 @@ class Simulation
   public:
     Simulation(const Environments &environments, const std::string &level,
                const std::string &scheduler, const std::string &load, const std::string &forwarding,
-               uint32_t rule, uint32_t threads, bool record)
+               uint32_t rule, uint32_t threads, bool record, const Sharing &sharing)
     {
         sim_options_t options = {};
         options.level = number_of("level", level, {"off", "basic", "full"});
@@ -85,6 +109,9 @@ class Simulation
         options.rule = static_cast<uint8_t>(rule < SIM_RULE_COUNT ? rule : SIM_RULE_COUNT);
         options.threads = threads;
         options.record = record;
+        if (sharing) {
+            options.sharing = to_sharing(*sharing);
+        }
         penstock::Scenarios scenarios = penstock::to_scenarios(environments);
         sim_problem_t problem;
         sim_t *sim = nullptr;
@@ -101,7 +128,7 @@ class Simulation
         check(error, problem);
     }
 
-    void act(const Weights &weights, const std::optional<Weights> &base)
+    void act(const Weights &weights, const std::optional<Weights> &base, bool shared)
     {
         sim_problem_t problem;
         check_shape("weights", weights);
@@ -109,7 +136,8 @@ class Simulation
             check_shape("base", *base);
         }
         const float *bases = base ? base->data() : nullptr;
-        int error = alone([&] { return sim_act(sim_.get(), weights.data(), bases, &problem); });
+        int error =
+            alone([&] { return sim_act(sim_.get(), weights.data(), bases, shared, &problem); });
         check(error, problem);
     }
 
@@ -165,6 +193,7 @@ class Simulation
                     by_slot(is().counters[i]);
             }
         }
+        columns["n_peers"] = by_slot(is().peers);
         return columns;
     }
 
@@ -293,11 +322,13 @@ void register_frames(nb::class_<Simulation> &simulation)
         .def_prop_ro(
             "base", [](Simulation &s) { return s.by_slot(s.is().base); }, view,
             "Bases in force, 0 for the data plane's own, [E, L, S].")
-        .def_prop_ro("counters", &Simulation::counters,
-                     nb::sig("def counters(self) -> dict[str, typing.Annotated["
-                             "numpy.typing.NDArray[numpy.int64], "
-                             "dict(shape=(None, None, None), writable=False)]]"),
-                     "By name, [E, L, S]; those that frames of this level have.");
+        .def_prop_ro(
+            "counters", &Simulation::counters,
+            nb::sig("def counters(self) -> dict[str, typing.Annotated["
+                    "numpy.typing.NDArray[numpy.int64], "
+                    "dict(shape=(None, None, None), writable=False)]]"),
+            "By name, [E, L, S]; those that frames of this level have, and n_peers, the flows of "
+            "the other balancers (-1: not exchanged).");
 }
 
 void register_results(nb::class_<Simulation> &simulation)
@@ -346,14 +377,20 @@ void register_simulation(nb::module_ &m)
         "servers; what an environment lacks is zero.");
     simulation
         .def(nb::init<const Environments &, const std::string &, const std::string &,
-                      const std::string &, const std::string &, uint32_t, uint32_t, bool>(),
+                      const std::string &, const std::string &, uint32_t, uint32_t, bool,
+                      const Sharing &>(),
              "environments"_a, nb::kw_only(), "level"_a, "scheduler"_a, "load"_a, "forwarding"_a,
-             "rule"_a = 0, "threads"_a = 1, "record"_a = true,
-             "Raises ValueError with the place, value and range of what is wrong.")
+             "rule"_a = 0, "threads"_a = 1, "record"_a = true, "sharing"_a = nb::none(),
+             "`sharing`: how balancers exchange their counts of flows: interval, delay_low, "
+             "delay_high, "
+             "mean (seconds), loss, anticipate, doubt, mirror (0 to 1). Raises ValueError with the "
+             "place, value and range of what is wrong.")
         .def("advance", &Simulation::advance, "until"_a,
              "Simulates until that second and publishes frames, without the interpreter's lock.")
-        .def("act", &Simulation::act, "weights"_a, "base"_a = nb::none(),
-             "Takes weights, and bases where given, into force, [E, L, S].")
+        .def("act", &Simulation::act, "weights"_a, "base"_a = nb::none(), "shared"_a = false,
+             "Takes weights, and bases where given, into force, [E, L, S]. `shared`: bases are on "
+             "the "
+             "flows of all balancers.")
         .def(
             "reduce", &Simulation::reduce, "channels"_a,
             nb::sig("def reduce(self, channels: collections.abc.Sequence[str]) -> dict[str, "

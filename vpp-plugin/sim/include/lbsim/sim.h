@@ -22,7 +22,8 @@
  * numbers). Generators: xoshiro256++ and splitmix64 (Blackman and Vigna, ACM TOMS 47, 2021).
  *
  * Order of simultaneous events: scenario events in their order, then completions by server number,
- * then delays of connections in the order in which they were started, then ticks of the balancers,
+ * then delays of connections in the order in which they were started, then messages between
+ * balancers, then ticks of the balancers,
  * then arrivals. Results depend on the inputs alone, not on the number of threads.
  *
  * Units are seconds, work seconds (CPU seconds at speed 1), bytes. Virtual time starts at 0. The core
@@ -209,6 +210,18 @@ typedef enum sim_rule {
     SIM_RULE_COUNT
 } sim_rule_t;
 
+/* How the balancers of an environment exchange their counts of flows (lbrl_sharing_t of lbrl/lbrl.h). Each sends its own
+ * to every peer once per interval, at a phase of its own, and uses the last ones of each peer from then on. A message comes
+ * after a delay, uniform between two bounds, or is lost. */
+typedef struct sim_sharing {
+    double interval;   /* seconds, 0.001 to 60; 0: no exchange, and the rest is unused */
+    double delay_low;  /* seconds */
+    double delay_high; /* seconds, at most the interval: messages do not overtake each other */
+    double loss;       /* probability */
+    double anticipate, doubt, mirror; /* 0 to 1 */
+    double mean; /* seconds, 0.001 to 3600: time constant of the mean of own flows */
+} sim_sharing_t;
+
 /* What all environments of a batch have in common. */
 typedef struct sim_options {
     uint8_t level;      /* lbrl_level_t */
@@ -218,6 +231,7 @@ typedef struct sim_options {
     uint8_t rule;       /* sim_rule_t */
     bool record;        /* keep a record per request */
     uint32_t threads;   /* 1 .. SIM_THREADS_MAX */
+    sim_sharing_t sharing;
 } sim_options_t;
 
 /* ---- Life ---- */
@@ -283,6 +297,7 @@ typedef struct sim_results {
     const float *weight;       /* in force */
     const float *base;         /* in force; 0: the common one */
     const int64_t *counters[LBRL_COUNTER_COUNT]; /* NULL: not recorded at this level */
+    const int64_t *peers; /* flows of the other balancers; -1: none exchanged yet, or long ago */
 } sim_results_t;
 
 const sim_results_t *sim_results(const sim_t *sim);
@@ -295,9 +310,10 @@ int sim_reduce(sim_t *sim, const lbrl_channel_t *channels, uint32_t count, doubl
                sim_problem_t *problem);
 
 /* Publishes weights, and bases or NULL, both [E, L, S], through actions objects, and takes them into
- * force. Those of a balancer that refuses its row stay as they were; the others' change, and the
+ * force. `shared`: bases are on the flows of all balancers. Those of a balancer that refuses its row stay as they were; the others' change, and the
  * problem names the first one that refused (SIM_ERR_CORE). The simulation goes on. */
-int sim_act(sim_t *sim, const float *weights, const float *bases, sim_problem_t *problem);
+int sim_act(sim_t *sim, const float *weights, const float *bases, bool shared,
+            sim_problem_t *problem);
 
 /* ---- Totals ---- */
 
