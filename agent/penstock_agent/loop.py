@@ -48,8 +48,9 @@ class Writer(Protocol):
         generation: Generations,
         time_us: int,
         base: NDArray[np.float32] | None = None,
+        shared: bool = False,
     ) -> int:
-        """Publish weights and bases."""
+        """Publish weights and bases; `shared`: bases on the flows of all balancers."""
         ...
 
 
@@ -97,6 +98,7 @@ class Steering:
     frame_age: float = float("inf")
     weights: FloatArray | None = None  # written last
     base: FloatArray | None = None  # written last; None, or 0 in a slot: the data plane's own
+    base_shared: bool = False  # it is on the flows of all balancers
     wanted: FloatArray | None = None  # guarded weights of the policy, where it decided: in Shadow not those written
     wanted_base: FloatArray | None = None  # likewise
     reason: Reason | None = None  # of the last step; None: the policy's weights were written
@@ -191,6 +193,7 @@ class WeightLoop:
         steering.wanted = decided.weights if decided else None
         steering.wanted_base = decided.base if decided else None
         steering.weights, steering.base = _ramped(written.weights, steering.vip, time.monotonic()), written.base
+        steering.base_shared = written.decision.shared
         steering.reason = reason
         steering.steps[reason or "active"] += 1
         if reason not in TROUBLE:
@@ -264,7 +267,7 @@ class WeightLoop:
             if steering.writer is None:
                 steering.writer = self._open_writer(steering.vip.actions, size)
             base = None if steering.base is None else steering.base.astype(np.float32)
-            steering.writer.write(weights.astype(np.float32), frame.generation, now_us, base)
+            steering.writer.write(weights.astype(np.float32), frame.generation, now_us, base, steering.base_shared)
         except (OSError, ValueError) as error:
             steering.writer = None
             steering.write_errors += 1

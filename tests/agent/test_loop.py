@@ -338,6 +338,15 @@ def test_bases_are_written_with_the_weights(rig):
         assert rig.written_base() is None
 
 
+def test_what_bases_are_added_to_is_written_with_them(rig):
+    everybody = np.ones(SLOTS), np.full(SLOTS, 2.0)
+    for shared in (True, False):
+        with registered(lambda observation, state, shared=shared: (Decision(*everybody, shared=shared), state)):
+            rig.configure(heuristic="test")
+            rig.step()
+            assert penstock_core.ActionsReader(str(rig.actions)).read().shared is shared
+
+
 def test_bases_move_by_steps_from_those_in_force(rig):
     with registered(with_base(3.0, 3.0)):
         rig.configure(heuristic="test", max_change_per_step=0.25, base_in_force=np.array([1.0, *[0.0] * (SLOTS - 1)]))
