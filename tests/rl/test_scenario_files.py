@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from penstock_rl.scenarios import ScenarioError, load
+
+from tests.support.scenario_files import raw_scenarios
 
 GOOD = """\
 name: mine
@@ -125,7 +132,9 @@ def test_a_wrong_file_is_refused_with_line_field_value_and_fix(
 def test_the_example_of_the_documentation_is_right(path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-scenario.md").read_text()
     lines = [line[7:] for line in page.splitlines() if line.startswith(" " * 7)]
-    path.write_text("\n".join(line for line in lines if ":" in line))  # without those of the trace
+    path.write_text(
+        "\n".join(line for line in lines if ": " in line or line.endswith(":"))
+    )  # without those of the trace
     found = load(path)
     assert (found.server_count, len(found.classes), len(found.disturbances)) == (8, 2, 2)
 
@@ -191,6 +200,33 @@ def test_files_that_are_none_are_refused_at_once(tmp_path: Path) -> None:
         load(tmp_path / "binary")
     with pytest.raises(ScenarioError, match="has more than 1048576 bytes"):
         load(Path("/dev/zero"))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Return all places of a document whose value can be replaced: a map or list, and a key or index of it."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(raw=raw_scenarios(), data=st.data())
+def test_any_value_in_any_place_is_read_or_refused(raw: Any, data: st.DataObject, tmp_path_factory: Any) -> None:
+    raw = json.loads(json.dumps(raw))  # examples share parts
+    container, key = data.draw(st.sampled_from(places(raw)))
+    container[key] = data.draw(ANYTHING)
+    path = tmp_path_factory.mktemp("scenario") / "any.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    try:
+        load(path)
+    except ScenarioError as error:
+        assert str(error).startswith(str(path))
 
 
 @pytest.mark.parametrize(
