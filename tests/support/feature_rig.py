@@ -98,9 +98,10 @@ class Rig:
         return None
 
     def counters(self) -> dict[str, int]:
-        """Counters of the backend in a frame published now."""
+        """Counters of the backend in a frame published now: those that packets change."""
         self.core.publish(self.now_us)
-        return {name: int(values[0]) for name, values in self.reader.read().counters.items()}
+        found = self.reader.read().counters
+        return {name: int(values[0]) for name, values in found.items() if name != "n_peers"}
 
     def samples(self, channel: str) -> tuple[int, np.ndarray]:
         """How many samples of a channel were taken, and those that its reservoir still holds."""
