@@ -119,12 +119,6 @@ def relative_difference(policy: FloatArray, reference: FloatArray) -> Interval:
     return t_interval(_log_ratio(policy, reference)).map(math.expm1)
 
 
-def relative_difference_bootstrap(policy: FloatArray, reference: FloatArray) -> Interval:
-    """The same by a bootstrap over seeds."""
-    logs = _log_ratio(policy, reference)
-    return bootstrap(len(logs), lambda rows: logs[rows].mean(axis=1)).map(math.expm1)
-
-
 def gap_closed(policy: FloatArray, lsq: FloatArray, oracle: FloatArray) -> Interval:
     """Return sum log(LSQ / policy) / sum log(LSQ / oracle) over scenarios; bootstrap over scenarios."""
     return _gap(_log_ratio(lsq, policy), _log_ratio(lsq, oracle))
