@@ -1,11 +1,17 @@
-"""Damaged model files: bytes of the container, and members in a container whose checksums are right again."""
+"""Damaged model files: bytes of the container, or members in one whose checksums and digest are right again."""
 
 from __future__ import annotations
 
 import io
+import json
 import random
 import warnings
 import zipfile
+
+from penstock_agent.models import Metadata, ModelError
+from penstock_agent.models.archive import DOCUMENT, unpack
+from penstock_agent.models.files import digest
+from pydantic import ValidationError
 
 NUMBERS = (0, 1, -1, 2, 5, 255, 65535, 1e6, 1e7, 1e39, 0.5)
 WORDS = ("bayes", "sed", "lsq", "", "../a", "fct/avg", "a" * 300, "continuous", "levels", "é\u0000")
@@ -27,7 +33,10 @@ def packed(members: dict[str, bytes], *, compression: int = zipfile.ZIP_DEFLATED
 
 
 def mutated(data: bytes, choose: random.Random) -> bytes:
-    """Return the file with up to four changes of bytes, or of bytes in a member that is packed again."""
+    """Return the file with up to four changes of bytes, or of bytes in a member that is packed again.
+
+    Half of the latter get the digest that belongs to them.
+    """
     try:
         members = members_of(data) if choose.random() < 0.7 else {}
     except Exception:
@@ -44,7 +53,18 @@ def mutated(data: bytes, choose: random.Random) -> bytes:
         members[name] = _text_changed(members[name].decode(errors="replace"), choose).encode()
     else:
         members[name] = _bytes_changed(members[name], choose)
-    return packed(members)
+    return packed(signed(members) if choose.random() < 0.5 else members)
+
+
+def signed(members: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the members with the digest that belongs to them, where there is one."""
+    try:
+        text, arrays = unpack(packed(members))
+        document = json.loads(text)
+        document["arrays"] = digest(Metadata.model_validate(document["model"]), arrays)
+    except (ModelError, ValidationError, ValueError, KeyError, TypeError):
+        return members
+    return members | {DOCUMENT: json.dumps(document).encode()}
 
 
 def _bytes_changed(data: bytes, choose: random.Random) -> bytes:
