@@ -96,17 +96,7 @@ def run(
     step. Raises what `penstock_sim` raises for a wrong environment.
     """
     setting = setting or Setting()
-    simulation = penstock_sim.Simulation(
-        environments,
-        level=setting.level,
-        scheduler=setting.scheduler.value,
-        load=setting.load.value,
-        forwarding=setting.forwarding,
-        rule=int(setting.rule),
-        threads=threads,
-        record=True,
-        sharing=asdict(setting.sharing) if setting.sharing else None,
-    )
+    simulation = started(environments, setting, threads)
     loop = None
     if policy is not None:
         channels = policy.reads(recorded(setting.level)) if policy.channels else ()
@@ -119,6 +109,21 @@ def run(
         if look is not None:
             look(time, simulation)
     return [outcome(simulation, index, environment) for index, environment in enumerate(environments)]
+
+
+def started(environments: Sequence[Environment], setting: Setting, threads: int = 1) -> penstock_sim.Simulation:
+    """Return a simulation at time 0; raises what `penstock_sim` raises for a wrong environment."""
+    return penstock_sim.Simulation(
+        environments,
+        level=setting.level,
+        scheduler=setting.scheduler.value,
+        load=setting.load.value,
+        forwarding=setting.forwarding,
+        rule=int(setting.rule),
+        threads=threads,
+        record=True,
+        sharing=asdict(setting.sharing) if setting.sharing else None,
+    )
 
 
 def _times(until: float, interval: float) -> Iterator[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from penstock_agent import features, policies
@@ -13,7 +15,7 @@ from penstock_embedded.messages import SchedulerLoad
 from penstock_rl.envs import truth
 from penstock_rl.envs.batch import Batch, Endless, Settings
 from penstock_rl.scenarios import expand
-from penstock_rl.simulation import Setting, run
+from penstock_rl.simulation import Setting, Sharing, run
 
 from tests.rl.small import short
 from tests.support.models import model_file
@@ -206,6 +208,16 @@ def test_episodes_follow_each_other():
 def test_any_number_of_servers_fits(servers):
     batch = Batch(entries(14, servers=[{"count": servers, "cores": 1}]), Settings(anchor="lsq"), SECONDS)
     assert batch.reset().mask[0, 0].sum() == servers
+
+
+def test_balancers_may_share_their_counts():
+    names = ("peers/flows", "filter/log_speed")
+    settings = Settings(features=names, sharing=Sharing(loss=0.0))
+    shared, alone = (Batch(entries(15), each, SECONDS) for each in (settings, replace(settings, sharing=None)))
+    step, other = played(shared)[-1], played(alone)[-1]
+    assert np.isfinite(step.features[step.mask]).all()
+    assert np.isnan(other.features[other.mask][:, 0]).all()
+    assert [each.decision.decision.shared for each in (shared, alone) if each.decision] == [True, False]
 
 
 @pytest.mark.parametrize(

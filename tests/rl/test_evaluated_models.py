@@ -35,6 +35,12 @@ def test_a_model_is_compared_on_the_counts_it_was_trained_with(tmp_path, file):
     assert chosen[-1].load is SchedulerLoad.OPEN
 
 
+def test_a_model_may_have_a_shared_view(file):
+    chosen = policies.named(f"{file}+shared")
+    assert chosen.name.endswith("+shared")
+    assert chosen.sharing
+
+
 def test_models_are_run_in_processes_of_their_own(tmp_path, file):
     chosen = [policies.named(str(file)), policies.named("lsq+active")]
     found = runner.evaluate([case()], chosen, [1], out=tmp_path / "out", processes=2)

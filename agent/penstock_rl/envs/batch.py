@@ -18,10 +18,11 @@ from penstock_agent import decisions, features, policies
 from penstock_agent.guardrails import Guarded, Guardrails
 from penstock_agent.observation import BoolArray, FloatArray, Observation
 from penstock_agent.policies import learned
+from penstock_embedded.messages import SchedulerLoad, SchedulerType
 
 from penstock_rl.envs import rewards, truth
 from penstock_rl.envs.rewards import Passed
-from penstock_rl.simulation import Planes, recorded
+from penstock_rl.simulation import Planes, Setting, Sharing, recorded, started
 
 Float32Array = NDArray[np.float32]
 Environment = Mapping[str, Any]
@@ -44,6 +45,7 @@ class Settings:
     max_weight_ratio: float = GUARDRAILS.max_weight_ratio
     max_change_per_step: float = GUARDRAILS.max_change_per_step
     threads: int = 1
+    sharing: Sharing | None = None  # of the balancers' counts; None: every balancer has its own view
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +92,9 @@ class Batch:
         chosen = self.settings
         # Utilisation is wanted from the start; `totals` looks at the warm-up itself.
         cold = [{**each, "warmup": 0.0} for each in self._environments]
-        return penstock_sim.Simulation(
-            cold,
-            level=chosen.level,
-            scheduler=chosen.scheduler,
-            load=chosen.load,
-            forwarding=chosen.forwarding,
-            threads=chosen.threads,
-            record=True,
-        )
+        scheduler, load = SchedulerType(chosen.scheduler), SchedulerLoad(chosen.load)
+        setting = Setting(scheduler, load, chosen.level, chosen.forwarding, sharing=chosen.sharing)
+        return started(cold, setting, chosen.threads)
 
     def reset(self) -> Step:
         """Begin the episode, from the same seeds each time."""

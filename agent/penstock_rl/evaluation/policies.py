@@ -150,8 +150,17 @@ def default_names() -> tuple[str, ...]:
     return (*POLICIES, *COMPOSITES)
 
 
-def of_model(path: Path) -> Evaluated:
-    """Return the policy of a model's file, named after its card and digest; PolicyNameError says what is wrong."""
+def is_model(name: str) -> bool:
+    """Tell whether a name is that of a model's file."""
+    return name.strip().removesuffix(SHARED).endswith(MODEL)
+
+
+def of_model(given: str) -> Evaluated:
+    """Return the policy of a model's file, named after its card and digest; PolicyNameError says what is wrong.
+
+    With the suffix +shared balancers exchange their counts.
+    """
+    path = Path(given.strip().removesuffix(SHARED))
     try:
         model = load(path)
         learned.anchor_of(model.metadata, EVALUATED)
@@ -159,13 +168,15 @@ def of_model(path: Path) -> Evaluated:
         raise PolicyNameError(f"policy {path}: {error}") from error
     name = f"{model.card.name}@{model.sha256[:8]}"  # results of another file by that name are not mixed in
     plain = Evaluated(name, name, scheduler=model.metadata.scheduler, model=model)
+    if given.strip().endswith(SHARED):
+        return plain.with_sharing()
     return plain.on_active() if model.metadata.load is SchedulerLoad.ACTIVE else plain
 
 
 def named(name: str) -> Evaluated:
     """Return one policy, or that of a model's file; PolicyNameError lists the known names."""
-    if name.strip().endswith(MODEL):
-        return of_model(Path(name.strip()))
+    if is_model(name):
+        return of_model(name)
     try:
         return POLICIES[_canonical(name)]
     except KeyError:
@@ -185,8 +196,8 @@ def select(names: Iterable[str]) -> tuple[Evaluated, ...]:
     A name that ends with .npz is a model's file. PolicyNameError lists the known names.
     """
     given = [name.strip() for name in names]
-    models = [of_model(Path(name)) for name in given if name.endswith(MODEL)]
-    wanted = [_canonical(name) for name in given if not name.endswith(MODEL)]
+    models = [of_model(name) for name in given if is_model(name)]
+    wanted = [_canonical(name) for name in given if not is_model(name)]
     for name in wanted:
         if name not in POLICIES and name not in COMPOSITES:
             raise PolicyNameError(f"policy {name!r} is not known; use some of {', '.join(default_names())}")
