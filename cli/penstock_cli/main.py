@@ -15,6 +15,7 @@ from penstock_cli import (
     simulate,
     standalone,
     top,
+    train,
     tunnels,
     validate,
     vpp,
@@ -37,6 +38,8 @@ app.command("init", rich_help_panel=EVERYDAY)(initialise.init)
 app.command("validate", rich_help_panel=EVERYDAY)(validate.validate)
 app.command("evaluate", rich_help_panel=LABORATORY)(evaluate.evaluate)
 app.command("simulate", rich_help_panel=LABORATORY)(simulate.simulate)
+app.command("train", rich_help_panel=LABORATORY)(train.train)
+app.command("export", rich_help_panel=LABORATORY)(train.export)
 app.command("dataplane", rich_help_panel=ROLES)(dataplane.dataplane)
 app.add_typer(vpp.app, name="vpp", rich_help_panel=ROLES)
 app.command("agent", rich_help_panel=ROLES)(roles.agent)
