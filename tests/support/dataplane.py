@@ -183,5 +183,7 @@ def plumbing(lab: Lab) -> str:
         "sysctl -a -r net.ipv4.conf.*.forwarding",
     )
     lines = "".join(lab.balancer.sh(command) for command in commands).splitlines()
-    # The state of a device without a reader differs, and says nothing of what is there.
-    return "\n".join(line.replace(" linkdown", "") for line in lines if not line.startswith("penstock "))
+    # The state of a device without a reader differs, and says nothing of what is there. The kernel's own routes come
+    # and go with addresses: link-local ones about a second after their device.
+    ours = (line for line in lines if not line.startswith("penstock ") and "proto kernel" not in line)
+    return "\n".join(line.replace(" linkdown", "") for line in ours)
