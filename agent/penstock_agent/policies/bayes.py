@@ -25,7 +25,7 @@ because a busy backend has h in proportion to 1 / x. For given c it is that of a
 is integrated exactly and only the cores need a grid. The bin is that of log x as smoothed *before* the step (width
 0.35, linear interpolation between two): the load within a step depends on what ended in it, and bins of that would
 show rates that fall with load where they do not. A backend that gets no work although others do forgets faster
-(`idle_seconds`): it is tried again.
+(`idle_seconds`): it is tried again. So does one that is faster than believed (`surprise_seconds`): it has recovered.
 
 Fast correction. The log of requests that ended over those expected within about `fast_seconds`, less a threshold in
 standard deviations, is added to log s: a noisy neighbor is noticed in seconds.
@@ -34,8 +34,9 @@ Action. The index of x requests is
 
     I(x) = [sigma(x + 1) + e x (sigma(x + 1) - sigma(x))] / s,    sigma(m) = (1 + (m / c)^p)^(1/p),
 
-e: `externality`, p: `sharpness`. As a function of the count l it is linear within a step: (l + base) / weight, the
-form that the scheduler `sed` has.
+e: `externality`, p: `sharpness`. Of what is known of a backend the cautious end is taken (`caution_speed`,
+`caution_cores`); one that is not known is taken for an average one, or it would never be tried. As a function of the
+count l it is linear within a step: (l + base) / weight, the form that the scheduler `sed` has.
 """
 
 from __future__ import annotations
@@ -74,38 +75,43 @@ PER_CORES_SIXTH: Narrow = np.exp(-6.0 * LOG_CORES).astype(np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Constants of the filter. Each may be an array [rows, 1, 1], for a batch that compares values."""
+    """Constants of the filter. Each may be an array [rows, 1, 1], for a batch that compares values.
+
+    The values were found by CMA-ES (`python -m penstock_rl.tuning`), except for those of starved backends
+    (`idle_seconds`, `idle_share`, `served_seconds`), which the scenarios of the search do not reward.
+    """
 
     # Evidence.
-    memory_seconds: Annotated[Number, Log(10.0, 300.0, "s")] = 60.0
-    trust: Annotated[Number, Log(0.1, 1.0)] = 0.7  # exponent of the likelihood, for what the model lacks
-    speed_evidence: Annotated[Number, Log(1.0, 40.0, "requests")] = 4.0  # prior: as if so many had ended
-    cores_mean: Annotated[Number, Log(1.0, 16.0, "cores")] = 3.0  # prior: geometric mean
-    cores_spread: Annotated[Number, Log(0.2, 2.0, "log")] = 0.9  # prior: standard deviation
-    rate_gain: Annotated[Number, Log(0.05, 1.0, "1/s")] = 0.3  # share of the mean log speed moved into mu
+    memory_seconds: Annotated[Number, Log(10.0, 300.0, "s")] = 126.0
+    trust: Annotated[Number, Log(0.1, 1.0)] = 0.287  # exponent of the likelihood, for what the model lacks
+    speed_evidence: Annotated[Number, Log(1.0, 40.0, "requests")] = 3.29  # prior: as if so many had ended
+    cores_mean: Annotated[Number, Log(1.0, 16.0, "cores")] = 9.26  # prior: geometric mean
+    cores_spread: Annotated[Number, Log(0.2, 2.0, "log")] = 1.72  # prior: standard deviation
+    rate_gain: Annotated[Number, Log(0.05, 1.0, "1/s")] = 0.985  # share of the mean log speed moved into mu
     # Load of the other balancers.
-    load_seconds: Annotated[Number, Log(0.1, 5.0, "s")] = 0.7
-    others_share: Annotated[Number, Linear(0.0, 1.0)] = 0.5
+    load_seconds: Annotated[Number, Log(0.1, 5.0, "s")] = 0.622
+    others_share: Annotated[Number, Linear(0.0, 1.0)] = 0.308
     # Fast correction.
-    fast_seconds: Annotated[Number, Log(0.5, 10.0, "s")] = 2.0
-    fast_evidence: Annotated[Number, Log(0.3, 20.0, "requests")] = 2.0  # prior: as if so many ended as expected
-    fast_threshold: Annotated[Number, Linear(0.0, 3.0, "standard deviations")] = 1.0
-    fast_gain_down: Annotated[Number, Linear(0.0, 1.5)] = 1.0
-    fast_gain_up: Annotated[Number, Linear(0.0, 1.5)] = 0.7
-    # Backends without work.
+    fast_seconds: Annotated[Number, Log(0.5, 10.0, "s")] = 8.24
+    fast_evidence: Annotated[Number, Log(0.3, 20.0, "requests")] = 1.11  # prior: as if so many ended as expected
+    fast_threshold: Annotated[Number, Linear(0.0, 3.0, "standard deviations")] = 2.32
+    fast_gain_down: Annotated[Number, Linear(0.0, 1.5)] = 0.398
+    fast_gain_up: Annotated[Number, Linear(0.0, 1.5)] = 1.06
+    # Backends that may have changed.
     idle_seconds: Annotated[Number, Log(1.0, 100.0, "s")] = 5.0
-    idle_share: Annotated[Number, Log(0.02, 0.8)] = 0.2  # of the mean throughput, below which it is starved
+    idle_share: Annotated[Number, Log(0.02, 0.8)] = 0.05  # of the mean throughput, below which it is starved
     served_seconds: Annotated[Number, Log(1.0, 30.0, "s")] = 5.0
+    surprise_seconds: Annotated[Number, Log(1.0, 300.0, "s")] = 9.1  # of one e times as fast as believed
     # Action.
-    caution_speed: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = 0.2  # by which log s is taken lower
-    caution_cores: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = 0.2
-    speed_gain: Annotated[Number, Linear(0.5, 1.5)] = 1.0
-    externality: Annotated[Number, Linear(0.0, 1.5)] = 0.8
-    sharpness: Annotated[Number, Log(1.5, 10.0)] = 4.0
-    reach: Annotated[Number, Log(0.2, 5.0, "requests")] = 1.0  # distance over which the slope is taken
-    reach_share: Annotated[Number, Linear(0.0, 1.0)] = 0.2  # the same, per request in progress
-    least_slope: Annotated[Number, Log(0.02, 1.0)] = 0.5  # of that of a busy backend
-    least_speed: Annotated[Number, Log(0.01, 0.3)] = 0.05  # of the fastest backend's
+    caution_speed: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = -0.901  # by which log s is taken lower
+    caution_cores: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = 0.539
+    speed_gain: Annotated[Number, Linear(0.5, 1.5)] = 1.21
+    externality: Annotated[Number, Linear(0.0, 1.5)] = 0.903
+    sharpness: Annotated[Number, Log(1.5, 10.0)] = 1.5
+    reach: Annotated[Number, Log(0.2, 5.0, "requests")] = 3.92  # distance over which the slope is taken
+    reach_share: Annotated[Number, Linear(0.0, 1.0)] = 0.241  # the same, per request in progress
+    least_slope: Annotated[Number, Log(0.02, 1.0)] = 0.929  # of that of a busy backend
+    least_speed: Annotated[Number, Log(0.01, 0.3)] = 0.0377  # of the fastest backend's
 
 
 DEFAULT = Parameters()
@@ -119,6 +125,7 @@ class Estimate:
     speed_deviation: FloatArray
     log_cores: FloatArray
     cores_deviation: FloatArray
+    known: FloatArray  # share of evidence, as against the prior, from 0 to 1
     log_rate: FloatArray  # [..., 1]: log mu; NaN before the first evidence
 
 
@@ -191,6 +198,7 @@ def _fresh(observation: Observation, work: Work, seen: Watch, p: Parameters) -> 
         speed_deviation=nothing + 1.0 / np.sqrt(p.speed_evidence),
         log_cores=nothing + np.log(p.cores_mean),
         cores_deviation=nothing + p.cores_spread,
+        known=nothing,
         log_rate=np.full((*nothing.shape[:-1], 1), np.nan),
     )
     evidence = np.zeros((*nothing.shape, 3, len(BINS)), dtype=np.float32)
@@ -222,6 +230,7 @@ def _merged(state: BayesState, fresh: BayesState, keep: BoolArray) -> BayesState
             speed_deviation=of(old.speed_deviation, new.speed_deviation),
             log_cores=of(old.log_cores, new.log_cores),
             cores_deviation=of(old.cores_deviation, new.cores_deviation),
+            known=of(old.known, new.known),
             log_rate=old.log_rate,
         ),
     )
@@ -246,6 +255,7 @@ def _updated(observation: Observation, state: BayesState, work: Work, p: Paramet
     request_seconds = work.between * seconds
     served = state.served + (done / seconds - state.served) * (1.0 - _decay(seconds, p.served_seconds))
     left = _decay(seconds, p.memory_seconds) * _idle_decay(observation, served, work, p)
+    left = left * np.exp(-np.maximum(_surprise(state, p), 0.0) * seconds / np.asarray(p.surprise_seconds))
     known = ~np.isnan(state.estimate.log_rate)
     expected = np.where(known, request_seconds * _rate(total, state.estimate), 0.0)
     fast = _decay(seconds, p.fast_seconds)
@@ -271,13 +281,19 @@ def _decay(seconds: float, over: Number) -> FloatArray:
     return np.asarray(np.exp(-seconds / np.asarray(over)))
 
 
-def _idle_decay(observation: Observation, served: FloatArray, work: Work, p: Parameters) -> FloatArray:
-    """Return what a step leaves of the evidence of backends that are starved: without work while others have some."""
-    eligible = observation.eligible
+def _starved(eligible: BoolArray, served: FloatArray, p: Parameters) -> FloatArray:
+    """Return by how much, from 0 to 1, a backend's throughput is below `idle_share` of the mean."""
     count = np.maximum(np.add.reduce(eligible, axis=-1, keepdims=True), 1)
     mean = np.add.reduce(np.where(eligible, served, 0.0), axis=-1, keepdims=True) / count
-    starved = eligible & (work.between + work.ended == 0) & (served < p.idle_share * mean)
-    return np.where(starved, _decay(work.seconds, p.idle_seconds), 1.0)
+    limit = np.where(eligible & (mean > 0), p.idle_share * mean, 1.0)
+    return np.where(eligible & (mean > 0), np.maximum(1.0 - served / limit, 0.0), 0.0)
+
+
+def _idle_decay(observation: Observation, served: FloatArray, work: Work, p: Parameters) -> FloatArray:
+    """Return what a step leaves of the evidence of backends that are starved and idle."""
+    idle = work.between + work.ended == 0
+    rate = np.where(idle, _starved(observation.eligible, served, p), 0.0) / np.asarray(p.idle_seconds)
+    return np.asarray(np.exp(-work.seconds * rate))
 
 
 def _rate(total: FloatArray, estimate: Estimate) -> FloatArray:
@@ -296,6 +312,13 @@ def _binned(before: FloatArray, total: FloatArray, done: FloatArray, request_sec
     inverse = request_seconds / np.maximum(total, 1e-3)
     amounts = np.stack((done, request_seconds, inverse), axis=-1).astype(np.float32)
     return np.asarray(amounts[..., None] * shares[..., None, :])
+
+
+def _surprise(state: BayesState, p: Parameters) -> FloatArray:
+    """Return the log of requests that ended lately over those expected, less what chance explains."""
+    expected = state.fast_expected + p.fast_evidence
+    ratio = np.log((state.fast_ended + p.fast_evidence) / expected)
+    return np.copysign(np.maximum(np.abs(ratio) - p.fast_threshold / np.sqrt(expected), 0.0), ratio)
 
 
 # ---- Posterior ----
@@ -321,6 +344,7 @@ def _posterior(state: BayesState, eligible: BoolArray, p: Parameters) -> Estimat
         speed_deviation=np.sqrt(variance + 1.0 / (shape - 0.5)),
         log_cores=log_cores,
         cores_deviation=np.sqrt(cores_variance),
+        known=1.0 - p.speed_evidence / shape,
         log_rate=log_rate + shift,
     )
 
@@ -379,7 +403,8 @@ def _moments(chance: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatA
 
 def _action(observation: Observation, state: BayesState, p: Parameters) -> Decision:
     speed = np.exp(_log_speed(state, observation.eligible, p))
-    cores = np.exp(state.estimate.log_cores - p.caution_cores * state.estimate.cores_deviation)
+    estimate = state.estimate
+    cores = np.exp(estimate.log_cores - estimate.known * p.caution_cores * estimate.cores_deviation)
     load, eligible = state.watch.load, observation.eligible
     peers = _peers(observation)
     if peers is None:
@@ -401,18 +426,16 @@ def _action(observation: Observation, state: BayesState, p: Parameters) -> Decis
 
 def _log_speed(state: BayesState, eligible: BoolArray, p: Parameters) -> FloatArray:
     estimate = state.estimate
-    slow = p.speed_gain * estimate.log_speed - p.caution_speed * estimate.speed_deviation
+    slow = p.speed_gain * estimate.log_speed - estimate.known * p.caution_speed * estimate.speed_deviation
     log_speed = slow + _correction(state, p)
     best = np.maximum.reduce(np.where(eligible, log_speed, -np.inf), axis=-1, keepdims=True, initial=-np.inf)
     return np.where(eligible, np.maximum(log_speed, best + np.log(p.least_speed)), 0.0)
 
 
 def _correction(state: BayesState, p: Parameters) -> FloatArray:
-    """Return the log of requests that ended lately over those expected, less what chance explains."""
-    expected = state.fast_expected + p.fast_evidence
-    ratio = np.log((state.fast_ended + p.fast_evidence) / expected)
-    beyond = np.maximum(np.abs(ratio) - p.fast_threshold / np.sqrt(expected), 0.0)
-    return np.where(ratio < 0, -p.fast_gain_down * beyond, p.fast_gain_up * beyond)
+    """Return what the fast correction adds to log s."""
+    surprise = _surprise(state, p)
+    return surprise * np.where(surprise < 0, p.fast_gain_down, p.fast_gain_up)
 
 
 def _index(total: FloatArray, speed: FloatArray, cores: FloatArray, p: Parameters) -> FloatArray:
