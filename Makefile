@@ -57,7 +57,7 @@ bench-learning: build ## evaluate all policies in the simulator; writes docs/res
 	@$(BIN)/python -m tools.bench_learning $(ARGS)
 
 .PHONY: lab
-lab: build ## the same scenarios in the simulator and on real servers behind the real data plane; needs an idle machine
+lab: build ## the same scenarios in the simulator and on real servers behind the real data plane, side by side
 	@$(BIN)/python -m tools.lab $(ARGS)
 
 .PHONY: fuzz

@@ -33,9 +33,11 @@ def test_a_limit_of_version_2_is_written_and_read(tmp_path: Path) -> None:
     group = Group(Hierarchies(2, tmp_path, tmp_path), "lab")
     group.make()
     group.limit(0.03, 0.1)
+    group.favor()
     (tmp_path / "lab/cpu.stat").write_text("usage_usec 1500000\nnr_periods 7\nnr_throttled 3\nthrottled_usec 250000\n")
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"
     assert (tmp_path / "lab/cpu.max").read_text() == "30000 100000"
+    assert (tmp_path / "lab/cpu.weight").read_text() == "10000"
     assert group.used == 1.5
     assert group.throttling == Throttling(7, 3, 0.25)
 
@@ -47,10 +49,12 @@ def test_a_limit_of_version_1_is_written_and_read(tmp_path: Path) -> None:
     group = Group(hierarchies, "lab")
     group.make()
     group.limit(0.03, 0.1)
+    group.favor()
     (tmp_path / "cpuacct/lab/cpuacct.usage").write_text("1500000000\n")
     (tmp_path / "cpu/lab/cpu.stat").write_text("nr_periods 7\nnr_throttled 3\nthrottled_time 250000000\n")
     assert (tmp_path / "cpu/lab/cpu.cfs_quota_us").read_text() == "30000"
     assert (tmp_path / "cpu/lab/cpu.cfs_period_us").read_text() == "100000"
+    assert (tmp_path / "cpu/lab/cpu.shares").read_text() == "262144"
     assert group.used == 1.5
     assert group.throttling == Throttling(7, 3, 0.25)
 

@@ -1,7 +1,7 @@
 """`make lab`: scenarios in the simulator and on real servers behind the real data plane; 1 where they disagree.
 
-Servers are processes with quotas of processor time, in namespaces of their own. The machine must have nothing else to
-do: where it has, or where the client was late, nothing is concluded, and the exit status is 2.
+Servers are processes with quotas of processor time, in namespaces of their own. Other programs get the processor time
+that they leave. Where the client was late all the same, nothing is concluded, and the exit status is 2.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def isolated(name: str = "") -> Iterator[Isolation]:
     rest = group.below("rest")
     try:
         group.make()
+        group.favor()  # whatever else runs gets what the servers' quotas leave
         rest.make()
         yield Isolation(group, rest, watcher.stdin)
     finally:
