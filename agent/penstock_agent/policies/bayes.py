@@ -82,36 +82,36 @@ class Parameters:
     """
 
     # Evidence.
-    memory_seconds: Annotated[Number, Log(10.0, 300.0, "s")] = 126.0
-    trust: Annotated[Number, Log(0.1, 1.0)] = 0.287  # exponent of the likelihood, for what the model lacks
-    speed_evidence: Annotated[Number, Log(1.0, 40.0, "requests")] = 3.29  # prior: as if so many had ended
-    cores_mean: Annotated[Number, Log(1.0, 16.0, "cores")] = 9.26  # prior: geometric mean
-    cores_spread: Annotated[Number, Log(0.2, 2.0, "log")] = 1.72  # prior: standard deviation
-    rate_gain: Annotated[Number, Log(0.05, 1.0, "1/s")] = 0.985  # share of the mean log speed moved into mu
+    memory_seconds: Annotated[Number, Log(10.0, 300.0, "s")] = 127.0
+    trust: Annotated[Number, Log(0.1, 1.0)] = 0.187  # exponent of the likelihood, for what the model lacks
+    speed_evidence: Annotated[Number, Log(1.0, 40.0, "requests")] = 3.68  # prior: as if so many had ended
+    cores_mean: Annotated[Number, Log(1.0, 16.0, "cores")] = 10.7  # prior: geometric mean
+    cores_spread: Annotated[Number, Log(0.2, 2.0, "log")] = 1.96  # prior: standard deviation
+    rate_gain: Annotated[Number, Log(0.05, 1.0, "1/s")] = 0.646  # share of the mean log speed moved into mu
     # Load of the other balancers.
-    load_seconds: Annotated[Number, Log(0.1, 5.0, "s")] = 0.622
-    others_share: Annotated[Number, Linear(0.0, 1.0)] = 0.308
+    load_seconds: Annotated[Number, Log(0.1, 5.0, "s")] = 0.63
+    others_share: Annotated[Number, Linear(0.0, 1.0)] = 0.527
     # Fast correction.
-    fast_seconds: Annotated[Number, Log(0.5, 10.0, "s")] = 8.24
-    fast_evidence: Annotated[Number, Log(0.3, 20.0, "requests")] = 1.11  # prior: as if so many ended as expected
-    fast_threshold: Annotated[Number, Linear(0.0, 3.0, "standard deviations")] = 2.32
-    fast_gain_down: Annotated[Number, Linear(0.0, 1.5)] = 0.398
-    fast_gain_up: Annotated[Number, Linear(0.0, 1.5)] = 1.06
+    fast_seconds: Annotated[Number, Log(0.5, 10.0, "s")] = 2.98
+    fast_evidence: Annotated[Number, Log(0.3, 20.0, "requests")] = 0.422  # prior: as if so many ended as expected
+    fast_threshold: Annotated[Number, Linear(0.0, 3.0, "standard deviations")] = 2.31
+    fast_gain_down: Annotated[Number, Linear(0.0, 1.5)] = 0.523
+    fast_gain_up: Annotated[Number, Linear(0.0, 1.5)] = 1.14
     # Backends that may have changed.
     idle_seconds: Annotated[Number, Log(1.0, 100.0, "s")] = 5.0
-    idle_share: Annotated[Number, Log(0.02, 0.8)] = 0.05  # of the mean throughput, below which it is starved
+    idle_share: Annotated[Number, Log(0.02, 0.8)] = 0.08  # of the mean throughput, below which it is starved
     served_seconds: Annotated[Number, Log(1.0, 30.0, "s")] = 5.0
-    surprise_seconds: Annotated[Number, Log(1.0, 300.0, "s")] = 9.1  # of one e times as fast as believed
+    surprise_seconds: Annotated[Number, Log(1.0, 300.0, "s")] = 2.85  # of one e times as fast as believed
     # Action.
-    caution_speed: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = -0.901  # by which log s is taken lower
-    caution_cores: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = 0.539
-    speed_gain: Annotated[Number, Linear(0.5, 1.5)] = 1.21
-    externality: Annotated[Number, Linear(0.0, 1.5)] = 0.903
-    sharpness: Annotated[Number, Log(1.5, 10.0)] = 1.5
-    reach: Annotated[Number, Log(0.2, 5.0, "requests")] = 3.92  # distance over which the slope is taken
-    reach_share: Annotated[Number, Linear(0.0, 1.0)] = 0.241  # the same, per request in progress
-    least_slope: Annotated[Number, Log(0.02, 1.0)] = 0.929  # of that of a busy backend
-    least_speed: Annotated[Number, Log(0.01, 0.3)] = 0.0377  # of the fastest backend's
+    caution_speed: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = -0.676  # by which log s is taken lower
+    caution_cores: Annotated[Number, Linear(-1.0, 2.0, "standard deviations")] = 0.305
+    speed_gain: Annotated[Number, Linear(0.5, 1.5)] = 1.17
+    externality: Annotated[Number, Linear(0.0, 1.5)] = 1.16
+    sharpness: Annotated[Number, Log(1.5, 10.0)] = 1.51
+    reach: Annotated[Number, Log(0.2, 5.0, "requests")] = 3.08  # distance over which the slope is taken
+    reach_share: Annotated[Number, Linear(0.0, 1.0)] = 0.324  # the same, per request in progress
+    least_slope: Annotated[Number, Log(0.02, 1.0)] = 0.637  # of that of a busy backend
+    least_speed: Annotated[Number, Log(0.01, 0.3)] = 0.0105  # of the fastest backend's
 
 
 DEFAULT = Parameters()
