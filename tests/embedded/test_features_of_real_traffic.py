@@ -13,7 +13,7 @@ import pytest
 from tests.support.clients import Background, HttpConnection, get
 from tests.support.dataplane import VIP_IPV4, VIP_IPV6, running_dataplane, vip
 from tests.support.feature_reference import Features, Seen
-from tests.support.feature_rig import Rig
+from tests.support.feature_rig import Rig, counted
 from tests.support.lab import Lab, eventually
 from tests.support.scenes import SCENES, Scene, stage
 from tests.support.wire import Wire
@@ -71,8 +71,7 @@ def test_the_data_plane_counts_what_is_on_the_wire(lab: Lab, address: str) -> No
         wanted = dict(expected.counters)
         eventually(lambda: reader.read().counters["packets"][0] == wanted["packets"])
         time.sleep(0.3)  # a frame later
-        found = reader.read().counters
-        counters = {name: int(values[0]) for name, values in found.items() if name != "n_peers"}
+        counters = counted(reader.read())
         assert counters == {name: expected.counters[name] for name in counters}
         for channel in penstock_core.CHANNELS:
             assert reader.samples(channel.name)[3][0, 0] == len(expected.samples[channel.name]), channel.name

@@ -19,6 +19,11 @@ BACKEND_PORT = 8080
 VIP_ID = 1
 
 
+def counted(frame: penstock_core.Frame) -> dict[str, int]:
+    """Return the counters of the first slot. `n_peers` is none: it comes from other balancers."""
+    return {name: int(values[0]) for name, values in frame.counters.items() if name != "n_peers"}
+
+
 class Rig:
     """One VIP with one backend; `vip` and `port` are those of the captured packets.
 
@@ -100,8 +105,7 @@ class Rig:
     def counters(self) -> dict[str, int]:
         """Counters of the backend in a frame published now: those that packets change."""
         self.core.publish(self.now_us)
-        found = self.reader.read().counters
-        return {name: int(values[0]) for name, values in found.items() if name != "n_peers"}
+        return counted(self.reader.read())
 
     def samples(self, channel: str) -> tuple[int, np.ndarray]:
         """How many samples of a channel were taken, and those that its reservoir still holds."""
