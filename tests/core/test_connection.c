@@ -282,9 +282,11 @@ static void a_connection_whose_entry_has_another_flow_is_not_forwarded(void)
 int main(void)
 {
     for (int level = LBRL_LEVEL_OFF; level < LBRL_LEVEL_COUNT; level++) {
-        for (uint8_t load = 0; load < LBRL_LOAD_COUNT; load++) {
-            segments_are_recorded_as_packets_are((lbrl_level_t)level, LBRL_FORWARD_NAT, load);
-            segments_are_recorded_as_packets_are((lbrl_level_t)level, LBRL_FORWARD_GRE, load);
+        for (int load = 0; load < LBRL_LOAD_COUNT; load++) {
+            segments_are_recorded_as_packets_are((lbrl_level_t)level, LBRL_FORWARD_NAT,
+                                                 (uint8_t)load);
+            segments_are_recorded_as_packets_are((lbrl_level_t)level, LBRL_FORWARD_GRE,
+                                                 (uint8_t)load);
         }
     }
     a_failed_backend_ends_its_connections();
