@@ -27,7 +27,7 @@ static unsigned new_flow(rig_t *rig)
     return c.backend.bytes[15] - 1u;
 }
 
-static void tell(rig_t *rig, uint32_t a, uint32_t b, uint32_t c)
+static void set_peers(rig_t *rig, uint32_t a, uint32_t b, uint32_t c)
 {
     const lbrl_backend_flows_t flows[] = {{1003, c}, {1001, a}, {1002, b}};
     CHECK_EQUAL(lbrl_peers_set(rig->lb, 1, flows, 3, rig->now_us), 0);
@@ -46,7 +46,7 @@ static void flows_of_peers_count_as_own_ones(void)
 {
     rig_t rig = make(2);
     set_sharing(&rig, 0, 0, 0);
-    tell(&rig, 0, 4, 2);
+    set_peers(&rig, 0, 4, 2);
     unsigned count[BACKENDS] = {0};
     for (unsigned i = 0; i < 6; i++) {
         count[new_flow(&rig)]++;
@@ -74,7 +74,7 @@ static void own_changes_stand_for_those_of_peers(void)
 {
     rig_t rig = make(4);
     set_sharing(&rig, 1, 0, 0);
-    tell(&rig, 0, 0, 7);
+    set_peers(&rig, 0, 0, 7);
     unsigned count[BACKENDS] = {0};
     for (unsigned i = 0; i < 4; i++) {
         count[new_flow(&rig)]++;
@@ -89,7 +89,7 @@ static void without_trust_peers_have_what_this_balancer_has(void)
 {
     rig_t rig = make(4);
     set_sharing(&rig, 0, 1, 1);
-    tell(&rig, 50, 0, 0);
+    set_peers(&rig, 50, 0, 0);
     unsigned count[BACKENDS] = {0};
     for (unsigned i = 0; i < 9; i++) {
         count[new_flow(&rig)]++;
@@ -104,12 +104,12 @@ static void a_stale_view_is_not_used(void)
 {
     rig_t rig = make(2);
     set_sharing(&rig, 0, 0, 0);
-    tell(&rig, 0, 9, 9);
+    set_peers(&rig, 0, 9, 9);
     CHECK_EQUAL(new_flow(&rig), 0);
     CHECK_EQUAL(new_flow(&rig), 0);
     rig_pass(&rig, 1200);
     CHECK(new_flow(&rig) != 0);
-    tell(&rig, 9, 9, 0);
+    set_peers(&rig, 9, 9, 0);
     CHECK_EQUAL(new_flow(&rig), 2);
     CHECK_EQUAL(lbrl_sharing_set(rig.lb, 1, NULL), 0);
     CHECK(new_flow(&rig) != 2); /* it has most own flows but one */
@@ -161,11 +161,11 @@ static void bases_of_an_agent_are_used_with_the_view_that_they_are_for(void)
     }
     CHECK(count[0] == 1 && count[1] == 1);
     set_sharing(&rig, 0, 0, 0);
-    tell(&rig, 0, 0, 0);
+    set_peers(&rig, 0, 0, 0);
     CHECK_EQUAL(new_flow(&rig), 2);
     lbrl_actions_write(&actions, weight, base, generation, rig.now_us);
     CHECK_EQUAL(lbrl_weights_follow(rig.lb, 1, &view, rig.now_us), 1);
-    tell(&rig, 0, 0, 50); /* an agent that does not use the view has its bases on own flows */
+    set_peers(&rig, 0, 0, 50); /* an agent that does not use the view has its bases on own flows */
     CHECK_EQUAL(new_flow(&rig), 2);
     base[0] = -1;
     lbrl_actions_write_shared(&actions, weight, base, generation, rig.now_us);
@@ -197,7 +197,7 @@ static void frames_show_flows_of_peers(void)
     CHECK_EQUAL(peers_in_frame(&rig, &made, 1), -1);
     set_sharing(&rig, 0, 0, 0);
     CHECK_EQUAL(peers_in_frame(&rig, &made, 1), -1);
-    tell(&rig, 3, 4, 5);
+    set_peers(&rig, 3, 4, 5);
     CHECK_EQUAL(peers_in_frame(&rig, &made, 1), 4);
     rig_pass(&rig, 1200);
     CHECK_EQUAL(peers_in_frame(&rig, &made, 1), -1);

@@ -6,8 +6,8 @@
  *
  * L: balancers. peers: flows of the peers at the last exchange, when this balancer had l_then. l_mean: mean of own flows over the
  * recent past. The second term assumes that each peer's count has changed since as the own one has, times `anticipate`; the third
- * that each peer has as many flows as this balancer. x is linear in l but for the bound at 0. So argmin (x + base) / weight is
- * argmin (l + b) / weight with one b per backend, and the picker stays as it is.
+ * that each peer has as many flows as this balancer. Without the bound at 0, x is linear in l, and argmin (x + base) / weight is
+ * argmin (l + b) / weight with one b per backend: the picker stays as it is. b is bounded instead of the second term.
  */
 #include <math.h>
 

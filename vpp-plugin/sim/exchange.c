@@ -12,15 +12,15 @@ static bool allocate(sim_exchange_t *exchange, size_t balancers, size_t servers)
     exchange->sent = calloc(balancers, sizeof(*exchange->sent));
     exchange->received = calloc(pairs, sizeof(*exchange->received));
     exchange->on_way = calloc(pairs, sizeof(*exchange->on_way));
-    exchange->came = calloc(balancers * balancers, sizeof(*exchange->came));
+    exchange->received_at = calloc(balancers * balancers, sizeof(*exchange->received_at));
     exchange->counts = calloc(2 * servers, sizeof(*exchange->counts));
-    return exchange->came && exchange->phase && exchange->sent && exchange->received &&
+    return exchange->received_at && exchange->phase && exchange->sent && exchange->received &&
            exchange->on_way && exchange->counts;
 }
 
-/* Without a message for so long the counts are of no use. */
-#define PATIENCE_SECONDS   1.0
-#define PATIENCE_INTERVALS 5
+/* Without a message for so long, counts of a peer are not used. */
+#define TIMEOUT_SECONDS   1.0
+#define TIMEOUT_INTERVALS 5
 
 static lbrl_sharing_t sharing_of(const sim_exchange_t *exchange)
 {
@@ -30,7 +30,7 @@ static lbrl_sharing_t sharing_of(const sim_exchange_t *exchange)
         .doubt = (float)how->doubt,
         .mirror = (float)how->mirror,
         .mean_ms = (uint32_t)(how->mean * 1000),
-        .stale_ms = (uint32_t)(exchange->patience * 1000),
+        .stale_ms = (uint32_t)(exchange->timeout * 1000),
     };
 }
 
@@ -45,9 +45,9 @@ int sim_exchange_open(sim_engine_t *engine, const sim_sharing_t *how)
     if (!allocate(exchange, engine->balancer_count, engine->server_count)) {
         return SIM_ERR_MEMORY;
     }
-    exchange->patience = fmax(PATIENCE_SECONDS, PATIENCE_INTERVALS * how->interval);
+    exchange->timeout = fmax(TIMEOUT_SECONDS, TIMEOUT_INTERVALS * how->interval);
     for (size_t i = 0; i < (size_t)engine->balancer_count * engine->balancer_count; i++) {
-        exchange->came[i] = -INFINITY;
+        exchange->received_at[i] = -INFINITY;
     }
     const lbrl_sharing_t sharing = sharing_of(exchange);
     for (uint32_t i = 0; i < engine->balancer_count; i++) {
@@ -69,7 +69,7 @@ void sim_exchange_close(sim_exchange_t *exchange)
     free(exchange->sent);
     free(exchange->received);
     free(exchange->on_way);
-    free(exchange->came);
+    free(exchange->received_at);
     free(exchange->counts);
 }
 
@@ -101,11 +101,12 @@ static void send(sim_engine_t *engine, uint32_t sender, uint32_t receiver, const
     }
 }
 
-static bool knows_all_peers(const sim_engine_t *engine, uint32_t balancer)
+static bool is_complete(const sim_engine_t *engine, uint32_t balancer)
 {
-    const double *came = engine->exchange.came + (size_t)balancer * engine->balancer_count;
+    const double *received_at =
+        engine->exchange.received_at + (size_t)balancer * engine->balancer_count;
     for (uint32_t i = 0; i < engine->balancer_count; i++) {
-        if (i != balancer && engine->now - came[i] > engine->exchange.patience) {
+        if (i != balancer && engine->now - received_at[i] > engine->exchange.timeout) {
             return false;
         }
     }
@@ -126,12 +127,12 @@ static void take_peers(sim_engine_t *engine, uint32_t balancer, uint32_t *sum)
     }
 }
 
-/* A balancer's turn: it takes what has come, and sends its own counts. */
+/* A balancer takes the counts that it received, and sends its own. */
 static void turn(sim_engine_t *engine, uint32_t balancer)
 {
     sim_exchange_t *exchange = &engine->exchange;
     uint32_t *own = exchange->counts, *sum = exchange->counts + engine->server_count;
-    if (knows_all_peers(engine, balancer)) {
+    if (is_complete(engine, balancer)) {
         take_peers(engine, balancer, sum);
     }
     sim_balancer_flows(engine->balancers[balancer], own);
@@ -158,5 +159,5 @@ void sim_exchange_event(sim_engine_t *engine)
     memcpy(row(engine, engine->exchange.received, receiver, sender),
            row(engine, engine->exchange.on_way, receiver, sender),
            engine->server_count * sizeof(uint32_t));
-    engine->exchange.came[(size_t)receiver * engine->balancer_count + sender] = engine->now;
+    engine->exchange.received_at[(size_t)receiver * engine->balancer_count + sender] = engine->now;
 }

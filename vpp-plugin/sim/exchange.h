@@ -17,9 +17,9 @@ typedef struct sim_exchange {
     uint64_t *sent;     /* by balancer: times that it has sent */
     uint32_t *received; /* [receiver][sender][server], of the last message that came */
     uint32_t *on_way; /* likewise, of the message that is to come: at most one, see sim_sharing_t */
-    double *came;     /* [receiver][sender]: seconds, when that was; -infinity: none yet */
-    double patience;  /* seconds after which a peer counts as gone */
-    uint32_t *counts; /* [2][server]: own, and those of all peers */
+    double *received_at; /* [receiver][sender]: seconds, when that was; -infinity: none yet */
+    double timeout;      /* seconds without a message, after which counts are not used */
+    uint32_t *counts;    /* [2][server]: own, and those of all peers */
 } sim_exchange_t;
 
 /* Lets the balancers exchange their counts; does nothing where the interval is 0. SIM_OK, SIM_ERR_MEMORY or
