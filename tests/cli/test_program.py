@@ -63,13 +63,15 @@ def test_reading_files_parses_no_source_of_ours_and_renders_no_schema(tmp_path: 
     assert subprocess.check_output([sys.executable, "-c", script, str(tmp_path)], text=True).strip() == "[]"
 
 
-def test_every_program_raises_its_limit_of_open_files() -> None:
+def test_every_program_raises_its_limit_of_open_files(tmp_path: Path) -> None:
     script = (
-        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 512));"
-        "from penstock_cli.main import app; app(['validate', '-f', '/dev/null'], standalone_mode=False);"
+        "import resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (64, 512));"
+        "from penstock_cli.main import app; app(['validate', '-f', sys.argv[1]], standalone_mode=False);"
         "print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
-    assert subprocess.check_output([sys.executable, "-c", script], text=True).endswith("(512, 512)\n")
+    (tmp_path / "empty.yaml").touch()
+    command = [sys.executable, "-c", script, str(tmp_path / "empty.yaml")]
+    assert subprocess.check_output(command, text=True).endswith("(512, 512)\n")
 
 
 def test_run_names_the_missing_directory() -> None:
@@ -236,10 +238,14 @@ def test_validate_accepts_what_run_serves_and_names_every_bad_object(tmp_path: P
     [
         ([], "name files or directories"),
         (["/proc/nowhere"], "/proc/nowhere: No such file"),
-        (["/dev/null"], "no object of"),
+        (["empty.yaml"], "no object of"),
     ],
 )
-def test_validate_says_what_it_cannot_read(arguments: list[str], words: str) -> None:
+def test_validate_says_what_it_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.yaml").touch()
     done = penstock("validate", *arguments)
     assert done.returncode == 1
     assert words in done.stderr

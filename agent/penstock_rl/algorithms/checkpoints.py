@@ -5,12 +5,12 @@ torch's format with `weights_only`: tensors, numbers, text and containers of the
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from penstock_embedded import files
 
 FORMAT = 1
 
@@ -21,12 +21,8 @@ class CheckpointError(ValueError):
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Replace the checkpoint at `path`."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
+    with files.replacing(path, files.READABLE) as file:
         torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

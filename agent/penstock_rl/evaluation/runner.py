@@ -17,6 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from penstock_embedded import files
+
 from penstock_rl import simulation
 from penstock_rl.evaluation import results
 from penstock_rl.evaluation.cases import Case
@@ -156,10 +158,9 @@ def _journal(path: Path, digests: Mapping[str, str]) -> Iterator[_Journal]:
         runs = [run for line in whole[1:] for run in results.runs_of(json.loads(line))]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise JournalError(f"{path}: is not a journal of runs ({error}); {_FIX}") from error
-    draft = path.with_suffix(".new")
     head["scenarios"].update(digests)
-    draft.write_text(json.dumps(head) + "\n" + "".join(whole[1:]))
-    draft.replace(path)
+    with files.replacing(path, files.READABLE) as draft:
+        draft.write((json.dumps(head) + "\n" + "".join(whole[1:])).encode())
     with path.open("a") as file:
         yield _Journal(runs, file)
 

@@ -20,6 +20,7 @@ from typing import Any
 import cma
 import numpy as np
 from penstock_agent.observation import FloatArray
+from penstock_embedded import files
 
 FORMAT = 1
 
@@ -117,9 +118,8 @@ class Search:
 
 
 def _write(path: Path, plan: Plan, values: list[list[float]]) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(json.dumps({"format": FORMAT, "plan": asdict(plan), "values": values}))
-    beside.replace(path)
+    with files.replacing(path, files.READABLE) as file:
+        file.write(json.dumps({"format": FORMAT, "plan": asdict(plan), "values": values}).encode())
 
 
 def _read(path: Path, plan: Plan) -> list[list[float]]:
