@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 bin=.venv/bin
 reports=build/reports
 mkdir -p "$reports"
+# One more than processors: tests also wait. Each has an API server of its own, so that memory limits their number.
+workers=$(($(nproc) < 8 ? $(nproc) + 1 : 8))
+parallel=(-n "$workers" --dist worksteal)
 
 # c_tests NAME TESTS CMAKE_OPTION...: TESTS are names as CMake has them, or `all`.
 c_tests() {
@@ -26,7 +29,7 @@ sanitized() {
         -DCMAKE_CXX_COMPILER=g++ -DPython_EXECUTABLE="$PWD/$bin/python" \
         -Dnanobind_DIR="$("$bin/python" -m nanobind --cmake_dir)" >/dev/null
     cmake --build "$build" --target penstock_core >/dev/null
-    PENSTOCK_SANITIZER=$1 "$bin/python" -m pytest -q -m sanitized --junitxml="$reports/pytest-$1.xml" tests/embedded
+    PENSTOCK_SANITIZER=$1 "$bin/python" -m pytest -q "${parallel[@]}" -m sanitized --junitxml="$reports/pytest-$1.xml" tests/embedded
 }
 
 echo "== C tests: ASan, UBSan"
@@ -44,7 +47,7 @@ tools/go_modules.sh go test ./...
 
 echo "== Python tests"
 rm -f .coverage*
-"$bin/python" -m pytest --cov --cov-report= --junitxml="$reports/pytest.xml" "$@"
+"$bin/python" -m pytest "${parallel[@]}" --cov --cov-report= --junitxml="$reports/pytest.xml" "$@"
 "$bin/python" -m coverage report --skip-covered --fail-under=85 | tail -n 40
 
 echo "== Packet threads: ASan, UBSan"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,13 @@ class Run:
         return {"agent" if b"agent" in words else "dataplane": int(pid) for pid, words in found.items()}
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a short path: that of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="pn-run-") as directory:
+        yield Path(directory)
+
+
 @contextmanager
 def running(lab: Lab, path: Path) -> Iterator[Run]:
     run = Run(lab, path)
@@ -91,8 +99,8 @@ def running(lab: Lab, path: Path) -> Iterator[Run]:
         run.stop(signal.SIGINT)
 
 
-def test_bad_files_at_the_start_are_named_and_the_others_served(lab: Lab, tmp_path: Path, capfd: Any) -> None:
-    run = Run(lab, tmp_path)
+def test_bad_files_at_the_start_are_named_and_the_others_served(lab: Lab, place: Path, capfd: Any) -> None:
+    run = Run(lab, place)
     (run.files / "bomb.yaml").write_text("a: &a [" + "x, " * 999 + "x]\nb: [" + "*a, " * 600 + "*a]")
     (run.files / "wrong.yaml").write_text((run.files / "web.yaml").read_text().replace("port: 80}", "port: 0}"))
     try:
@@ -107,8 +115,8 @@ def test_bad_files_at_the_start_are_named_and_the_others_served(lab: Lab, tmp_pa
         run.stop(signal.SIGINT)
 
 
-def test_a_full_state_disk_ends_nothing(lab: Lab, tmp_path: Path) -> None:
-    run = Run(lab, tmp_path)
+def test_a_full_state_disk_ends_nothing(lab: Lab, place: Path) -> None:
+    run = Run(lab, place)
     with disk(run.root / "var/lib/penstock/own") as full:
         full.fill()
         try:
@@ -125,8 +133,8 @@ def test_a_full_state_disk_ends_nothing(lab: Lab, tmp_path: Path) -> None:
             run.stop(signal.SIGINT)
 
 
-def test_a_killed_agent_comes_back_and_traffic_goes_on(lab: Lab, tmp_path: Path) -> None:
-    with running(lab, tmp_path) as run:
+def test_a_killed_agent_comes_back_and_traffic_goes_on(lab: Lab, place: Path) -> None:
+    with running(lab, place) as run:
         eventually(run.serves, seconds=30)
         eventually(run.state, seconds=30)
         time.sleep(11)  # from then on it has proven that it can run
@@ -138,8 +146,8 @@ def test_a_killed_agent_comes_back_and_traffic_goes_on(lab: Lab, tmp_path: Path)
         assert run.children()["dataplane"] == before["dataplane"]
 
 
-def test_connections_outlive_a_restart_by_sigterm(lab: Lab, tmp_path: Path) -> None:
-    with running(lab, tmp_path) as run:
+def test_connections_outlive_a_restart_by_sigterm(lab: Lab, place: Path) -> None:
+    with running(lab, place) as run:
         eventually(run.serves, seconds=30)
         with HttpConnection(lab, VIP_IPV4, timeout=30) as kept:
             name = kept.get()
@@ -149,8 +157,8 @@ def test_connections_outlive_a_restart_by_sigterm(lab: Lab, tmp_path: Path) -> N
         eventually(lambda: run.state().get("link", {}).get("reattached_flows", 0) >= 1, seconds=30)
 
 
-def test_a_data_plane_that_went_bad_keeps_its_name(lab: Lab, tmp_path: Path) -> None:
-    with running(lab, tmp_path) as run:
+def test_a_data_plane_that_went_bad_keeps_its_name(lab: Lab, place: Path) -> None:
+    with running(lab, place) as run:
         eventually(run.serves, seconds=30)
         eventually((run.root / "var/lib/penstock/own/files.json").exists, seconds=30)
         run.stop()

@@ -27,6 +27,7 @@ SHORT = Scenario.model_validate(
 )
 
 
+@pytest.mark.alone
 def test_simulator_and_laboratory_agree_roughly() -> None:
     found = compare(SHORT, "lsq", seed=1)
     if found.disturbance:
