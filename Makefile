@@ -9,6 +9,15 @@ NODES ?= 4
 PROVIDER ?= local
 ARGS ?=
 
+# What one build or clone has compiled, no other compiles again.
+CCACHE := $(shell command -v ccache)
+ifneq ($(CCACHE),)
+export CMAKE_C_COMPILER_LAUNCHER := $(CCACHE)
+export CMAKE_CXX_COMPILER_LAUNCHER := $(CCACHE)
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := yes
+endif
+
 # Python sources are used in place (editable install); C sources are compiled into the environment.
 C_SOURCES := $(shell find vpp-plugin -name '*.[ch]' -o -name '*.cpp' -o -name CMakeLists.txt)
 

@@ -43,7 +43,9 @@ def capacity(shop: Shop) -> Iterator[float]:
         cluster.kubectl("-n", NAMESPACE, "delete", "loadbalancervip/slow", "deployment/slow", "service/slow")
 
 
-@pytest.mark.parametrize("share", [0.7, 0.9, 1.2])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.7, marks=pytest.mark.long), 0.9, pytest.param(1.2, marks=pytest.mark.long)]
+)
 def test_checks_cost_no_requests_when_servers_are_starved(shop: Shop, capacity: float, share: float) -> None:
     failed = {}
     for checked in (False, True):

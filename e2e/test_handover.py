@@ -49,6 +49,7 @@ def test_new_connections_are_served_while_data_planes_are_replaced(shop: Shop) -
     assert_new_connections_were_served(report)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_data_plane_whose_image_is_missing_halts_the_rollout(shop: Shop) -> None:
     shop.installation.install("--set=operator.replicas=2", "--set-string=images.vpp.tag=missing")
@@ -65,6 +66,7 @@ def test_a_data_plane_whose_image_is_missing_halts_the_rollout(shop: Shop) -> No
     shop.installation.wait_condition("dataplane", "edge", "Ready")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_agents_follow_when_penstock_is_installed_anew(shop: Shop) -> None:
     """`helm uninstall` keeps the objects; the new ServiceAccount is another one, whatever its name."""

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # fuzz.sh SECONDS [TARGET...]: runs every fuzz target, or those named, that long from its committed corpus: libFuzzer on C
 # under ASan and UBSan, on Python (control socket, files of models) by atheris, and in VPP where VPP is installed.
+# As many run at a time as there are processors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1
@@ -13,14 +14,20 @@ configure() { # DIRECTORY CMAKE_ARGUMENT...
         -DPENSTOCK_FUZZ=ON -DPENSTOCK_SANITIZE=address,undefined "${@:2}" >/dev/null
 }
 
-# fuzz NAME SEEDS COMMAND...: what it finds is in build/fuzz, and its corpus grows in build/fuzz/corpus.
+# fuzz NAME SEEDS COMMAND...: starts a target. What it finds is in build/fuzz, and its corpus grows in build/fuzz/corpus.
 fuzz() {
+    local name=$1
+    [[ $wanted == "  " || $wanted == *" $name "* ]] || return 0
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do ended; done
+    echo "fuzz: $name for $seconds s"
+    try "$@" &
+}
+
+try() { # NAME SEEDS COMMAND...
     local name=$1 seeds=$2
     shift 2
-    [[ $wanted == "  " || $wanted == *" $name "* ]] || return 0
     local corpus=build/fuzz/corpus/$name log=build/fuzz/$name.log
     mkdir -p "$corpus"
-    echo "fuzz: $name for $seconds s"
     if ! "$@" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
         -artifact_prefix=build/fuzz/ "$corpus" "$seeds" >"$log" 2>&1; then
         # What went wrong stands far above the statistics.
@@ -28,7 +35,12 @@ fuzz() {
         echo "fuzz: $name FAILED: the input is in build/fuzz/, everything it said in $log" >&2
         exit 1
     fi
-    grep '^stat::' "$log" || true
+    printf 'fuzz: %s\n%s\n' "$name" "$(grep '^stat::' "$log" || true)"
+}
+
+failed=0
+ended() { # waits for the next target that ends
+    wait -n || failed=1
 }
 
 skip() {
@@ -62,4 +74,6 @@ if [ -x "$vpp/bin/vpp" ] && [ -e "$vpp/include/vlib/vlib.h" ]; then
 else
     skip "fuzz_cli fuzz_api" "no VPP in $vpp: install it and its headers, or name its prefix by PENSTOCK_VPP_PREFIX"
 fi
+while [ -n "$(jobs -p)" ]; do ended; done
 [ ${#skipped[@]} -eq 0 ] || echo "fuzz: not run: ${skipped[*]}"
+exit $failed
