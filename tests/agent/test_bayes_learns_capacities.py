@@ -116,7 +116,8 @@ def test_idle_connections_do_not_count_where_requests_are_observed():
 
     def decide(seen, state):
         idle = np.array([50, 50, 0, 0])
-        counters = seen.counters | {"n_active": seen.counters["n_flow_on"], "n_answer": 3 * seen.counters["n_fct"]}
+        counters = seen.counters | {"n_active": seen.counters["n_flow_on"], "n_turn": seen.counters["n_fct"]}
+        counters |= {"n_answer": 3 * seen.counters["n_fct"]}
         counters |= {"n_flow_on": counters["n_flow_on"] + idle, "n_fct": counters["n_fct"] // 20}
         full = replace(seen, counters=counters, channels={"pt_gen": seen.channels["fct"]})
         return ESTIMATING(full, state)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from penstock_agent.observation import REDUCTIONS, Observation
 from penstock_agent.policies import EVALUATED
 
-COUNTERS = ("n_flow_on", "n_flow", "n_fct", "l_assign", "n_active", "n_answer")
+AT_FULL = ("n_active", "n_answer", "n_turn", "active_us")
+COUNTERS = ("n_flow_on", "n_flow", "n_fct", "l_assign", "open_us", *AT_FULL)
 GAUGES = ("n_flow_on", "n_active")
 JUMPS = st.sampled_from([0.2, 0.2, 1.0, 0.0, -5.0, 3600.0])
 names = pytest.mark.parametrize("name", sorted(EVALUATED))
@@ -38,7 +39,7 @@ def any_observation(random, slots, full, time, balancers):
         counters={
             name: random.integers(-2 if name in GAUGES else 0, highest, slots)
             for name in COUNTERS
-            if full or name not in ("n_active", "n_answer")
+            if full or name not in AT_FULL
         },
         channels={"pt_gen" if full else "fct": channel},
         balancers=balancers,

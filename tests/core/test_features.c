@@ -81,16 +81,16 @@ static void levels_decide_what_is_recorded(void)
         CHECK_EQUAL(lbrl_sink_level(&sink), levels[i]);
         lbrl_sink_slot_reset(&sink, 2);
         lbrl_sink_prefetch(&sink, 2);
-        lbrl_sink_flow_open(&sink, 2, 7);
-        lbrl_sink_flow_open(&sink, 2, 8);
+        lbrl_sink_flow_open(&sink, 2, 7, 1000);
+        lbrl_sink_flow_open(&sink, 2, 8, 1000);
         lbrl_sink_packet(&sink, 2, 3, 4000, true, true);
         lbrl_sink_packet(&sink, 2, 1, 60, false, false);
         lbrl_sink_packet(&sink, 2, 2, 1500, true, false);
         lbrl_sink_count(&sink, 2, LBRL_COUNTER_N_OOO, 1);
         lbrl_sink_flow_completed(&sink, 2, 0.5f, 0); /* no frames: counted, not sampled */
-        lbrl_sink_flow_close(&sink, 2);
-        lbrl_sink_flow_close(&sink, 2);
-        lbrl_sink_flow_reopen(&sink, 2);
+        lbrl_sink_flow_close(&sink, 2, 1000);
+        lbrl_sink_flow_close(&sink, 2, 1000);
+        lbrl_sink_flow_reopen(&sink, 2, 1000);
         lbrl_sink_untracked(&sink, 2);
         const int64_t *value = counters[2].value;
         CHECK_EQUAL(value[LBRL_COUNTER_N_FLOW], 2);

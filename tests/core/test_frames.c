@@ -70,9 +70,9 @@ static void frames_sum_workers(void)
     test_frames_make(&t, 70, 2, LBRL_LEVEL_BASIC);
     lbrl_frames_slot_open(&t.frames, 0, 1);
     lbrl_frames_slot_open(&t.frames, 69, 3);
-    lbrl_sink_flow_open(&t.sinks[0], 69, 4);
-    lbrl_sink_flow_open(&t.sinks[1], 69, 5);
-    lbrl_sink_flow_close(&t.sinks[1], 69);
+    lbrl_sink_flow_open(&t.sinks[0], 69, 4, 1000);
+    lbrl_sink_flow_open(&t.sinks[1], 69, 5, 1500);
+    lbrl_sink_flow_close(&t.sinks[1], 69, 3500);
 
     lbrl_shm_view_t view;
     CHECK_EQUAL(lbrl_shm_open(&view, t.memory, t.size, LBRL_SHM_FRAMES_MAGIC, NULL), 0);
@@ -89,6 +89,7 @@ static void frames_sum_workers(void)
     CHECK_EQUAL(((lbrl_frame_t *)copy)->actions_sequence, 17);
     CHECK_EQUAL(((const int64_t *)column(&view, copy, "n_flow"))[69], 2);
     CHECK_EQUAL(((const int64_t *)column(&view, copy, "n_flow_on"))[69], 1);
+    CHECK_EQUAL(((const int64_t *)column(&view, copy, "open_us"))[69], 4000 + 2000);
     CHECK_EQUAL(((const int64_t *)column(&view, copy, "l_assign"))[69], 9);
     CHECK_EQUAL(((const int64_t *)column(&view, copy, "n_flow"))[0], 0);
     CHECK_EQUAL(((const uint64_t *)column(&view, copy, "active"))[0], 1);
@@ -99,7 +100,7 @@ static void frames_sum_workers(void)
 
     /* the newest of the three is read, whichever place it has */
     for (uint64_t i = 2; i < 9; i++) {
-        lbrl_sink_flow_open(&t.sinks[0], 0, 0);
+        lbrl_sink_flow_open(&t.sinks[0], 0, 0, 5000 + i);
         test_frames_publish(&t, 5000 + i);
         copy = read_frame(&view);
         CHECK_EQUAL(((lbrl_frame_t *)copy)->sequence, i);

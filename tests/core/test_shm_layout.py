@@ -188,7 +188,7 @@ def test_every_level_has_its_layout(tmp_path: Path, level: str, channels: int) -
     assert len(reader.channels) == channels
     counters = dict(reader.read().counters)
     assert counters.pop("n_peers").tolist() == [-1] * 4  # no shared view
-    assert len(counters) == {"off": 9, "basic": 12, "full": 13}[level]
+    assert len(counters) == {"off": 10, "basic": 13, "full": 16}[level]
 
 
 def test_actions_are_laid_out_alike(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ static void check_frame(const lbrl_shm_view_t *view, totals_t *totals)
     CHECK_EQUAL(frame->sequence, tick);
     CHECK_EQUAL(frame->actions_sequence, tick * 5);
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
-        if (!(lbrl_level_counters(LBRL_LEVEL_FULL) >> i & 1)) {
+        if (!(lbrl_level_counters(LBRL_LEVEL_FULL) >> i & 1) ||
+            lbrl_counter_is_integral((lbrl_counter_t)i)) {
             continue;
         }
         const lbrl_shm_field_t *field =

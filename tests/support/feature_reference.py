@@ -100,9 +100,17 @@ class Features:
         self.flows: dict[tuple[str, int], Flow] = {}
         self.packet_us: int | None = None
         self.flow_us: int | None = None
+        self.now_us = 0
+
+    def wait(self, now_us: int) -> None:
+        """Let time pass without a packet."""
+        for gauge, integral in (("n_flow_on", "open_us"), ("n_active", "active_us")):
+            self.counters[integral] += self.counters[gauge] * (now_us - self.now_us)
+        self.now_us = now_us
 
     def see(self, seen: Seen) -> None:
         """Take note of one packet that is forwarded."""
+        self.wait(seen.time_us)
         packet = seen.packet
         transport = TCP if TCP in packet else UDP
         key = (packet.src, packet[transport].sport) if seen.from_client else (packet.dst, packet[transport].dport)
@@ -219,6 +227,7 @@ class Features:
     def answer(self, flow: Flow, seen: Seen) -> None:
         assert flow.asked_us is not None
         assert flow.paid_us is not None
+        self.counters["n_turn"] += 1
         if not flow.asked_again:
             self.sample("pt_gen", (seen.time_us - flow.asked_us) / 1e6)
             if not flow.answered:

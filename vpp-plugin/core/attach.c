@@ -238,7 +238,7 @@ static void attach_port(lbrl_worker_t *worker, const flow_ref_t *ref, uint32_t p
     index_add(&ref->partition->index[BY_SERVER], keep->server_hash, ref->entry);
 }
 
-static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref)
+static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref, uint64_t now_us)
 {
     const uint16_t slot = ref->keep->slot;
     flow_count_entry(worker, ref, 1);
@@ -247,7 +247,7 @@ static void count_attached(lbrl_worker_t *worker, const flow_ref_t *ref)
     if (ref->keep->bits & KEEP_OPEN) {
         ref->counts->load[slot]++;
         ref->vip->store->total[slot]++;
-        ref->counts->sink->counters[slot].value[LBRL_COUNTER_N_FLOW_ON]++;
+        lbrl_sink_flow_reopen(ref->counts->sink, slot, now_us);
     }
 }
 
@@ -279,7 +279,7 @@ static flow_keep_t keep_of(const lbrl_t *lb, const flow_t *flow)
 }
 
 /* Makes a sound entry findable and counted. */
-static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry, flow_t *sound)
+static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry, flow_t *sound, uint64_t now_us)
 {
     partition_t *partition = &lb->partitions[number];
     lbrl_worker_t *worker = &lb->workers[lb->owner[number]];
@@ -296,7 +296,7 @@ static bool adopt(lbrl_t *lb, uint32_t number, uint32_t entry, flow_t *sound)
     if (!vip_is_one_way(ref.vip)) {
         attach_port(worker, &ref, number);
     }
-    count_attached(worker, &ref);
+    count_attached(worker, &ref, now_us);
     return true;
 }
 
@@ -306,7 +306,7 @@ bool attach_is_expired(const lbrl_t *lb, const flow_t *flow, uint32_t now_ms)
     return silence > (int64_t)flow_timeout(lb->vips[flow->vip], flow) || silence < -CLOCKS_APART_MS;
 }
 
-static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
+static void attach_partition(lbrl_t *lb, uint32_t number, uint64_t now_us,
                              lbrl_attach_report_t *report)
 {
     partition_t *partition = &lb->partitions[number];
@@ -318,8 +318,8 @@ static void attach_partition(lbrl_t *lb, uint32_t number, uint32_t now_ms,
             continue;
         }
         const bool sound = attach_partition_of(lb, &found) == number;
-        const bool expired = sound && attach_is_expired(lb, &found, now_ms);
-        if (sound && !expired && adopt(lb, number, entry, &found)) {
+        const bool expired = sound && attach_is_expired(lb, &found, (uint32_t)(now_us / 1000));
+        if (sound && !expired && adopt(lb, number, entry, &found, now_us)) {
             report->flows++;
             partition->fresh = entry + 1;
         } else {
@@ -342,7 +342,7 @@ void attach_flows(lbrl_t *lb, uint64_t now_us, lbrl_attach_report_t *report)
         lb->workers[i].table = lb->table;
     }
     for (uint32_t i = 0; i < LBRL_PARTITIONS; i++) {
-        attach_partition(lb, i, (uint32_t)(now_us / 1000), report);
+        attach_partition(lb, i, now_us, report);
     }
     endpoints_settle(lb);
 }

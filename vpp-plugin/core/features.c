@@ -83,5 +83,25 @@ void lbrl_sink_slot_reset(lbrl_sink_t *sink, uint32_t slot)
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {
         __atomic_store_n(&row->value[i], 0, __ATOMIC_RELAXED);
     }
-    row->packet_us = row->flow_us = row->era = 0;
+    row->packet_us = row->new_flow_us = row->era = 0;
+}
+
+/* The worker changes gauge and word one after the other. Where both are read within one value of the word they are at most
+ * the changes of a vector apart, and the word's low bits say by how many. */
+uint64_t lbrl_sink_integral(const lbrl_sink_t *sink, uint32_t slot, lbrl_counter_t integral,
+                            uint64_t now_us)
+{
+    const int64_t *cell = &sink->counters[slot].value[integral];
+    const int64_t *gauge = &sink->counters[slot].value[lbrl_gauge_of(integral)];
+    const uint64_t mask = (UINT64_C(1) << LBRL_INTEGRAL_BITS) - 1;
+    if (integral == LBRL_COUNTER_ACTIVE_US && !lbrl_sink_counts_active(sink, slot)) {
+        return 0;
+    }
+    uint64_t word, value;
+    do {
+        word = (uint64_t)__atomic_load_n(cell, __ATOMIC_ACQUIRE);
+        value = (uint64_t)__atomic_load_n(gauge, __ATOMIC_ACQUIRE);
+    } while (word != (uint64_t)__atomic_load_n(cell, __ATOMIC_RELAXED));
+    value += (uint64_t)((int64_t)((word - value) << LBRL_INTEGRAL_BITS) >> LBRL_INTEGRAL_BITS);
+    return (((word - value) >> LBRL_INTEGRAL_SHIFT) + value * now_us) & mask;
 }

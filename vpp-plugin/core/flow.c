@@ -53,7 +53,7 @@ static void count_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
 static void leave_counts(const lbrl_worker_t *worker, const flow_ref_t *ref)
 {
     lbrl_sink_t *sink = sink_of(ref->counts);
-    lbrl_sink_flow_close(sink, ref->keep->slot);
+    lbrl_sink_flow_close(sink, ref->keep->slot, worker->now_us);
     if (side_is(sink)) {
         side_close(worker, sink, ref->flow);
     }
@@ -111,7 +111,7 @@ void flow_fetch_move(const lbrl_worker_t *worker, const partition_t *partition, 
         return;
     }
     const lbrl_sink_t *sink = sink_of(&vip->workers[worker->index]);
-    lbrl_sink_prefetch(sink, slot_in(sink, flow));
+    lbrl_sink_prefetch_flow(sink, slot_in(sink, flow));
     __builtin_prefetch(&partition->keeps[flow - partition->flows], 1);
     const endpoint_t *endpoint = vip->slots[slot_of(flow)].endpoint;
     const port_map_t *map = endpoint ? endpoint->maps[source_of(flow)] : NULL;
@@ -127,7 +127,7 @@ void flow_set_open(lbrl_worker_t *worker, const flow_ref_t *ref, bool open)
     }
     count_open(worker, ref, open);
     if (open) {
-        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->keep->slot);
+        lbrl_sink_flow_reopen(sink_of(ref->counts), ref->keep->slot, worker->now_us);
     } else {
         leave_counts(worker, ref);
     }
@@ -325,7 +325,7 @@ static void enter(lbrl_worker_t *worker, const flow_ref_t *ref, const flow_birth
     count_half_open(worker, ref, 1);
     lbrl_sink_t *sink = sink_of(ref->counts);
     const uint16_t slot = ref->keep->slot;
-    lbrl_sink_flow_open(sink, slot, ref->counts->load[slot]);
+    lbrl_sink_flow_open(sink, slot, ref->counts->load[slot], worker->now_us);
     if (side_is(sink) && !birth->joined) {
         side_open(worker, sink, flow, birth);
     }
@@ -360,7 +360,7 @@ uint8_t flow_make(lbrl_worker_t *worker, partition_t *partition, const flow_birt
     if (slot == LBRL_NO_SLOT) {
         return LBRL_DROP_NO_BACKEND;
     }
-    lbrl_sink_prefetch(sink_of(counts), slot);
+    lbrl_sink_prefetch_flow(sink_of(counts), slot);
     uint32_t entry = allocate_entry(worker, partition, vip);
     if (entry == FLOW_NONE) {
         return untracked(counts, slot, LBRL_DROP_TABLE_FULL);

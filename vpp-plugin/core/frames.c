@@ -9,6 +9,9 @@
 /* But the machine may have slept meanwhile. */
 #define EXPIRE_ALL_AFTER_US (LBRL_SAMPLE_MAX_AGE_SECONDS * UINT64_C(1000000))
 
+/* Flow microseconds by which an integral may seem to have fallen: what one vector changes, an hour late. */
+#define INTEGRAL_MAX_FALL (UINT64_C(1) << 40)
+
 typedef struct layout {
     uint32_t active, generation;                                          /* in the object */
     uint32_t frame_active, frame_generation, frame_counters, frame_peers; /* in a frame */
@@ -200,34 +203,86 @@ void lbrl_frames_slot_close(lbrl_frames_t *frames, uint32_t slot)
 }
 
 static int64_t sum_counter(const lbrl_sink_t *const *sinks, uint32_t n_sinks, uint32_t slot,
-                           uint32_t counter)
+                           lbrl_counter_t counter)
 {
     int64_t sum = 0;
     for (uint32_t i = 0; i < n_sinks; i++) {
-        sum += lbrl_sink_value(sinks[i], slot, (lbrl_counter_t)counter);
+        sum += lbrl_sink_value(sinks[i], slot, counter);
     }
     return sum;
 }
 
-static void fill_frame(const lbrl_frames_t *frames, uint8_t *frame, const lbrl_sink_t *const *sinks,
-                       uint32_t n_sinks, const int64_t *peers)
+/* What a frame is made from. */
+typedef struct publication {
+    const lbrl_sink_t *const *sinks;
+    uint32_t n_sinks;
+    const int64_t *peers; /* NULL: unknown */
+    uint64_t now_us;
+    const uint8_t *before; /* the last frame, whose integrals go on; NULL: none */
+} publication_t;
+
+/* Goes on with the integral of the frame before, which may have passed 2^54 or be a little larger. */
+static int64_t integral_from(int64_t before, const publication_t *is, uint32_t slot,
+                             lbrl_counter_t counter)
+{
+    const uint64_t modulus = UINT64_C(1) << LBRL_INTEGRAL_BITS;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < is->n_sinks; i++) {
+        sum += lbrl_sink_integral(is->sinks[i], slot, counter, is->now_us);
+    }
+    const uint64_t added = (sum - (uint64_t)before) & (modulus - 1);
+    return added >= modulus - INTEGRAL_MAX_FALL ? before : before + (int64_t)added;
+}
+
+static int64_t value_of(const lbrl_frames_t *frames, const publication_t *is, uint32_t slot,
+                        lbrl_counter_t counter, size_t place)
+{
+    if (!lbrl_counter_is_integral(counter)) {
+        return sum_counter(is->sinks, is->n_sinks, slot, counter);
+    }
+    const bool goes_on =
+        is->before && is->before[frames->frame_generation + slot] == frames->generation[slot];
+    return integral_from(goes_on ? *(const int64_t *)(const void *)(is->before + place) : 0, is,
+                         slot, counter);
+}
+
+static void fill_counters(const lbrl_frames_t *frames, uint8_t *frame, const publication_t *is,
+                          uint32_t slot)
+{
+    size_t place = frames->frame_counters + slot * sizeof(int64_t);
+    for (uint32_t left = frames->recorded; left != 0; left &= left - 1) {
+        const lbrl_counter_t counter = (lbrl_counter_t)__builtin_ctz(left);
+        __atomic_store_n((int64_t *)(void *)(frame + place),
+                         value_of(frames, is, slot, counter, place), __ATOMIC_RELAXED);
+        place += frames->slots * sizeof(int64_t);
+    }
+}
+
+static void fill_frame(const lbrl_frames_t *frames, uint8_t *frame, const publication_t *is)
 {
     uint64_t *active = (uint64_t *)(void *)(frame + frames->frame_active);
-    int64_t *counters = (int64_t *)(void *)(frame + frames->frame_counters);
-    int64_t *of_peers = (int64_t *)(void *)(frame + frames->frame_peers);
+    int64_t *peers = (int64_t *)(void *)(frame + frames->frame_peers);
     for (uint32_t i = 0; i < lbrl_bit_words(frames->slots); i++) {
         __atomic_store_n(&active[i], frames->active[i], __ATOMIC_RELAXED);
     }
     for (uint32_t slot = 0; slot < frames->slots; slot++) {
         __atomic_store_n(&frame[frames->frame_generation + slot], frames->generation[slot],
                          __ATOMIC_RELAXED);
-        __atomic_store_n(&of_peers[slot], peers ? peers[slot] : -1, __ATOMIC_RELAXED);
-        int64_t *cell = &counters[slot];
-        for (uint32_t left = frames->recorded; left != 0; left &= left - 1, cell += frames->slots) {
-            const uint32_t counter = (uint32_t)__builtin_ctz(left);
-            __atomic_store_n(cell, sum_counter(sinks, n_sinks, slot, counter), __ATOMIC_RELAXED);
-        }
+        __atomic_store_n(&peers[slot], is->peers ? is->peers[slot] : -1, __ATOMIC_RELAXED);
+        fill_counters(frames, frame, is, slot);
     }
+}
+
+/* The last frame, if its sinks counted at the same level. */
+static const uint8_t *frame_before(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks,
+                                   uint32_t n_sinks)
+{
+    const uint32_t era = n_sinks ? sinks[0]->era : 0;
+    const bool goes_on = frames->sequence > 0 && era == frames->era;
+    frames->era = era;
+    return goes_on ? (const uint8_t *)lbrl_shm_frame(frames->base, frames->header,
+                                                     frames->sequence % LBRL_SHM_FRAMES)
+                   : NULL;
 }
 
 /* Clears one reservoir's old words. A worker may overwrite one meanwhile: then its sample stays. */
@@ -272,12 +327,13 @@ static void expire(lbrl_frames_t *frames, uint64_t now_us)
 void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks, uint32_t n_sinks,
                          const int64_t *peers, uint64_t actions_sequence, uint64_t now_us)
 {
+    const publication_t is = {sinks, n_sinks, peers, now_us, frame_before(frames, sinks, n_sinks)};
     const uint64_t sequence = ++frames->sequence;
     lbrl_frame_t *frame = lbrl_shm_frame(frames->base, frames->header, sequence % LBRL_SHM_FRAMES);
     lbrl_frame_begin(frame);
     __atomic_store_n(&frame->time_us, now_us, __ATOMIC_RELAXED);
     __atomic_store_n(&frame->actions_sequence, actions_sequence, __ATOMIC_RELAXED);
-    fill_frame(frames, (uint8_t *)frame, sinks, n_sinks, peers);
+    fill_frame(frames, (uint8_t *)frame, &is);
     lbrl_frame_end(frame, sequence);
     const uint64_t before_us = frames->header->heartbeat_us;
     if (sequence > 1 && now_us > before_us && now_us - before_us > EXPIRE_ALL_AFTER_US) {

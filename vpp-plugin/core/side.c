@@ -50,7 +50,7 @@ HOT void set_active(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const 
 {
     if (active != ((side->flags & SIDE_ACTIVE) != 0)) {
         side->flags ^= SIDE_ACTIVE;
-        lbrl_sink_active(sink, slot_in(sink, flow), active ? 1 : -1);
+        lbrl_sink_active(sink, slot_in(sink, flow), active ? 1 : -1, worker->now_us);
         set_busy(worker, sink, flow, side, active);
     }
 }
@@ -85,6 +85,7 @@ HOT void ask(const passage_t *p, uint32_t end)
 HOT void answer(const passage_t *p)
 {
     side_t *side = p->side;
+    lbrl_sink_answered(p->sink, p->slot);
     if (!(side->flags & SIDE_ASKED_AGAIN)) {
         put(p, LBRL_CHANNEL_PT_GEN, seconds_since(p->worker, side->asked_us));
         if (!(side->flags & SIDE_ANSWERED)) {
@@ -354,11 +355,11 @@ void side_open(const lbrl_worker_t *worker, lbrl_sink_t *sink, const flow_t *flo
 {
     lbrl_slot_counters_t *row = &sink->counters[slot_in(sink, flow)];
     side_t *side = side_begin(worker, sink, flow);
-    const bool sampled = is_sampled(sink) && row->flow_us;
+    const bool sampled = is_sampled(sink) && row->new_flow_us;
     passage_t p = passage_of(worker, sink, flow, side, sampled);
     side->mss = birth->options.mss;
-    put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->flow_us));
-    row->flow_us = worker->now_us;
+    put(&p, LBRL_CHANNEL_IAT_F, seconds_since(worker, row->new_flow_us));
+    row->new_flow_us = worker->now_us;
     if (birth->meta->protocol != PROTO_TCP) {
         return;
     }

@@ -215,7 +215,7 @@ class FrameWriter
   public:
     FrameWriter(const std::string &path, uint32_t slots, uint32_t workers,
                 const std::string &feature_level, const std::string &instance_id, uint64_t time_us)
-        : path_(path)
+        : path_(path), changed_us_(time_us)
     {
         const lbrl_frames_config_t config{slots, workers, level_by_name(feature_level),
                                           instance_id.c_str()};
@@ -249,10 +249,16 @@ class FrameWriter
     void count(uint32_t slot, const std::string &counter, int64_t amount, uint32_t worker)
     {
         const auto which = static_cast<lbrl_counter_t>(counter_by_name(counter));
+        lbrl_sink_t &to = sink(worker);
         if (which == LBRL_COUNTER_N_ACTIVE) {
-            lbrl_sink_active(&sink(worker), checked_slot(slot), amount);
+            lbrl_sink_active(&to, checked_slot(slot), amount, changed_us_);
+        } else if (which == LBRL_COUNTER_N_FLOW_ON) {
+            lbrl_gauge_add(&to.counters[checked_slot(slot)], LBRL_COUNTER_OPEN_US, amount,
+                           changed_us_);
         } else {
-            lbrl_sink_count(&sink(worker), checked_slot(slot), which, amount);
+            const bool integral = lbrl_counter_is_integral(which);
+            lbrl_sink_count(&to, checked_slot(slot), which,
+                            integral ? amount * (1 << LBRL_INTEGRAL_SHIFT) : amount);
         }
     }
     void sample(uint32_t slot, const std::string &channel, float value, uint64_t time_us,
@@ -269,6 +275,7 @@ class FrameWriter
         }
         lbrl_frames_publish(&frames_, sinks.data(), static_cast<uint32_t>(sinks.size()), nullptr,
                             actions_sequence, time_us);
+        changed_us_ = time_us;
     }
     void retire_object() { lbrl_frames_retire(&frames_); }
     const std::string &path() const { return path_; }
@@ -290,6 +297,7 @@ class FrameWriter
     }
 
     std::string path_;
+    uint64_t changed_us_; // of changes of gauges: when the last frame was published
     std::unique_ptr<Mapping> mapping_;
     lbrl_frames_t frames_;
     std::vector<lbrl_slot_counters_t> counters_;

@@ -1,12 +1,12 @@
 """Requests: how many each backend has in progress, and how many ended since the last decision.
 
 Computation only. In progress are flows that wait for an answer (`n_active`, TCP at level `full`); where that is not
-recorded or never counts, as with UDP, open flows.
+recorded or never counts, as with UDP, open flows. Their mean since the last decision is exact where the data plane
+counts flow microseconds (`active_us`, `open_us`).
 
-Requests that ended are not counted by the data plane. Where answers pass it, they are packets of answers (`n_answer`)
-times the requests per such packet, estimated for all backends together: the larger of completed flows per packet and,
-at level `full`, of what Little's law gives, request-seconds / mean time until the answer. Where answers take another
-way, they are completed flows (`n_fct`): of connections with many requests a part only, the same at every backend.
+Requests that ended are answers (`n_turn`, level `full`). At level `basic` they are packets of answers (`n_answer`)
+times the completed flows per such packet, of all backends together: of connections with many requests a part only, the
+same at every backend. Where answers take another way, they are completed flows (`n_fct`), likewise.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_agent.observation import AVG_DECAY, BoolArray, FloatArray, Observation
+from penstock_agent.observation import BoolArray, FloatArray, Observation
 from penstock_agent.policies.progress import Mark, Step, advance, resized
 
 LARGEST_LOAD = 1e5
 """Requests at a backend, as far as they are told apart."""
 
 MEMORY_SECONDS = 60.0
-SHORTEST_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,6 @@ class Sums:
 
     flows: FloatArray  # completed
     packets: FloatArray  # of answers
-    answers: FloatArray  # by Little's law
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +65,15 @@ def watch(observation: Observation, before: Watch | None) -> tuple[Work, Watch]:
         same = same & (before.active | ~active)
         active = active | before.active
     load = _load(observation, active)
-    between = load if before is None else np.where(same, (load + resized(before.load, load.shape)) / 2.0, 0.0)
-    ended, sums = _ended(observation, step, between * step.seconds, before.sums if before else None)
+    between = load if before is None else _between(step, active, resized(before.load, load.shape), load)
+    between = between if before is None else np.where(same, between, 0.0)
+    ended, sums = _ended(step, before.sums if before else None)
     work = Work(step.seconds, same, load, between, np.where(same, ended, 0.0))
     return work, Watch(mark, _are_observed(observation), active, load, sums)
 
 
 def _are_observed(observation: Observation) -> bool:
-    return "pt_gen" in observation.channels
+    return "n_active" in observation.counters
 
 
 def _active(observation: Observation) -> BoolArray:
@@ -91,32 +90,34 @@ def _load(observation: Observation, active: BoolArray) -> FloatArray:
 
 
 def _totals(observation: Observation) -> dict[str, NDArray[np.int64]]:
-    names = ("n_flow", "n_fct", "n_answer")
+    names = ("n_flow", "n_fct", "n_answer", "n_turn", "open_us", "active_us")
     return {name: observation.counters[name] for name in names if name in observation.counters}
 
 
-def _ended(
-    observation: Observation, step: Step, request_seconds: FloatArray, before: Sums | None
-) -> tuple[FloatArray, Sums]:
+def _between(step: Step, active: BoolArray, before: FloatArray, now: FloatArray) -> FloatArray:
+    """Return the mean load of the step."""
+    mean = (before + now) / 2.0
+    if step.seconds <= 0 or "open_us" not in step.added:
+        return mean
+    flow_us = step.added["open_us"]
+    if "active_us" in step.added:
+        flow_us = np.where(active, step.added["active_us"], flow_us)
+    return np.minimum(flow_us / (1e6 * step.seconds), LARGEST_LOAD)
+
+
+def _ended(step: Step, before: Sums | None) -> tuple[FloatArray, Sums]:
     flows = step.added["n_fct"]
     packets = step.added.get("n_answer", np.zeros(flows.shape))
-    sums = _sums(step, (flows, packets, _answers(observation, request_seconds)), before)
-    per_packet = np.maximum(sums.flows, sums.answers) / np.maximum(sums.packets, 1.0)
-    return np.where(sums.packets > 0, packets * np.minimum(per_packet, 1.0), flows), sums
+    sums = _sums(step, (flows, packets), before)
+    answers = step.added.get("n_turn")
+    if answers is None:
+        answers = packets * np.minimum(sums.flows / np.maximum(sums.packets, 1.0), 1.0)
+    return np.where(sums.packets > 0, answers, flows), sums
 
 
-def _answers(observation: Observation, request_seconds: FloatArray) -> FloatArray:
-    """Return the answers that Little's law gives."""
-    if not _are_observed(observation):
-        return np.zeros(request_seconds.shape)
-    duration = observation.channels["pt_gen"][..., AVG_DECAY]
-    known = np.isfinite(duration)
-    return np.where(known, request_seconds / np.maximum(np.where(known, duration, 1.0), SHORTEST_SECONDS), 0.0)
-
-
-def _sums(step: Step, added: tuple[FloatArray, FloatArray, FloatArray], before: Sums | None) -> Sums:
+def _sums(step: Step, added: tuple[FloatArray, FloatArray], before: Sums | None) -> Sums:
     left = np.exp(-step.seconds / MEMORY_SECONDS)
-    flows, packets, answers = (np.add.reduce(values, axis=-1, keepdims=True) for values in added)
+    flows, packets = (np.add.reduce(values, axis=-1, keepdims=True) for values in added)
     if before is None or before.flows.shape != flows.shape:
-        return Sums(flows, packets, answers)
-    return Sums(before.flows * left + flows, before.packets * left + packets, before.answers * left + answers)
+        return Sums(flows, packets)
+    return Sums(before.flows * left + flows, before.packets * left + packets)

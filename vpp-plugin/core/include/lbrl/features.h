@@ -31,8 +31,8 @@ typedef enum lbrl_level {
     LBRL_LEVEL_NEVER = 255, /* observed never: of our own, outside the 73 */
 } lbrl_level_t;
 
-/* Counters, one 64-bit integer per slot and worker; hot ones first, so that a data packet touches
- * one cache line.
+/* Counters, one 64-bit integer per slot and worker. In the order of lbrl_slot_counters_t: first those that every
+ * packet changes, then those of flows and requests, then rare ones.
  *
  * X(symbol, name, recorded from, observed from, kind, unit, event, condition, one-way, two-way,
  *   offload, UDP)
@@ -51,26 +51,43 @@ typedef enum lbrl_level {
       "packet in either direction adds its IP length", "its flow is tracked",                      \
       "client to server only", "as defined",                                                       \
       "length of the super-packet, its one header counted once", "as defined")                     \
+    X(N_ANSWER, "n_answer", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "packets",                  \
+      "packet with payload from the server", "its flow is tracked; no later fragment", "never",    \
+      "as defined", "each segment counts", "as defined")                                           \
+    X(N_TURN, "n_turn", LBRL_LEVEL_FULL, LBRL_LEVEL_NEVER, "total", "requests",                    \
+      "answer: first new payload of the server after new payload of the client",                   \
+      "the answer acknowledges all of that; requests sent before it count once; also where "       \
+      "pt_gen has no sample because payload was sent again",                                       \
+      "answer: next packet of the client that acknowledges more", "as defined",                    \
+      "one answer per super-packet",                                                               \
+      "two-way only: first datagram of the server after one of the client")                        \
     X(N_FLOW_ON, "n_flow_on", LBRL_LEVEL_OFF, LBRL_LEVEL_BASIC, "gauge", "flows",                  \
       "flow opened: +1; flow closed, reset, expired or silent: -1",                                \
       "a closing flow that sends in-window data counts again",                                     \
       "also leaves after T seconds of silence, counts again with its next packet", "as defined",   \
       "none", "closes by timeout, port 53 with its last answer")                                   \
+    X(OPEN_US, "open_us", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "flow microseconds",          \
+      "a microsecond passes: + n_flow_on",                                                         \
+      "flows begin and end when the vector with the packet was taken in", "as defined",            \
+      "as defined", "none", "as defined")                                                          \
     X(N_FLOW, "n_flow", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                         \
       "new flow assigned to the backend", "an entry in the flow table was made", "as defined",     \
       "as defined", "none", "first datagram of a 5-tuple")                                         \
-    X(N_FCT, "n_fct", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
-      "flow completed (the event of channel fct)", "its start was seen", "FIN of the client",      \
-      "FIN of both sides", "none", "port 53: the last answer; others never")                       \
     X(L_ASSIGN, "l_assign", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "flows",                    \
       "new flow adds the local count of open flows just before it", "with n_flow", "as defined",   \
       "as defined", "none", "as defined")                                                          \
+    X(N_FCT, "n_fct", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
+      "flow completed (the event of channel fct)", "its start was seen", "FIN of the client",      \
+      "FIN of both sides", "none", "port 53: the last answer; others never")                       \
     X(N_ACTIVE, "n_active", LBRL_LEVEL_FULL, LBRL_LEVEL_NEVER, "gauge", "flows",                   \
       "new payload of the client: +1; the client has acknowledged all of the server's answer: -1", \
       "once per flow; an answer (see pt_gen) ends with PSH, FIN or a segment below the MSS; also " \
       "-1 when the flow leaves n_flow_on, and 30 s after the client's last payload",               \
       "-1 with the flow's end, or 30 s after the client's last payload", "as defined",             \
       "the last segment of a super-packet decides", "never")                                       \
+    X(ACTIVE_US, "active_us", LBRL_LEVEL_FULL, LBRL_LEVEL_NEVER, "total", "flow microseconds",     \
+      "a microsecond passes: + n_active", "as open_us; 0 again after a change of the level",       \
+      "as defined", "as defined", "none", "never")                                                 \
     X(N_CLS, "n_cls", LBRL_LEVEL_OFF, LBRL_LEVEL_FULL, "total", "flows",                           \
       "new flow for which the backend was picked stays untracked",                                 \
       "flow table full, no NAT port free, or under pressure", "forwarded by the Maglev table",     \
@@ -92,10 +109,7 @@ typedef enum lbrl_level {
       "TCP, established; no payload, no FIN, next sequence number, highest acknowledgement and "   \
       "last window again",                                                                         \
       "as defined", "as defined; ACKs of servers are not counted",                                 \
-      "none: pure ACKs are never merged", "never")                                                 \
-    X(N_ANSWER, "n_answer", LBRL_LEVEL_OFF, LBRL_LEVEL_NEVER, "total", "packets",                  \
-      "packet with payload from the server", "its flow is tracked; no later fragment", "never",    \
-      "as defined", "each segment counts", "as defined")
+      "none: pure ACKs are never merged", "never")
 
 /* Channels, one reservoir of samples per slot and worker. Those of level basic come first, so that
  * the channels of a level are the first lbrl_level_channels(level) of the table. Of the others, those
@@ -301,16 +315,18 @@ static inline size_t lbrl_seen_first(lbrl_channel_t channel, bool full, uint32_t
 
 /* ---- Sinks ---- */
 
-/* A slot's counters of one worker: two cache lines, the second for rare events and level full. */
+/* A slot's counters of one worker, in three cache lines: of all packets, of flows and requests, of rare events. */
 typedef struct lbrl_slot_counters {
-    int64_t value[13];
-    uint64_t packet_us; /* of the last packet of a client, 0: none; level full, as the rest */
-    uint64_t flow_us;   /* of the last new flow */
-    uint64_t era;       /* of the sink that last counted n_active; another sink begins at 0 */
+    uint64_t packet_us;   /* of the last packet of a client, 0: none; level full, as the next two */
+    uint64_t new_flow_us; /* of the last new flow */
+    uint64_t era;         /* of the sink that last counted n_active; another sink begins at 0 */
+    int64_t value[21];    /* a gauge's integral as lbrl_gauge_add() writes it */
 } lbrl_slot_counters_t;
 
-static_assert((int)LBRL_COUNTER_COUNT <= 13, "a slot's counters fill two cache lines");
-static_assert(sizeof(lbrl_slot_counters_t) == 128, "a slot's counters fill two cache lines");
+static_assert((int)LBRL_COUNTER_COUNT <= 21, "a slot's counters fill three cache lines");
+static_assert(sizeof(lbrl_slot_counters_t) == 192, "a slot's counters fill three cache lines");
+static_assert((int)LBRL_COUNTER_N_FLOW_ON == 5 && (int)LBRL_COUNTER_N_OOO == 13,
+              "a cache line has 8 of a slot's counters, the first 5");
 
 /* Where one worker records what it sees of one VIP. Made by the control thread (lbrl_sink_init),
  * then written by exactly one worker; the control thread only reads counters. To bind other frames
@@ -353,6 +369,13 @@ void lbrl_sink_slot_reset(lbrl_sink_t *sink, uint32_t slot);
 static inline void lbrl_sink_prefetch(const lbrl_sink_t *sink, uint32_t slot)
 {
     __builtin_prefetch(&sink->counters[slot], 1, 3);
+}
+
+/* The same of a packet with which a flow begins, ends or changes its state. */
+static inline void lbrl_sink_prefetch_flow(const lbrl_sink_t *sink, uint32_t slot)
+{
+    lbrl_sink_prefetch(sink, slot);
+    __builtin_prefetch(&sink->counters[slot].value[LBRL_COUNTER_N_FLOW_ON], 1, 3);
 }
 
 static inline lbrl_level_t lbrl_sink_level(const lbrl_sink_t *sink)
@@ -430,27 +453,56 @@ static inline void lbrl_sink_sample(lbrl_sink_t *sink, uint32_t slot, lbrl_chann
     }
 }
 
+/* ---- Gauges and their integrals ---- */
+
+/* An integral is stored as gauge + 2^10 x (sum of the times at which the gauge fell - sum of those at which it rose), modulo
+ * 2^64. So a change is one addition, and the low bits tell a reader for which value of the gauge the word is. */
+#define LBRL_INTEGRAL_SHIFT 10
+#define LBRL_INTEGRAL_BITS  54 /* integrals of a sink are modulo 2^54 */
+
+/* Whether a counter is the integral of a gauge over time. */
+static inline bool lbrl_counter_is_integral(lbrl_counter_t counter)
+{
+    return counter == LBRL_COUNTER_OPEN_US || counter == LBRL_COUNTER_ACTIVE_US;
+}
+
+static inline lbrl_counter_t lbrl_gauge_of(lbrl_counter_t integral)
+{
+    return integral == LBRL_COUNTER_ACTIVE_US ? LBRL_COUNTER_N_ACTIVE : LBRL_COUNTER_N_FLOW_ON;
+}
+
+/* Changes the gauge of an integral. */
+static inline void lbrl_gauge_add(lbrl_slot_counters_t *row, lbrl_counter_t integral,
+                                  int64_t change, uint64_t now_us)
+{
+    int64_t *word = &row->value[integral];
+    const uint64_t unit = UINT64_C(1) - (now_us << LBRL_INTEGRAL_SHIFT);
+    lbrl_counter_add(&row->value[lbrl_gauge_of(integral)], change);
+    __atomic_store_n(word, (int64_t)((uint64_t)*word + (uint64_t)change * unit), __ATOMIC_RELAXED);
+}
+
 /* A new flow is tracked. `local_count` is the count of open flows that the scheduler saw for the
  * slot when it picked it, this flow not included. */
-static inline void lbrl_sink_flow_open(lbrl_sink_t *sink, uint32_t slot, int64_t local_count)
+static inline void lbrl_sink_flow_open(lbrl_sink_t *sink, uint32_t slot, int64_t local_count,
+                                       uint64_t now_us)
 {
     lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW, 1);
-    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW_ON, 1);
     lbrl_sink_count(sink, slot, LBRL_COUNTER_L_ASSIGN, local_count);
+    lbrl_gauge_add(&sink->counters[slot], LBRL_COUNTER_OPEN_US, 1, now_us);
 }
 
 /* A flow leaves the counts without having completed: reset, timeout, failure, silence in one-way
  * modes. */
-static inline void lbrl_sink_flow_close(lbrl_sink_t *sink, uint32_t slot)
+static inline void lbrl_sink_flow_close(lbrl_sink_t *sink, uint32_t slot, uint64_t now_us)
 {
-    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW_ON, -1);
+    lbrl_gauge_add(&sink->counters[slot], LBRL_COUNTER_OPEN_US, -1, now_us);
 }
 
 /* A flow that had left the counts is back in them (in-window data after FIN or RST, a packet after
- * silence). */
-static inline void lbrl_sink_flow_reopen(lbrl_sink_t *sink, uint32_t slot)
+ * silence; the flow table of an earlier process). */
+static inline void lbrl_sink_flow_reopen(lbrl_sink_t *sink, uint32_t slot, uint64_t now_us)
 {
-    lbrl_sink_count(sink, slot, LBRL_COUNTER_N_FLOW_ON, 1);
+    lbrl_gauge_add(&sink->counters[slot], LBRL_COUNTER_OPEN_US, 1, now_us);
 }
 
 /* A flow completed: n_fct and a sample of fct. It says nothing about the counts: where completion
@@ -476,29 +528,44 @@ static inline void lbrl_sink_packet(lbrl_sink_t *sink, uint32_t slot, uint32_t s
 }
 
 /* A flow becomes active (+1) or ends being it (-1), at level full. */
-static inline void lbrl_sink_active(const lbrl_sink_t *sink, uint32_t slot, int64_t change)
+static inline void lbrl_sink_active(const lbrl_sink_t *sink, uint32_t slot, int64_t change,
+                                    uint64_t now_us)
 {
     lbrl_slot_counters_t *row = &sink->counters[slot];
-    int64_t *cell = &row->value[LBRL_COUNTER_N_ACTIVE];
     if (row->era != sink->era) {
         /* what flows of an earlier era have left */
-        __atomic_store_n(cell, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&row->value[LBRL_COUNTER_N_ACTIVE], 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&row->value[LBRL_COUNTER_ACTIVE_US], 0, __ATOMIC_RELAXED);
         __atomic_store_n(&row->era, sink->era, __ATOMIC_RELEASE);
     }
-    lbrl_counter_add(cell, change);
+    lbrl_gauge_add(row, LBRL_COUNTER_ACTIVE_US, change, now_us);
 }
 
-/* Value of a counter; any thread. */
+/* A request was answered, at level full. */
+static inline void lbrl_sink_answered(const lbrl_sink_t *sink, uint32_t slot)
+{
+    lbrl_counter_add(&sink->counters[slot].value[LBRL_COUNTER_N_TURN], 1);
+}
+
+/* Whether the row of counters has what the sink counts as active. */
+static inline bool lbrl_sink_counts_active(const lbrl_sink_t *sink, uint32_t slot)
+{
+    return __atomic_load_n(&sink->counters[slot].era, __ATOMIC_ACQUIRE) == sink->era;
+}
+
+/* Value of a counter that is no integral; any thread. */
 static inline int64_t lbrl_sink_value(const lbrl_sink_t *sink, uint32_t slot,
                                       lbrl_counter_t counter)
 {
-    const lbrl_slot_counters_t *row = &sink->counters[slot];
-    if (counter == LBRL_COUNTER_N_ACTIVE &&
-        __atomic_load_n(&row->era, __ATOMIC_ACQUIRE) != sink->era) {
+    if (counter == LBRL_COUNTER_N_ACTIVE && !lbrl_sink_counts_active(sink, slot)) {
         return 0;
     }
-    return __atomic_load_n(&row->value[counter], __ATOMIC_RELAXED);
+    return __atomic_load_n(&sink->counters[slot].value[counter], __ATOMIC_RELAXED);
 }
+
+/* An integral up to `now_us`, modulo 2^54; any thread. */
+uint64_t lbrl_sink_integral(const lbrl_sink_t *sink, uint32_t slot, lbrl_counter_t integral,
+                            uint64_t now_us);
 
 /* A new flow for which the slot was picked stays untracked: no entry or no NAT port was free. */
 static inline void lbrl_sink_untracked(lbrl_sink_t *sink, uint32_t slot)

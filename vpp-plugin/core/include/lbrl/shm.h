@@ -191,6 +191,7 @@ typedef struct lbrl_frames {
     uint32_t recorded;      /* bit per counter that has a column: those of the object's level */
     uint32_t expire_cursor; /* next reservoir to be searched for old samples */
     uint32_t frame_active, frame_generation, frame_counters, frame_peers; /* offsets in a frame */
+    uint32_t era; /* of the sinks that were last published */
 } lbrl_frames_t;
 
 /* Bytes for the object; 0 when the configuration is out of range. */
@@ -210,9 +211,13 @@ void lbrl_frames_slot_open(lbrl_frames_t *frames, uint32_t slot, uint8_t generat
 void lbrl_frames_slot_close(lbrl_frames_t *frames, uint32_t slot);
 
 /* Publishes a frame: the sum over `sinks` (all of them over the slots of `frames`) of each counter,
- * generations, active bits and `peers`, the flows of other balancers per slot (NULL: unknown, -1); sets the heartbeat; clears samples above LBRL_SAMPLE_MAX_AGE_SECONDS
- * in 1/256 of the reservoirs. Workers go on meanwhile. `actions_sequence` is that of the weights in
- * force, 0 for none. */
+ * generations, active bits and `peers`, the flows of other balancers per slot (NULL: unknown, -1); sets
+ * the heartbeat; clears samples above LBRL_SAMPLE_MAX_AGE_SECONDS in 1/256 of the reservoirs. Workers go
+ * on meanwhile. `actions_sequence` is that of the weights in force, 0 for none.
+ *
+ * Integrals are up to `now_us`. A worker whose clock differs from that may make one fall by what its last
+ * vector changed; then the frame before's is published again, so that none falls from frame to frame of a
+ * generation. The first frame after a change of the level begins anew. */
 void lbrl_frames_publish(lbrl_frames_t *frames, const lbrl_sink_t *const *sinks, uint32_t n_sinks,
                          const int64_t *peers, uint64_t actions_sequence, uint64_t now_us);
 
