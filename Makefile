@@ -49,6 +49,10 @@ demo-standalone: build ## the same data plane and agent without Kubernetes, in n
 test: build ## C tests under sanitizers, then Python tests; prints counts and coverage
 	@tools/test.sh $(ARGS)
 
+.PHONY: test-training
+test-training: build ## tests that need PyTorch, which it installs (the extra `train`: some GB)
+	@tools/test_training.sh $(ARGS)
+
 .PHONY: e2e
 e2e: build ## faults under load on a real cluster
 	@tools/e2e.sh $(ARGS)

@@ -77,8 +77,10 @@ class ScenarioSection(Section):
     """Random scenarios with more backends are drawn again."""
     max_balancers: Annotated[int, Field(ge=1, le=64)] = 6
     """Random scenarios with more balancers are drawn again."""
+    evaluation: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Scenarios of the evaluation, as in a stage; none: those of the last one."""
     evaluation_environments: Annotated[int, Field(ge=2, le=1024)] = 16
-    """Environments of the evaluation: the same ones every time, never trained on."""
+    """Environments of the evaluation: the same ones every time, with seeds that are not trained on."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         rule(
@@ -93,7 +95,7 @@ class ScenarioSection(Section):
 class NetworkSection(Section):
     """Size and outputs of the network of a balancer."""
 
-    hidden: Annotated[int, Field(ge=4, le=1024)] = 32
+    hidden: Annotated[int, Field(ge=4, le=256)] = 32
     """Width of all layers."""
     memory: bool = True
     """A GRU cell for each backend."""
@@ -118,13 +120,13 @@ class Optimisation(Section):
     """Sequences of an update."""
     sequence: Annotated[int, Field(ge=2, le=1000)] = 16
     """Steps of a sequence that are learned from."""
-    burn_in: Annotated[int, Field(ge=0, le=1000)] = 8
-    """Steps before a sequence that only refresh the memory."""
 
 
 class OffPolicy(Optimisation):
     """Fields of algorithms that replay."""
 
+    burn_in: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Steps before a sequence that only refresh the memory."""
     updates: Count = 64
     """Updates of an iteration."""
     buffer_sequences: Count = 4000
@@ -199,6 +201,8 @@ class Imitation(Optimisation):
     """DAgger with a privileged critic: minimises the expected true marginal delay of the soft choice."""
 
     name: Literal["imitation"]
+    burn_in: Annotated[int, Field(ge=0, le=1000)] = 8
+    """Steps before a sequence that only refresh the memory."""
     updates: Count = 128
     """Updates of an iteration."""
     buffer_sequences: Count = 4000
@@ -229,8 +233,10 @@ class TrainingSection(Section):
     """Iterations between evaluations."""
     checkpoint_every: Count = 20
     """Iterations between checkpoints."""
+    batches: Annotated[int, Field(ge=1, le=256)] = 1
+    """Batches that the environments of an iteration are divided into, each with a seed of its own; changes results."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
-    """Processes that collect episodes; 0: the training process."""
+    """Processes that collect batches; 0: the training process does. Results do not depend on it."""
     threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads of the simulator and of torch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -262,12 +268,29 @@ class Recipe(Section):
             return self.network.feature_groups
         return AQUARIUS_GROUPS
 
+    @property
+    def shortest(self) -> float:
+        """Seconds that an episode must have: one sequence, with its burn-in."""
+        return (self.algorithm.sequence + getattr(self.algorithm, "burn_in", 0)) * self.environment.step
+
     rules: ClassVar[tuple[Rule, ...]] = (
         rule(
             "must divide scenarios.environments",
             "change either",
-            lambda self: self.training.workers == 0 or self.scenarios.environments % self.training.workers == 0,
+            lambda self: self.scenarios.environments % self.training.batches == 0,
+            "training.batches",
+        ),
+        rule(
+            "must not be above training.batches",
+            "raise training.batches, or lower it",
+            lambda self: self.training.workers <= self.training.batches,
             "training.workers",
+        ),
+        rule(
+            "must be at least the steps of a sequence with its burn-in",
+            "lengthen episodes, or lower algorithm.sequence or algorithm.burnIn",
+            lambda self: self.scenarios.seconds >= self.shortest,
+            "scenarios.seconds",
         ),
     )
 

@@ -27,7 +27,8 @@ def evaluate(
             "--scenarios",
             "-s",
             help="Scenario file, directory of such files, `named` (those that come with Penstock), `unseen` (96 random "
-            "ones, of which no model was trained or chosen on any) or `unseen:N` (N of them); repeatable.",
+            "ones, of which no model was trained or chosen on any), `choosing` (96 others, to choose models by), N of "
+            "these (`unseen:N`); repeatable.",
             show_default=False,
         ),
     ],

@@ -60,6 +60,36 @@ def test_levels_and_forwarding_take_turns(tmp_path):
     assert [draw.level for draw in found.evaluation()] == ["full", "basic"]
 
 
+def test_evaluation_has_scenarios_of_its_own(tmp_path):
+    text = "scenarios: {curriculum: [{scenarios: [het8]}], evaluation: [control]}\n"
+    found = curriculum(tmp_path, text)
+    assert {len(each["servers"]) for each in found.training(0).environments} == {8}
+    assert {len(each["servers"]) for draw in found.evaluation() for each in draw.environments} == {4}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scenarios: {maxBackends: 5, curriculum: [{scenarios: [het8]}]}\n", r"maxBackends: het8 has 8 backends"),
+        ("scenarios: {maxBalancers: 1, curriculum: [{scenarios: [het8]}]}\n", r"maxBalancers: het8 has 2 balancers"),
+        ("scenarios: {maxBackends: 5, evaluation: [het8]}\n", r"maxBackends: het8 has 8 backends"),
+        (
+            "environment: {step: 20}\nscenarios: {seconds: 900, curriculum: [{scenarios: [het8]}]}\n",
+            r"het8 lasts 200 s",
+        ),
+    ],
+)
+def test_scenarios_that_do_not_fit_are_refused_before_training(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message):
+        curriculum(tmp_path, text)
+
+
+def test_episodes_that_end_within_the_warm_up_are_refused(tmp_path):
+    found = curriculum(tmp_path, "scenarios: {seconds: 20, curriculum: [{scenarios: [het8]}]}\n")
+    with pytest.raises(RecipeError, match=r"scenarios\.seconds: .*warm-up of 30 s"):
+        found.training(0)
+
+
 def test_unknown_scenario_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(RecipeError, match=r"'het9' is not known.*training.*cores.*het8"):
         curriculum(tmp_path, "scenarios: {curriculum: [{scenarios: [het9]}]}\n")

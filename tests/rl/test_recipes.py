@@ -31,7 +31,9 @@ def test_there_is_an_example_of_every_algorithm():
         (SMALL + "training:\n  iteration: 5\n", ["r.yaml:4", "training.iteration", "unknown field", "iterations"]),
         (SMALL + "training: {iterations: 0}\n", ["training.iterations", "is 0", "at least 1"]),
         (SMALL + "training: {iterations: '5'}\n", ["training.iterations", "integer"]),
-        (SMALL + "training: {workers: 3}\n", ["training.workers", "must divide scenarios.environments"]),
+        (SMALL + "training: {batches: 3}\n", ["training.batches", "must divide scenarios.environments"]),
+        (SMALL + "training: {batches: 2, workers: 4}\n", ["training.workers", "must not be above training.batches"]),
+        (SMALL + "scenarios: {seconds: 3}\n", ["scenarios.seconds", "algorithm.sequence"]),
         (SMALL + "scenarios: {curriculum: [{until: 0.5}]}\n", ["curriculum", "end at 1"]),
         (SMALL + "scenarios: {curriculum: [{until: 0.5}, {until: 0.4}]}\n", ["curriculum", "must rise"]),
         (SMALL + "scenarios: {curriculum: []}\n", ["scenarios.curriculum", "at least 1"]),
@@ -58,10 +60,10 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_options_of_the_command_line_are_checked_like_fields():
-    recipe = recipes.read(SMALL, "r.yaml")
+    recipe = recipes.read(SMALL + "training: {batches: 4}\n", "r.yaml")
     assert recipes.with_training(recipe, "workers", 4).training.workers == 4
-    with pytest.raises(RecipeError, match=r"workers.*must divide"):
-        recipes.with_training(recipe, "workers", 3)
+    with pytest.raises(RecipeError, match=r"workers.*must not be above training\.batches"):
+        recipes.with_training(recipe, "workers", 5)
     with pytest.raises(RecipeError, match="device"):
         recipes.with_training(recipe, "device", "tpu")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from penstock_rl.training.curriculum import Draw
-from penstock_rl.training.layout import Layout
+from penstock_rl.training.layout import Layout, of_groups
 
 FEATURES = ("counts/open", "fct/hint", "fct/noise", "flow_duration/noise", "turns/noise")
 TRUTH = ("cores", "speed", "active", "capacity_share")
@@ -36,7 +36,8 @@ class TinyStep:
 class TinyBatch:
     """Environments without dynamics: every step is a new problem."""
 
-    def __init__(self, seeds: list[int]) -> None:
+    def __init__(self, seeds: list[int], features: tuple[str, ...]) -> None:
+        self._columns = [FEATURES.index(name) for name in features]
         self._generators = [np.random.default_rng(seed) for seed in seeds]
         self.shape = (len(seeds), BALANCERS, SLOTS)
         self._slots = np.array([2 + seed % (SLOTS - 1) for seed in seeds])
@@ -66,7 +67,7 @@ class TinyBatch:
         ones = np.ones(self.shape, dtype=np.float32)
         truth = np.stack([ones, speed, ones, speed / speed.sum(-1, keepdims=True)], -1).astype(np.float32)
         return TinyStep(
-            features=features,
+            features=features[..., self._columns],
             mask=self._mask,
             renewed=np.full(self.shape, self._at == 0),
             anchor=np.zeros((*self.shape, 2), dtype=np.float32),
@@ -80,11 +81,13 @@ class TinyBatch:
 
 @dataclass(frozen=True)
 class TinySource:
-    """Makes tiny batches."""
+    """Makes tiny batches with the features of some groups; none: all."""
+
+    groups: tuple[str, ...] = ()
 
     def layout(self, draw: Draw) -> Layout:
-        return Layout(FEATURES, TRUTH, BALANCERS, SLOTS)
+        return Layout(of_groups(FEATURES, self.groups), TRUTH, BALANCERS, SLOTS)
 
     def open(self, draw: Draw, *, paired: bool) -> TinyBatch:
         seeds = [int(each["seed"]) for each in draw.environments]
-        return TinyBatch(seeds * 2 if paired else seeds)
+        return TinyBatch(seeds * 2 if paired else seeds, of_groups(FEATURES, self.groups))

@@ -29,10 +29,14 @@ _SECTIONS: tuple[tuple[str, type[Model]], ...] = (
 )
 
 
+_RULES = "\nRules:\n\n"
+
+
 def render() -> Files:
     """Return the page."""
     parts = [f"<!-- {NOTICE.format(source='agent/penstock_rl/recipes.py')} -->\n\n{_INTRODUCTION}"]
     parts += [_section(title, model) for title, model in _SECTIONS]
+    parts.append(f"## Rules of a whole recipe\n\n{rules_list(render_model(recipes.Recipe)).removeprefix(_RULES)}")
     return {REFERENCE / "recipes.md": "\n".join(parts)}
 
 

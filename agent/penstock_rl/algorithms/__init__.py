@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,5 +26,6 @@ MODULES = {
 def learner(recipe: Recipe, layout: Layout) -> Learner:
     """Make the learner that a recipe describes; raises ModuleNotFoundError without the extra `train`."""
     module = importlib.import_module(f"penstock_rl.algorithms.{MODULES[recipe.algorithm.name]}")
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # its notes on buffers break the progress bar
     made: Learner = module.LEARNER(recipe, layout)
     return made

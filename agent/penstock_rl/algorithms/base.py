@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from penstock_rl.training.layout import Layout
 
 Metrics = dict[str, float]
 Weights = Mapping[str, NDArray[Any]]
+REPLAY = "replay"  # name of the part that only learning reads
 SEED_STRIDE = 1_000_003  # a prime: seeds of neighbouring iterations and runs differ
 
 
@@ -30,6 +31,18 @@ class Decided:
     outputs: int
     limits: tuple[float, float] = (0.0, 0.0)  # of log weight and log base
     levels: tuple[tuple[float, float], ...] | None = None  # changes of log weight and log base
+
+
+class Part(Protocol):
+    """Something that training changes: a network, an optimiser, a replay buffer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and containers of these."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Continue from a state."""
+        ...
 
 
 class Learner(ABC):
@@ -62,16 +75,46 @@ class Learner(ABC):
         """Return what the network's first outputs mean."""
 
     @abstractmethod
+    def improve(self, episode: Episode, iteration: int) -> Metrics:
+        """Take an iteration's updates with an episode that the current networks collected."""
+
     def learn(self, episode: Episode, iteration: int) -> Metrics:
-        """Learn from an episode that the current networks collected."""
+        """Learn from an episode that the current networks collected.
+
+        The moments of its features are taken in afterwards, because it was collected without them; those of the first
+        one before, because its actions do not depend on features: the last layer is 0.
+        """
+        if iteration == 0:
+            self.normaliser.update(episode.features, episode.mask)
+        metrics = self.improve(episode, iteration)
+        if iteration > 0:
+            self.normaliser.update(episode.features, episode.mask)
+        return metrics
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """Return all that `learn` changes: tensors, numbers and containers of these."""
+    def parts(self) -> dict[str, Part]:
+        """Return all that `learn` changes, by its name in a checkpoint; `replay` is what only `learn` reads."""
 
-    @abstractmethod
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+    def state(self, *, replay: bool = True) -> dict[str, Any]:
+        """Return the state of all parts. A finished training needs no `replay`."""
+        kept = {name: part for name, part in self.parts().items() if replay or name != REPLAY}
+        return {name: part.state_dict() for name, part in kept.items()} | {"scale": list(self.scale)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; replay that it does not have stays as it is."""
+        self.scale = tuple(state["scale"])
+        for name, part in self.parts().items():
+            if name in state:
+                part.load_state_dict(state[name])
+
+    def descend(self, loss: Tensor, optimiser: torch.optim.Optimizer, most: float) -> float:
+        """Take one step of the optimiser with gradients clipped to the norm `most`; return the norm before."""
+        optimiser.zero_grad()
+        loss.backward()
+        parameters = [each for group in optimiser.param_groups for each in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, most)
+        optimiser.step()
+        return norm.item()
 
     def gains(self) -> tuple[float, float]:
         """Return the largest change of log weight and of log base."""

@@ -7,20 +7,21 @@ The teacher is the least marginal delay rule of A. Weinrib and S. Shenker with t
 balancers. Its index is not imitated by squared error, which shrinks the estimates to their mean: the loss is the
 expected true marginal delay of the student's choice, made soft so that it has a gradient. A backend is chosen with a
 probability proportional to score ** -beta, score = (count + base) / weight, as the scheduler would compute it.
+
+A decision is in force until the next one, so its delay is that with the counts at both ends of the step. With those at
+its begin alone the student fits weights to counts that have changed a moment later, and is worse than its anchor.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDict
-from torch import Tensor, nn
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torch import Tensor
 
 from penstock_rl.algorithms import sequences
-from penstock_rl.algorithms.base import Decided, Learner, Metrics
+from penstock_rl.algorithms.base import REPLAY, Decided, Learner, Metrics, Part
 from penstock_rl.algorithms.networks import SlotNetwork
+from penstock_rl.algorithms.replay import Replay
 from penstock_rl.recipes import Imitation, Recipe
 from penstock_rl.training.episodes import Episode
 from penstock_rl.training.layout import Layout
@@ -43,9 +44,7 @@ class ImitationLearner(Learner):
         width, hidden = self.normaliser.width, recipe.network.hidden
         self._network = SlotNetwork(width, hidden, 2, memory=recipe.network.memory).to(self.device)
         self.optimiser = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
-        self.seen = TensorDictReplayBuffer(
-            storage=LazyTensorStorage(settings.buffer_sequences), batch_size=settings.batch_sequences
-        )
+        self.seen = Replay(settings)
 
     @property
     def network(self) -> SlotNetwork:
@@ -61,12 +60,10 @@ class ImitationLearner(Learner):
         """Log weight and log base."""
         return Decided(2, limits=self.gains())
 
-    def learn(self, episode: Episode, iteration: int) -> Metrics:
+    def improve(self, episode: Episode, iteration: int) -> Metrics:
         """Add the states that the student reached, then minimise the expected delay over all of them."""
-        self.seen.set_rng(self.seed(iteration))
-        if not len(self.seen):  # moments before the first update: the student starts from scaled inputs
-            self.normaliser.update(episode.features, episode.mask)
-        self.seen.extend(sequences.cut(episode, self.shape, self.normaliser, self._network, together=False))
+        self.seen.begin(self.seed(iteration))
+        self.seen.add(sequences.cut(episode, self.shape, self.normaliser, self._network, together=False))
         metrics: Metrics = {}
         for _ in range(self.settings.updates):
             metrics = self._update()
@@ -79,47 +76,43 @@ class ImitationLearner(Learner):
             outputs, _ = self._network(*inputs, observed["state"][:, 0])
             _, residual = self.decide(outputs, explore=False, eligible=observed["eligible"])
         loss, excess = self._expected_delay(observed, residual.float())
-        self.optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self.settings.max_gradient)
-        self.optimiser.step()
-        return {"losses/delay": loss.item(), "losses/excess_delay": excess.item(), "losses/gradient": norm.item()}
+        norm = self.descend(loss, self.optimiser, self.settings.max_gradient)
+        return {"losses/delay": loss.item(), "losses/excess_delay": excess.item(), "losses/gradient": norm}
 
     def _expected_delay(self, observed: TensorDict, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected marginal delay relative to the lowest of the VIP, and the same of the hard choice."""
-        eligible = observed["eligible"]
-        score = log_score(observed["count"], observed["anchor"] + residual)
+        before, after = observed[:, :-1], observed[:, 1:]
+        decision = before["anchor"] + residual[:, :-1]
+        eligible = before["eligible"] & after["eligible"]
+        ends = [self._delay_at(end, decision, eligible) for end in (before, after)]
+        soft, hard = (torch.stack(each).mean() for each in zip(*ends, strict=True))
+        return soft, hard - 1.0
+
+    def _delay_at(self, state: TensorDict, decision: Tensor, eligible: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the delay of the soft and of the hard choice by a decision with the counts of a state."""
+        score = log_score(state["count"], decision)
         chosen = torch.softmax((-self.settings.sharpness * score).masked_fill(~eligible, -torch.inf), -1)
-        delay = self.true_delay(observed["truth"].expm1())
+        delay = self.true_delay(state["truth"].expm1())
         lowest = delay.masked_fill(~eligible, torch.inf).amin(-1, keepdim=True)
         relative = torch.where(eligible, delay / lowest, 0.0)
         some = eligible.any(-1) & lowest.isfinite().squeeze(-1)
         expected = torch.where(eligible, torch.nan_to_num(chosen) * relative, 0.0).sum(-1)[some].mean()
         hard = score.detach().masked_fill(~eligible, torch.inf).argmin(-1, keepdim=True)
-        return expected, relative.gather(-1, hard).squeeze(-1)[some].mean() - 1.0
+        return expected, relative.gather(-1, hard).squeeze(-1)[some].mean()
 
     def true_delay(self, truth: Tensor) -> Tensor:
         """Return what one more request adds to the delay of all, in units of mean work: [..., S]."""
         cores, speed, active = (truth[..., column] for column in (self.cores, self.speed, self.active))
         return marginal_delay(cores, speed, active)
 
-    def state(self) -> dict[str, Any]:
-        """Return network, optimiser, moments of features, states."""
+    def parts(self) -> dict[str, Part]:
+        """Network, optimiser, moments of features, states."""
         return {
-            "network": self._network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "normaliser": self.normaliser.state_dict(),
-            "seen": self.seen.state_dict(),
-            "scale": list(self.scale),
+            "network": self._network,
+            "optimiser": self.optimiser,
+            "normaliser": self.normaliser,
+            REPLAY: self.seen,
         }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self._network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.normaliser.load_state_dict(state["normaliser"])
-        self.seen.load_state_dict(state["seen"])
-        self.scale = tuple(state["scale"])
 
 
 def log_score(count: Tensor, decision: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from penstock_agent import features
 from penstock_agent.models import Card, Head, Metadata, Result
+from penstock_embedded.messages import SchedulerLoad
 from torch import Tensor
 
 from penstock_rl import algorithms, export
@@ -38,6 +39,7 @@ def network_file(learner: Learner) -> export.NetworkFile:
         features=learner.layout.features,
         features_version=features.VERSION,
         anchor=recipe.environment.anchor,
+        load=SchedulerLoad(recipe.environment.load),
         head=Head.CONTINUOUS if decided.levels is None else Head.LEVELS,
         use_base=True,  # that of the anchor, where the network changes none
         hidden=recipe.network.hidden,

@@ -14,7 +14,6 @@ Loss, mixer and target networks are TorchRL's.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -24,9 +23,9 @@ from torchrl.modules import QMixer, QValueModule
 from torchrl.objectives import QMixerLoss, SoftUpdate, ValueEstimators
 
 from penstock_rl.algorithms import sequences
-from penstock_rl.algorithms.base import Decided, Learner, Metrics
+from penstock_rl.algorithms.base import REPLAY, Decided, Learner, Metrics, Part
 from penstock_rl.algorithms.networks import SlotNetwork, mlp, pool
-from penstock_rl.algorithms.replay import Replay
+from penstock_rl.algorithms.replay import PrioritisedReplay
 from penstock_rl.recipes import Qmix, Recipe
 from penstock_rl.training.episodes import Episode
 from penstock_rl.training.layout import Layout
@@ -79,7 +78,7 @@ class QmixLearner(Learner):
 
         # 3. Optimiser and replay.
         self.optimiser = torch.optim.Adam(self.loss.parameters(), lr=settings.learning_rate)
-        self.replay = Replay(settings)
+        self.replay = PrioritisedReplay(settings)
 
     @property
     def network(self) -> SlotNetwork:
@@ -112,14 +111,13 @@ class QmixLearner(Learner):
             self.settings.exploration_end - self.settings.exploration
         )
 
-    def learn(self, episode: Episode, iteration: int) -> Metrics:
+    def improve(self, episode: Episode, iteration: int) -> Metrics:
         """Store the episode, then take the iteration's updates."""
         self.replay.begin(self.seed(iteration))
         self.replay.add(sequences.cut(episode, self.shape, self.normaliser, self._network, together=self.together))
         metrics: Metrics = {}
         for _ in range(self.settings.updates):
             metrics = self._update()
-        self.normaliser.update(episode.features, episode.mask)
         return {**metrics, "replay/sequences": float(len(self.replay)), "charts/exploration": self.exploration}
 
     def _update(self) -> Metrics:
@@ -127,13 +125,10 @@ class QmixLearner(Learner):
         batch = self._transitions(sequences.refresh(sample, self.shape, self.normaliser, self._network))
         with self.autocast():
             losses = self.loss(batch)
-        self.optimiser.zero_grad()
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.loss.parameters(), self.settings.max_gradient)
-        self.optimiser.step()
+        norm = self.descend(losses["loss"], self.optimiser, self.settings.max_gradient)
         self.targets.step()
         self.replay.update(sample["index"], batch["td_error"].squeeze(-1))
-        return {"losses/loss": losses["loss"].item(), "losses/gradient": norm.item()}
+        return {"losses/loss": losses["loss"].item(), "losses/gradient": norm}
 
     def _transitions(self, observed: TensorDict) -> TensorDict:
         """Give actions the name that the loss expects, and the agents of an environment one reward."""
@@ -148,23 +143,15 @@ class QmixLearner(Learner):
                 batch["next", name] = batch["next", name][..., 0, :]
         return batch
 
-    def state(self) -> dict[str, Any]:
-        """Return networks with targets, optimiser, moments of features, replay."""
+    def parts(self) -> dict[str, Part]:
+        """Networks with targets, optimiser, moments of features, replay."""
         return {
-            "loss": self.loss.state_dict(),
-            "targets": self.targets.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "normaliser": self.normaliser.state_dict(),
-            "replay": self.replay.state(),
+            "loss": self.loss,
+            "targets": self.targets,
+            "optimiser": self.optimiser,
+            "normaliser": self.normaliser,
+            REPLAY: self.replay,
         }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.loss.load_state_dict(state["loss"])
-        self.targets.load_state_dict(state["targets"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.normaliser.load_state_dict(state["normaliser"])
-        self.replay.load_state(state["replay"])
 
 
 class LevelValues(nn.Module):

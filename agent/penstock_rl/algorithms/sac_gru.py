@@ -16,23 +16,20 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
-from torch import Tensor, nn
-from torchrl.modules import ProbabilisticActor, ValueOperator
+from torchrl.modules import ValueOperator
 from torchrl.objectives import SACLoss, SoftUpdate, ValueEstimators
 
 from penstock_rl.algorithms import sequences
-from penstock_rl.algorithms.base import Decided, Learner, Metrics
-from penstock_rl.algorithms.networks import Critic, GaussianHead, SlotActions, SlotNetwork
-from penstock_rl.algorithms.replay import Replay
+from penstock_rl.algorithms.base import REPLAY, Metrics, Part
+from penstock_rl.algorithms.gaussian import GaussianLearner
+from penstock_rl.algorithms.networks import Critic
+from penstock_rl.algorithms.replay import PrioritisedReplay
 from penstock_rl.recipes import Recipe, RlbSac, SacGru
 from penstock_rl.training.episodes import Episode
 from penstock_rl.training.layout import Layout
 
-INPUTS = ["inputs", "eligible", "renewed", "state"]
 
-
-class SacLearner(Learner):
+class SacLearner(GaussianLearner):
     """Actor, twin critics, temperature and prioritised replay."""
 
     def __init__(self, recipe: Recipe, layout: Layout) -> None:
@@ -43,15 +40,8 @@ class SacLearner(Learner):
         self.settings = settings
         self.shape = sequences.Shape(self.burn_in, settings.sequence, layout.slots)
 
-        # 1. Networks. The actor has location and scale of `values` numbers for each backend.
+        # 1. Critics; the actor is that of GaussianLearner.
         width, hidden = self.normaliser.width, recipe.network.hidden
-        self._network = SlotNetwork(width, hidden, 2 * self.values, memory=self.memory).to(self.device)
-        self.actor_module = ProbabilisticActor(
-            TensorDictModule(GaussianHead(self._network), in_keys=INPUTS, out_keys=["loc", "scale"]),
-            in_keys={"loc": "loc", "scale": "scale", "eligible": "eligible"},
-            distribution_class=SlotActions,
-            return_log_prob=True,
-        )
         parts = ["inputs", "anchor", "action", *(["truth"] if self.privileged else [])]
         critic_width = width + 2 + self.values + (len(layout.truth) if self.privileged else 0)
         critic = ValueOperator(
@@ -71,7 +61,7 @@ class SacLearner(Learner):
 
         # 3. Optimiser and replay.
         self.optimiser = torch.optim.Adam(self.loss.parameters(), lr=settings.learning_rate)
-        self.replay = Replay(settings)
+        self.replay = PrioritisedReplay(settings)
 
     @property
     def burn_in(self) -> int:
@@ -79,42 +69,11 @@ class SacLearner(Learner):
         return self.settings.burn_in if self.memory else 0
 
     @property
-    def memory(self) -> bool:
-        """Whether the actor has a memory."""
-        return self.recipe.network.memory
-
-    @property
     def privileged(self) -> bool:
         """Whether the critics read the truth."""
         return isinstance(self.settings, SacGru) and self.settings.privileged_critic
 
-    @property
-    def values(self) -> int:
-        """Numbers that are decided for each backend: log weight, and log base unless its limit is 0."""
-        return 2 if self.gains()[1] > 0 else 1
-
-    @property
-    def network(self) -> SlotNetwork:
-        """The actor's network."""
-        return self._network
-
-    def decide(self, outputs: Tensor, *, explore: bool, eligible: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample, or take the middle of the distribution."""
-        location, scale = GaussianHead(self._network).split(outputs)
-        distribution = SlotActions(location, scale, eligible)
-        action = distribution.sample() if explore else distribution.deterministic_sample
-        return action, self.residual(action)
-
-    def decided(self) -> Decided:
-        """Locations come first."""
-        return Decided(self.values, limits=self.gains())
-
-    def residual(self, action: Tensor) -> Tensor:
-        """Scale an action to changes of log weight and log base."""
-        scaled = action * action.new_tensor(self.gains()[: self.values])
-        return nn.functional.pad(scaled, (0, 2 - self.values))
-
-    def learn(self, episode: Episode, iteration: int) -> Metrics:
+    def improve(self, episode: Episode, iteration: int) -> Metrics:
         """Store the episode, then take the iteration's updates."""
         self.replay.begin(self.seed(iteration))
         pieces = sequences.cut(episode, self.shape, self.normaliser, self._network, together=False)
@@ -122,7 +81,6 @@ class SacLearner(Learner):
         metrics: Metrics = {}
         for _ in range(self.settings.updates):
             metrics = self._update()
-        self.normaliser.update(episode.features, episode.mask)
         return {**metrics, "replay/sequences": float(len(self.replay))}
 
     def _update(self) -> Metrics:
@@ -131,14 +89,11 @@ class SacLearner(Learner):
         with self.autocast():
             losses = self.loss(batch)
             total = losses["loss_actor"] + losses["loss_qvalue"] + losses["loss_alpha"]
-        self.optimiser.zero_grad()
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.loss.parameters(), self.settings.max_gradient)
-        self.optimiser.step()
+        norm = self.descend(total, self.optimiser, self.settings.max_gradient)
         self.targets.step()
         self.replay.update(sample["index"], batch["td_error"])
         named = ("loss_actor", "loss_qvalue", "alpha", "entropy")
-        return {**{f"losses/{name}": losses[name].item() for name in named}, "losses/gradient": norm.item()}
+        return {**{f"losses/{name}": losses[name].item() for name in named}, "losses/gradient": norm}
 
     def _transitions(self, sample: Any) -> TensorDict:
         observed = sequences.refresh(sample, self.shape, self.normaliser, self._network)
@@ -147,23 +102,15 @@ class SacLearner(Learner):
         batch["priority_weight"] = importance.to(self.device).expand(batch.shape)
         return batch
 
-    def state(self) -> dict[str, Any]:
-        """Return networks with targets, optimiser, moments of features, replay."""
+    def parts(self) -> dict[str, Part]:
+        """Networks with targets, optimiser, moments of features, replay."""
         return {
-            "loss": self.loss.state_dict(),
-            "targets": self.targets.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "normaliser": self.normaliser.state_dict(),
-            "replay": self.replay.state(),
+            "loss": self.loss,
+            "targets": self.targets,
+            "optimiser": self.optimiser,
+            "normaliser": self.normaliser,
+            REPLAY: self.replay,
         }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.loss.load_state_dict(state["loss"])
-        self.targets.load_state_dict(state["targets"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.normaliser.load_state_dict(state["normaliser"])
-        self.replay.load_state(state["replay"])
 
 
 LEARNER = SacLearner

@@ -52,7 +52,8 @@ def cut(episode: Episode, shape: Shape, normaliser: Normaliser, network: SlotNet
     pieces = []
     for start, state in zip(starts, states, strict=True):
         piece = {name: value[:, start : start + shape.window] for name, value in whole.items()}
-        pieces.append(TensorDict({**piece, "state": state.cpu()}, [len(state)]))
+        features = piece["features"].half()  # within +-20, to three digits: half of what is stored
+        pieces.append(TensorDict({**piece, "features": features, "state": state.cpu()}, [len(state)]))
     return torch.cat(pieces).contiguous()
 
 
@@ -116,7 +117,7 @@ def refresh(sample: TensorDictBase, shape: Shape, normaliser: Normaliser, networ
     The entry `state` holds the memory before the first of these, and `next_state` that before the second.
     """
     device = next(network.parameters()).device
-    inputs = normaliser(sample["features"]).to(device)
+    inputs = normaliser(sample["features"].float()).to(device)
     sample = sample.exclude("features").to(device)
     eligible, renewed, state = sample["eligible"], sample["renewed"], sample["state"]
     if shape.burn_in:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock_rl.scenarios import REPORTING, Scenario, ScenarioError, expand, load, named, unseen
+from penstock_rl.scenarios import CHOOSING, REPORTING, Scenario, ScenarioError, expand, load, named, unseen
 from penstock_rl.simulation import Environment
 
 
@@ -50,19 +50,20 @@ class Case:
 
 
 UNSEEN = "unseen"
+RANDOM = {UNSEEN: REPORTING, "choosing": CHOOSING[: len(REPORTING)]}
 NAMED = "named"
 
 
 def read(source: str) -> list[Case]:
-    """Return the scenarios of a file, of a directory, `named`, `unseen` or `unseen:N`.
+    """Return the scenarios of a file, of a directory, `named`, `unseen`, `choosing`, or N of the last two (`unseen:N`).
 
     ScenarioError names what is wrong.
     """
     if source == NAMED:
         return [Case(scenario) for scenario in named().values()]
     word, _, count = source.partition(":")
-    if word == UNSEEN:
-        return [Case(unseen(seed)) for seed in REPORTING[: _count(source, count)]]
+    if word in RANDOM:
+        return [Case(unseen(seed)) for seed in RANDOM[word][: _count(word, count)]]
     path = Path(source)
     if not path.is_dir():
         return [Case(load(path))]
@@ -83,9 +84,9 @@ def one(source: str) -> Case:
     return Case(load(path))
 
 
-def _count(source: str, count: str) -> int:
+def _count(word: str, count: str) -> int:
     if not count:
         return len(REPORTING)
     if not count.isascii() or not count.isdigit() or not 1 <= int(count) <= len(REPORTING):
-        raise ScenarioError(f"{source}: {count!r} is not a number from 1 to {len(REPORTING)}; write {UNSEEN}:16")
+        raise ScenarioError(f"{word}:{count}: {count!r} is not a number from 1 to {len(REPORTING)}; write {word}:16")
     return int(count)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from penstock_rl.recipes import Recipe
 from penstock_rl.training.curriculum import Draw
 from penstock_rl.training.episodes import BoolArray, Episode, Totals, roll_out
-from penstock_rl.training.layout import Layout, visible
+from penstock_rl.training.layout import Layout
 from penstock_rl.training.sources import Source
 
 if TYPE_CHECKING:
@@ -60,16 +60,14 @@ class Collector(Protocol):
         ...
 
 
-def run(learner: Learner, source: Source, full: Layout, task: Task) -> Result:
+def run(learner: Learner, source: Source, task: Task) -> Result:
     """Collect one episode."""
     learner.begin_iteration(task.iteration)
-    columns = np.array([full.features.index(name) for name in learner.layout.features], dtype=np.intp)
     missing = missing_features(learner.layout, task) if task.dropout else None
     with learner.generators(task.seed):
         return roll_out(
             source.open(task.draw, paired=task.paired),
             learner.actor(),
-            columns=columns,
             explore=task.explore,
             paired=task.paired,
             missing=missing,
@@ -88,13 +86,12 @@ def missing_features(layout: Layout, task: Task) -> BoolArray:
 class InProcess:
     """Runs tasks one after another, in this process."""
 
-    def __init__(self, source: Source, layout: Layout) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._layout = layout
 
     def collect(self, learner: Learner, tasks: Sequence[Task]) -> list[Result]:
         """Return the results in the order of the tasks."""
-        return [run(learner, self._source, self._layout, task) for task in tasks]
+        return [run(learner, self._source, task) for task in tasks]
 
     def close(self) -> None:
         """Nothing was started."""
@@ -115,7 +112,7 @@ def work(work: Work) -> Result:
     """Collect one episode in another process."""
     learner = _learner(work.recipe, work.layout)
     learner.load_weights(work.weights)
-    return run(learner, work.source, work.layout, work.task)
+    return run(learner, work.source, work.task)
 
 
 @lru_cache(maxsize=1)
@@ -125,7 +122,7 @@ def _learner(recipe: str, layout: Layout) -> Learner:
     parsed = Recipe.model_validate_json(recipe)
     on_cpu = parsed.training.model_copy(update={"device": "cpu"})
     made = parsed.model_copy(update={"training": on_cpu})
-    return algorithms.learner(made, visible(layout, made.feature_groups))
+    return algorithms.learner(made, layout)
 
 
 def _works(recipe: Recipe, source: Source, layout: Layout, learner: Learner, tasks: Sequence[Task]) -> list[Work]:

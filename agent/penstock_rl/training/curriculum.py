@@ -38,7 +38,10 @@ class Curriculum:
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self._recipe = recipe
         names = {name for stage in recipe.scenarios.curriculum for name in stage.scenarios}
+        names.update(recipe.scenarios.evaluation)
         self._fixed = {name: _load(folder, name) for name in sorted(names) if name not in RANDOM}
+        for name, scenario in self._fixed.items():
+            _check(name, scenario, recipe)
 
     def training(self, iteration: int) -> Draw:
         """Return the environments of an iteration."""
@@ -47,11 +50,12 @@ class Curriculum:
         return self._draw(stage, self._recipe.scenarios.environments, scenarios.TRAINING, generator, iteration)
 
     def evaluation(self) -> tuple[Draw, ...]:
-        """Return the environments of every evaluation: the last stage's scenarios, with seeds kept for choosing.
+        """Return the environments of every evaluation, with seeds kept for choosing.
 
         There is one draw for each feature level that is trained on.
         """
-        stage = self._recipe.scenarios.curriculum[-1]
+        wanted = self._recipe.scenarios
+        stage = Stage(scenarios=wanted.evaluation) if wanted.evaluation else wanted.curriculum[-1]
         count = self._recipe.scenarios.evaluation_environments
         levels = 2 if self._recipe.environment.level == "both" else 1
         return tuple(
@@ -66,6 +70,11 @@ class Curriculum:
         found = list(islice(self._scenarios(stage, seeds, generator), count))
         environments = tuple(scenarios.expand(each, _one_of(seeds, generator)) for each in found)
         seconds = min(self._recipe.scenarios.seconds, *(each.duration for each in found))
+        if (latest := max(each.warm_up for each in found)) >= seconds:
+            raise RecipeError(
+                f"scenarios.seconds: episodes of {seconds:g} s end within a scenario's warm-up of {latest:g} s; "
+                "lengthen them, or nothing is measured"
+            )
         settings = self._recipe.environment
         level: Level = settings.level if settings.level != "both" else ("full", "basic")[iteration % 2]
         forwarding: Forwarding = (
@@ -106,6 +115,23 @@ def _load(folder: Path, name: str) -> Scenario:
             f"{', '.join((*RANDOM, *known))}"
         )
     return known[name]
+
+
+def _check(name: str, scenario: Scenario, recipe: Recipe) -> None:
+    """Raise RecipeError for a scenario that the recipe's sizes do not fit."""
+    limits = recipe.scenarios
+    sizes = (
+        ("backends", scenario.server_count, "maxBackends", limits.max_backends),
+        ("balancers", scenario.balancers.count, "maxBalancers", limits.max_balancers),
+    )
+    for what, count, field, most in sizes:
+        if count > most:
+            raise RecipeError(f"scenarios.{field}: {name} has {count} {what}; raise it to as many")
+    if scenario.duration < recipe.shortest:
+        raise RecipeError(
+            f"scenarios.curriculum: {name} lasts {scenario.duration:g} s, a sequence {recipe.shortest:g} s; "
+            "lengthen it, or lower algorithm.sequence or algorithm.burnIn"
+        )
 
 
 def _one_of(seeds: range, generator: np.random.Generator) -> int:

@@ -103,7 +103,6 @@ def roll_out(
     batch: Batch,
     actor: Actor,
     *,
-    columns: NDArray[np.intp],
     explore: bool,
     paired: bool,
     missing: BoolArray | None = None,
@@ -111,14 +110,14 @@ def roll_out(
     """Run an episode.
 
     Where it is `paired`, the second half of the environments repeats the first, takes the anchor's decisions, and
-    is subtracted from the rewards: what arrivals did to both is no merit of the policy. `columns` are the features
-    that the policy reads, `missing` [E, columns] those of them that an environment does not have in this episode.
+    is subtracted from the rewards: what arrivals did to both is no merit of the policy. `missing`
+    [E, F] are the features that an environment does not have in this episode.
     """
     half = batch.shape[0] // 2 if paired else batch.shape[0]
     seen: dict[str, list[NDArray[Any]]] = {name: [] for name in _OBSERVED}
     actions, rewards = [], []
     actor.begin()
-    step = _first(batch.reset(), half, columns, missing, seen)
+    step = _first(batch.reset(), half, missing, seen)
     done = False
     while not done:
         action, residual = actor.act(step, explore=explore)
@@ -126,7 +125,7 @@ def roll_out(
         actions.append(action)
         rewards.append(following.reward[:half] - following.reward[half:] if paired else following.reward)
         done = following.done
-        step = _first(following, half, columns, missing, seen)
+        step = _first(following, half, missing, seen)
     arrays = {name: np.stack(values) for name, values in seen.items()}
     return Episode(**arrays, action=np.stack(actions), reward=np.stack(rewards)), _totals(batch, half)
 
@@ -147,13 +146,11 @@ class _Half:
 def _first(
     step: Step,
     half: int,
-    columns: NDArray[np.intp],
     missing: BoolArray | None,
     seen: dict[str, list[NDArray[Any]]],
 ) -> _Half:
-    """Copy the environments that learn, with the features that the policy reads; record them."""
+    """Copy the environments that learn, without features that are missing; record them."""
     arrays = {name: np.array(getattr(step, name)[:half]) for name in _OBSERVED}
-    arrays["features"] = arrays["features"][..., columns]
     if missing is not None:
         np.copyto(arrays["features"], np.nan, where=missing[:, None, None, :])
     for name, values in seen.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from penstock_rl.recipes import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,12 @@ class Layout:
         return tuple(order[group_of(name)] for name in self.features)
 
 
-def visible(layout: Layout, groups: tuple[str, ...]) -> Layout:
-    """Leave the features of some groups; without `groups`, all. Raises ValueError where a group is not known."""
-    if unknown := [group for group in groups if group not in layout.groups]:
-        raise ValueError(f"network.featureGroups: {unknown[0]!r} is not known; use {', '.join(layout.groups)}")
-    if not groups:
-        return layout
-    return replace(layout, features=tuple(name for name in layout.features if group_of(name) in groups))
+def of_groups(names: tuple[str, ...], groups: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the features of some groups; without `groups`, all. Raises RecipeError where a group is not known."""
+    known = dict.fromkeys(map(group_of, names))
+    if unknown := [group for group in groups if group not in known]:
+        raise RecipeError(f"network.featureGroups: {unknown[0]!r} is not known; use {', '.join(known)}")
+    return tuple(name for name in names if not groups or group_of(name) in groups)
 
 
 def group_of(feature: str) -> str:

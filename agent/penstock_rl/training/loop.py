@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock_rl.evaluation import statistics
-from penstock_rl.recipes import Imitation, Recipe, RecipeError
+from penstock_rl.recipes import Imitation, Recipe
 from penstock_rl.training import gains
 from penstock_rl.training.collect import Collector, InProcess, OnRay, Processes, Task, split
 from penstock_rl.training.curriculum import Curriculum
 from penstock_rl.training.episodes import Totals, join
-from penstock_rl.training.layout import visible
 from penstock_rl.training.sources import Simulator, Source
 
 if TYPE_CHECKING:
@@ -68,15 +67,12 @@ class Training:
         self.curriculum = Curriculum(recipe, recipe_folder)
         self.tests = self.curriculum.evaluation()
         self.source = source or Simulator(recipe, recipe.training.threads)
-        self.full_layout = self.source.layout(self.tests[0])
-        try:
-            layout = visible(self.full_layout, recipe.feature_groups)
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
-        self.learner: Learner = algorithms.learner(recipe, layout)
+        self.layout = self.source.layout(self.tests[0])
+        self.learner: Learner = algorithms.learner(recipe, self.layout)
         self.iteration = 0
         self.decisions = 0
         self.evaluations: list[Evaluation] = []
+        self.totals: Totals | None = None  # of the last evaluation in this process
         self._prepare()
 
     def run(self, report: Report, *, until: int | None = None) -> Evaluation:
@@ -102,7 +98,7 @@ class Training:
         draw = self.curriculum.training(self.iteration)
         seed = (settings.seed * 1_000_003 + self.iteration) * SEED_STRIDE
         task = Task(draw, self.iteration, seed, explore=True, paired=settings.paired, dropout=settings.feature_dropout)
-        results = collector.collect(self.learner, split(task, settings.workers))
+        results = collector.collect(self.learner, split(task, settings.batches))
         collected = time.monotonic()
         episode = join([episode for episode, _ in results])
         self.learner.begin_iteration(self.iteration)
@@ -125,20 +121,23 @@ class Training:
         }
 
     def _evaluate(self, collector: Collector) -> None:
-        """Compare with the anchor on scenarios that nothing is trained on."""
+        """Compare with the anchor, and write the result down."""
+        self.totals = totals = self.measured(collector)
+        found = statistics.relative_difference(totals.policy, totals.anchor)
+        self.evaluations.append(Evaluation(self.iteration, found.estimate, found.low, found.high))
+        with (self.options.folder / EVALUATIONS).open("a") as file:
+            file.write(json.dumps(asdict(self.evaluations[-1])) + "\n")
+
+    def measured(self, collector: Collector) -> Totals:
+        """Run the environments of the evaluation with the networks that there are."""
         tasks = [
             part
             for draw in self.tests
             for part in split(
-                Task(draw, self.iteration, EVALUATION_SEED, explore=False, paired=True), self.recipe.training.workers
+                Task(draw, self.iteration, EVALUATION_SEED, explore=False, paired=True), self.recipe.training.batches
             )
         ]
-        totals = [totals for _, totals in collector.collect(self.learner, tasks)]
-        policy, anchor = (np.concatenate([getattr(each, name) for each in totals]) for name in ("policy", "anchor"))
-        found = statistics.relative_difference(policy, anchor)
-        self.evaluations.append(Evaluation(self.iteration, found.estimate, found.low, found.high))
-        with (self.options.folder / EVALUATIONS).open("a") as file:
-            file.write(json.dumps(asdict(self.evaluations[-1])) + "\n")
+        return _together([totals for _, totals in collector.collect(self.learner, tasks)])
 
     def _tune_gains(self, collector: Collector, seed: int) -> None:
         """Scale the residuals of an imitated network by measured completion times, on scenarios of training."""
@@ -146,11 +145,11 @@ class Training:
         if not isinstance(settings, Imitation) or not settings.gain_rounds:
             return
         draw = self.curriculum.training(self.iteration)
-        task = Task(draw, self.iteration, seed, explore=False, paired=True)
+        tasks = split(Task(draw, self.iteration, seed, explore=False, paired=True), self.recipe.training.batches)
 
         def cost(scale: gains.Gains) -> float:
             self.learner.scale = scale
-            return _change([found for _, found in collector.collect(self.learner, [task])])
+            return _change([found for _, found in collector.collect(self.learner, tasks)])
 
         self.learner.scale = gains.tune(cost, self.learner.scale, settings.gain_rounds, self.recipe.training.seed)
 
@@ -162,9 +161,9 @@ class Training:
             "recipe": self.recipe.model_dump_json(),
             "iteration": self.iteration,
             "decisions": self.decisions,
-            "layout": asdict(self.learner.layout),
+            "layout": asdict(self.layout),
             "evaluations": [asdict(each) for each in self.evaluations],
-            "learner": self.learner.state(),
+            "learner": self.learner.state(replay=self.iteration < self.recipe.training.iterations),
         }
         checkpoints.save(self.options.folder / CHECKPOINT, content)
 
@@ -192,10 +191,10 @@ class Training:
 
     def _collector(self) -> Collector:
         workers = self.recipe.training.workers
-        given = self.recipe, self.source, self.full_layout
+        given = self.recipe, self.source, self.layout
         if self.options.ray:
             return OnRay(*given, self.options.ray)
-        return Processes(*given, workers) if workers else InProcess(self.source, self.full_layout)
+        return Processes(*given, workers) if workers else InProcess(self.source)
 
     def _board(self) -> Board:
         from penstock_rl.algorithms.board import Board
@@ -210,8 +209,13 @@ def _result_of(recipe: Recipe) -> dict[str, Any]:
 
 def _change(totals: list[Totals]) -> float:
     """Return the change of mean completion times by the policy in training; NaN where episodes are not paired."""
-    policy, anchor = (np.concatenate([getattr(each, name) for each in totals]) for name in ("policy", "anchor"))
-    known = np.isfinite(policy[: len(anchor)]) & np.isfinite(anchor)
+    both = _together(totals)
+    policy, anchor = both.policy[: len(both.anchor)], both.anchor
+    known = np.isfinite(policy) & np.isfinite(anchor)
     if not known.any():
         return math.nan
-    return math.expm1(float(np.mean(np.log(policy[: len(anchor)][known] / anchor[known]))))
+    return math.expm1(float(np.mean(np.log(policy[known] / anchor[known]))))
+
+
+def _together(parts: list[Totals]) -> Totals:
+    return Totals(*(np.concatenate([getattr(each, name) for each in parts]) for name in ("policy", "anchor")))

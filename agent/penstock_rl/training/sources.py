@@ -8,7 +8,7 @@ from typing import Protocol
 from penstock_rl.recipes import Recipe, RecipeError
 from penstock_rl.training.curriculum import Draw
 from penstock_rl.training.episodes import Batch
-from penstock_rl.training.layout import Layout
+from penstock_rl.training.layout import Layout, of_groups
 
 
 class Source(Protocol):
@@ -31,11 +31,12 @@ class Simulator:
     threads: int
 
     def layout(self, draw: Draw) -> Layout:
-        """Return the columns of a batch, and the sizes of the recipe."""
+        """Return the columns of a batch, and the sizes of the recipe; RecipeError names a setting that is wrong."""
         from penstock_rl.envs.batch import Batch as Simulated
 
+        settings = self._settings(draw)
         try:
-            batch = Simulated(draw.environments[:1], self._settings(draw), draw.seconds)
+            batch = Simulated(draw.environments[:1], settings, draw.seconds)
         except ValueError as error:
             raise RecipeError(f"environment: {error}") from error
         limits = self.recipe.scenarios
@@ -52,4 +53,5 @@ class Simulator:
         from penstock_rl.envs.batch import Settings
 
         wanted = self.recipe.environment.model_dump(exclude={"level", "forwarding"})
-        return Settings(**wanted, level=draw.level, forwarding=draw.forwarding, threads=self.threads)
+        names = of_groups(Settings().features, self.recipe.feature_groups)
+        return Settings(**wanted, features=names, level=draw.level, forwarding=draw.forwarding, threads=self.threads)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from penstock_agent.models.network import Network  # noqa: E402
 from penstock_rl import algorithms, recipes  # noqa: E402
 from penstock_rl.algorithms import checkpoints  # noqa: E402
 from penstock_rl.algorithms.models import network_file, write  # noqa: E402
-from penstock_rl.training.layout import Layout, visible  # noqa: E402
+from penstock_rl.training.layout import Layout, of_groups  # noqa: E402
 
 from tests.support.tiny_batch import TinyStep  # noqa: E402
 
@@ -28,7 +30,7 @@ E, L, S = 4, 3, 7
 
 def trained(name, text=""):
     recipe = recipes.read(f"name: tried\nalgorithm: {{name: {name}}}\nnetwork: {{hidden: 16{text}}}\n", "r")
-    learner = algorithms.learner(recipe, visible(LAYOUT, recipe.feature_groups))
+    learner = algorithms.learner(recipe, replace(LAYOUT, features=of_groups(NAMES, recipe.feature_groups)))
     generator = np.random.default_rng(3)
     for _, value in learner.network.named_parameters():
         torch.nn.init.normal_(value, std=0.4)
