@@ -159,8 +159,8 @@ def extract(
     pool = _Pool(seen)
     if "n_flow" in seen.counters:
         _measured(values, seen, memory, pool)
-    if "n_peers" in seen.counters:
-        _shared(values, seen, memory, pool)
+    if seen.peers is not None:
+        _shared(values, seen, seen.peers, memory, pool)
     _decided(values, seen, anchor)
     _filtered(values, anchor_state)
     _pooled(values, seen, memory, step, pool)
@@ -329,9 +329,8 @@ def _hide(values: FloatArray, seen: Observation, memory: Memory, quantities: Flo
             values[rows] = np.where(known, values[rows], np.nan)
 
 
-def _shared(values: FloatArray, seen: Observation, memory: Memory, pool: _Pool) -> None:
+def _shared(values: FloatArray, seen: Observation, peers: NDArray[np.int64], memory: Memory, pool: _Pool) -> None:
     """Fill in flows of all balancers, as the data plane estimates them; -1 where it has no fresh view."""
-    peers = seen.counters["n_peers"]
     own = memory.flows[1] if "n_active" in seen.counters else memory.flows[0]
     flows = np.maximum(peers, 0).astype(float)
     total = flows + own

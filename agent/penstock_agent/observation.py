@@ -41,6 +41,11 @@ class Counts(Protocol):
         ...
 
     @property
+    def peers(self) -> NDArray[np.int64] | None:
+        """Flows of the other balancers, as the data plane estimates them; -1, or None for all, where not known."""
+        ...
+
+    @property
     def counters(self) -> Mapping[str, NDArray[np.int64]]:
         """Sums over workers, by name."""
         ...
@@ -129,6 +134,7 @@ class Observation:
     counters: Mapping[str, NDArray[np.int64]]  # since the backend took its slot
     channels: Mapping[str, FloatArray]  # [..., slots, reductions]; only those that were asked for
     balancers: Balancers = 1  # that share the VIP: a number, or an array that broadcasts to [..., 1]
+    peers: NDArray[np.int64] | None = None  # flows of the other balancers; -1, or None for all, where not known
     weights: FloatArray | None = None  # that passed the guardrails in the step before; None: unknown
     base: FloatArray | None = None  # the same; 0, or None for all: the data plane's own
 
@@ -148,6 +154,7 @@ def observe(
         counters=frame.counters,
         channels=reader.reduce(channels, now_us),
         balancers=balancers,
+        peers=frame.peers,
     )
 
 

@@ -152,13 +152,14 @@ def outcome(simulation: Any, index: int, environment: Environment) -> Outcome:
 class Snapshot:
     """The newest frames of a batch, as a policy's observation needs them.
 
-    Counters and generations are copies: policies keep them, and the simulator's own change with each advance.
+    Arrays are copies: policies keep them, and the simulator's own change with each advance.
     """
 
     simulation: Any
     time_us: int
     active: BoolArray
     generation: Generations
+    peers: NDArray[np.int64]
     counters: Mapping[str, NDArray[np.int64]]
 
     @classmethod
@@ -169,6 +170,7 @@ class Snapshot:
             time_us=round(simulation.time * 1e6),
             active=simulation.active.copy(),
             generation=simulation.generation.copy(),
+            peers=simulation.peers.copy(),
             counters={name: values.copy() for name, values in simulation.counters.items()},
         )
 

@@ -215,7 +215,7 @@ def test_with_a_shared_view_bases_are_on_the_flows_of_all_balancers():
 
     def decide(seen, state):
         own = seen.counters["n_flow_on"]
-        return ESTIMATING(replace(seen, counters=seen.counters | {"n_peers": own.sum(0, keepdims=True) - own}), state)
+        return ESTIMATING(replace(seen, peers=own.sum(0, keepdims=True) - own), state)
 
     _, decision, state = run(servers, decide, 60.0)
     assert decision.shared
@@ -226,14 +226,14 @@ def test_with_a_shared_view_bases_are_on_the_flows_of_all_balancers():
 
 def test_a_view_that_is_lost_is_done_without():
     servers = Servers(HET8, np.ones(8), 2, load=0.8, seed=9)
-    peers = {"n_peers": np.zeros((2, 8), dtype=np.int64)}
+    peers = np.zeros((2, 8), dtype=np.int64)
 
     def decide(seen, state):
-        return bayes.decide(replace(seen, counters=seen.counters | peers), state)
+        return bayes.decide(replace(seen, peers=peers), state)
 
     _, decision, state = run(servers, decide, 5.0)
     assert decision.shared
-    peers["n_peers"][1, 3] = -1
+    peers[1, 3] = -1
     _, decision, _ = run(servers, decide, 1.0, state=state)
     assert not decision.shared
     assert np.isfinite(decision.weights).all()

@@ -20,6 +20,7 @@ class Frame:
     server: tuple[int, int]
     generations: tuple[int, int] = (1, 1)
     time_us: int = 0
+    peers: None = None
 
     @property
     def active(self):

@@ -142,7 +142,7 @@ def test_a_model_of_weights_leaves_the_base_to_the_data_plane():
 
 
 def test_bases_on_the_flows_of_all_balancers_stay_so():
-    seen = observation(counters={"n_peers": np.arange(6)})
+    seen = observation(peers=np.arange(6))
     decision, _ = policy(anchor="bayes").decide(seen, None)
     assert decision.shared
     assert not policy(anchor="bayes", use_base=False).decide(seen, None)[0].shared

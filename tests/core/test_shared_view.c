@@ -182,7 +182,7 @@ static int64_t peers_in_frame(const rig_t *rig, const rig_frames_t *made, uint32
     uint8_t *copy = calloc(1, view.header.frame_stride);
     CHECK_EQUAL(lbrl_read(&view, copy, view.header.frame_stride), 0);
     int64_t value;
-    const lbrl_shm_field_t *field = lbrl_shm_find(&view, LBRL_SHM_IN_FRAME, "n_peers");
+    const lbrl_shm_field_t *field = lbrl_shm_find(&view, LBRL_SHM_IN_FRAME, LBRL_SHM_PEERS);
     CHECK(field != NULL);
     memcpy(&value, copy + field->offset + slot * sizeof(value), sizeof(value));
     free(copy);

@@ -186,9 +186,10 @@ def test_every_level_has_its_layout(tmp_path: Path, level: str, channels: int) -
     writer.publish(1)
     reader = penstock_core.FrameReader(str(path))
     assert len(reader.channels) == channels
-    counters = dict(reader.read().counters)
-    assert counters.pop("n_peers").tolist() == [-1] * 4  # no shared view
-    assert len(counters) == {"off": 10, "basic": 13, "full": 16}[level]
+    frame = reader.read()
+    assert frame.peers is not None
+    assert frame.peers.tolist() == [-1] * 4  # no shared view
+    assert len(frame.counters) == {"off": 10, "basic": 13, "full": 16}[level]
 
 
 def test_actions_are_laid_out_alike(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_arrays_keep_the_simulation() -> None:
 @pytest.mark.parametrize("level", ["off", "basic", "full"])
 def test_counters_are_those_of_frames(level: str) -> None:
     recorded = {c.name for c in penstock_core.COUNTERS if c.recorded in {"off", level} or level == "full"}
-    assert set(simulation(level=level).counters) == recorded | {"n_peers"}
+    assert set(simulation(level=level).counters) == recorded
 
 
 def test_reductions_have_a_number_where_there_are_samples() -> None:
@@ -265,6 +265,6 @@ def test_a_wrong_exchange_is_refused(change: dict[str, float], message: str) -> 
 
 def test_frames_show_the_flows_of_peers() -> None:
     lab = simulation(sharing=SHARING)
-    assert (lab.counters["n_peers"] == -1).all()
+    assert (lab.peers == -1).all()
     lab.advance(1.0)
-    assert (lab.counters["n_peers"][lab.eligible] >= 0).all()
+    assert (lab.peers[lab.eligible] >= 0).all()

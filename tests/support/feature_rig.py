@@ -22,8 +22,8 @@ INTEGRALS = ("open_us", "active_us")
 
 
 def counted(frame: penstock_core.Frame) -> dict[str, int]:
-    """Return the counters of the first slot. `n_peers` is none: it comes from other balancers."""
-    return {name: int(values[0]) for name, values in frame.counters.items() if name != "n_peers"}
+    """Return the counters of the first slot."""
+    return {name: int(values[0]) for name, values in frame.counters.items()}
 
 
 def assert_counted(frame: penstock_core.Frame, reference: Features, doubt: float) -> None:

@@ -97,4 +97,5 @@ def _indexed(seen, at):
         counters={name: values[at] for name, values in seen.counters.items()},
         channels={name: values[reduced] for name, values in seen.channels.items()},
         weights=seen.weights[at],
+        peers=None if seen.peers is None else seen.peers[at],
     )

@@ -108,7 +108,7 @@ static void describe_fields(const layout_t *plan, lbrl_shm_header_t *header,
                        plan->frame_active);
     lbrl_shm_add_field(header, fields, "generation", LBRL_SHM_IN_FRAME, LBRL_SHM_U8, slots,
                        plan->frame_generation);
-    lbrl_shm_add_field(header, fields, "n_peers", LBRL_SHM_IN_FRAME, LBRL_SHM_I64, slots,
+    lbrl_shm_add_field(header, fields, LBRL_SHM_PEERS, LBRL_SHM_IN_FRAME, LBRL_SHM_I64, slots,
                        plan->frame_peers);
     uint64_t column = plan->frame_counters;
     for (uint32_t i = 0; i < LBRL_COUNTER_COUNT; i++) {

@@ -1,5 +1,6 @@
 // Features, frames and reductions for Python: what the agent and `penstock top` read.
 #include <cmath>
+#include <cstring>
 #include <ctime>
 #include <map>
 #include <memory>
@@ -46,6 +47,7 @@ struct Frame {
     uint64_t sequence, time_us, actions_sequence;
     Vector<bool> active;
     Vector<uint8_t> generation;
+    std::optional<Vector<int64_t>> peers;
     nb::dict counters;
 };
 
@@ -88,16 +90,27 @@ class FrameReader
                     head->actions_sequence,
                     object_.bits(copy, "active"),
                     object_.column<uint8_t>(copy, "generation", LBRL_SHM_U8),
+                    peers_of(copy),
                     nb::dict()};
         const lbrl_shm_view_t *view = object_.view();
         for (uint32_t i = 0; i < view->header.fields; i++) {
             const lbrl_shm_field_t &field = view->fields[i];
-            if (field.place == LBRL_SHM_IN_FRAME && field.type == LBRL_SHM_I64) {
+            if (field.place == LBRL_SHM_IN_FRAME && field.type == LBRL_SHM_I64 &&
+                std::strcmp(field.name, LBRL_SHM_PEERS) != 0) {
                 frame.counters[field.name] =
                     object_.column<int64_t>(copy, field.name, LBRL_SHM_I64);
             }
         }
         return frame;
+    }
+
+    // Data planes that share no view may have no such column.
+    std::optional<Vector<int64_t>> peers_of(const std::vector<uint64_t> &copy) const
+    {
+        if (lbrl_shm_find(object_.view(), LBRL_SHM_IN_FRAME, LBRL_SHM_PEERS) == nullptr) {
+            return std::nullopt;
+        }
+        return object_.column<int64_t>(copy, LBRL_SHM_PEERS, LBRL_SHM_I64);
     }
 
     std::tuple<Matrix<float>, Matrix<float>, Matrix<bool>, Matrix<uint64_t>>
@@ -296,6 +309,8 @@ void register_reader(nb::module_ &m)
         .def_ro("active", &Frame::active, nb::rv_policy::automatic, "Slots that have a backend.")
         .def_ro("generation", &Frame::generation, nb::rv_policy::automatic,
                 "Changes when a slot gets another backend.")
+        .def_ro("peers", &Frame::peers, nb::rv_policy::automatic,
+                "Flows of the other balancers; -1, or None for all, without a shared view.")
         .def_ro("counters", &Frame::counters,
                 nb::sig("def counters(self) -> dict[str, "
                         "typing.Annotated[numpy.typing.NDArray[numpy.int64], "

@@ -196,7 +196,7 @@ static bool open_frames(sim_balancer_t *b, const sim_balancer_config_t *config)
     }
     b->active = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, "active");
     b->generation = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, "generation");
-    b->peers = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, "n_peers");
+    b->peers = lbrl_shm_find(&o->view, LBRL_SHM_IN_FRAME, LBRL_SHM_PEERS);
     b->frame = zeroed(o->view.header.frame_stride);
     b->scratch = zeroed(lbrl_reduce_scratch(&o->view));
     return b->active && b->generation && b->peers && b->frame && b->scratch;

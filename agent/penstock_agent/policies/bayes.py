@@ -166,7 +166,7 @@ def tuned_policy(parameters: Parameters) -> Callable[[Observation, BayesState | 
 
 def _peers(observation: Observation) -> FloatArray | None:
     """Return the requests of the other balancers; None without a shared view."""
-    peers = observation.counters.get("n_peers")
+    peers = observation.peers
     if peers is None or not peers.size or ((peers < 0) & observation.eligible).any():
         return None
     return np.minimum(np.maximum(peers, 0), LARGEST_LOAD).astype(float)

@@ -193,7 +193,6 @@ class Simulation
                     by_slot(is().counters[i]);
             }
         }
-        columns["n_peers"] = by_slot(is().peers);
         return columns;
     }
 
@@ -322,13 +321,14 @@ void register_frames(nb::class_<Simulation> &simulation)
         .def_prop_ro(
             "base", [](Simulation &s) { return s.by_slot(s.is().base); }, view,
             "Bases in force, 0 for the data plane's own, [E, L, S].")
+        .def_prop_ro("counters", &Simulation::counters,
+                     nb::sig("def counters(self) -> dict[str, typing.Annotated["
+                             "numpy.typing.NDArray[numpy.int64], "
+                             "dict(shape=(None, None, None), writable=False)]]"),
+                     "By name, [E, L, S]; those that frames of this level have.")
         .def_prop_ro(
-            "counters", &Simulation::counters,
-            nb::sig("def counters(self) -> dict[str, typing.Annotated["
-                    "numpy.typing.NDArray[numpy.int64], "
-                    "dict(shape=(None, None, None), writable=False)]]"),
-            "By name, [E, L, S]; those that frames of this level have, and n_peers, the flows of "
-            "the other balancers (-1: not exchanged).");
+            "peers", [](Simulation &s) { return s.by_slot(s.is().peers); }, view,
+            "Flows of the other balancers, -1 without a shared view, [E, L, S].");
 }
 
 void register_results(nb::class_<Simulation> &simulation)

@@ -35,6 +35,7 @@ extern "C" {
 #define LBRL_SHM_ABI           2u /* newest that readers accept: fields may have a stride */
 #define LBRL_SHM_ABI_MIN       1u /* oldest; written where no field has a stride */
 #define LBRL_SHM_FRAMES        3u
+#define LBRL_SHM_PEERS         "n_peers" /* column of a frame that is no counter */
 #define LBRL_SHM_MAX_FIELDS    64u
 #define LBRL_SHM_MAX_SLOTS     4096u
 #define LBRL_SHM_MAX_WORKERS   64u
