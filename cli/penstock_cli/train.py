@@ -99,10 +99,16 @@ def _train(recipe: Recipe, recipe_folder: Path, options: Options) -> None:
 
         def report(iteration: int, metrics: Mapping[str, float], evaluation: Evaluation | None) -> None:
             bar.update(shown, completed=iteration, found=_line(metrics, evaluation))
+            if evaluation is not None and iteration == evaluation.iteration:
+                bar.console.print(
+                    f"iteration {iteration}: {_against(evaluation, recipe.environment.anchor)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
         last = training.run(report)
         write(options.folder / CHECKPOINT, options.folder / f"{recipe.name}.npz")
-    typer.echo(f"{name}: {_against(last, recipe.environment.anchor)}; {options.folder / recipe.name}.npz")
+    typer.echo(f"{name}: {_against(last, recipe.environment.anchor)}\nThe model is {options.folder / recipe.name}.npz.")
 
 
 def _line(metrics: Mapping[str, float], evaluation: Evaluation | None) -> str:
