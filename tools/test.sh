@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 bin=.venv/bin
 reports=build/reports
 mkdir -p "$reports"
-# One more than processors: tests also wait. Each has an API server of its own, so that memory limits their number.
-workers=$(($(nproc) < 8 ? $(nproc) + 1 : 8))
+# Twice as many as processors: tests wait most of their time. Each has an API server of its own: memory is the limit.
+workers=$(($(nproc) < 4 ? 2 * $(nproc) : 8))
 parallel=(-n "$workers" --dist worksteal)
 
 # c_tests NAME TESTS EXCEPT CMAKE_OPTION...: TESTS are names as CMake has them, or `all`; EXCEPT is a pattern.

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces, mounts and control groups: needs root"),
 ]
-NAME = "selftest"
+NAME = f"selftest{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # a cluster for each process that has some of these tests
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,10 +38,13 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(scope="module")
-def image(cluster: LocalCluster) -> Image:
+def serving(cluster: LocalCluster) -> LocalCluster:
+    """Run two servers in the cluster."""
     (server,) = build(["httpserver"])
     cluster.load_images([server.archive], nodes=["node-2"])
-    return server
+    cluster.kubectl("apply", "-f", "-", stdin=web(server))
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    return cluster
 
 
 def web(image: Image) -> str:
@@ -57,13 +60,11 @@ def pod_addresses(cluster: LocalCluster) -> list[str]:
     return [pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")]
 
 
-def test_the_client_reaches_pods_on_the_nodes_they_may_run_on(cluster: LocalCluster, image: Image) -> None:
-    cluster.kubectl("apply", "-f", "-", stdin=web(image))
-    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-    pods = cluster.get("pods", "--selector=app=web")["items"]
+def test_the_client_reaches_pods_on_the_nodes_they_may_run_on(serving: LocalCluster) -> None:
+    pods = serving.get("pods", "--selector=app=web")["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node-2"}
-    for address in pod_addresses(cluster):
-        load = [*cluster.client_program("loadgen"), "--target", f"http://{address}:8080/", "--rate=20", "--duration=1s"]
+    for address in pod_addresses(serving):
+        load = [*serving.client_program("loadgen"), "--target", f"http://{address}:8080/", "--rate=20", "--duration=1s"]
         lines = subprocess.run(load, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
         summary = json.loads(lines[-1])
         assert (summary["completed"], summary["failed"]) == (20, 0)
@@ -82,8 +83,8 @@ def test_a_second_cluster_of_that_name_is_refused(cluster: LocalCluster) -> None
         LocalCluster(NAME).up(make_spec(1, name=NAME))
 
 
-def test_the_api_server_stops_while_pods_go_on(cluster: LocalCluster) -> None:
-    (address, *_) = pod_addresses(cluster)
+def test_the_api_server_stops_while_pods_go_on(serving: LocalCluster) -> None:
+    (address, *_) = pod_addresses(serving)
     again = LocalCluster(NAME)  # as another process finds it
     again.stop_apiserver()
     load = [*again.client_program("loadgen"), "--target", f"http://{address}:8080/", "--rate=20", "--duration=1s"]
