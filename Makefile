@@ -69,6 +69,10 @@ bench: build ## speed and memory against their bars; writes build/bench/*.json
 bench-learning: build ## evaluate all policies in the simulator; writes docs/results (ARGS=--short: compare a part with it)
 	@$(BIN)/python -m tools.bench_learning $(ARGS)
 
+.PHONY: bench-training
+bench-training: build ## train by each algorithm for minutes; writes docs/results/training (needs the extra `train`; ARGS=--measure: train nothing)
+	@$(BIN)/python -m tools.bench_training $(ARGS)
+
 .PHONY: lab
 lab: build ## the same scenarios in the simulator and on real servers behind the real data plane, side by side
 	@$(BIN)/python -m tools.lab $(ARGS)

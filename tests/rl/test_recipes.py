@@ -18,6 +18,12 @@ def test_examples_are_recipes(path):
     assert recipes.load(path).name == path.stem
 
 
+def test_compared_recipes_are_recipes():
+    paths = sorted((ROOT / "examples" / "train" / "compared").glob("*.yaml"))
+    assert [recipes.load(path).name for path in paths] == [path.stem for path in paths]
+    assert {recipes.load(path).algorithm.name for path in paths} == {"sac-gru", "rlb-sac", "qmix", "ppo", "imitation"}
+
+
 def test_there_is_an_example_of_every_algorithm():
     named = {recipes.load(path).algorithm.name for path in EXAMPLES}
     assert named == {"sac-gru", "rlb-sac", "qmix", "ppo", "imitation"}
