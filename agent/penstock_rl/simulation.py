@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -21,6 +21,7 @@ from penstock_agent import decisions
 from penstock_agent.guardrails import Guarded, Guardrails
 from penstock_agent.observation import BoolArray, FloatArray, Generations, Observation, Slots, observe
 from penstock_agent.policies import Decision, Policy
+from penstock_agent.policies.progress import resized
 from penstock_embedded.messages import SchedulerLoad, SchedulerType
 
 INTERVAL_SECONDS = 0.2
@@ -44,7 +45,7 @@ class Sharing:
     delay_high: float = 0.005
     loss: float = 0.01  # of messages
     anticipate: float = 0.5  # of own changes since, that each peer is expected to have had too
-    doubt: float = 0.2  # weight of the estimate from own flows alone
+    doubt: float = 0.4  # weight of the estimate from own flows alone
     mirror: float = 0.5  # weight of own flows now, against their mean, in that estimate
     mean: float = 0.7  # seconds, time constant of that mean
 
@@ -100,7 +101,9 @@ def run(
     loop = None
     if policy is not None:
         channels = policy.reads(recorded(setting.level)) if policy.channels else ()
-        loop = Loop(Planes(simulation, environments, channels, setting.base), policy, bounds or Guardrails())
+        loop = Loop(
+            Planes(simulation, environments, channels, setting.base, trimmed=True), policy, bounds or Guardrails()
+        )
         loop.step()
     for time in _times(until, interval):
         simulation.advance(time)
@@ -148,14 +151,27 @@ def outcome(simulation: Any, index: int, environment: Environment) -> Outcome:
     )
 
 
+def _renewed(previous: Decision, before: Generations, now: Generations) -> Decision:
+    """Return the decision of the step before for the backends that the slots have now; there may be more slots."""
+    known = before.shape[-1]
+    changed = np.ones(now.shape, dtype=np.bool_)
+    changed[..., :known] = before != now[..., :known]
+    if not changed.any():
+        return previous
+    base = None if previous.base is None else resized(previous.base, now.shape)
+    return decisions.renewed(replace(previous, weights=resized(previous.weights, now.shape), base=base), changed)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The newest frames of a batch, as a policy's observation needs them.
 
-    Arrays are copies: policies keep them, and the simulator's own change with each advance.
+    Arrays are copies: policies keep them, and the simulator's own change with each advance. Only the first slots are
+    taken: a table of 8 servers has 32, and the time that a policy takes grows with them.
     """
 
     simulation: Any
+    slots: int
     time_us: int
     active: BoolArray
     generation: Generations
@@ -163,56 +179,69 @@ class Snapshot:
     counters: Mapping[str, NDArray[np.int64]]
 
     @classmethod
-    def of(cls, simulation: Any) -> Snapshot:
+    def of(cls, simulation: Any, slots: int) -> Snapshot:
         """Copy the frames that were published last."""
         return cls(
             simulation,
+            slots,
             time_us=round(simulation.time * 1e6),
-            active=simulation.active.copy(),
-            generation=simulation.generation.copy(),
-            peers=simulation.peers.copy(),
-            counters={name: values.copy() for name, values in simulation.counters.items()},
+            active=simulation.active[..., :slots].copy(),
+            generation=simulation.generation[..., :slots].copy(),
+            peers=simulation.peers[..., :slots].copy(),
+            counters={name: values[..., :slots].copy() for name, values in simulation.counters.items()},
         )
 
     def reduce(self, channels: Sequence[str], now_us: int) -> Mapping[str, FloatArray]:
         """Reduce channels' reservoirs; the simulator's clock is that of the frame, as `now_us` is."""
-        found: Mapping[str, FloatArray] = self.simulation.reduce(list(channels)) if channels else {}
-        return found
+        found = self.simulation.reduce(list(channels)) if channels else {}
+        return {name: values[..., : self.slots, :] for name, values in found.items()}
 
 
 class Planes:
     """The data planes of a simulation as an agent sees them, all of a batch at once.
 
-    `base` is that of every backend where a policy decides none; None: the data planes' own.
+    `base` is that of every backend where a policy decides none; None: the data planes' own. `trimmed`: observations
+    end with the last slot that ever held a backend.
     """
 
     def __init__(
-        self, simulation: Any, environments: Sequence[Environment], channels: Sequence[str], base: float | None = None
+        self,
+        simulation: Any,
+        environments: Sequence[Environment],
+        channels: Sequence[str],
+        base: float | None = None,
+        *,
+        trimmed: bool = False,
     ) -> None:
         self._simulation = simulation
         self._channels = channels
         self.balancers = _balancers(environments)
         self._base = base
         self._generation: Generations | None = None
+        self._used = 1 if trimmed else int(simulation.slots)
 
     @property
     def slots(self) -> Slots:
         """Copy what is configured: the names of the simulator's servers do not matter."""
         simulation = self._simulation
-        return Slots((), simulation.configured.copy(), simulation.active.copy(), simulation.eligible.copy())
+        if self._used < simulation.slots:
+            taken = np.flatnonzero((simulation.active | (simulation.configured > 0)).any(axis=(0, 1)))
+            self._used = max(self._used, *(taken[-1:] + 1))
+        columns = (simulation.configured, simulation.active, simulation.eligible)
+        return Slots((), *(each[..., : self._used].copy() for each in columns))
 
     def observe(self, last: Guarded | None) -> tuple[Observation, Decision]:
         """Read the frames of the last advance; return with them what the guardrails compare the next decision with.
 
         `last` is what passed the guardrails in the step before.
         """
-        frame, slots = Snapshot.of(self._simulation), self.slots
+        slots = self.slots
+        frame = Snapshot.of(self._simulation, self._used)
         seen = observe(frame, frame, slots, self._channels, frame.time_us, self.balancers)
         if last is None or self._generation is None:
             previous = decisions.initial(slots.configured, slots.eligible)
         else:
-            changed = self._generation != frame.generation
-            previous = decisions.renewed(last.previous, changed) if changed.any() else last.previous
+            previous = _renewed(last.previous, self._generation, frame.generation)
         self._generation = frame.generation
         return decisions.after(seen, previous), previous
 
@@ -221,8 +250,12 @@ class Planes:
         weights, base = guarded.weights, guarded.base
         if base is None and self._base is not None:
             base = np.full(weights.shape, self._base)
-        bases = None if base is None else base.astype(np.float32)
-        self._simulation.act(weights.astype(np.float32), bases, guarded.decision.shared)
+        bases = None if base is None else self._whole(base)
+        self._simulation.act(self._whole(weights), bases, guarded.decision.shared)
+
+    def _whole(self, values: FloatArray) -> NDArray[np.float32]:
+        shape = (*values.shape[:-1], self._simulation.slots)
+        return resized(values.astype(np.float32), shape)
 
 
 class Loop:
