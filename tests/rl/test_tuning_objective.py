@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cma")
-from penstock_agent.policies import bayes
-from penstock_agent.policies.tunable import to_vector
-from penstock_rl.tuning.objective import Comparison
+from penstock_rl.tuning.objective import Comparison, start
 
-START = to_vector(bayes.DEFAULT)
+START = start()
 
 
 def test_points_are_compared_on_the_same_requests_and_repeatably():

@@ -7,30 +7,39 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from penstock_agent.policies import bayes
-from penstock_agent.policies.tunable import from_vector, to_vector
-
-from penstock_rl.tuning.objective import Comparison
+from penstock_rl.scenarios import TRAINING
+from penstock_rl.tuning.objective import Comparison, parameters, start
 from penstock_rl.tuning.search import Plan, Search, TuningError
+
+SEEDS = len(TRAINING) // 10
+"""Scenarios of a search's own."""
 
 
 def main() -> None:
     """Run a search, or go on with one."""
     asked = _arguments()
-    start = tuple(float(value) for value in to_vector(bayes.DEFAULT))
     try:
-        plan = Plan(start, asked.seed, asked.population, asked.generations)
-        objective = Comparison(asked.seed * 100_000, asked.scenarios, asked.threads, asked.level)
+        objective = _objective(asked)
+        first = tuple(map(float, start(shared=asked.shared)))
+        plan = Plan(first, asked.seed, asked.population, asked.generations, of=repr(replace(objective, threads=1)))
         search = Search(plan, objective, asked.checkpoint)
     except TuningError as error:
         raise SystemExit(f"error: {error}") from None
     for each in search.run():
         print(f"{each.number:4d}  best {each.best:+.4f}  mean {each.mean:+.4f}  spread {each.spread:.3f}", flush=True)
-    for name, value in asdict(from_vector(bayes.Parameters, search.center)).items():
+    for name, value in asdict(parameters(search.center, shared=asked.shared)).items():
         print(f"{name} = {value:.4g}")
+
+
+def _objective(asked: argparse.Namespace) -> Comparison:
+    if not 0 <= asked.seed < len(TRAINING) // SEEDS:
+        raise TuningError(f"--seed: is {asked.seed}; use 0 to {len(TRAINING) // SEEDS - 1}")
+    if not 0 < asked.scenarios * asked.generations <= SEEDS:
+        raise TuningError(f"--scenarios x --generations: is {asked.scenarios * asked.generations}; use 1 to {SEEDS}")
+    return Comparison(asked.seed * SEEDS, asked.scenarios, asked.threads, asked.level, asked.shared)
 
 
 def _arguments() -> argparse.Namespace:
@@ -42,6 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scenarios", type=int, default=16, help="per generation")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--level", choices=("basic", "full"), default="full", help="of features")
+    parser.add_argument("--shared", action="store_true", help="balancers exchange their counts")
     return parser.parse_args()
 
 

@@ -38,6 +38,7 @@ class Plan:
     population: int = 16
     generations: int = 100
     spread: float = 0.15  # standard deviation at first, in the unit cube
+    of: str = ""  # what the objective is: values of another one cannot be gone on with
 
     def __post_init__(self) -> None:
         if self.population < 4:
