@@ -7,9 +7,9 @@ list by a file in a mount namespace of its own, the pinning by a library that le
 from __future__ import annotations
 
 import os
-import subprocess
-from functools import cache
 from pathlib import Path
+
+from tools.compiled import compiled
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).with_name("any_cpu.c")
@@ -23,16 +23,8 @@ def with_processors(count: int, directory: Path) -> list[str]:
     """
     if (os.cpu_count() or 1) >= count:
         return []
+    library = compiled(SOURCE, ROOT / "build/tests/any_cpu.so", "-shared", "-fPIC")
     listed = directory / "online"
     listed.write_text(f"0-{count - 1}\n")
     script = f'mount --bind "$1" {ONLINE}; export LD_PRELOAD="$2"; shift 2; exec "$@"'
-    return ["unshare", "--mount", "sh", "-ec", script, "sh", str(listed), str(_library())]
-
-
-@cache
-def _library() -> Path:
-    library = ROOT / "build" / "any_cpu.so"
-    library.parent.mkdir(exist_ok=True)
-    command = ["cc", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(SOURCE), "-o", str(library)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return library
+    return ["unshare", "--mount", "sh", "-ec", script, "sh", str(listed), str(library)]

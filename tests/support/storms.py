@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 from tests.support.dataplane import VIP_IPV4
 from tests.support.lab import Lab
+from tools.compiled import compiled
 
 SOURCE = Path(__file__).with_name("storm.c")
 PROGRAM = Path(__file__).parents[2] / "build/tests/storm"
@@ -46,14 +46,8 @@ class Flood:
 
 
 def program() -> str:
-    """Return the program's path, compiled if it is older than its source."""
-    if not PROGRAM.exists() or PROGRAM.stat().st_mtime < SOURCE.stat().st_mtime:
-        PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-        made = PROGRAM.with_suffix(f".{os.getpid()}")
-        warnings = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
-        subprocess.run(["cc", "-O2", *warnings, "-o", str(made), str(SOURCE)], check=True)
-        made.replace(PROGRAM)
-    return str(PROGRAM)
+    """Return the program's path."""
+    return str(compiled(SOURCE, PROGRAM, "-Wconversion", "-Wshadow"))
 
 
 def serve(lab: Lab, ports: int, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:

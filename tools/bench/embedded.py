@@ -26,6 +26,7 @@ from tests.support.lab import Lab, lab
 from tests.support.netns import Namespace
 from tools.bench import embedded_alone
 from tools.bench.figures import Figure
+from tools.compiled import compiled
 
 PROGRAM = Path("build/bench/traffic")
 DECAP = Path("build/bench/decap")
@@ -224,9 +225,7 @@ def _compare(bar: Bar, kernel: Run, penstock: Run, rounds: int, seconds: float) 
 
 def _build() -> None:
     for program in (PROGRAM, DECAP):
-        program.parent.mkdir(parents=True, exist_ok=True)
-        source = Path(__file__).with_name(f"{program.name}.c")
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)
+        compiled(Path(__file__).with_name(f"{program.name}.c"), program)
 
 
 if __name__ == "__main__":

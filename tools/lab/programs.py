@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-from functools import cache
 from pathlib import Path
+
+from tools.compiled import compiled
 
 _HERE = Path(__file__).parent
 _BUILD = _HERE.parents[1] / "build" / "lab"
-_OPTIONS = ("-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 
 
 def server() -> Path:
@@ -21,12 +20,5 @@ def client() -> Path:
     return _program("client")
 
 
-@cache
 def _program(name: str) -> Path:
-    source, program = _HERE / f"{name}.c", _BUILD / name
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        _BUILD.mkdir(parents=True, exist_ok=True)
-        draft = program.with_suffix(".new")  # another program may run the old one, or compile it, too
-        subprocess.run(["cc", *_OPTIONS, str(source), "-o", str(draft), "-lm"], check=True)
-        draft.replace(program)
-    return program
+    return compiled(_HERE / f"{name}.c", _BUILD / name, "-pthread", "-lm")
