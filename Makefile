@@ -29,7 +29,15 @@ build/.packages: tools/setup/debian.sh tools/setup/debian-packages.txt
 	@tools/setup/debian.sh
 	@mkdir -p build && touch $@
 
-build/.environment: build/.packages tools/setup/python.sh tools/setup/go.sh tools/setup/go.txt pyproject.toml $(C_SOURCES)
+# The installation names each module: after one is new, moved or gone, it is made again.
+build/.modules: FORCE
+	@mkdir -p build && find crds operator agent cli vpp-plugin -name '*.py' | sort >$@.new
+	@cmp -s $@.new $@ || cp $@.new $@
+
+.PHONY: FORCE
+FORCE:
+
+build/.environment: build/.packages build/.modules tools/setup/python.sh tools/setup/go.sh tools/setup/go.txt pyproject.toml $(C_SOURCES)
 	@tools/setup/python.sh $(PYTHON) $(VENV)
 	@tools/setup/go.sh $(VENV)
 	@mkdir -p build && touch $@
