@@ -57,6 +57,7 @@ FLOW_DURATION = Family(
 )
 # Of the next, a VIP has samples only at feature level full.
 ACTIVE_FLOWS = Family("penstock_backend_active_flows", "gauge", "Flows with a request outstanding.")
+REQUESTS = Family("penstock_backend_requests_total", "counter", "Requests answered, see n_turn in docs/features.md.")
 HANDSHAKE = Family(
     "penstock_backend_handshake_seconds", "summary", "Times until the server answered a SYN, from the reservoir."
 )
@@ -67,6 +68,7 @@ FIRST_BYTE = Family(
 )
 
 COUNTERS = ((OPEN_FLOWS, "n_flow_on"), (FLOWS, "n_flow"), (PACKETS, "packets"), (BYTES, "bytes"))
+COUNTERS_AT_FULL = ((ACTIVE_FLOWS, "n_active"), (REQUESTS, "n_turn"))
 DURATIONS = ((FCT, "fct"), (FLOW_DURATION, "flow_duration"), (HANDSHAKE, "lat_synack"), (FIRST_BYTE, "pt_1st"))
 FAMILIES = (
     OPEN_FLOWS,
@@ -77,6 +79,7 @@ FAMILIES = (
     POLICY_BASE,
     HEALTHY,
     FLOWS,
+    REQUESTS,
     PACKETS,
     BYTES,
     FCT,
@@ -178,8 +181,9 @@ class _Writer:
             size = len(column)
             lines = [f"{name}{{{text}}} {column[slot] if slot < size else 0}\n" for text, slot in placed]
             self._add(family, lines + [f"{name}{{{text}}} 0\n" for text in unplaced])
-        if frame is not None and "n_active" in frame.counters:
-            self._column(ACTIVE_FLOWS, placed, frame.counters["n_active"].clip(min=0))
+        for family, counter in COUNTERS_AT_FULL:
+            if frame is not None and counter in frame.counters:
+                self._column(family, placed, frame.counters[counter].clip(min=0))
 
     def _column(self, family: Family, placed: Sequence[tuple[str, int]], values: NDArray[Any] | None) -> None:
         if values is not None:

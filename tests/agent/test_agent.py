@@ -86,6 +86,7 @@ class Rig:
         )
         self.dataplane = RecordingDataPlane(self.settings.socket)
         self.frames = {}
+        self.level = "basic"
 
     def write(self, endpoints, mode="Active"):
         listed = ", ".join(f"{{address: {address}, port: {port}}}" for address, port in endpoints)
@@ -99,10 +100,12 @@ class Rig:
             if vip.id not in self.frames:
                 path = self.path / "shm" / f"penstock.{vip.id}.frames"
                 path.unlink(missing_ok=True)
-                writer = penstock_core.FrameWriter(str(path), self.dataplane.slots, time_us=now)
+                slots = self.dataplane.slots
+                writer = penstock_core.FrameWriter(str(path), slots, feature_level=self.level, time_us=now)
                 for slot, seconds in enumerate(fct):
                     writer.open_slot(slot, 1)
-                    writer.count(slot, "n_flow", 5)
+                    for counter, amount in {"n_flow": 5, "n_turn": 7, "n_active": 2}.items():
+                        writer.count(slot, counter, amount)
                     for _ in range(50):
                         writer.sample(slot, "fct", seconds, now)
                 self.frames[vip.id] = writer
@@ -280,6 +283,21 @@ async def test_state_and_metrics_say_what_happens(rig, local_address):
             assert "penstock_agent_settled 1.0" in text
             assert 'penstock_agent_watch_age_seconds{watch="files"}' in text
             assert (await get(agent, "/healthz")).text == "ok\n"
+
+
+async def test_requests_have_metrics_at_level_full(rig, local_address):
+    rig.level = "full"
+    async with rig.dataplane, Backend(local_address) as one, rig.agent() as agent:
+        rig.write([(local_address, one.port)])
+        await eventually(lambda: rig.dataplane.state is not None)
+        publishing = asyncio.create_task(rig.publishing(0.1))
+        for name, value in {"requests_total": 7, "active_flows": 2}.items():
+            sample = f'penstock_backend_{name}{{backend="{local_address}:{one.port}",family="IPv4",'
+            sample += f'namespace="default",port="80",protocol="TCP",vip="web"}} {value}\n'
+            async with asyncio.timeout(20):
+                while sample not in (await get(agent, "/metrics")).text:  # noqa: ASYNC110 - another program's
+                    await asyncio.sleep(0.1)
+        publishing.cancel()
 
 
 async def test_a_stuck_loop_shows(rig):

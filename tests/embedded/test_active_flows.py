@@ -1,4 +1,4 @@
-"""n_active: flows with a request outstanding, beside HTTP/1.1 servers that know how many they have."""
+"""n_active, active_us and n_turn beside HTTP/1.1 servers that know which requests they have and had."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.netns
 SECONDS = 8.0
 ERROR = 0.05
 TRIES = 3  # where the machine is busy, a server learns late of what has come and gone
+CLIENTS = 20  # whose last requests end without an answer
 LATE_SECONDS = 0.05  # Linux acknowledges some 40 ms late where it has nothing to say
 
 
@@ -36,6 +37,7 @@ def test_within_five_percent_of_what_the_server_knows(
         tried.append(compare(*balanced, tmp_path, kind, SECONDS))
         assert tried[-1].frames > SECONDS * 2
         assert tried[-1].known > 1
+        assert tried[-1].requests - CLIENTS <= tried[-1].answered <= tried[-1].requests
     assert abs(tried[-1].error) <= ERROR, tried
 
 
@@ -47,6 +49,14 @@ def test_an_answer_of_one_segment_lasts_until_it_is_acknowledged(
     found = compare(*balanced, tmp_path, kind, SECONDS)
     assert found.rate > 10
     assert -ERROR * found.known < found.measured - found.known < LATE_SECONDS * found.rate, found
+    assert found.requests - CLIENTS <= found.answered <= found.requests
+
+
+def test_requests_that_are_sent_together_are_answered_once(
+    balanced: tuple[Lab, RunningDataplane], tmp_path: Path
+) -> None:
+    found = compare(*balanced, tmp_path, "pipelined", SECONDS)
+    assert found.requests / 4 - CLIENTS <= found.answered <= found.requests / 4
 
 
 def test_quick_answers_are_told_apart_where_clients_acknowledge_at_once(

@@ -1,8 +1,7 @@
-"""`n_active` of a data plane beside what the servers behind it know."""
+"""`n_active`, `active_us` and `n_turn` of a data plane beside what the servers behind it know."""
 
 from __future__ import annotations
 
-import bisect
 import json
 import signal
 import subprocess
@@ -11,9 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from statistics import mean
 
 import penstock_core
 
@@ -28,12 +25,14 @@ WARM_UP_SECONDS, TAIL_SECONDS = 1.5, 0.5  # of a load, that do not count
 
 @dataclass(frozen=True)
 class Comparison:
-    """Requests outstanding on average, as the server and the data plane say, over so many frames."""
+    """Requests outstanding on average between two frames, as the server and the data plane count them."""
 
     known: float
     measured: float
     frames: int
     rate: float  # requests per second
+    requests: int  # that the server had
+    answered: int  # of them, as the data plane counts
 
     @property
     def error(self) -> float:
@@ -68,21 +67,28 @@ def compare(lab: Lab, dataplane: RunningDataplane, directory: Path, kind: str, s
     reader = penstock_core.FrameReader(str(dataplane.settings.shm_dir / name.lstrip("/")))
     with knowing_servers(lab.servers[0].namespace, directory) as server:
         load = lab.client.popen([sys.executable, str(PROGRAM), "load", kind, VIP_IPV4, str(seconds)])
-        began = penstock_core.boottime_us()
+        turns = int(reader.read().counters["n_turn"].sum())
         frames: dict[int, int] = {}
         while load.poll() is None:
             frame = reader.read()
-            frames[frame.time_us] = int(frame.counters["n_active"].sum())
+            frames[frame.time_us] = int(frame.counters["active_us"].sum())
             time.sleep(0.05)
         assert load.returncode == 0
         server.send_signal(signal.SIGTERM)
         told, _ = server.communicate(timeout=20)
     eventually(lambda: reader.read().counters["n_active"].sum() == 0, seconds=60)
     assert frames, "the load ended before a frame could be read"
+    began = max(at for at, total in frames.items() if total == min(frames.values()))
     counted = [at for at in frames if WARM_UP_SECONDS <= (at - began) / 1e6 < seconds - TAIL_SECONDS]
-    events = sorted(json.loads(told))
-    times, totals = [at for at, _ in events], list(accumulate(change for _, change in events))
-    known = [totals[place - 1] if (place := bisect.bisect(times, at)) else 0 for at in counted]
-    asked = sum(change > 0 and counted[0] <= at < counted[-1] for at, change in events)
-    rate = asked / (counted[-1] - counted[0]) * 1e6
-    return Comparison(mean(known), mean(frames[at] for at in counted), len(counted), rate)
+    first, last = counted[0], counted[-1]
+    events = json.loads(told)
+    known = sum(change * (last - min(max(at, first), last)) for at, change in events)
+    asked = sum(change > 0 and first <= at < last for at, change in events)
+    return Comparison(
+        known=known / (last - first),
+        measured=(frames[last] - frames[first]) / (last - first),
+        frames=len(counted),
+        rate=asked / (last - first) * 1e6,
+        requests=sum(change > 0 for _, change in events),
+        answered=int(reader.read().counters["n_turn"].sum()) - turns,
+    )
