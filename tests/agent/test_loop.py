@@ -407,6 +407,7 @@ async def test_intervals_are_the_policies_own(rig):
     assert rig.steering.steps["active"] == 2
 
 
+@pytest.mark.alone
 async def test_the_loop_runs_five_times_a_second_and_lets_others_run(rig):
     async with running(rig.loop.run()):
         await eventually(lambda: rig.loop.turns >= 3)

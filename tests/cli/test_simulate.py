@@ -72,7 +72,6 @@ def test_disturbances_are_named_in_words(scenario: Path) -> None:
     ]
 
 
-@pytest.mark.timeout(240)  # a busy machine takes its time to draw
 def test_watch_shows_the_servers_on_a_terminal(scenario: Path) -> None:
     scenario.write_text(SCENARIO.replace("duration: 20", "duration: 8\ninterval: 0.5"))
     main, terminal = pty.openpty()

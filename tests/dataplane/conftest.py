@@ -61,9 +61,7 @@ def core(tmp_path: Path) -> Subject:
         "core",
         pytest.param("embedded", marks=pytest.mark.netns),
         # The first test builds the plugin, and that is not its own time.
-        pytest.param(
-            "through_vpp", marks=[pytest.mark.netns, pytest.mark.vpp, pytest.mark.timeout(60, func_only=True)]
-        ),
+        pytest.param("through_vpp", marks=[pytest.mark.netns, pytest.mark.vpp]),
     ]
 )
 def subject(request: pytest.FixtureRequest) -> Subject:

@@ -21,7 +21,6 @@ from e2e.images.build import Image, build
 
 pytestmark = [
     pytest.mark.netns,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces, mounts and control groups: needs root"),
 ]
 NAME = f"selftest{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # a cluster for each process that has some of these tests

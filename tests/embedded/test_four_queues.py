@@ -19,7 +19,7 @@ from tests.support.dataplane import VIP_IPV4, VIP_IPV6, RunningDataplane, runnin
 from tests.support.lab import HTTP_PORT, UDP_PORT, Lab, eventually, take_out_of_gre
 from tests.support.lab import lab as build_lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.sanitized, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.sanitized]
 
 BIG = 1_000_000
 PATIENCE = 60.0  # seconds: a sanitizer takes a multiple, and after restarts TCP waits ever longer

@@ -24,6 +24,7 @@ BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 
 
 @BOTH
+@pytest.mark.alone
 def test_open_connections_outlive_a_killed_data_plane(lab: Lab, balanced: RunningDataplane, address: str) -> None:
     before = balanced.hello()
     with HttpConnection(lab, address, timeout=20) as idle, HttpConnection(lab, address, timeout=20) as busy:

@@ -13,7 +13,7 @@ from tests.support.dataplane import RunningDataplane, running_dataplane, vip
 from tests.support.lab import Lab, eventually
 from tests.support.lab import lab as build_lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns]
 
 ESTABLISHED = 50_000
 TABLE = 131_072  # flows

@@ -11,7 +11,7 @@ from penstock_rl.scenarios import Scenario
 from tools.lab.comparison import compare
 from tools.lab.errors import LabError
 
-pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits")]
 
 LOOSE = 0.5  # a few hundred requests, on a machine that also does other things
 

@@ -14,7 +14,7 @@ from tools.lab.errors import LabError
 from tools.lab.groups import Group, Hierarchies
 from tools.lab.isolation import PREFIX, isolated
 
-pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits")]
 
 PATIENCE = 100.0
 

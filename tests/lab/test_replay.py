@@ -10,7 +10,7 @@ from tools.lab.replay import replay
 from tools.lab.requests import Connections, plan
 from tools.lab.setup import Server, Setup
 
-pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("limits")]
 
 WORK = 0.002
 COUNT = 100

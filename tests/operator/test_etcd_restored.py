@@ -15,7 +15,7 @@ from e2e.cluster import ControlPlane, control_plane
 from tests.support.etcd_backup import back_up, restore
 from tests.support.operator_rig import MANIFESTS, Cluster, RunningOperator, is_true, until
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.apiserver]
 
 
 @pytest.fixture

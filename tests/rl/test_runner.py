@@ -19,8 +19,6 @@ from tests.rl.small import case
 CHOSEN = policies.select(["lsq", "little"])
 SEEDS = (1, 2, 3)
 
-pytestmark = pytest.mark.timeout(300)  # processes start slowly where others need the processors
-
 
 def evaluate(
     out: Path, *cases: Case, chosen: tuple[policies.Evaluated, ...] = CHOSEN, processes: int = 1

@@ -19,7 +19,7 @@ pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 vpp_stats = pytest.importorskip("vpp_papi.vpp_stats")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 
 EAGAIN, NOT_ENABLED = -165, -30  # VNET_API_ERROR_EAGAIN and _FEATURE_DISABLED

@@ -19,7 +19,7 @@ from tests.support.vpp_client import vpp_client
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 # VPP's own log of its barriers, by the function that asked for one: a command, a message, a route of ours. Neighbours
 # that VPP learns of meanwhile have one, too, by another.

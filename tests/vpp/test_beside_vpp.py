@@ -21,7 +21,7 @@ from tests.support.lab import lab as build_lab
 from tests.support.vpp import PORTS, RunningVpp, running_vpp
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 CLIENTS, SERVERS = 11, 12  # routing tables

@@ -16,7 +16,7 @@ from tests.support.lab import Lab, eventually
 from tests.support.vpp import RunningVpp
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 OUT_OF_REACH = "needed bytes past the first buffer"
 

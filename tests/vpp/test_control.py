@@ -15,7 +15,7 @@ from tests.support.lab import Lab, eventually
 from tests.support.vpp import RunningVpp, running_vpp
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 AS = f"lb rl as {VIP_IPV4} port 80 server"
 SHOWN = tuple(f"show lb rl {what}" for what in ("vips", "vips verbose", "node", "agent", "flows", "stats", "memory"))

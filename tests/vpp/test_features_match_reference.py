@@ -36,7 +36,7 @@ from tests.support.wires import Wires, wires
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(120, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 CONVERSATIONS = 3
 PAUSES = (0.01, 0.05, 0.3)  # seconds after vectors, in turn

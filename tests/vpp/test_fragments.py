@@ -13,7 +13,7 @@ from tests.support.dataplane import VIP_IPV4, VIP_IPV6
 from tests.support.lab import Lab, eventually
 from tests.support.vpp import RunningVpp
 
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 

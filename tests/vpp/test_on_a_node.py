@@ -23,7 +23,7 @@ from tests.support.vpp_pod import Pod, pod_on
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 BOTH = pytest.mark.parametrize("address", [VIP_IPV4, VIP_IPV6])
 

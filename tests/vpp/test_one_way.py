@@ -13,7 +13,7 @@ from tests.support.lab import HTTP_PORT, Lab, take_out_of_gre
 from tests.support.vpp import PORTS, RunningVpp, running_vpp
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 SIZE = 3_000_000
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support import vpp
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp]
 
 
 @contextmanager

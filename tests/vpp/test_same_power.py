@@ -18,7 +18,7 @@ from tests.support.vpp_client import TIMEOUTS
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 OTHER = "203.0.113.11"
 VIP = f"lb rl vip {VIP_IPV4} port 80"

@@ -17,7 +17,7 @@ from tests.support.vpp_pod import Pod, pod_on
 
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(300, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 PATIENT = 120.0  # seconds: the watchdog counts no time of a busy machine
 NEAR = "10.77.0.100"

@@ -16,7 +16,7 @@ from tests.support.vpp import RunningVpp, VppControl, running_control
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(60, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 
 @pytest.mark.parametrize("table_size", [1021, 65537])

@@ -24,7 +24,7 @@ from tests.support.vpp_pod import Pod, pod_on
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(150, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 ADDRESSES = [VIP_IPV4, VIP_IPV6]
 SERVICE_SECONDS = {"s1": 0.01, "s2": 0.06}

@@ -22,7 +22,7 @@ from tests.support.vpp import RunningVpp, running_control, running_vpp
 pytest.importorskip("vpp_papi", reason="no vpp_papi: install it with pip")
 
 # The first test builds the plugin, and that is not its own time.
-pytestmark = [pytest.mark.vpp, pytest.mark.netns, pytest.mark.timeout(120, func_only=True)]
+pytestmark = [pytest.mark.vpp, pytest.mark.netns]
 
 SHOWN_BACKEND = re.compile(r"slot \d+: (\S+) active .* (\d+) open flows")
 SHOWN_FLOW = re.compile(r"^tcp \S+ -> \S+ as \S+ -> (\S+?),? .*established", re.MULTILINE)
