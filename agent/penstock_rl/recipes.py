@@ -237,8 +237,8 @@ class TrainingSection(Section):
     """Batches that the environments of an iteration are divided into, each with a seed of its own; changes results."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that collect batches; 0: the training process does. Results do not depend on it."""
-    threads: Annotated[int, Field(ge=1, le=256)] = 2
-    """Threads of the simulator and of torch."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of the simulator and of torch; more of them pay with many environments or wide layers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks are trained; `auto` takes a GPU if there is one."""
     mixed_precision: bool = True

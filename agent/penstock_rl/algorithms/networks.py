@@ -32,7 +32,7 @@ class Normaliser(nn.Module):
     count: Tensor
     mean: Tensor
     squares: Tensor
-    group_of: Tensor
+    members: Tensor
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -42,7 +42,8 @@ class Normaliser(nn.Module):
         self.register_buffer("count", torch.zeros(width, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(width, dtype=torch.float64))  # sum of squared deviations
-        self.register_buffer("group_of", torch.tensor(layout.group_index), persistent=False)
+        members = nn.functional.one_hot(torch.tensor(layout.group_index), self.groups)
+        self.register_buffer("members", members.float(), persistent=False)  # [features, groups]
 
     @property
     def deviation(self) -> Tensor:
@@ -68,8 +69,8 @@ class Normaliser(nn.Module):
         known = features.isfinite()
         scaled = (features - self.mean.to(features)) / self.deviation.to(features)
         values = torch.where(known, scaled, 0.0).clamp(-CLIP, CLIP)
-        flags = [known[..., self.group_of == group].any(-1) for group in range(self.groups)]
-        return torch.cat([values, torch.stack(flags, -1).to(values)], -1)
+        flags = known.to(values) @ self.members.to(values) > 0
+        return torch.cat([values, flags.to(values)], -1)
 
 
 def mlp(inputs: int, hidden: int, outputs: int | None = None, *, layers: int = 2) -> MLP:
@@ -173,6 +174,10 @@ class SlotNetwork(nn.Module):
         """Return outputs [B, T, ..., S, outputs], and the state of the memory after the last step."""
         embedded, state = self.body(inputs, eligible, renewed, state)
         return self.decoder(embedded), state
+
+    def next_state(self, inputs: Tensor, eligible: Tensor, renewed: Tensor, state: Tensor) -> Tensor:
+        """Return the state of the memory after the last step alone; without a memory it stays as it is."""
+        return state if self.body.memory is None else self.body(inputs, eligible, renewed, state)[1]
 
     def first_state(self, inputs: Tensor) -> Tensor:
         """Return the empty memory for inputs [B, T, ..., S, width]."""

@@ -106,7 +106,8 @@ def _states(
         states.append(state)
         part = slice(start, start + starts.step)
         pieces = (inputs[:, part], whole["eligible"][:, part], whole["renewed"][:, part])
-        _, state = network(*(piece.to(device) for piece in pieces), state)
+        values, eligible, renewed = (piece.to(device) for piece in pieces)
+        state = network.next_state(values, eligible, renewed, state)
     return states
 
 
@@ -122,9 +123,9 @@ def refresh(sample: TensorDictBase, shape: Shape, normaliser: Normaliser, networ
     eligible, renewed, state = sample["eligible"], sample["renewed"], sample["state"]
     if shape.burn_in:
         before = slice(0, shape.burn_in)
-        _, state = network(inputs[:, before], eligible[:, before], renewed[:, before], state)
+        state = network.next_state(inputs[:, before], eligible[:, before], renewed[:, before], state)
     first = slice(shape.burn_in, shape.burn_in + 1)
-    _, following = network(inputs[:, first], eligible[:, first], renewed[:, first], state)
+    following = network.next_state(inputs[:, first], eligible[:, first], renewed[:, first], state)
     rest = slice(shape.burn_in, None)
     kept = {name: sample[name][:, rest] for name in ("renewed", "count", "anchor", "action", "reward")}
     observed = {
