@@ -34,8 +34,8 @@ class Heuristic(Choice):
     """In inverse proportion to the mean time work takes: a request until its answer begins where the DataPlane records
     features at level `full`, else a flow until it is complete."""
     LITTLE = "little"
-    """Mean work in progress over the mean time it takes, by Little's law: the rate at which a backend gets work done.
-    Work is as for inverse-duration."""
+    """Work that ends per second plus 1 / mean time it takes: by Little's law the rate at which a backend gets work
+    done. Work is as for inverse-duration."""
     BAYES = "bayes"
     """Learned from how fast requests end under which load: number of cores and speed of each backend, as a weight and a
     base for the scheduler `sed`. Best with `load: Active`, where the DataPlane records features at level `full`."""

@@ -73,45 +73,70 @@ def test_backends_that_may_not_take_flows_get_nothing_and_count_for_nothing():
     assert decide("inverse-duration", seen) == pytest.approx([0, 5, 5])
 
 
+def little_after(steps):
+    """Return weights after steps of a second each, given by (n_flow, fct): flows complete as they begin."""
+    state = None
+    for second, (n_flow, fct) in enumerate(steps):
+        seen = observation(n_flow=n_flow, fct=fct, time=float(second))
+        decision, state = policies.by_name("little").decide(seen, state)
+    return decision.weights.tolist()
+
+
 def test_little_finds_the_rate_that_load_hides():
-    # Backend 0 serves 10 flows/s and holds 4 (0.5 s each), backend 1 serves 10 and is idle (0.1 s each): equals.
-    seen = observation(fct=(0.5, 0.1, 0.2), n_flow=(10, 10, 10), l_assign=(40, 0, 0))
-    assert decide("little", seen) == pytest.approx([10, 10, 5])
+    # Backend 0 ends 8 flows/s in 0.5 s each, as it holds 4; backend 1 ends none of its own in 0.1 s: equals.
+    steps = [((8 * second, 0, 4 * second), (0.5, 0.1, 1.0)) for second in range(6)]
+    assert little_after(steps) == pytest.approx([8 + 2, 10, 4 + 1])
 
 
-def test_little_gives_the_neutral_weight_where_nothing_arrived():
-    seen = observation(fct=(0.5, 0.1, 0.2), n_flow=(10, 10, 0), l_assign=(40, 0, 0))
-    assert decide("little", seen) == pytest.approx([10, 10, 10])
+def test_little_gives_the_neutral_weight_where_nothing_ended():
+    steps = [((8 * second, 0, 0), (0.5, 0.1, NAN)) for second in range(6)]
+    assert little_after(steps) == pytest.approx([10, 10, 10])
 
 
 def test_little_forgets_at_the_pace_of_the_samples():
-    policy = policies.by_name("little")
-    _, state = policy.decide(observation(n_flow=(10, 1, 1), l_assign=(40, 0, 0)), None)
-    # Ten seconds later: the old 10 arrivals weigh 10 * 0.9^10, the 10 new ones found nobody.
-    later = observation(n_flow=(20, 1, 1), l_assign=(40, 0, 0), time=10.0)
-    decision, _ = policy.decide(later, state)
-    decay = 0.9**10
-    assert decision.weights[0] == pytest.approx(40 * decay / (10 * decay + 10) + 1)
+    steps = [((min(8 * second, 80), 0, 0), (1.0, 1.0, 1.0)) for second in range(21)]
+    # 10 of 20 seconds ago, 8 flows a second ended.
+    parts = [0.9**age for age in range(20)]
+    assert little_after(steps)[0] == pytest.approx(8 * sum(parts[10:]) / sum(parts) + 1)
+
+
+def test_little_takes_little_from_its_first_second():
+    assert little_after([((0, 0, 0), (1, 1, 1)), ((8, 0, 0), (1, 1, 1))]) == pytest.approx([8 / 2 + 1, 1, 1])
+
+
+def test_little_does_not_take_an_overloaded_backend_for_a_fast_one():
+    # Backend 0 gets 40 flows/s and ends 10 of them; those that ended did not wait long yet.
+    policy, state = policies.by_name("little"), None
+    for second in range(6):
+        seen = observation(n_flow=(40 * second, 10 * second, 10 * second), fct=(0.4, 0.2, 0.2), time=float(second))
+        seen.counters["n_fct"] = np.array([10 * second] * 3)
+        seen.counters["n_flow_on"] = np.array([30 * second, 2, 2])
+        seen.counters["l_assign"] = np.array([600 * second * second, 10 * second, 10 * second])
+        decision, state = policy.decide(seen, state)
+    assert decision.weights[0] < decision.weights[1]
 
 
 @pytest.mark.parametrize(
     "later",
     [
-        {"generation": (1, 0, 0), "n_flow": (2, 1, 1), "l_assign": (6, 0, 0)},  # another backend in the slot
-        {"generation": (0, 0, 0), "n_flow": (2, 1, 1), "l_assign": (6, 0, 0)},  # counters fell: a new data plane
+        {"generation": (1, 0, 0), "n_flow": (200, 1, 1)},  # another backend in the slot
+        {"generation": (0, 0, 0), "n_flow": (2, 1, 1)},  # counters fell: a new data plane
     ],
 )
 def test_little_starts_afresh_with_another_backend_or_data_plane(later):
-    policy = policies.by_name("little")
-    _, state = policy.decide(observation(n_flow=(10, 1, 1), l_assign=(90, 0, 0)), None)
-    decision, _ = policy.decide(observation(time=0.2, **later), state)
-    assert decision.weights[0] == pytest.approx(3 + 1)
+    policy, state = policies.by_name("little"), None
+    for second in range(3):
+        _, state = policy.decide(observation(n_flow=(50 * second, 1, 1), time=float(second)), state)
+    decision, _ = policy.decide(observation(time=2.2, **later), state)
+    assert decision.weights[0] == pytest.approx(1)
 
 
 def test_little_takes_a_grown_table():
     policy = policies.by_name("little")
     _, state = policy.decide(observation(), None)
-    grown = observation(fct=(1,) * 4, configured=(1,) * 4, n_flow=(1,) * 4, l_assign=(0,) * 4, generation=(0,) * 4)
+    grown = observation(
+        fct=(1,) * 4, configured=(1,) * 4, n_flow=(1,) * 4, l_assign=(0,) * 4, generation=(0,) * 4, n_active=(0,) * 4
+    )
     assert policy.decide(grown, state)[0].weights.shape == (4,)
 
 
@@ -126,22 +151,14 @@ def test_inverse_duration_goes_by_turns():
     assert decide("inverse-duration", observation(pt_gen=(0.1, 0.2, 0.4))) == pytest.approx([10, 5, 2.5])
 
 
-def test_little_goes_by_requests_that_wait_and_not_by_idle_connections():
-    # Backend 0 has 40 idle connections and nobody who waits, backend 1 answers as fast while 4 wait on average.
-    policy = policies.by_name("little")
-    common = {"pt_gen": (0.1, 0.1, 0.2), "n_flow": (10, 10, 10), "l_assign": (400, 0, 0)}
-    _, state = policy.decide(observation(n_active=(0, 8, 0), **common), None)
-    decision, _ = policy.decide(observation(n_active=(0, 0, 0), **common), state)
-    assert decision.weights.tolist() == pytest.approx([10, 50, 5])
-
-
-def test_little_starts_afresh_when_turns_come_or_go():
-    policy = policies.by_name("little")
-    _, by_turns = policy.decide(observation(pt_gen=(0.1, 0.1, 0.1), n_active=(9, 9, 9)), None)
-    by_flows, state = policy.decide(observation(n_flow=(10, 10, 10), l_assign=(40, 0, 0)), by_turns)
-    assert by_flows.weights.tolist() == pytest.approx([5, 1, 1])
-    again, _ = policy.decide(observation(pt_gen=(0.1, 0.1, 0.1), n_flow=(10, 10, 10), l_assign=(40, 0, 0)), state)
-    assert again.weights.tolist() == pytest.approx([10, 10, 10])
+def test_little_goes_by_requests_and_not_by_idle_connections():
+    # Each has 10 requests a second answered in 0.1 s; backend 0 on 40 connections that end late, 1 on new ones.
+    policy, state = policies.by_name("little"), None
+    for second in range(6):
+        seen = observation(pt_gen=(0.1, 0.1, 0.2), n_flow=(40, 10 * second, 10 * second), time=float(second))
+        seen.counters["n_turn"] = seen.counters["n_answer"] = np.array([10 * second] * 3)
+        decision, state = policy.decide(seen, state)
+    assert decision.weights.tolist() == pytest.approx([20, 20, 15])
 
 
 @pytest.mark.parametrize("name", sorted(policies.POLICIES))

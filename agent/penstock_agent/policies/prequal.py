@@ -8,13 +8,15 @@ As a weight and a base for the scheduler `sed`, which takes the lowest (count + 
 l at the decision and latency d relative to the highest of all:
 
     hot:   count / t                                                 at least 1
-    cold:  the line from (l, COLDEST x d) to (t, 1)                  below 1 until the count reaches t
+    cold:  (count + b) / (t + b), b: such that it is COLDEST x d now below 1 until the count reaches t
 
-so cold backends go before hot ones, those with lower latency first, and a cold one that takes flows becomes hot.
+so cold backends go before hot ones, those with lower latency first, and a cold one that takes flows becomes hot. A base
+is above 0, so no cold backend has less than l / t: of those with a low latency the count decides.
 
 What differs: Prequal probes servers asynchronously and decides per request among a few probes, with RIF and latency as
 servers know them. Here nothing is probed. RIF is this balancer's own count, the latency is the mean of what it
-measured, and both are five times a second; between decisions only the count moves.
+measured, and both are five times a second; between decisions only the count moves. At high load few backends are cold,
+and what is left is the rule for hot ones, least RIF: it suits servers of equal capacity, as replicas are in the paper.
 """
 
 from __future__ import annotations
@@ -44,12 +46,15 @@ def decide(observation: Observation, state: Watch | None) -> tuple[Decision, Wat
     load = work.load
     latency = neutral_where_unknown(mean_duration(observation), eligible)
     slowest = np.maximum.reduce(latency, axis=-1, keepdims=True, initial=0.0)
-    at_load = COLDEST * latency / np.where(slowest > 0, slowest, 1.0)
     threshold = np.maximum(_quantile(load, eligible, HOT_QUANTILE), LEAST_THRESHOLD)
-    cold = load < threshold
-    slope = np.where(cold, (1.0 - at_load) / np.maximum(threshold - load, LEAST_BASE), 1.0 / threshold)
-    base = np.where(cold, at_load / slope - load, LEAST_BASE)
-    return Decision(np.where(eligible, 1.0 / slope, 0.0), np.where(eligible, np.maximum(base, LEAST_BASE), 1.0)), seen
+    base = _base(load, threshold, COLDEST * latency / np.where(slowest > 0, slowest, 1.0))
+    return Decision(np.where(eligible, threshold + base, 0.0), np.where(eligible, base, 1.0)), seen
+
+
+def _base(load: FloatArray, threshold: FloatArray, index: FloatArray) -> FloatArray:
+    """Return the base with which (count + base) / (threshold + base) is the index of a cold backend at its load."""
+    base = np.where(load < threshold, (index * threshold - load) / (1.0 - index), 0.0)
+    return np.maximum(base, LEAST_BASE)
 
 
 def _quantile(values: FloatArray, eligible: BoolArray, share: float) -> FloatArray:

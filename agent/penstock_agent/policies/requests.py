@@ -121,3 +121,37 @@ def _sums(step: Step, added: tuple[FloatArray, FloatArray], before: Sums | None)
     if before is None or before.flows.shape != flows.shape:
         return Sums(flows, packets)
     return Sums(before.flows * left + flows, before.packets * left + packets)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Requests that ended and request-seconds of each slot, averaged with weights that decay with age.
+
+    Their ratio falls as soon as requests pile up; 1 / mean duration falls when they have ended.
+    """
+
+    ended: FloatArray
+    spent: FloatArray
+
+    @classmethod
+    def of(cls, before: Pace | None, work: Work, decay_per_second: float) -> Pace:
+        """Add a step; slots with another backend begin anew."""
+        shape = work.same.shape
+        left = np.where(work.same, decay_per_second**work.seconds, 0.0)
+        nothing = np.zeros(shape)
+        ended, spent = (nothing, nothing) if before is None else (before.ended, before.spent)
+        added = np.where(work.same, work.between * work.seconds, 0.0)
+        return cls(resized(ended, shape) * left + work.ended, resized(spent, shape) * left + added)
+
+    def per_request(self, eligible: BoolArray, evidence: float) -> FloatArray:
+        """Return the rate at which each request in progress ends; NaN while nothing is known of any backend.
+
+        `evidence`: requests as if they had ended at the rate of all backends together. It stands for a backend that
+        is new or had no request for long.
+        """
+        ended, spent = (np.where(eligible, values, 0.0) for values in (self.ended, self.spent))
+        all_ended = np.add.reduce(ended, axis=-1, keepdims=True)
+        all_spent = np.add.reduce(spent, axis=-1, keepdims=True)
+        known = (all_ended > 0) & (all_spent > 0)
+        common = np.where(known, all_ended, 1.0) / np.where(known, all_spent, 1.0)
+        return np.where(known, (ended + evidence) / (spent + evidence / common), np.nan)
