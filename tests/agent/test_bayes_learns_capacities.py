@@ -26,6 +26,10 @@ ESTIMATING = bayes.tuned_policy(
         load_seconds=0.7,
         others_share=0.5,
         surprise_seconds=300.0,
+        cores_backends=10.0,
+        caution_speed=0.0,
+        caution_cores=0.0,
+        speed_gain=1.0,
     )
 )
 HET8 = (1, 1, 2, 2, 4, 4, 8, 8)
@@ -103,7 +107,7 @@ def test_a_noisy_neighbor_is_noticed_within_seconds_and_forgiven():
         _, _, state = run(servers, bayes.decide, seconds, state=state)
         return (servers.begun - begun)[0, 0] / (servers.begun - begun).sum()
 
-    assert share(10.0) > 0.2
+    assert share(10.0) > 0.15
     servers.disturbance = lambda _: slow
     share(3.0)
     assert share(5.0) < 0.12  # its fair share is 0.3 / 3.3
@@ -120,8 +124,7 @@ def test_a_starved_server_that_recovers_is_found():
     begun = servers.begun.copy()
     run(servers, bayes.decide, 20.0, state=state)
     gained = (servers.begun - begun)[0]
-    # Equal servers that are hardly loaded do not get equal shares: it is compared with the least of the others.
-    assert gained[0] > 0.3 * gained[1:].min()
+    assert gained[0] > 0.7 * gained.mean()
 
 
 def test_idle_connections_do_not_count_where_requests_are_observed():
@@ -236,6 +239,17 @@ def test_with_a_shared_view_bases_are_on_the_flows_of_all_balancers():
     speed, cores = estimates(state)
     # Without a guess of the peers' load, cores are found as well as by one balancer alone.
     assert speed * cores / np.mean(speed * cores) == pytest.approx(np.array(HET8) / np.mean(HET8), rel=0.5)
+
+
+def test_a_view_that_begins_brings_its_own_prior():
+    servers = Servers(HET8, np.ones(8), 2, load=0.8, seed=9)
+    shared = {"peers": np.zeros((2, 8), dtype=np.int64)}
+    seen = servers.observe()
+    _, alone = bayes.decide(seen, None)
+    _, switched = bayes.decide(replace(seen, **shared), alone)
+    _, begun = bayes.decide(replace(seen, **shared), None)
+    assert switched.estimate.common == pytest.approx(begun.estimate.common)
+    assert (alone.estimate.common != begun.estimate.common).any()
 
 
 def test_a_view_that_is_lost_is_done_without():

@@ -34,10 +34,30 @@ def act(observation: Observation, state: BayesState, p: Parameters) -> Decision:
         counted = total
     pace = _pace(state, eligible, p)
     index, busy = _index(total, pace, p)
+    index = _alike(index, _unused(state.served, 1.0 / busy, eligible), eligible, p)
     slope = np.asarray(p.stiffness) * (1.0 + np.asarray(p.externality)) * per_own * busy
     slope = np.minimum(slope, index / (counted + LEAST_BASE))
     base = np.maximum(index / slope - counted, LEAST_BASE / 2.0)
     return Decision(np.where(eligible, 1.0 / slope, 0.0), np.where(eligible, base, 1.0), shared=peers is not None)
+
+
+def _unused(served: FloatArray, capacity: FloatArray, eligible: BoolArray) -> FloatArray:
+    """Return by how much, from 0 to 1, a backend is used less than all are on average, by its capacity."""
+    capacity = np.where(eligible, capacity, 0.0)
+    total = np.add.reduce(np.where(eligible, served, 0.0), axis=-1, keepdims=True)
+    fair = total * capacity / np.maximum(np.add.reduce(capacity, axis=-1, keepdims=True), 1e-9)
+    return np.maximum(1.0 - served / np.where(fair > 0, fair, np.inf), 0.0) * (fair > 0)
+
+
+def _alike(index: FloatArray, unused: FloatArray, eligible: BoolArray, p: Parameters) -> FloatArray:
+    """Overlook by how much the index of a backend that is hardly used is above the least one, up to `tolerance`.
+
+    Far below saturation all backends are about as fast. A small difference between estimates would decide where all
+    requests go, and a backend that was slow and has recovered would get none.
+    """
+    least = np.minimum.reduce(np.where(eligible, index, np.inf), axis=-1, keepdims=True, initial=np.inf)
+    above = np.log(np.where(eligible, index, 1.0)) - np.log(np.where(np.isfinite(least), least, 1.0))
+    return np.asarray(index * np.exp(-np.minimum(np.maximum(above, 0.0), p.tolerance * unused)))
 
 
 def _pace(state: BayesState, eligible: BoolArray, p: Parameters) -> FloatArray:

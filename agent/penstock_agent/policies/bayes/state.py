@@ -44,9 +44,17 @@ def prepared(observation: Observation, state: BayesState | None, work: Work, see
     shape = work.same.shape
     if state is None or state.mean_load.shape[:-1] != shape[:-1]:
         return _fresh(observation, work, seen, p)
+    if (state.peers is None) != (peers_of(observation) is None):
+        state = replace(state, estimate=_with_prior(state.estimate, p))
     if state.mean_load.shape == shape and work.same.all():
         return replace(state, watch=seen)
     return _merged(state, _fresh(observation, work, seen, p), work.same)
+
+
+def _with_prior(estimate: Estimate, p: Parameters) -> Estimate:
+    """Return the estimate with the prior of other parameters: what backends have in common confirms itself."""
+    common = estimate.common
+    return replace(estimate, common=np.zeros(common.shape) + core_prior(p, common.ndim - 1))
 
 
 def _fresh(observation: Observation, work: Work, seen: Watch, p: Parameters) -> BayesState:
