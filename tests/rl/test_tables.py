@@ -48,6 +48,14 @@ def test_a_set_is_compared_with_lsq_and_the_better_heuristic() -> None:
     assert rows["oracle"].gap.estimate == pytest.approx(1.0)
 
 
+def test_the_oracle_is_compared_with_the_lsq_that_was_run() -> None:
+    found = made({("s", "lsq+active"): 0.4, ("s", "bayes+active"): 0.2, ("s", "oracle"): 0.1})
+    for rows in (comparison.of_set(found), comparison.of_scenario(found, "s")):
+        against = {row.policy: row.against_lsq.estimate for row in rows}
+        assert against["bayes+active"] == pytest.approx(-0.5, abs=0.02)
+        assert against["oracle"] == pytest.approx(-0.75, abs=0.02)
+
+
 def test_pairing_makes_a_scenario_row_narrow() -> None:
     rows = {row.policy: row for row in comparison.of_scenario(made(TIMES), "s")}
     row = rows["little"]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_rl.evaluation import statistics
-from penstock_rl.evaluation.policies import on_counts_of
+from penstock_rl.evaluation.policies import ACTIVE, on_counts_of
 from penstock_rl.evaluation.results import Results
 from penstock_rl.evaluation.statistics import Interval, Worst
 
@@ -66,7 +66,7 @@ def of_scenario(results: Results, scenario: str) -> list[ScenarioRow]:
             p50=_mean(metrics["p50"][policy]),
             p90=_mean(metrics["p90"][policy]),
             p99=_mean(metrics["p99"][policy]),
-            against_lsq=statistics.relative_difference(times[policy], times[on_counts_of(policy, LSQ)]),
+            against_lsq=statistics.relative_difference(times[policy], _lsq(times, policy)),
             gap=_gap_in_one(times, policy),
             linear_gap=_linear_gap(times, policy),
             jain=_mean(metrics["jain"][policy]),
@@ -87,7 +87,7 @@ def of_set(results: Results, scenarios: Sequence[str] | None = None) -> list[Set
 
 def _set_row(times: Sequence[Mapping[str, FloatArray]], policy: str) -> SetRow:
     means = {name: np.array([_mean(each[name]) for each in times]) for name in times[0] if _everywhere(times, name)}
-    lsq = means[on_counts_of(policy, LSQ)]
+    lsq = _lsq(means, policy)
     oracle = means.get(ORACLE)
     better = _better(times, policy)
     against = None if better is None else np.array([_mean(each) for each in better])
@@ -100,6 +100,12 @@ def _set_row(times: Sequence[Mapping[str, FloatArray]], policy: str) -> SetRow:
         worst_against_better=None if against is None else statistics.worst_regret(means[policy], against),
         worse=None if better is None else _count_worse([each[policy] for each in times], better),
     )
+
+
+def _lsq(times: Mapping[str, FloatArray], policy: str) -> FloatArray:
+    """Return the times of LSQ on the policy's counts; an oracle has none, and takes those that were run."""
+    name = on_counts_of(policy, LSQ)
+    return times[name] if name in times else times[LSQ + ACTIVE]
 
 
 def _better(times: Sequence[Mapping[str, FloatArray]], policy: str) -> list[FloatArray] | None:
@@ -122,13 +128,13 @@ def _everywhere(times: Sequence[Mapping[str, FloatArray]], policy: str) -> bool:
 def _gap_in_one(times: Mapping[str, FloatArray], policy: str) -> Interval | None:
     if ORACLE not in times:
         return None
-    return statistics.gap_closed_in_one(times[policy], times[on_counts_of(policy, LSQ)], times[ORACLE])
+    return statistics.gap_closed_in_one(times[policy], _lsq(times, policy), times[ORACLE])
 
 
 def _linear_gap(times: Mapping[str, FloatArray], policy: str) -> float | None:
     if ORACLE not in times:
         return None
-    return statistics.linear_gap_closed(times[policy], times[on_counts_of(policy, LSQ)], times[ORACLE])
+    return statistics.linear_gap_closed(times[policy], _lsq(times, policy), times[ORACLE])
 
 
 def _share(failed: FloatArray, completed: FloatArray) -> float:
