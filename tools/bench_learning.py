@@ -28,7 +28,7 @@ SETS = {
 """Directories of docs/results with the headings of their pages; also what `--scenarios` calls them."""
 
 SHORT_SCENARIOS = ("het8", "het2", "spd", "ka", "pers", "churn", "control")
-SHORT_POLICIES = ("lsq", "sed", "little", "lsq+active", "inverse-duration+active", "little+active")
+SHORT_POLICIES = ("lsq", "sed", "little", "lsq+active", "inverse-duration+active", "little+active", "bayes+active")
 SHORT_SEEDS = range(1, 4)
 
 
