@@ -28,6 +28,7 @@ def balanced() -> Iterator[tuple[Lab, RunningDataplane]]:
         dataplane.withdraw()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["new", "kept_alive", "kept_alive_busy", "slow", "large"])
 def test_within_five_percent_of_what_the_server_knows(
     balanced: tuple[Lab, RunningDataplane], kind: str, tmp_path: Path
@@ -59,6 +60,7 @@ def test_requests_that_are_sent_together_are_answered_once(
     assert found.requests / 4 - CLIENTS <= found.answered <= found.requests / 4
 
 
+@pytest.mark.alone
 def test_quick_answers_are_told_apart_where_clients_acknowledge_at_once(
     balanced: tuple[Lab, RunningDataplane], tmp_path: Path
 ) -> None:

@@ -105,8 +105,8 @@ def test_bad_files_at_the_start_are_named_and_the_others_served(lab: Lab, place:
     (run.files / "wrong.yaml").write_text((run.files / "web.yaml").read_text().replace("port: 80}", "port: 0}"))
     try:
         run.start()
-        eventually(run.serves, seconds=30)
-        eventually(lambda: run.state().get("dataplane") == "own", seconds=30)
+        eventually(run.serves, seconds=120)
+        eventually(lambda: run.state().get("dataplane") == "own", seconds=120)
         source_error = run.state()["source_error"]
         for words in ("bomb.yaml:2: has more than", "wrong.yaml:6: LoadBalancerVIP web: spec.ports[0].port"):
             assert words in source_error
@@ -121,48 +121,48 @@ def test_a_full_state_disk_ends_nothing(lab: Lab, place: Path) -> None:
         full.fill()
         try:
             run.start()
-            eventually(run.serves, seconds=30)
-            eventually(lambda: "No space left" in " ".join(run.state().get("findings", [])), seconds=30)
+            eventually(run.serves, seconds=120)
+            eventually(lambda: "No space left" in " ".join(run.state().get("findings", [])), seconds=120)
             run.write("more", "203.0.113.11")
-            eventually(lambda: run.serves("203.0.113.11"), seconds=30)
+            eventually(lambda: run.serves("203.0.113.11"), seconds=120)
             assert run.process is not None
             assert run.process.poll() is None
             full.empty()
-            eventually(lambda: run.state().get("findings") == [], seconds=30)
+            eventually(lambda: run.state().get("findings") == [], seconds=120)
         finally:
             run.stop(signal.SIGINT)
 
 
 def test_a_killed_agent_comes_back_and_traffic_goes_on(lab: Lab, place: Path) -> None:
     with running(lab, place) as run:
-        eventually(run.serves, seconds=30)
-        eventually(run.state, seconds=30)
+        eventually(run.serves, seconds=120)
+        eventually(run.state, seconds=120)
         time.sleep(11)  # from then on it has proven that it can run
         before = run.children()
         os.kill(before["agent"], signal.SIGKILL)
         assert run.serves()
-        eventually(lambda: run.children().get("agent", before["agent"]) != before["agent"], seconds=30)
-        eventually(run.state, seconds=30)
+        eventually(lambda: run.children().get("agent", before["agent"]) != before["agent"], seconds=120)
+        eventually(run.state, seconds=120)
         assert run.children()["dataplane"] == before["dataplane"]
 
 
 def test_connections_outlive_a_restart_by_sigterm(lab: Lab, place: Path) -> None:
     with running(lab, place) as run:
-        eventually(run.serves, seconds=30)
+        eventually(run.serves, seconds=120)
         with HttpConnection(lab, VIP_IPV4, timeout=30) as kept:
             name = kept.get()
             run.stop()
             run.start()
             assert kept.get() == name
-        eventually(lambda: run.state().get("link", {}).get("reattached_flows", 0) >= 1, seconds=30)
+        eventually(lambda: run.state().get("link", {}).get("reattached_flows", 0) >= 1, seconds=120)
 
 
 def test_a_data_plane_that_went_bad_keeps_its_name(lab: Lab, place: Path) -> None:
     with running(lab, place) as run:
-        eventually(run.serves, seconds=30)
-        eventually((run.root / "var/lib/penstock/own/files.json").exists, seconds=30)
+        eventually(run.serves, seconds=120)
+        eventually((run.root / "var/lib/penstock/own/files.json").exists, seconds=120)
         run.stop()
         (run.files / "dataplane.yaml").write_text("a: [")
         run.start()
-        eventually(lambda: run.state().get("dataplane") == "own", seconds=30)
+        eventually(lambda: run.state().get("dataplane") == "own", seconds=120)
         assert run.serves()

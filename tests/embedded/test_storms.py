@@ -46,6 +46,7 @@ def pool_ms(running: RunningDataplane) -> float:
     return last.half_open / (last.recycled - first.recycled) * (time.monotonic() - began) * 1e3
 
 
+@pytest.mark.alone
 def test_a_flood_as_fast_as_it_goes_costs_nobody_anything(stormy: tuple[Lab, RunningDataplane]) -> None:
     lab, running = stormy
     running.apply(vip(lab, backends=storms.serve(lab, ports=8)))
