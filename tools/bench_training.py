@@ -39,10 +39,10 @@ Times = NDArray[np.float64]  # mean completion times by environment
 TEXT = """\
 # Trained by each algorithm, for minutes
 
-Made by `make bench-training`: each recipe of `examples/train/compared` is trained with {seeds} seeds, for
-about a minute of one core each. It shows what learns at all in a short time and ranks no algorithms. All are measured
-on the same {environments} environments (8 servers, 1 or 2 balancers, seeds for choosing), after training, without
-exploration.
+Made by `make bench-training`: each recipe of `examples/train/compared` is trained for 15 to 60 s of one core. It shows
+what learns at all in a short time; it is no ranking of algorithms, and a difference between them with one training seed
+may be the seed's. All are measured on the same {environments} environments (8 servers, 1 or 2 balancers, seeds for
+choosing), after training, without exploration.
 
 "Against" compares mean completion times, -10 % is better by a tenth: the geometric mean over training seeds, paired
 with the reference in each environment, with Student's 95 % interval over environments; in brackets each training seed
@@ -174,21 +174,21 @@ def _publish(found: Mapping[str, Any]) -> None:
 def page(found: Mapping[str, Any]) -> str:
     """Return the page of results."""
     references = {name: np.array(times) for name, times in found["references"].items()}
-    seeds = max(len(run["times"]) for run in found["runs"].values())
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
-    text = TEXT.format(seeds=seeds, environments=len(references["lsq"]))
+    text = TEXT.format(environments=len(references["lsq"]))
     return f"{text}{_table(_rows(found['runs'], references))}\n\nVersions: {versions}.\n"
 
 
 def _rows(runs: Mapping[str, Any], references: Mapping[str, Times]) -> Iterator[tuple[str, ...]]:
-    yield "recipe", "anchor", "decisions", "against its anchor", "against `lsq`", "against `bayes`"
+    yield "recipe", "anchor", "decisions", "seeds", "against its anchor", "against `lsq`", "against `bayes`"
     for name in REFERENCES[1:]:
         times = [references[name]]
-        yield f"`{name}`", "", "", "", _against(times, references["lsq"]), _against(times, references["bayes"])
+        yield f"`{name}`", "", "", "", "", _against(times, references["lsq"]), _against(times, references["bayes"])
     for name, run in runs.items():
         times = [np.array(each) for each in run["times"].values()]
         against = (np.array(run["anchor_times"]), references["lsq"], references["bayes"])
-        yield (f"`{name}`", f"`{run['anchor']}`", str(run["decisions"]), *(_against(times, each) for each in against))
+        head = (f"`{name}`", f"`{run['anchor']}`", str(run["decisions"]), str(len(times)))
+        yield (*head, *(_against(times, each) for each in against))
 
 
 def _against(times: Sequence[Times], reference: Times) -> str:

@@ -23,15 +23,15 @@ def test_a_run_is_compared_with_its_anchor_and_with_bayes_by_seed():
     better = (np.array([0.2, 0.4, 0.3]) * 0.9).tolist()
     worse = (np.array([0.2, 0.4, 0.3]) * 1.1).tolist()
     cells = row(page(found({"1": better, "2": worse})), "ppo-lsq").split(" | ")
-    assert cells[1:3] == ["`lsq`", "1200"]
-    assert cells[3] == "-0.5 % [-0.5, -0.5] (-10.0, +10.0)"  # the geometric mean of .9 and 1.1
-    assert "(+80.0, +120.0)" in cells[5]
+    assert cells[1:4] == ["`lsq`", "1200", "2"]
+    assert cells[4] == "-0.5 % [-0.5, -0.5] (-10.0, +10.0)"  # the geometric mean of .9 and 1.1
+    assert "(+80.0, +120.0)" in cells[6]
 
 
 def test_intervals_are_over_environments():
     cells = row(page(found({"1": [0.1, 0.4, 0.45]})), "ppo-lsq").split(" | ")
-    assert cells[3].startswith("-9.1 % [-7")
-    assert "(" not in cells[3]  # one seed
+    assert cells[4].startswith("-9.1 % [-7")
+    assert "(" not in cells[4]  # one seed
 
 
 def test_a_reference_has_no_difference_from_itself():
