@@ -45,13 +45,21 @@ static void set_busy(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const
     }
 }
 
+/* Out of line: few packets do this, and it would take registers from those that do not. */
+static __attribute__((noinline)) void
+turn_active(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow, side_t *side)
+{
+    const bool active = !(side->flags & SIDE_ACTIVE);
+    side->flags ^= SIDE_ACTIVE;
+    lbrl_sink_active(sink, slot_in(sink, flow), active ? 1 : -1, worker->now_us);
+    set_busy(worker, sink, flow, side, active);
+}
+
 HOT void set_active(const lbrl_worker_t *worker, const lbrl_sink_t *sink, const flow_t *flow,
                     side_t *side, bool active)
 {
-    if (active != ((side->flags & SIDE_ACTIVE) != 0)) {
-        side->flags ^= SIDE_ACTIVE;
-        lbrl_sink_active(sink, slot_in(sink, flow), active ? 1 : -1, worker->now_us);
-        set_busy(worker, sink, flow, side, active);
+    if (UNLIKELY(active != ((side->flags & SIDE_ACTIVE) != 0))) {
+        turn_active(worker, sink, flow, side);
     }
 }
 
@@ -85,7 +93,6 @@ HOT void ask(const passage_t *p, uint32_t end)
 HOT void answer(const passage_t *p)
 {
     side_t *side = p->side;
-    lbrl_sink_answered(p->sink, p->slot);
     if (!(side->flags & SIDE_ASKED_AGAIN)) {
         put(p, LBRL_CHANNEL_PT_GEN, seconds_since(p->worker, side->asked_us));
         if (!(side->flags & SIDE_ANSWERED)) {
@@ -93,6 +100,7 @@ HOT void answer(const passage_t *p)
         }
     }
     side->flags = (uint8_t)((side->flags | SIDE_ANSWERED) & ~(SIDE_ASKED | SIDE_ASKED_AGAIN));
+    lbrl_sink_answered(p->sink, p->slot); /* last: what is kept in registers is needed no more */
 }
 
 HOT void answer_handshake(const passage_t *p)
