@@ -34,13 +34,14 @@ class TinyStep:
 
 
 class TinyBatch:
-    """Environments without dynamics: every step is a new problem."""
+    """Environments without dynamics: a slot's hint is that of the episode, and the rest is drawn in every step."""
 
     def __init__(self, seeds: list[int], features: tuple[str, ...]) -> None:
         self._columns = [FEATURES.index(name) for name in features]
         self._generators = [np.random.default_rng(seed) for seed in seeds]
         self.shape = (len(seeds), BALANCERS, SLOTS)
         self._slots = np.array([2 + seed % (SLOTS - 1) for seed in seeds])
+        self._hint = self._drawn(1)[..., 0]
         self._loss = np.zeros(len(seeds))
         self._at = 0
 
@@ -58,11 +59,14 @@ class TinyBatch:
         completed = np.full(len(self._generators), 100.0)
         return completed, completed * (0.1 + self._loss / max(self._at, 1))
 
+    def _drawn(self, columns: int) -> np.ndarray:
+        shape = (BALANCERS, SLOTS, columns)
+        return np.stack([each.uniform(-1, 1, shape) for each in self._generators]).astype(np.float32)
+
     def _observe(self, reward: np.ndarray) -> TinyStep:
         self._mask = np.broadcast_to((np.arange(SLOTS) < self._slots[:, None])[:, None], self.shape)
-        drawn = np.stack([each.uniform(-1, 1, (BALANCERS, SLOTS, 4)) for each in self._generators]).astype(np.float32)
-        self._hint = drawn[..., 0]
-        features = np.concatenate([np.ones((*self.shape, 1)), drawn], -1).astype(np.float32)
+        parts = (np.ones((*self.shape, 1)), self._hint[..., None], self._drawn(3))
+        features = np.concatenate(parts, -1).astype(np.float32)
         speed = np.exp(self._hint)
         ones = np.ones(self.shape, dtype=np.float32)
         truth = np.stack([ones, speed, ones, speed / speed.sum(-1, keepdims=True)], -1).astype(np.float32)
