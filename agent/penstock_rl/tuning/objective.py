@@ -15,7 +15,7 @@ from penstock_embedded.messages import SchedulerLoad
 from penstock_rl import scenarios
 from penstock_rl.simulation import Outcome, Setting, Sharing, run
 
-FIXED = ("idle_seconds", "idle_share", "served_seconds")
+FIXED = ("idle_seconds", "idle_share", "served_seconds", "tolerance")
 """Parameters that are not searched for: what they serve, starved backends, is not in these scenarios."""
 NAMES = tuple(name for name in bounds_of(bayes.Parameters) if name not in FIXED)
 """Parameters that are searched for, in the order of a point's coordinates."""

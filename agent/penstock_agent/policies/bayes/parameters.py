@@ -13,7 +13,7 @@ class Parameters:
     """Constants of the filter. Each may be an array [rows, 1, 1], for a batch that compares values.
 
     The values were found by CMA-ES (`python -m penstock_rl.tuning`), except for those of starved backends
-    (`idle_seconds`, `idle_share`, `served_seconds`), which the scenarios of the search do not reward.
+    (`idle_seconds`, `idle_share`, `served_seconds`, `tolerance`), which the scenarios of the search do not reward.
     """
 
     # Evidence.
