@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def _publish(name: str, chosen: str | None, processes: int) -> None:
 def _short(processes: int) -> int:
     published = results.load(PUBLISHED / "named" / RESULTS)
     chosen = [case for case in cases.read("named") if case.name in SHORT_SCENARIOS]
+    shutil.rmtree(WORK / "short", ignore_errors=True)  # runs of an older version cannot be gone on with
     found = runner.evaluate(
         chosen,
         policies.select(SHORT_POLICIES),
