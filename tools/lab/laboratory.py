@@ -78,7 +78,7 @@ def make_setup(environment: Mapping[str, object], evaluated: Evaluated, until: f
 
 
 def runs(evaluated: Evaluated) -> bool:
-    """Tell whether a data plane can run a policy: a heuristic of RLPolicy, without what no configuration sets."""
+    """Tell whether a data plane can run a policy: a heuristic that an RLPolicy may name, with settings that it has."""
     known = evaluated.heuristic in list(Heuristic) and evaluated.model is None
     return known and evaluated.base is None and evaluated.sharing is None
 

@@ -1,6 +1,6 @@
 """Bayes filter: learns what each backend can do from how fast its requests end, and schedules by expected delay.
 
-It is told no capacities. The server model is processor sharing with at most one core per request: of x requests at a
+Nobody tells it capacities. The server model is processor sharing with at most one core per request: of x requests at a
 backend of speed s and c cores, each progresses at the rate
 
     h(x) = mu s g(x / c),    g(r) = (1 + r^b)^(-1/b),    b: `bend`,
